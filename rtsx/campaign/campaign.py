@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from rtsx.arguments import typed
 from rtsx.campaign.cells import Address
+from rtsx.campaign.drift import DriftCheck, accept_drift
 from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.ledger import CampaignLedger, planned_years, read_prices
 from rtsx.campaign.plan import CampaignPlan, read_plan
@@ -165,6 +166,60 @@ class Campaign:
         return CampaignEstimate.of(self.plan, self._recipe("An estimate"), seconds_per_tile=seconds_per_tile)
 
     @typed(CampaignError)
+    def check(
+        self, *, cells: int = 64, against: int | None = None, progress: Callable[[int, int], None] | None = None
+    ) -> DriftCheck:
+        """Compare a sample of the year's images with those of another year, and with what the models have learnt from.
+
+        A layer drifts where its mean, its spread or a quantile is more than half a standard deviation of the reference away; against a
+        year, also where the share of invalid pixels is by more than 0.2. Another year decides where one was checked; models, whose
+        tiles lie around what they look for, only where none was. The result and a page are kept in the output, and `run`, `work` and
+        `update` refuse a year whose check has tripped until `accept_drift`.
+
+        Parameters
+        ----------
+        cells
+            How many are looked at, drawn at random, the same ones every time; 256 x 256 px of each. Those that the other year's check
+            looked at are among them; give all years the same number, so that like is compared with like.
+        against
+            The other year; None for the nearest before that was checked and may run, else the nearest after.
+        progress
+            Called with how many cells were looked at, and of how many, after each.
+
+        Raises
+        ------
+        CampaignError
+            The campaign was opened without its recipe, or the other year was not checked.
+        CubeError
+            An image cannot be read.
+        OutputNotWritableError
+            The output cannot be written.
+        """
+        from rtsx.campaign.drift_check import check_drift
+
+        return check_drift(
+            self.objects, self.plan, self._recipe("A check"), cells=cells, against=against, progress=progress
+        )
+
+    @typed(CampaignError)
+    def accept_drift(self, *, name: str, reason: str) -> DriftCheck:
+        """Let the year run although its check has tripped; who and why is kept with the check, and shown by its page.
+
+        Parameters
+        ----------
+        name
+            Who accepts it.
+        reason
+            Why.
+
+        Raises
+        ------
+        CampaignError
+            Name or reason is empty, or the check was not made or has not tripped.
+        """
+        return accept_drift(self.objects, self.plan, name=name, reason=reason)
+
+    @typed(CampaignError)
     def run(self, client: "Client", *, progress: ProgressCallback | None = None) -> RunSummary:
         """Run every cell that has no mark and was not set aside; stop it and call it again as often as you like.
 
@@ -184,7 +239,8 @@ class Campaign:
         Raises
         ------
         CampaignError
-            The campaign was opened without its recipe, or the output is not what this campaign was planned with.
+            The campaign was opened without its recipe, the output is not what this campaign was planned with, or its drift check has
+            tripped and nobody accepted it.
         ClusterError
             The cluster is lost, or its workers cannot run this campaign.
         OutputNotWritableError
@@ -220,7 +276,8 @@ class Campaign:
         Raises
         ------
         CampaignError
-            The campaign was opened without its recipe, the output is not what it was planned with, or `until` has no zone.
+            The campaign was opened without its recipe, the output is not what it was planned with, its drift check has tripped and
+            nobody accepted it, or `until` has no zone.
         ClusterError
             This machine has too little memory, or other libraries than workers that are at the campaign now.
         OutputNotWritableError

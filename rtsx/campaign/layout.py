@@ -100,6 +100,16 @@ class YearLayout:
         return f"{self.root}/notified.json"
 
     @property
+    def drift(self) -> str:
+        """The drift check: statistics of a sample of the year's images, what they were compared with, and who accepted what."""
+        return f"{self.root}/drift.json"
+
+    @property
+    def drift_page(self) -> str:
+        """The same as a page."""
+        return f"{self.root}/drift.html"
+
+    @property
     def products(self) -> str:
         """Folder of what is collected from all cells."""
         return f"{self.root}/products"

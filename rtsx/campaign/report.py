@@ -16,6 +16,7 @@ import zarr
 from numpy.typing import NDArray
 
 from rtsx.campaign.cells import Address
+from rtsx.campaign.drift import DriftCheck, read_check
 from rtsx.campaign.layout import MAP, YearLayout
 from rtsx.campaign.ledger import CampaignLedger
 from rtsx.campaign.map import ANSWERS, map_store, map_year
@@ -24,6 +25,7 @@ from rtsx.campaign.recipe import Prices
 from rtsx.campaign.records import CommitRecord
 from rtsx.campaign.run_log import RunRecord, read_runs
 from rtsx.campaign.status import CampaignStatus, campaign_status
+from rtsx.errors import CampaignError
 from rtsx.grid.grid import cell_id
 from rtsx.pages import render_page
 from rtsx.storage import refuse_other_format, staged
@@ -353,11 +355,17 @@ def write_report(
         mark for mark in CampaignLedger(objects, layout).marks(damaged=damaged) if mark.cell in plan.cells
     )
     status = campaign_status(objects, plan, prices=prices)
+    drift = None
+    try:
+        drift = read_check(objects, plan)
+    except CampaignError as error:
+        damaged.append(str(error))
     page = report_page(
         plan,
         replace(status, damaged=(*sorted(damaged), *status.damaged)),
         marks,
         runs=read_runs(objects, layout, damaged=[]),  # of which the status tells
+        drift=drift,
         stored=stored_bytes(objects, plan, output=output, storage_options=storage_options),
         prices=prices,
         now=datetime.now(UTC),
@@ -393,6 +401,7 @@ def report_page(
     marks: CellStatistics,
     *,
     runs: Sequence[RunRecord],
+    drift: DriftCheck | None,
     stored: Mapping[str, int],
     prices: Prices,
     now: datetime,
@@ -409,6 +418,8 @@ def report_page(
         What its marks say.
     runs
         Its runs, the oldest first.
+    drift
+        How its images compare with those before; None where nobody checked.
     stored
         Bytes by what they hold.
     prices
@@ -422,7 +433,7 @@ def report_page(
         "title": f"{plan.name} {plan.year}",
         "status": status,
         "now": f"{now:%Y-%m-%d %H:%M:%S}",
-        "result": _result(plan, status, marks),
+        "result": [*_result(plan, status, marks), ("Drift check", _drift(drift))],
         "cells": cell_map(states_of(plan, status, marks), reasons=reasons),
         "chart": None if marks.throughput is None else throughput_chart(marks.throughput),
         "slowest": [(cell_id(*cell), seconds) for cell, seconds in marks.slowest],
@@ -469,6 +480,13 @@ def _result(plan: CampaignPlan, status: CampaignStatus, marks: CellStatistics) -
     if status.time_to_go_s is not None:
         rows.append(("Hours to go", status.time_to_go_s / 3600))
     return rows
+
+
+def _drift(check: DriftCheck | None) -> str:
+    if check is None or not check.is_tripped:
+        return "not made" if check is None else "nothing has tripped"
+    said = "; ".join(f"accepted by {one.name}: {one.reason}" for one in check.acceptances) or "not accepted"
+    return f"tripped for {', '.join(dict.fromkeys(one.layer for one in check.findings))}; {said}"
 
 
 def _costs(status: CampaignStatus, stored: Mapping[str, int], prices: Prices) -> list[tuple[object, ...]]:

@@ -15,6 +15,7 @@ from rtsx.campaign.cell_input import cell_geobox, input_stamps
 from rtsx.campaign.cell_task import cell_job
 from rtsx.campaign.cells import Address, CellTable
 from rtsx.campaign.dask_runner import run_on_cluster
+from rtsx.campaign.drift import require_accepted
 from rtsx.campaign.estimate import CampaignEstimate
 from rtsx.campaign.fetch import cubes_of
 from rtsx.campaign.layout import YearLayout
@@ -81,7 +82,7 @@ def require_ready(plan: CampaignPlan, recipe: CampaignRecipe, *, objects: Object
     Raises
     ------
     CampaignError
-        The output cannot keep marks, or holds no plan or another one.
+        The output cannot keep marks, holds no plan or another one, or its drift check has tripped and nobody accepted it.
     ClusterError
         The workers are not of one kind with this process, or have too little memory.
     """
@@ -90,6 +91,7 @@ def require_ready(plan: CampaignPlan, recipe: CampaignRecipe, *, objects: Object
     if stored is None:
         raise CampaignError(f"{recipe.output} holds no plan of {plan.year} any more. Create the campaign again.")
     require_same(stored, plan)
+    require_accepted(objects, plan)
     spec = recipe.prediction
     with client.as_current():
         is_known = spec.device.startswith("cuda") or (

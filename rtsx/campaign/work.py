@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from rtsx.campaign.cell_task import cell_job
 from rtsx.campaign.cells import Address, CellTable
 from rtsx.campaign.clusters import worker_environments
+from rtsx.campaign.drift import require_accepted
 from rtsx.campaign.estimate import CampaignEstimate
 from rtsx.campaign.fetch import Fetched, FetchedImages, FetchJob
 from rtsx.campaign.layout import YearLayout
@@ -253,6 +254,7 @@ def work_campaign(
     """Run cells in this process, one at a time, until none is left; see `Campaign.work`."""
     _require_zone(until)
     check_object_store(objects, lease_s=recipe.retry.lease_s)
+    require_accepted(objects, plan)
     require_worker_memory(plan, recipe, workers=1)
     _require_like_others(objects, plan)
     create_map(recipe.output, plan, storage_options=recipe.storage_options)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from rtsx.cli import options
-from rtsx.cli.console import campaign_progress, print_info, show, show_line
+from rtsx.cli.console import campaign_progress, counting, print_info, show, show_line
 from rtsx.cli.options import require_known_keys, require_models, require_there
 from rtsx.errors import CampaignError, ClusterError
 from rtsx.parsing import memory_bytes
@@ -218,6 +218,59 @@ def plan(
     show("Planned", [("output", campaign.output), ("plan", campaign.plan.digest)])
 
 
+_CHECK = """Examples:
+
+rtsx campaign check campaign.yaml --year 2025
+
+rtsx campaign check s3://maps/arctic --against 2023 --cells 200
+"""
+DRIFTED = 1
+"""Exit status of a check that has tripped."""
+_AcceptOption = Annotated[
+    str | None,
+    typer.Option("--accept-drift", metavar="NAME: REASON", help="Run although the drift check has tripped; recorded."),
+]
+
+
+@app.command(epilog=_CHECK)
+def check(
+    campaign: CampaignArgument,
+    *,
+    year: YearOption = None,
+    cells: Annotated[int, typer.Option(help="Cells that are looked at.", min=1)] = 64,
+    against: Annotated[
+        int | None, typer.Option(metavar="YEAR", help="Other year to compare with; the nearest checked if left out.")
+    ] = None,
+    from_: _FromOption = None,
+    trust: options.TrustOption = False,
+) -> None:
+    """Compare a sample of the year's images with another year's, and with what the model learnt, before anything is spent.
+
+    Exit status 1 where they differ; run and work then refuse the year until --accept-drift. Writes drift.html into the year's folder.
+    """
+    said = stored_config(campaign, year=year, trust=trust)
+    made = created(said, is_stored=not _is_yaml(campaign), fetched=from_)
+    with counting("checking", unit="cells") as progress:
+        found = made.check(cells=cells, against=against, progress=progress)
+    show_line(str(found))
+    show("Checked", [("page", f"{made.output.rstrip('/')}/{made.ledger.layout.drift_page}")])
+    if not found.may_run:
+        raise typer.Exit(DRIFTED)
+
+
+def _accept(campaign: "Campaign", given: str | None) -> None:
+    """Record what --accept-drift says.
+
+    Raises
+    ------
+    CampaignError
+        It is no name with a reason, or there is nothing to accept.
+    """
+    if given is not None:
+        name, _, reason = given.partition(":")
+        campaign.accept_drift(name=name, reason=reason)
+
+
 _RUN = """Examples:
 
 rtsx campaign run campaign.yaml --workers 2
@@ -233,6 +286,7 @@ def run(
     year: YearOption = None,
     retry: Annotated[bool, typer.Option("--retry", help="Also run cells that were set aside.")] = False,
     from_: _FromOption = None,
+    accept_drift: _AcceptOption = None,
     local: _LocalOption = False,
     workers: _WorkersOption = None,
     threads: _ThreadsOption = None,
@@ -256,6 +310,7 @@ def run(
     from rtsx.campaign.clusters import connect_cluster  # here, because it is heavy
 
     campaign = created(said, fetched=from_)
+    _accept(campaign, accept_drift)
     if retry:
         campaign.retry()
     print_info("opening the cluster ...")
@@ -329,6 +384,7 @@ def work(
     gpu: _GpuOption = None,
     retry: Annotated[bool, typer.Option("--retry", help="Also run cells that were set aside.")] = False,
     from_: _FromOption = None,
+    accept_drift: _AcceptOption = None,
     trust: options.TrustOption = False,
 ) -> None:
     """Run cells on this machine without a scheduler, until every cell is done; start it on as many machines as you like.
@@ -350,6 +406,7 @@ def work(
 
     ends = _slurm_end() if until is None else until.astimezone()
     made = created(said, is_stored=not _is_yaml(campaign), fetched=from_)
+    _accept(made, accept_drift)
     if retry:
         made.retry()
     again = f"work {campaign}{'' if year is None else f' --year {year}'}{_from(from_)}"
@@ -439,6 +496,7 @@ def submit(
         list[str] | None,
         _batch(metavar="--X=Y", help="Option of the system, such as --constraint=a100; again for more."),
     ] = None,
+    accept_drift: _AcceptOption = None,
     logs: Annotated[Path | None, _batch(metavar="FOLDER", help="For what members print.")] = None,
     from_: Annotated[
         str | None, _batch("--from", metavar="STORE", help="Read images from what rtsx campaign fetch has stored.")
@@ -455,6 +513,10 @@ def submit(
     from rtsx.campaign.batch import BatchJob
 
     opened = opened_campaign(campaign, year=year)  # refuses what was not planned, because every member would do so
+    _accept(opened, accept_drift)
+    from rtsx.campaign.drift import require_accepted
+
+    require_accepted(opened.objects, opened.plan)  # likewise
     try:
         job = BatchJob(
             system="slurm" if slurm else "pbs",
@@ -511,6 +573,7 @@ def update(
     config: _ConfigArgument,
     *,
     year: YearOption = None,
+    accept_drift: _AcceptOption = None,
     local: _LocalOption = False,
     workers: _WorkersOption = None,
     threads: _ThreadsOption = None,
@@ -534,6 +597,7 @@ def update(
     from rtsx.campaign.clusters import connect_cluster  # likewise
 
     campaign = created(said)
+    _accept(campaign, accept_drift)
     with ExitStack() as stack:
         client = stack.enter_context(connect_cluster(spec))
         progress = stack.enter_context(campaign_progress("checking and updating"))

@@ -3,7 +3,10 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Literal
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
 
 from rtsx.errors import BundleError
 from rtsx.model.inputs import InputLayer, preset_named
@@ -27,6 +30,54 @@ class Reach:
     """Farthest distance in px at which a changed pixel moves the answer by more than 0.005."""
     depends_on_tile: bool
     """Whether the answer in the middle of a tile changes with the tile's size."""
+
+
+DISTRIBUTIONS = "layer_distributions"
+"""Where the provenance of a model keeps those that it has learnt from, by layer."""
+QUANTILES = tuple(part / 20 for part in range(1, 20))
+"""Parts of the values that lie below those of `LayerDistribution.quantiles`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerDistribution:
+    """How the values of a layer are distributed, in physical units; what is kept to be compared with.
+
+    Examples
+    --------
+    >>> found = LayerDistribution.of(np.arange(101.0), pixels=202)
+    >>> found.mean, round(found.std, 3), found.quantiles[9], found.invalid
+    (50.0, 29.155, 50.0, 0.5)
+    """
+
+    pixels: int
+    """Those that were looked at."""
+    count: int
+    """Those that hold a value."""
+    mean: float
+    """0 where it is not known."""
+    std: float
+    """Standard deviation; likewise."""
+    quantiles: tuple[float, ...]
+    """Values at `QUANTILES`; empty where they, mean and deviation are not known, as there are too few values."""
+
+    @classmethod
+    def of(cls, values: NDArray[Any], *, pixels: int, count: int | None = None) -> Self:
+        """Measure values, all of those there are or, of `count`, a part."""
+        held = int(values.size) if count is None else count
+        if not values.size:
+            return cls(pixels=pixels, count=held, mean=0.0, std=0.0, quantiles=())
+        return cls(
+            pixels=pixels,
+            count=held,
+            mean=float(values.mean(dtype=np.float64)),
+            std=float(values.std(dtype=np.float64)),
+            quantiles=tuple(np.quantile(values, QUANTILES).tolist()),
+        )
+
+    @property
+    def invalid(self) -> float:
+        """Share of the pixels without a value, 0-1."""
+        return 1 - self.count / self.pixels if self.pixels else 1.0
 
 
 @dataclass(frozen=True, kw_only=True)

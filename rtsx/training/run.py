@@ -4,7 +4,7 @@ import importlib.metadata
 import platform
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import torch
 import rtsx
 from rtsx.errors import BundleError, MissingExtraError, TrainingError
 from rtsx.model import InputLayer, ModelBundle, OutlineChoice
+from rtsx.model.metadata import DISTRIBUTIONS, LayerDistribution
 from rtsx.model.network import resolve_device
 from rtsx.training.checkpoint import TrainingCheckpoint
 from rtsx.training.checks import check_devices, check_recipe
@@ -28,7 +29,7 @@ from rtsx.training.run_folder import RunFolder
 from rtsx.training.run_log import Progress, ShowProgress, write_log
 from rtsx.training.sampler import validation_tiles
 from rtsx.training.scene_arrays import every_layer
-from rtsx.training.statistics import measured_inputs, measured_tiles
+from rtsx.training.statistics import measured_distributions, measured_inputs, measured_tiles
 from rtsx.training.tile_index import TileIndex, index_tiles
 from rtsx.training.trained_run import TrainedRun, result_of
 
@@ -136,7 +137,7 @@ def train(
     launch = _launcher()
     folder = RunFolder.at(out)
     folder.require_free(overwrite=overwrite)
-    inputs, tiles = _look_at(recipe)
+    inputs, tiles, learnt = _look_at(recipe)
     record = recipe_record(recipe)
     with folder.claimed(record, overwrite=overwrite) as digest:
         plan = TrainingPlan(
@@ -163,6 +164,7 @@ def train(
         provenance = {
             "recipe": record,
             "recipe_digest": digest,
+            DISTRIBUTIONS: {name: asdict(one) | {"quantiles": list(one.quantiles)} for name, one in learnt.items()},
             "best_epoch": checkpoint.best.epoch,
             "epochs": checkpoint.epoch,
             "versions": library_versions(),
@@ -173,8 +175,10 @@ def train(
         return _keep(plan, finished, checkpoint, provenance=provenance, judging=tiles.get("validation"))
 
 
-def _look_at(recipe: TrainingRecipe) -> tuple[tuple[InputLayer, ...], dict[str, TileIndex]]:
-    """Find the scaling where nobody has said it, and the tiles of each set of scenes that there is."""
+def _look_at(
+    recipe: TrainingRecipe,
+) -> tuple[tuple[InputLayer, ...], dict[str, TileIndex], dict[str, LayerDistribution]]:
+    """Find the scaling where nobody has said it, the tiles of each set of scenes that there is, and what values are learnt from."""
     wanted = every_layer(recipe.training[0]) if recipe.inputs is None else recipe.inputs
     sets = {"training": recipe.training, "validation": recipe.validation, "test": recipe.test}
     readers = {
@@ -184,17 +188,18 @@ def _look_at(recipe: TrainingRecipe) -> tuple[tuple[InputLayer, ...], dict[str, 
     }
     index = partial(index_tiles, inputs=wanted, tile=recipe.tile, min_valid=recipe.sampling.min_valid)
     tiles = {"training": index(recipe.training)}
+    measured = measured_tiles(tiles["training"])
     inputs = recipe.inputs
     if inputs is None:
-        names = [layer.name for layer in wanted]
-        inputs = measured_inputs(readers["training"], measured_tiles(tiles["training"]), names=names)
+        inputs = measured_inputs(readers["training"], measured, names=[layer.name for layer in wanted])
+    learnt = measured_distributions(readers["training"], measured)
     for role in ("validation", "test"):
         try:
             if sets[role]:
                 tiles[role] = index(sets[role])
         except TrainingError as error:
             raise TrainingError(f"The {role} scenes cannot be scored. {error}") from error
-    return inputs, tiles
+    return inputs, tiles, learnt
 
 
 def _launcher() -> Callable[..., None]:

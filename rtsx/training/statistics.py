@@ -7,6 +7,7 @@ import torch
 
 from rtsx.errors import TrainingError
 from rtsx.model import InputLayer
+from rtsx.model.metadata import LayerDistribution
 from rtsx.training.dataset import TileBatch, TileReader
 from rtsx.training.sampler import TileAddress
 from rtsx.training.tile_index import TileIndex
@@ -75,6 +76,36 @@ def measured_inputs(
         InputLayer.from_statistics(name, mean=float(f"{middle:.7g}"), std=float(f"{spread:.7g}"))
         for name, middle, spread in zip(names, mean.tolist(), deviation.tolist(), strict=True)
     )
+
+
+_PIXELS = 4096
+"""Pixels of a tile whose values are kept for quantiles, at even distances."""
+_TILES = 64
+"""Tiles that they are taken of, at most."""
+
+
+def measured_distributions(reader: TileReader, tiles: Sequence[TileAddress]) -> dict[str, LayerDistribution]:
+    """Distribution of each stored layer over valid pixels of some tiles, in physical units: what images of later years are held against.
+
+    Parameters
+    ----------
+    reader
+        Reads them.
+    tiles
+        As `measured_tiles` gives them; a part of them is read.
+    """
+    some = tiles[:: -(-len(tiles) // _TILES)]
+    pixels = np.concatenate(
+        [
+            values[:, :: -(-values.shape[1] // _PIXELS) or 1].numpy()
+            for values in _physical(reader, some, names=reader.layers)
+        ],
+        axis=1,
+    )
+    return {
+        name: LayerDistribution.of(values, pixels=values.size)
+        for name, values in zip(reader.layers, pixels, strict=True)
+    }
 
 
 def _physical(reader: TileReader, tiles: Sequence[TileAddress], *, names: Sequence[str]) -> Iterator[torch.Tensor]:

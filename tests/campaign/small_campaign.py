@@ -76,6 +76,12 @@ def rewrite_east(path: Path) -> None:
     write_part(path, columns=(_SPLIT, COLUMNS * CELL + _MARGIN), seed=3)
 
 
+def scale_pixels(path: Path, factor: int) -> None:
+    """The same file with all values multiplied."""
+    with rasterio.open(path, "r+") as file:
+        file.write(file.read() * np.uint16(factor))
+
+
 def damage(path: Path) -> None:
     """Make the first block of a file unreadable; what the file says of itself stays."""
     with rasterio.open(path) as file:

@@ -69,6 +69,7 @@ def page(*, name: str = "arctic", prices: Prices = UNPRICED, **changes: Any) -> 
         status,
         collect_records(marks),
         runs=facts["runs"],
+        drift=None,
         stored={"probability": 2_500_000_000, "marks": 4096},
         prices=prices,
         now=NOW,
@@ -125,7 +126,7 @@ def test_nothing_in_it_is_read_as_markup() -> None:
 def test_a_campaign_that_has_not_begun_has_a_page() -> None:
     plan = a_plan(rows=1, columns=1)
     status = status_of(plan, marked={}, leases=(), failures={}, runs=(), prices=Prices(), now=NOW)
-    text = report_page(plan, status, collect_records([]), runs=(), stored={}, prices=Prices(), now=NOW)
+    text = report_page(plan, status, collect_records([]), runs=(), drift=None, stored={}, prices=Prices(), now=NOW)
     assert "0 of 1 cells are done; none was set aside" in Page(text).text
 
 

@@ -34,6 +34,7 @@ from tests.campaign.small_campaign import (
     objects_below,
     region_of,
     rewrite_east,
+    scale_pixels,
     write_country,
 )
 
@@ -236,6 +237,31 @@ def test_another_plan_is_refused_by_name(rtsx_command: Command, tmp_path: Path, 
     make_bundle(seed=4).save(tmp_path / "other")
     other = rtsx_command("campaign", "plan", write(tmp_path, {**values, "model": "other"}), "--no-measure")
     assert (other.status, "bundle" in other.err) == (2, True), other.err
+
+
+def test_a_year_that_drifts_is_not_run_before_somebody_accepts_it(rtsx_command: Command, config: Path) -> None:
+    passed = rtsx_command("campaign", "check", config)
+    assert passed.status == 0, passed.err
+    assert "alike red against tiny" in passed.out
+    for path in config.parent.glob("*.tif"):
+        scale_pixels(path, 3)
+    tripped = rtsx_command("campaign", "check", config, "--year", "2025", "--against", "2024")
+    assert tripped.status == 1, tripped.err
+    assert "DRIFT red against 2024" in tripped.out
+    assert "about 3 times those there: is the scale wrong?" in tripped.out
+    assert (config.parent / "out" / YearLayout(2025).drift_page).is_file()
+    for command in (("work",), ("submit", "--slurm", "--workers", "2", "--time", "1:00", "--dry-run")):
+        refused = rtsx_command("campaign", *command, config, "--year", "2025")
+        assert (refused.status, "--accept-drift" in refused.err) == (2, True), refused.err
+    nobody = rtsx_command("campaign", "work", config, "--year", "2025", "--accept-drift", "Ada")
+    assert (nobody.status, "a name and a reason" in nobody.err) == (2, True), nobody.err
+    submit = ("submit", config, "--year", "2025", "--slurm", "--workers", "2", "--time", "1:00", "--dry-run")
+    accepted = rtsx_command("campaign", *submit, "--accept-drift", "Ada: new product: level 2")
+    assert accepted.status == 0, accepted.err
+    again = rtsx_command("campaign", "check", config, "--year", "2025")
+    assert (again.status, "accepted by Ada on " in again.out, ": new product: level 2" in again.out) == (0, True, True)
+    unneeded = rtsx_command("campaign", "work", config, "--accept-drift", "Ada: why not")
+    assert (unneeded.status, "the check of 2024 has not tripped" in unneeded.err) == (2, True), unneeded.err
 
 
 def test_a_cluster_that_is_not_there_is_told(rtsx_command: Command, config: Path) -> None:

@@ -163,6 +163,7 @@ def test_the_bundle_says_all_that_inference_needs(lively: TrainedRun) -> None:
     assert said["recipe"]["seed"] == 0  # type: ignore[index]
     assert {"torch", "rtsx", "lightning"} <= set(said["versions"])  # type: ignore[call-overload]
     assert {"recipe_digest", "git_revision", "machine", "best_epoch"} <= set(said)
+    assert set(said["layer_distributions"]) == {"red", "nir"}  # type: ignore[call-overload]
 
 
 def test_the_scores_are_those_of_the_map_that_the_bundle_makes(lively: TrainedRun) -> None:

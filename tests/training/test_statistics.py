@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 
 from rtsx.errors import TrainingError
+from rtsx.model.metadata import QUANTILES
 from rtsx.training.dataset import TileReader
 from rtsx.training.scene_arrays import every_layer
-from rtsx.training.statistics import MEASURED_TILES, measured_inputs, measured_tiles
+from rtsx.training.statistics import MEASURED_TILES, measured_distributions, measured_inputs, measured_tiles
 from rtsx.training.tile_index import index_tiles
 from tests.training.little import make_scene
 
@@ -24,6 +25,17 @@ def test_mean_and_deviation_are_those_of_the_valid_pixels() -> None:
         physical = scene.cube[layer.name].values[valid].astype(np.float64) * 1e-4
         assert 1 / layer.scale == pytest.approx(physical.std(), rel=1e-6)
         assert -layer.offset / layer.scale == pytest.approx(physical.mean(), rel=1e-6)
+
+
+def test_distributions_are_those_of_the_valid_pixels() -> None:
+    scene = make_scene(size=64)
+    inputs = every_layer(scene)
+    tiles = measured_tiles(index_tiles([scene], inputs=inputs, tile=64, min_valid=0.05))
+    found = measured_distributions(TileReader([scene], inputs=inputs, tile=64, cache_bytes=0), tiles)
+    valid = (scene.cube["red"] != 0).values & (scene.cube["nir"] != 0).values
+    physical = scene.cube["nir"].values[valid].astype(np.float64) * 1e-4
+    assert found["nir"].mean == pytest.approx(physical.mean(), rel=1e-6)
+    assert found["nir"].quantiles == pytest.approx(np.quantile(physical, QUANTILES), rel=1e-6)
 
 
 def test_what_hides_under_invalid_pixels_changes_nothing() -> None:

@@ -4,7 +4,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from hashlib import sha256
 from typing import Any
@@ -13,6 +13,7 @@ import geopandas
 import pandas as pd
 
 from rtsx.campaign.cells import Address
+from rtsx.campaign.drift import read_check
 from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.ledger import CampaignLedger, map_in_threads
 from rtsx.campaign.plan import CampaignPlan
@@ -157,6 +158,7 @@ def deliver_year(
         versions={name: sorted(found) for name, found in history.versions.items()},
         licence=licence,
         providers=named,
+        drift=read_check(open_object_store(output, storage_options), plan),
     )
     _write_tables(package, facts, history=history, outlines=table)
     if table is not None and inventory is not None:
@@ -540,6 +542,11 @@ def _write_documents(package: _Package, facts: Facts) -> None:
         "unread_inputs": facts.unread,
         "versions": {name: list(found) for name, found in sorted(facts.versions.items())},
     }
+    if facts.drift is not None:
+        provenance["drift"] = {
+            "findings": [str(one) for one in facts.drift.findings],
+            "acceptances": [asdict(one) for one in facts.drift.acceptances],
+        }
     title = "Totals, sizes, latitudes, model, inputs and versions"
     package.add("fact_sheet.html", facts.html().encode(), title, media_type="text/html")
     package.add("fact_sheet.md", facts.markdown().encode(), "The same as Markdown", media_type=_MARKDOWN)

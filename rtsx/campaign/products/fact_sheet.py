@@ -10,6 +10,7 @@ import pandas as pd
 import shapely
 from pyproj import Geod
 
+from rtsx.campaign.drift import DriftCheck
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.products.rasters import Tiling
 from rtsx.campaign.products.tables import CellStates
@@ -59,6 +60,8 @@ class Facts:
     """SPDX identifier, or ``other``."""
     providers: Mapping[str, str]
     """Addresses of who provides it, by name; empty where there is none."""
+    drift: DriftCheck | None
+    """How the year's images compare with those of before; None where nobody checked."""
 
     @property
     def title(self) -> str:
@@ -166,6 +169,10 @@ class Facts:
                 f"{self.missing:,} of {len(plan.cells):,} cells are missing, and so is all that lies in them; "
                 "`missing_cells.csv` names them."
             )
+        if self.drift is not None and self.drift.is_tripped:
+            accepted = [f"{one.name} accepted that: {one.reason}" for one in self.drift.acceptances]
+            found = "; ".join(str(one) for one in self.drift.findings)
+            said.append(". ".join([f"The images of this year differ from those before ({found})", *accepted]))
         return [*said, "It holds products alone: no pixel of the images that it was made from."]
 
     @property

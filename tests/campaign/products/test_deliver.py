@@ -23,6 +23,8 @@ from pyproj import Transformer
 from pystac.validation.local_validator import get_local_schema_cache
 
 from rtsx.campaign import Campaign
+from rtsx.campaign.drift import Acceptance, DriftCheck, compare
+from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.plan import CampaignPlan, write_plan
 from rtsx.campaign.products.fact_sheet import Facts
 from rtsx.campaign.products.inventories import ARTS, DARTS_LEVEL1, DARTS_LEVEL2
@@ -33,6 +35,7 @@ from rtsx.errors import CampaignError, OutputExistsError, OutputNotWritableError
 from rtsx.grid import Grid
 from rtsx.grid.grid import Cell
 from rtsx.labels import standardise_labels
+from rtsx.model.metadata import LayerDistribution
 from rtsx.storage.object_store import LocalObjects
 from tests.campaign.collect.finished import LEFT, TOP, Output, Pixels, make_pixels, masked, plan_of
 
@@ -256,6 +259,7 @@ def test_caveats_say_how_rasters_were_made(small: Finished, zoom: int | None, to
         versions={},
         licence="other",
         providers={},
+        drift=None,
     )
     assert [said in facts.caveats_page() for said in (told, "Other thresholds are had from")] == [True, zoom is None]
 
@@ -353,6 +357,28 @@ def test_killed_anywhere_and_called_again_gives_the_same(polar: Finished, tmp_pa
     dying[0] = 10**6
     polar.campaign.deliver(tmp_path / "stopped")
     assert files(tmp_path / "stopped") == files(tmp_path / "whole")
+
+
+def test_what_a_drift_check_found_and_who_accepted_it_are_caveats(tmp_path: Path) -> None:
+    made = Finished(tmp_path, plan_of(1, 2, cell=64))
+    red = [LayerDistribution.of(np.arange(9.0) * factor, pixels=9) for factor in (1, 10)]
+    found = compare({"red": red[1]}, {"red": red[0]}, against="2023", with_invalid=True, decides=True)
+    when = "2024-07-01T00:00:00+00:00"
+    check = DriftCheck(
+        plan_digest=made.plan.digest,
+        when=when,
+        cells=(),
+        invalid=0.0,
+        layers={"red": red[1]},
+        comparisons=tuple(found),
+        same_cells=None,
+        acceptances=(Acceptance(name="Ada", reason="a new product", when=when),),
+    )
+    made.campaign.objects.put(YearLayout(made.plan.year).drift, check.to_json().encode())
+    made.campaign.deliver(tmp_path / "to", outlines=False)
+    caveats = (tmp_path / "to" / "CAVEATS.md").read_text()
+    assert "about 10 times those there: is the scale wrong?). Ada accepted that: a new product" in caveats
+    assert json.loads((tmp_path / "to" / "provenance.json").read_text())["drift"]["acceptances"][0]["name"] == "Ada"
 
 
 def test_missing_cells_are_refused_or_named_and_come_later(tmp_path: Path) -> None:
