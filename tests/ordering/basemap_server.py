@@ -1,6 +1,6 @@
 """A server on loopback that speaks Planet's Basemaps API as documented, and a second one where its downloads redirect to.
 
-``python -m tests.ordering.basemap_server 70`` fetches a square of 70 quads a side with `rtsx order fetch`, which is killed ten times.
+``python -m tests.ordering.basemap_server 71`` fetches a square of 71 quads a side with `rtsx order fetch`, which is killed ten times.
 """
 
 import base64
@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 import os
+import resource
 import struct
 import subprocess
 import sys
@@ -278,10 +279,8 @@ def killed_ten_times(side: int) -> None:
         order.write_text(
             f"name: b\nregion: {{bbox: {bbox}}}\nout: quads\nparallel: 8\nbasemap: {{mosaic: {NAME}, base_url: {server.url}}}\n"
         )
-        command, begun = (
-            [sys.executable, "-W", "ignore", "-c", "from rtsx.cli import main; main()", "order", "fetch", str(order)],
-            time.monotonic(),
-        )
+        command = [sys.executable, "-W", "ignore", "-c", "from rtsx.cli import main; main()", "order", "fetch", str(order)]
+        begun = time.monotonic()
         for kill in range(1, 11):
             process = subprocess.Popen(command, env=environment)
             while process.poll() is None and len(server.downloads) < kill * len(names) // 11:
@@ -289,10 +288,14 @@ def killed_ten_times(side: int) -> None:
             process.kill()
             process.wait()
             print(f"killed {kill} times, {len(server.downloads)} quads sent", flush=True)
-        print(subprocess.run(command, env=environment, check=False, text=True, capture_output=True))
-        print(f"{time.monotonic() - begun:.0f} s; sent {sum(server.downloads.values())} times; more than once:")
-        print({name: count for name, count in server.downloads.items() if count > 1})
+        last = subprocess.run(command, env=environment, check=False, text=True, capture_output=True)
+        print(last.stdout, last.stderr, sep="\n")
+        assert last.returncode == 2
+        assert all(f"{name}: " in last.stderr for name in (*server.refused, *server.damaged))
         assert len(list(Path(folder, "quads").glob("*.tif"))) == len(names) - 4
+        again = {name: count for name, count in server.downloads.items() if count > 1}
+        memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+        print(f"{time.monotonic() - begun:.0f} s, {memory:.0f} MB; {len(again)} quads were sent more than once: {again}")
     server.close()
 
 
