@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: time and memory of predictions, reading, seasons, trends and tracks, what the host costs around a device, what a device waits for, what handing memory back and idle threads cost, errors of warps, what training reaches on real data, what a review teaches a model, what a campaign's driver costs, how workers without a scheduler share cells, and how soon commands answer, as tables."""
+"""`python -m benchmarks`: time and memory of predictions, reading, basemaps, seasons, trends and tracks, what the host costs around a device, what a device waits for, what handing memory back and idle threads cost, errors of warps, what training reaches on real data, what a review teaches a model, what a campaign's driver costs, how workers without a scheduler share cells, and how soon commands answer, as tables."""
 
 import argparse
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 from benchmarks import (
     alignment,
     allocator,
+    basemap,
     campaign,
     feed,
     gpu,
@@ -33,6 +34,7 @@ def main() -> None:
         "feed",
         "memory",
         "reading",
+        "basemap",
         "season",
         "alignment",
         "tracks",
@@ -46,7 +48,7 @@ def main() -> None:
         "work",
     ]
     parser.add_argument("what", nargs="*", choices=[*everything, "gpu"], help="all but gpu, if none is named")
-    parser.add_argument("--size", type=int, default=4096, help="side of the cube for speed, host and feed, px")
+    parser.add_argument("--size", type=int, default=4096, help="side of the cube for speed, host and feed, and of the quads of basemap, px")
     parser.add_argument("--rounds", type=int, default=3, help="how often every contender runs")
     parser.add_argument(
         "--tiles", type=int, nargs="*", default=[256, 512, 1024], help="tiles, each with a quarter overlap"
@@ -56,7 +58,7 @@ def main() -> None:
     parser.add_argument("--scene", type=int, default=3072, help="side of the scene for reading, px")
     parser.add_argument("--images", type=int, default=60, help="images of a season")
     parser.add_argument("--rasters", type=Path, nargs="*", default=[], help="further files for the codecs of reading")
-    parser.add_argument("--chunk", type=int, default=1024, help="side of a chunk for reading and alignment, px")
+    parser.add_argument("--chunk", type=int, default=1024, help="side of a chunk for reading and alignment, and of the cell of basemap, px")
     parser.add_argument(
         "--slumps", type=int, nargs="*", default=[10_000, 25_000, 50_000], help="outlines per year for tracks"
     )
@@ -89,6 +91,8 @@ def main() -> None:
         memory.run(tuple(given.sizes))
     if "reading" in given.what:
         reading.run(size=given.scene, chunk=given.chunk, rounds=given.rounds, rasters=given.rasters)
+    if "basemap" in given.what:
+        basemap.run(side=given.size, rows=150, cell=given.chunk, rounds=given.rounds)
     if "season" in given.what:
         season.run(count=given.images, side=given.chunk, chunk=given.chunk)
     if "alignment" in given.what:

@@ -41,7 +41,7 @@ class Complete:
 
 
 def write_quads(folder: Path, *, side: int, rows: int) -> Mosaic:
-    """Write four quads of `side` px, ``few.vrt`` of them, and ``all.parquet``, in which they stand among `rows` rows around the world."""
+    """Write four quads of `side` px, ``few.vrt`` of them, and ``all.parquet``, in which they stand among `rows` rows (three or more) around the world."""
     start, end = datetime(2025, 7, 1, tzinfo=UTC), datetime(2025, 10, 1, tzinfo=UTC)
     step = 4.777314267823516 * 4096 / side
     mosaic = Mosaic(id="m", name="m", start=start, end=end, quad_size=side, resolution=step)
@@ -112,7 +112,7 @@ def run(*, side: int, rows: int, cell: int, rounds: int) -> None:
         }
         print(f"\nthree layers of a cell over quads of {side} px, median of {rounds}\n")
         print(f"{'over':28} {'open, s':>8} {'compute, s':>11}")
-        found = {way: [] for way in ways}
+        found: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
         for _ in range(rounds + 1):  # the first one compiles
             for way, source in ways.items():
                 found[way].append(seconds_of(Path(name), source, mosaic=mosaic, side=cell))

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import allocator, memory, review, season, speed, teams
+from benchmarks import allocator, basemap, memory, review, season, speed, teams
 from rtsx.model.allocator import KEEPING
 from rtsx.review import create_review
 from rtsx.review.pictures import ReviewPictures
@@ -104,6 +104,14 @@ def test_a_simulated_reviewer_goes_through_a_map(tmp_path: Path) -> None:
     assert 0 < (~said).mean() < 3 * review.ERRORS
     assert 1 - 3 * review.ERRORS < agreed.mean() < 1
     assert 0 < merged.status.added <= 5
+
+
+def test_basemap(capsys: pytest.CaptureFixture[str]) -> None:
+    basemap.run(side=64, rows=3, cell=48, rounds=1)
+    said = capsys.readouterr().out
+    assert "over quads of 64 px" in said
+    assert "a table of 6,144 quads" in said
+    assert "a VRT of four quads" in said
 
 
 @pytest.mark.filterwarnings("ignore:All-NaN slice:RuntimeWarning")
