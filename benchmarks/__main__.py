@@ -48,7 +48,12 @@ def main() -> None:
         "work",
     ]
     parser.add_argument("what", nargs="*", choices=[*everything, "gpu"], help="all but gpu, if none is named")
-    parser.add_argument("--size", type=int, default=4096, help="side of the cube for speed, host and feed, and of the quads of basemap, px")
+    parser.add_argument(
+        "--size",
+        type=int,
+        default=4096,
+        help="side of the cube for speed, host and feed, and of the quads of basemap, px",
+    )
     parser.add_argument("--rounds", type=int, default=3, help="how often every contender runs")
     parser.add_argument(
         "--tiles", type=int, nargs="*", default=[256, 512, 1024], help="tiles, each with a quarter overlap"
@@ -58,7 +63,12 @@ def main() -> None:
     parser.add_argument("--scene", type=int, default=3072, help="side of the scene for reading, px")
     parser.add_argument("--images", type=int, default=60, help="images of a season")
     parser.add_argument("--rasters", type=Path, nargs="*", default=[], help="further files for the codecs of reading")
-    parser.add_argument("--chunk", type=int, default=1024, help="side of a chunk for reading and alignment, and of the cell of basemap, px")
+    parser.add_argument(
+        "--chunk",
+        type=int,
+        default=1024,
+        help="side of a chunk for reading and alignment, and of the cell of basemap, px",
+    )
     parser.add_argument(
         "--slumps", type=int, nargs="*", default=[10_000, 25_000, 50_000], help="outlines per year for tracks"
     )

@@ -279,7 +279,16 @@ def killed_ten_times(side: int) -> None:
         order.write_text(
             f"name: b\nregion: {{bbox: {bbox}}}\nout: quads\nparallel: 8\nbasemap: {{mosaic: {NAME}, base_url: {server.url}}}\n"
         )
-        command = [sys.executable, "-W", "ignore", "-c", "from rtsx.cli import main; main()", "order", "fetch", str(order)]
+        command = [
+            sys.executable,
+            "-W",
+            "ignore",
+            "-c",
+            "from rtsx.cli import main; main()",
+            "order",
+            "fetch",
+            str(order),
+        ]
         begun = time.monotonic()
         for kill in range(1, 11):
             process = subprocess.Popen(command, env=environment)
@@ -295,7 +304,9 @@ def killed_ten_times(side: int) -> None:
         assert len(list(Path(folder, "quads").glob("*.tif"))) == len(names) - 4
         again = {name: count for name, count in server.downloads.items() if count > 1}
         memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-        print(f"{time.monotonic() - begun:.0f} s, {memory:.0f} MB; {len(again)} quads were sent more than once: {again}")
+        print(
+            f"{time.monotonic() - begun:.0f} s, {memory:.0f} MB; {len(again)} quads were sent more than once: {again}"
+        )
     server.close()
 
 
