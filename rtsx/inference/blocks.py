@@ -68,10 +68,11 @@ class BlockPlan:
         for row in self.rows():
             yield from row
 
-    def rows(self) -> Iterator[list[Block]]:
-        """Yield rows of blocks, from the top."""
-        for j in range(len(self.chunks[0])):
-            yield [self.block((j, i)) for i in range(len(self.chunks[1]))]
+    def rows(self, *, across: int = 0) -> Iterator[list[Block]]:
+        """Yield rows of blocks, from the top; columns, from the left, where they follow each other along axis 1."""
+        for j in range(len(self.chunks[across])):
+            along = range(len(self.chunks[1 - across]))
+            yield [self.block((i, j) if across else (j, i)) for i in along]
 
     def region(self, index: tuple[int, int]) -> Region:
         """Return pixels of the chunk at a position."""

@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from rtsx.cube.zarr_cube import StoredPixels, stored_pixels
 from rtsx.errors import CubeError
 from rtsx.inference.blocks import Block, BlockPlan, Region
-from rtsx.inference.device import Hardware, Memory, Pending, memory_for, plain_memory, room_for
+from rtsx.inference.device import Hardware, Memory, Pending, host_bytes, memory_for, plain_memory, room_for
 from rtsx.inference.kernel import BlockInput, TileSums, crop, finished, quantise
 from rtsx.inference.runner import Runner
 from rtsx.tiling import TileRange
@@ -202,6 +202,31 @@ def _graph(
 def _across(blocks: BlockPlan) -> int:
     """Return the axis along which rows of blocks follow each other: theirs or that of columns, whichever are shorter."""
     return int(len(blocks.chunks[1]) > len(blocks.chunks[0]))
+
+
+def waiting_bytes(blocks: BlockPlan, *, pixel_bytes: int, output_bytes: int, hardware: Hardware) -> tuple[int, int]:
+    """Return the bytes of windows, and of sums, that at most wait in memory while a row of blocks runs, besides those of blocks in flight.
+
+    Parameters
+    ----------
+    blocks
+        All blocks.
+    pixel_bytes, output_bytes
+        Of all layers of a pixel, and of its sums.
+    hardware
+        What takes the windows.
+    """
+    across = _across(blocks)
+    windows, sums, beyond = [], [0], []
+    for row in blocks.rows(across=across):
+        shapes = [prod(_shape(_Window.around(block))) * pixel_bytes for block in row]
+        windows.append(sum(host_bytes(n_bytes, hardware) for n_bytes in shapes))
+        reads = [block.read[across].stop for block in row if block.read is not None]
+        ends = [part.stop for part in blocks.intervals[across]]
+        beyond.append(bisect_left(ends, max(reads, default=0)))
+        strips = [(block.output[across].stop - block.region[across].stop) for block in row if block.output is not None]
+        sums.append(max(0, max(strips, default=0)) * blocks.tiling.shape[1 - across] * output_bytes)
+    return max(sum(windows[row + 1 : last + 1]) for row, last in enumerate(beyond)), max(sums)
 
 
 class _Outputs(MaterializedLayer):

@@ -616,6 +616,17 @@ def _pinned(n_bytes: int) -> NDArray[np.uint8]:
         return plain_memory(n_bytes)
 
 
+def host_bytes(n_bytes: int, hardware: Hardware) -> int:
+    """Return what `memory_for` takes of the machine for so many bytes: torch pins powers of two, and keeps them for those that come.
+
+    Examples
+    --------
+    >>> host_bytes(1000, CPU), host_bytes(1000, Hardware("GPU"))
+    (1000, 1024)
+    """
+    return n_bytes if hardware.name == "CPU" else 1 << max(0, n_bytes - 1).bit_length()
+
+
 def from_device(tensors: Sequence[torch.Tensor]) -> list[NDArray[Any]]:
     """Copy tensors of one device to the host as arrays, when everything before them on this stream is done; waits once."""
     device = tensors[0].device

@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Mapping, Sequence
+from math import ceil, prod
 from typing import Any
 
 import dask.array as da
@@ -11,6 +12,7 @@ from dask.base import is_dask_collection
 from numpy.typing import NDArray
 
 from rtsx.cube.zarr_cube import stored_pixels
+from rtsx.inference.blocks import BlockPlan
 from rtsx.inference.dask import predict_lazily
 from rtsx.inference.device import Hardware, Pending
 from rtsx.inference.kernel import BlockInput, TileSums, crop, finished
@@ -62,6 +64,14 @@ def direct_chunks(shape: tuple[int, int]) -> tuple[tuple[int, ...], tuple[int, .
     """Choose the chunks in which a plane of this shape is run."""
     y, x = ((_BLOCK,) * (length // _BLOCK) + ((rest,) if (rest := length % _BLOCK) else ()) for length in shape)
     return y, x
+
+
+def waiting_sums(blocks: BlockPlan, *, ahead: int) -> int:
+    """Return pixels of the sums that at most wait while a plane in memory is predicted: of a row, and of those that fill its last batch."""
+    rows = [[block for block in row if block.output is not None] for row in blocks.rows()]
+    pixels: list[int] = [sum(prod(part.stop - part.start for part in block.output or ()) for block in row) for row in rows]
+    tiles = min((n for row in rows if (n := sum(len(block.tiles) for block in row))), default=1)
+    return min(sum(pixels), max(pixels) * (1 + ceil(ahead / tiles)))
 
 
 _Array = NDArray[Any] | da.Array

@@ -132,6 +132,9 @@ class BlockRun:
     ) -> None:
         self.plan = plan
         self.window = window
+        """Held until `sums` has waited: its pixels are sent to a GPU while this goes on, from pinned memory that torch knows by its first
+        byte only, so that nothing but a reference keeps the next window from being read into it. Also what begins again after
+        memory ended is sent anew from it."""
         self.region = plan.tiling.output_region(tiles)
         self._complete = plan.tiling.complete_region(tiles)
         self.tiles = tuple(tiles_to_run(window, tiles, tiling=plan.tiling))

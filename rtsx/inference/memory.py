@@ -1,18 +1,19 @@
 """Estimate the memory of a prediction before anything runs. Pure, but for asking the machine what it has."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, isqrt
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import psutil
 import xarray as xr
 
 from rtsx.errors import BundleError, ClusterError, MemoryPlanError
 from rtsx.inference.blocks import BlockPlan
-from rtsx.inference.device import CPU, Hardware
-from rtsx.inference.in_memory import direct_chunks, plane_chunks
+from rtsx.inference.dask import waiting_bytes
+from rtsx.inference.device import CPU, Hardware, host_bytes
+from rtsx.inference.in_memory import direct_chunks, plane_chunks, waiting_sums
 from rtsx.inference.plan import PredictionPlan
 from rtsx.inference.runner import Runner, forward_bytes_per_pixel, mixed_hardware
 from rtsx.model import ModelBundle
@@ -38,9 +39,9 @@ class MemoryPlan:
     """Upper bound of what one worker process needs, in bytes, besides libraries and weights."""
 
     window_bytes: int
-    """Layers of the blocks in flight, halo included: as stored, and as network input in float32."""
+    """Layers of the blocks in flight, halo included: as stored, and as network input in float32; and as stored of those that wait."""
     output_bytes: int
-    """Sums of these blocks and of the strips that wait for neighbours."""
+    """Sums of these blocks and of the strips that wait for neighbours, of a whole row."""
     network_bytes: int
     """Tensors of one forward pass, with the scratch of its convolutions."""
 
@@ -55,10 +56,11 @@ class MemoryPlan:
         plan: PredictionPlan,
         blocks: BlockPlan,
         *,
-        stored_bytes_per_pixel: int,
+        stored_bytes: int,
         channels: int,
         network_bytes: int,
         in_flight: int,
+        waiting: tuple[int, int],
     ) -> "MemoryPlan":
         """Estimate the bound for the largest block.
 
@@ -66,21 +68,23 @@ class MemoryPlan:
         ----------
         plan, blocks
             What is run, and in which blocks.
-        stored_bytes_per_pixel
-            Of all layers that are read, and of the validity.
+        stored_bytes
+            Of all layers of the largest block as they are read, halo included, and of the validity.
         channels
             Input channels of all members that want different ones, where they are in this memory.
         network_bytes
             Of one forward pass over a full batch, likewise; the most of any member.
         in_flight
             Blocks at once in one process: those that are computed, and one that is read or handed over meanwhile.
+        waiting
+            Bytes of windows and of sums that wait for the rest of a row.
         """
         read = blocks.largest_read
         chunk = max(blocks.chunks[0]) * max(blocks.chunks[1])
         output = 4 * plan.kept * len(plan.classes)
         return cls(
-            window_bytes=in_flight * read * (stored_bytes_per_pixel + 4 * channels),
-            output_bytes=in_flight * output * (read + 2 * chunk),
+            window_bytes=in_flight * (stored_bytes + read * 4 * channels) + waiting[0],
+            output_bytes=in_flight * output * (read + 2 * chunk) + waiting[1],
             network_bytes=network_bytes,
         )
 
@@ -117,12 +121,14 @@ def available_bytes() -> int:
 
 def _worker_limit() -> int | None:
     """Return the memory limit of the smallest worker of the current client; None without a client or a limit."""
-    client = _client()
-    if client is None:
-        return None
-    workers = client.scheduler_info(n_workers=-1)["workers"].values()
-    limits = [worker["memory_limit"] for worker in workers if worker["memory_limit"]]
+    limits = [worker["memory_limit"] for worker in _workers() if worker["memory_limit"]]
     return int(min(limits)) if limits else None
+
+
+def _workers() -> Collection[Mapping[str, Any]]:
+    """Return what the scheduler of the current client says of its workers; nothing without a client."""
+    client = _client()
+    return () if client is None else client.scheduler_info(n_workers=-1)["workers"].values()
 
 
 def _client() -> "Client | None":
@@ -204,9 +210,9 @@ def require_memory(runner: Runner, cube: xr.Dataset, *, available: int) -> Memor
     holds the network, and has to.
     """
     plan, hardware = runner.plan, runner.planned
-    chunks = plane_chunks(cube, plan.layers) or direct_chunks(plan.tiling.shape)
+    chunks = plane_chunks(cube, plan.layers)
     inputs = {(bundle.inputs, bundle.fill) for bundle in runner.bundles}
-    blocks = runner.blocks(chunks)
+    blocks = runner.blocks(chunks or direct_chunks(plan.tiling.shape))
     stored = 1 + sum(cube[name].dtype.itemsize for name in plan.layers)
     channels = sum(len(layers) for layers, _ in inputs)
     batch = runner.batch_size_on(hardware)
@@ -219,13 +225,21 @@ def require_memory(runner: Runner, cube: xr.Dataset, *, available: int) -> Memor
         batch_size=batch,
         tile=plan.tiling.tile,
     )
+    output = 4 * plan.kept * len(plan.classes)
+    if chunks is None:
+        ahead = runner.tiles_ahead(hardware)
+        waiting = 0, waiting_sums(blocks, ahead=ahead) * output
+    else:  # the workers of a cluster have a part of each row
+        lazy = waiting_bytes(blocks, pixel_bytes=stored, output_bytes=output, hardware=hardware)
+        waiting = ceil(lazy[0] / max(1, len(_workers()))), ceil(lazy[1] / max(1, len(_workers())))
     estimated = MemoryPlan.estimate(
         plan,
         blocks,
-        stored_bytes_per_pixel=stored,
+        stored_bytes=host_bytes(blocks.largest_read * stored, hardware),
         channels=channels if hardware.name == "CPU" else 0,
         network_bytes=network_bytes if hardware.name == "CPU" else 0,
         in_flight=runner.windows_in_flight(blocks),
+        waiting=waiting,
     )
     free = available if _worker_limit() is not None else psutil.virtual_memory().available
     estimated.require(min(available, free))

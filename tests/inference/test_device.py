@@ -232,6 +232,43 @@ def test_what_nobody_waits_for_any_more_is_not_run() -> None:
     room_for(CPU, 5, limit=5).release()
 
 
+@pytest.mark.parametrize("is_short", [False, True])
+def test_pixels_stay_where_they_are_until_the_device_is_waited_for(
+    gpu: torch.device, monkeypatch: pytest.MonkeyPatch, is_short: bool
+) -> None:
+    """A GPU copies them late, and again after its memory ended; until then their memory is no other window's."""
+    sent: list[int] = []
+    failures = [torch.OutOfMemoryError("CUDA out of memory.")] if is_short else []
+
+    def forward(batch: torch.Tensor) -> torch.Tensor:
+        if failures:
+            raise failures.pop()
+        return batch
+
+    def wait(tensors: Sequence[torch.Tensor]) -> list[np.ndarray]:
+        others = [plain_memory(64 * 64 * 4) for _ in range(8)]
+        assert not {other.ctypes.data for other in others} & set(sent)
+        return from_device(tensors)
+
+    def send(array: np.ndarray, device: torch.device) -> torch.Tensor:
+        sent.append(array.ctypes.data)
+        return torch.from_numpy(array.copy())
+
+    monkeypatch.setattr(kernel, "to_device", send)
+    monkeypatch.setattr(kernel, "from_device", wait)
+    block = block_of(StubNetwork(forward))
+    red = plain_memory(64 * 64 * 4).view(np.float32).reshape(64, 64)
+    red[:] = 0.5
+    block.window = replace(block.window, stored={"red": red})
+    del red
+    alive = weakref.ref(block.window)
+    pending = batches_of(BatchSize(4), device=gpu).submit(block)
+    del block
+    assert pending.result().values is not None
+    assert len(sent) == (4 if is_short else 2)
+    assert alive() is None
+
+
 def test_what_is_pending_travels_as_what_came_of_it() -> None:
     pending = batches_of(BatchSize(100)).submit(block_of(StubNetwork(lambda batch: batch)))
     there: Pending[TileSums] = pickle.loads(pickle.dumps(pending))

@@ -1,6 +1,7 @@
 """Projected memory bounds what a small run takes."""
 
 import json
+import weakref
 
 import numpy as np
 import pytest
@@ -12,9 +13,11 @@ from odc.geo.xr import xr_coords
 
 from rtsx import ModelBundle, predict_cube
 from rtsx.errors import BundleError, ClusterError, MemoryPlanError
-from rtsx.inference import memory, predict
+from rtsx.inference import dask as dask_room
+from rtsx.inference import device, memory, predict
 from rtsx.inference import runner as runner_room
 from rtsx.inference.device import CPU, Hardware
+from rtsx.inference.memory import MemoryPlan
 from rtsx.model.metadata import Reach
 from tests import warm
 
@@ -82,6 +85,37 @@ def test_projected_memory_bounds_the_measured(
     found = peaks[case]
     assert found["measured"] <= found["projected"]
     assert found["projected"] < 20 * max(found["measured"], 2**24), "a bound that is never near refuses what would work"
+
+
+@pytest.mark.parametrize(("shape", "hardware"), [((512, 640), CPU), ((640, 448), Hardware("GPU"))])
+def test_windows_that_wait_for_their_row_are_planned_for(
+    shape: tuple[int, int], hardware: Hardware, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU they are pinned, in powers of two."""
+    alive, most = [0], [0]
+
+    def counted(n_bytes: int) -> np.ndarray:
+        memory = np.empty(n_bytes, np.uint8)
+        taken = device.host_bytes(n_bytes, hardware)
+        alive[0] += taken
+        most[0] = max(most[0], alive[0])
+        weakref.finalize(memory, lambda: alive.__setitem__(0, alive[0] - taken))
+        return memory
+
+    plans: list[MemoryPlan] = []
+    real = predict.require_memory
+    monkeypatch.setattr(predict, "require_memory", lambda *given, **more: plans.append(real(*given, **more)))
+    monkeypatch.setattr(predict, "planned_hardware", lambda *given, **more: hardware)
+    monkeypatch.setattr(dask_room, "memory_for", lambda device: counted)
+    module = torch.nn.Conv2d(1, 1, 1)
+    bundle = ModelBundle.from_module(module, layers=("a",), mean=[0], std=[1], tile=64, overlap=16, stride=1)
+    geobox = GeoBox(shape, Affine(3, 0, 0, 0, -3, 0), "EPSG:3413")
+    pixels = np.random.default_rng(0).random(shape, np.float32)
+    cube = xr.Dataset({"a": (("y", "x"), pixels)}).assign_coords(xr_coords(geobox, always_yx=True)).chunk(y=64, x=64)
+    lazy = predict_cube(cube, bundle, tile=64, overlap=16, batch_size=1, backend="eager")
+    lazy["probability"].data.compute(scheduler="synchronous")
+    assert alive == [0]
+    assert plans[0].window_bytes / 3 < most[0] <= plans[0].window_bytes
 
 
 class Workers:
