@@ -69,7 +69,9 @@ def direct_chunks(shape: tuple[int, int]) -> tuple[tuple[int, ...], tuple[int, .
 def waiting_sums(blocks: BlockPlan, *, ahead: int) -> int:
     """Return pixels of the sums that at most wait while a plane in memory is predicted: of a row, and of those that fill its last batch."""
     rows = [[block for block in row if block.output is not None] for row in blocks.rows()]
-    pixels: list[int] = [sum(prod(part.stop - part.start for part in block.output or ()) for block in row) for row in rows]
+    pixels: list[int] = [
+        sum(prod(part.stop - part.start for part in block.output or ()) for block in row) for row in rows
+    ]
     tiles = min((n for row in rows if (n := sum(len(block.tiles) for block in row))), default=1)
     return min(sum(pixels), max(pixels) * (1 + ceil(ahead / tiles)))
 
