@@ -1,10 +1,12 @@
-"""A campaign's workers as the array job of a batch system: its script, and its submission."""
+"""A campaign's workers as the array job of a batch system: its script, its submission, and when it ends."""
 
+import os
 import re
 import subprocess
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from math import ceil
 from shlex import quote
 from typing import Literal
@@ -15,8 +17,31 @@ TIME_IS_OVER = 75
 """Exit status of a worker whose time ends before the campaign: EX_TEMPFAIL of sysexits.h, "start it again"."""
 _MARGIN = timedelta(minutes=2)
 """By which a worker ends before its job would be ended."""
+_END_MARGIN = timedelta(minutes=1)
+"""Likewise of one that was started without a time in somebody's own script."""
 _COMMANDS = {"slurm": "sbatch", "pbs": "qsub"}
 """What takes a script on its standard input and prints the job's id."""
+
+
+def slurm_end() -> datetime | None:
+    """Return a minute before the end of the Slurm job that this process belongs to; None where it belongs to none."""
+    job, end = os.environ.get("SLURM_JOB_ID", ""), os.environ.get("SLURM_JOB_END_TIME", "")
+    if end.isdecimal():
+        return datetime.fromtimestamp(int(end), UTC) - _END_MARGIN
+    if not job:
+        return None
+    # Before version 23.02, Slurm does not tell its jobs.
+    command = ["squeue", "--noheader", f"--jobs={job}", "--format=%e"]
+    try:
+        told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.strip()
+        return datetime.fromisoformat(told).astimezone(UTC) - _END_MARGIN
+    except (OSError, subprocess.SubprocessError, ValueError) as error:
+        warnings.warn(
+            f"Slurm does not say when job {job} ends ({error}), so this worker may be ended within a cell. Say it with --until.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return None
 
 
 @dataclass(frozen=True, kw_only=True)

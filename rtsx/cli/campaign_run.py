@@ -3,11 +3,10 @@
 What runs is imported within the commands, because it loads libraries that `rtsx --help` should not wait for.
 """
 
-import os
 import re
 from contextlib import ExitStack
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -400,11 +399,11 @@ def work(
 
         configure_malloc()
     said = stored_config(campaign, year=year, trust=trust)
-    from rtsx.campaign.batch import TIME_IS_OVER
+    from rtsx.campaign.batch import TIME_IS_OVER, slurm_end
     from rtsx.campaign.run_log import TIME_OVER
     from rtsx.campaign.work import run_in_processes  # here, because it is heavy
 
-    ends = _slurm_end() if until is None else until.astimezone()
+    ends = slurm_end() if until is None else until.astimezone()
     made = created(said, is_stored=not _is_yaml(campaign), fetched=from_)
     _accept(made, accept_drift)
     if retry:
@@ -457,12 +456,6 @@ def stored_config(given: str, *, year: int | None, trust: bool) -> "CampaignConf
     said = stored_campaign_config(opened).changed(trust=trust)
     require_models(said.model)
     return said
-
-
-def _slurm_end() -> datetime | None:
-    """A minute before the end of the Slurm job that this process belongs to, if it does."""
-    seconds = os.environ.get("SLURM_JOB_END_TIME", "")
-    return datetime.fromtimestamp(int(seconds), UTC) - timedelta(minutes=1) if seconds.isdecimal() else None
 
 
 _SUBMIT = """Examples:
