@@ -148,22 +148,26 @@ class Campaign:
         """Marks, failures and leases of the year."""
         return CampaignLedger(self.objects, YearLayout(self.plan.year))
 
-    def estimate(self, *, seconds_per_tile: float | None = None) -> "CampaignEstimate":
+    def estimate(self, *, seconds_per_tile: float | None = None, hardware: str = "") -> "CampaignEstimate":
         """Estimate what the whole campaign takes: cells, pixels, memory, bytes, hours and money.
 
         Parameters
         ----------
         seconds_per_tile
             Measured time of one tile on the device of a worker; None leaves hours out.
+        hardware
+            What that device is, as commit records name it, for its price: CPU, or a card by its name.
 
         Raises
         ------
         CampaignError
             The campaign was opened without its recipe.
         """
-        from rtsx.campaign.estimate import CampaignEstimate
+        from rtsx.campaign.estimate import CampaignEstimate, finished_cells
 
-        return CampaignEstimate.of(self.plan, self._recipe("An estimate"), seconds_per_tile=seconds_per_tile)
+        recipe = self._recipe("An estimate")
+        done = finished_cells(self.objects, self.plan) if recipe.prices.machines else None
+        return CampaignEstimate.of(self.plan, recipe, seconds_per_tile, hardware=hardware, done=done)
 
     @typed(CampaignError)
     def check(

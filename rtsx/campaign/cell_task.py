@@ -26,14 +26,13 @@ from rtsx.campaign.recipe import CampaignRecipe
 from rtsx.campaign.records import CommitRecord, InputVersion
 from rtsx.campaign.task_queue import CellResult, CellTask
 from rtsx.campaign.worker import PeakMemory, cell_result, worker_name
-from rtsx.campaign.workers import versions_here
+from rtsx.campaign.workers import hardware_name, versions_here
 from rtsx.cube import CubeRecipe
 from rtsx.cube.chunk_loader import MissingImage
 from rtsx.cube.cog import encoded_cog
 from rtsx.cube.pinning import resolve_images
 from rtsx.errors import CampaignError, NoImageError
 from rtsx.grid.grid import cell_id
-from rtsx.inference.device import Hardware
 from rtsx.inference.streaming import predict_region
 from rtsx.storage.object_store import ObjectStore, open_object_store
 
@@ -61,7 +60,7 @@ class CellJob:
 
     def __call__(self, cell: Address, attempt: int, run: str) -> CellResult:
         """Run a cell, unless it has a mark or another run is at it; see `CellTask`."""
-        return cell_result(self._run, cell, attempt=attempt, run=run)
+        return cell_result(self._run, cell, attempt=attempt, run=run, hardware=self.hardware)
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle the fields alone, because open stores do not travel."""
@@ -85,6 +84,12 @@ class CellJob:
                 with suppress(Exception):  # what went wrong first is what has to be told
                     making.give_way()
                 raise
+
+    @cached_property
+    def hardware(self) -> str:
+        """What runs the networks of this process; empty where what the recipe asks for is not here."""
+        spec = self.recipe.prediction
+        return hardware_name(spec.device, spec.backend)
 
     @cached_property
     def _layout(self) -> YearLayout:
@@ -134,7 +139,6 @@ class _Making:
         self._began, self._started = perf_counter(), _now()
         self._objects: dict[str, str] = {}
         self._n_outlines = 0
-        self._hardware = ""
 
     def committed(self) -> bool:
         """Make it and mark it; False where another run was faster.
@@ -183,7 +187,6 @@ class _Making:
         return int(np.count_nonzero(self._shards.pixels["valid"]))
 
     def _predict(self, reader: CellReader) -> None:
-        self._hardware = Hardware.of(reader.runner.where).name
         with self._shards.filling() as shards:
             for rows, answers in predict_region(reader, self._ground.region, runner=reader.runner):
                 shards.fill(rows, answers)
@@ -236,7 +239,7 @@ class _Making:
             run=self._run,
             worker=worker_name(),
             gaps=tuple(sorted({f"{gap.source}/{gap.image}" for gap in gaps})),
-            hardware=self._hardware,
+            hardware=self._job.hardware,
         )
 
 

@@ -442,7 +442,7 @@ class _Driver:
 
     def summary(self) -> RunSummary:
         """Summarise what the run did and took so far."""
-        queue = self.queue
+        queue, busy = self.queue, sum(self.queue.hardware.values()) or 1.0
         return RunSummary(
             run=self.run,
             cells=queue.total,
@@ -457,6 +457,8 @@ class _Driver:
             seconds=time.monotonic() - self.began,
             worker_seconds=self.worker_seconds,
             workers=self.crew.workers,
+            # Of time between tasks nobody says where it passed, so it counts as that of tasks does.
+            hardware={name: self.worker_seconds * seconds / busy for name, seconds in queue.hardware.items()},
             in_flight=queue.in_flight,
         )
 

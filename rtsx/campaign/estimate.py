@@ -1,17 +1,23 @@
 """Estimate what a campaign takes: tiles, memory, bytes, hours and money, with the time of a tile measured on this device."""
 
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import ceil
 from types import MappingProxyType
 
 import numpy as np
 
+from rtsx.campaign.costs import CellHours, Costs, MachineEstimate
 from rtsx.campaign.fetch import cubes_of
-from rtsx.campaign.plan import CampaignPlan
+from rtsx.campaign.layout import YearLayout
+from rtsx.campaign.ledger import CampaignLedger, planned_years
+from rtsx.campaign.plan import CampaignPlan, read_plan
 from rtsx.campaign.planning import TaskMemory
 from rtsx.campaign.preflight import opened_sample
-from rtsx.campaign.recipe import CampaignRecipe
+from rtsx.campaign.recipe import CampaignRecipe, Prices
+from rtsx.campaign.run_log import read_runs
 from rtsx.campaign.tiling import over_compute_of_cells
 from rtsx.inference.device import Hardware
 from rtsx.inference.ensemble import tiling_needs_of
@@ -22,11 +28,13 @@ from rtsx.model import ModelBundle
 from rtsx.model.backend_choice import fixed_sides
 from rtsx.model.inputs import Packing
 from rtsx.model.network import resolve_device
-from rtsx.storage.object_store import open_object_store
+from rtsx.storage.object_store import ObjectStore, open_object_store
 from rtsx.tiling import TilePlan, TileRange
 
 _LARGER = (2, 4)
 """Times as wide as they are, that cells are compared with."""
+_MOST_MARKS = 2000
+"""Commit records that are read to know what cells took."""
 _WORTH_TELLING = 0.01
 """Share of the work that larger cells have to save to be named."""
 
@@ -68,6 +76,8 @@ class CampaignEstimate:
     storage_cost: float | None
     """Price of storing `write_bytes` for a month, likewise."""
     currency: str
+    machines: tuple[MachineEstimate, ...] = ()
+    """The whole campaign on each machine that has a price."""
 
     @property
     def megapixels(self) -> float:
@@ -76,7 +86,13 @@ class CampaignEstimate:
 
     @classmethod
     def of(
-        cls, plan: CampaignPlan, recipe: CampaignRecipe, seconds_per_tile: float | None = None
+        cls,
+        plan: CampaignPlan,
+        recipe: CampaignRecipe,
+        seconds_per_tile: float | None = None,
+        *,
+        hardware: str = "",
+        done: Mapping[str, CellHours] | None = None,
     ) -> "CampaignEstimate":
         """Estimate a plan; asks the sources for the metadata of one cell, and no server for what a stored search has answered.
 
@@ -87,7 +103,11 @@ class CampaignEstimate:
         recipe
             That the plan comes from.
         seconds_per_tile
-            As `measuring.seconds_per_tile` finds it on the device in question; None leaves hours and their price out.
+            As `seconds_per_tile` finds it on the device in question; None leaves hours and their price out.
+        hardware
+            What that device is, as commit records name it; empty where nobody knows.
+        done
+            What finished cells took, from `finished_cells`; None compares no machines.
 
         Raises
         ------
@@ -101,6 +121,7 @@ class CampaignEstimate:
         read = work.n_read * memory.stored_bytes
         written = work.n_pixels * _written_bytes_per_pixel(plan)
         hours = None if seconds_per_tile is None else work.n_tiles * seconds_per_tile / 3600
+        measured = {} if seconds_per_tile is None else {hardware: seconds_per_tile}
         return cls(
             name=plan.name,
             year=plan.year,
@@ -115,10 +136,14 @@ class CampaignEstimate:
             read_bytes=read,
             write_bytes=written,
             device_hours=hours,
-            device_cost=_product(hours, prices.device_hour),
+            device_cost=_product(hours, prices.worker_hour(hardware)),
             read_cost=_product(read / 1e9, prices.gigabyte_read),
             storage_cost=_product(written / 1e9, prices.gigabyte_month),
             currency=prices.currency,
+            machines=tuple(
+                MachineEstimate.of(one, cells=work.n_cells, tiles=work.n_tiles, measured=measured, done=done or {})
+                for one in (() if done is None else prices.machines)
+            ),
         )
 
     def __str__(self) -> str:
@@ -145,6 +170,9 @@ class CampaignEstimate:
         told = [f"{what} {cost:,.2f}" for what, cost in costs.items() if cost is not None]
         if told:
             lines.append(f"  costs in {self.currency} at most: {', '.join(told)}")
+        if self.machines:
+            lines.append(f"  on machines by name, in {self.currency}:")
+            lines += [f"    {one}" for one in self.machines]
         return "\n".join(lines)
 
 
@@ -182,6 +210,36 @@ def _of_larger(plan: CampaignPlan, recipe: CampaignRecipe, memory: TaskMemory) -
         )
         if value < plan.work.over_compute * (1 - _WORTH_TELLING):
             yield larger.side, value
+
+
+def finished_cells(objects: ObjectStore, plan: CampaignPlan) -> dict[str, CellHours]:
+    """Read by hardware what cells took: of this year, or of the newest one whose cells were made in the same way.
+
+    Of many, marks of some thousand cells spread over all are read.
+    """
+    for year in sorted(planned_years(objects), key=lambda one: (one == plan.year, one), reverse=True):
+        layout = YearLayout(year)
+        ledger = CampaignLedger(objects, layout)
+        earlier, done = read_plan(objects, year), sorted(ledger.done())
+        if earlier is None or not done or not _is_alike(earlier, plan):
+            continue
+        seconds = defaultdict[str, list[float]](list)
+        for mark in ledger.marks(done[:: ceil(len(done) / _MOST_MARKS)], damaged=[]):
+            seconds[mark.hardware].append(mark.seconds)
+        share = sum(map(len, seconds.values())) / len(done)
+        paid = Costs.paid(read_runs(objects, layout, damaged=[]), Prices()).expenses
+        hours = {one.hardware: one.hours for one in paid}
+        return {
+            name: CellHours.of(each, paid_hours=hours.get(name, 0.0), share=share) for name, each in seconds.items()
+        }
+    return {}
+
+
+def _is_alike(one: CampaignPlan, other: CampaignPlan) -> bool:
+    """Test whether cells of two plans take the same work."""
+    tiling = replace(one.prediction.tiling, shape=other.prediction.tiling.shape, offset=other.prediction.tiling.offset)
+    prediction = replace(one.prediction, tiling=tiling)
+    return (prediction, one.grid, one.runtime, one.cogs) == (other.prediction, other.grid, other.runtime, other.cogs)
 
 
 def _product(amount: float | None, price: float | None) -> float | None:

@@ -6,18 +6,20 @@ Whatever changes a byte of the output is in here, so its digest is what marks ar
 import hashlib
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rtsx.campaign.cells import Address, CellTable
 from rtsx.campaign.layout import CAMPAIGN, YearLayout
 from rtsx.campaign.recipe import OutlineSpec
 from rtsx.campaign.tiling import CellWork, cell_work
 from rtsx.errors import CampaignError
+from rtsx.geometry.pixels import PixelMesh
 from rtsx.grid import Grid
 from rtsx.grid.grid import cell_id
 from rtsx.inference.blocks import Region
@@ -95,6 +97,12 @@ class CampaignPlan:
         return self.grid.window(
             (self.rows[0] * side, self.rows[1] * side), (self.columns[0] * side, self.columns[1] * side)
         )
+
+    def areas_m2(self, cells: Iterable[Address]) -> NDArray[np.float64]:
+        """Return the ground that cells cover, m² on the WGS84 ellipsoid."""
+        of_cells = PixelMesh(self.geobox.zoom_out(self.grid.cell_size))
+        places = np.array([*cells], np.float64).reshape(-1, 2) - (self.rows[0], self.columns[0])
+        return of_cells.areas_at(*places.T)
 
     @property
     def lattice_origin(self) -> tuple[float, float]:

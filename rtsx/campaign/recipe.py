@@ -1,8 +1,10 @@
 """What a campaign is asked to do, as frozen values: region, layers, bundles, prediction, outlines, retries, prices, cluster."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from math import inf
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -160,19 +162,89 @@ class RetrySpec:
 
 @typed(CampaignError)
 @dataclass(frozen=True, kw_only=True)
+class Machine:
+    """One kind of machine that a campaign may run on, and its price.
+
+    Raises
+    ------
+    CampaignError
+        A number is out of its range, or a name is missing.
+    """
+
+    __pydantic_config__ = STRICT
+
+    name: Annotated[str, MinLen(1)]
+    """Name for people."""
+    hour: Annotated[float, Ge(0)]
+    """Price of it for an hour."""
+    hardware: Annotated[str, MinLen(1)]
+    """What it computes with, as commit records and `rtsx campaign plan` name it: CPU, or a card such as NVIDIA A100-SXM4-40GB."""
+    workers: Annotated[int, Ge(1)] = 1
+    """Workers that share it, such as one for each of its GPUs."""
+    seconds_per_tile: Annotated[float, Gt(0)] | None = None
+    """What a tile takes a worker there, as `rtsx campaign plan` measured it; from cells that such hardware has done, or measured where
+    that runs, if left out."""
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that mean nothing."""
+        if not (self.name and self.hardware and 0 <= self.hour < inf and self.workers >= 1):
+            raise CampaignError(
+                f"A machine has a name, its hardware, a price of 0 or more for an hour, and 1 worker or more; got {self!r}."
+            )
+        if self.seconds_per_tile is not None and not 0 < self.seconds_per_tile < inf:
+            raise CampaignError(f"A tile takes more than 0 s; got {self.seconds_per_tile} on {self.name}.")
+
+
+@typed(CampaignError)
+@dataclass(frozen=True, kw_only=True)
 class Prices:
-    """What plan and report compute costs with; what is left out costs nothing."""
+    """What plan, status, watch and report compute costs with; all in one currency.
+
+    Raises
+    ------
+    CampaignError
+        Two machines have one name, or a price is below 0.
+    """
 
     __pydantic_config__ = STRICT
 
     device_hour: Annotated[float, Ge(0)] | None = None
-    """Price of a worker for an hour, with its GPU where it has one."""
+    """Price of a worker for an hour, with its GPU where it has one; of those on hardware that no machine below has."""
+    machines: tuple[Machine, ...] = ()
+    """Kinds of machines with their prices, which the plan compares. Of several with one hardware, the first prices what has been run."""
     gigabyte_month: Annotated[float, Ge(0)] | None = None
     """Price of storing 10^9 bytes for a month."""
     gigabyte_read: Annotated[float, Ge(0)] | None = None
     """Price of reading 10^9 bytes from the sources."""
     currency: str = "EUR"
     """Name of the currency."""
+
+    def __post_init__(self) -> None:
+        """Refuse prices below 0, and two of one name."""
+        object.__setattr__(self, "machines", tuple(self.machines))
+        for name in ("device_hour", "gigabyte_month", "gigabyte_read"):
+            price = getattr(self, name)
+            if price is not None and not 0 <= price < inf:
+                raise CampaignError(f"{name} is a price of 0 or more; got {price}.")
+        twice = [name for name, count in Counter(one.name for one in self.machines).items() if count > 1]
+        if twice:
+            raise CampaignError(f"Each machine of the prices has a name of its own; {twice[0]!r} is there twice.")
+
+    def machine(self, hardware: str) -> Machine | None:
+        """Return the first machine with that hardware."""
+        return next((one for one in self.machines if one.hardware == hardware), None)
+
+    def worker_hour(self, hardware: str) -> float | None:
+        """Return the price of a worker for an hour on that hardware; None where nobody has said.
+
+        Examples
+        --------
+        >>> prices = Prices(machines=[Machine(name="node", hour=8.0, hardware="NVIDIA A100-SXM4-40GB", workers=4)])
+        >>> prices.worker_hour("NVIDIA A100-SXM4-40GB"), prices.worker_hour("CPU")
+        (2.0, None)
+        """
+        machine = self.machine(hardware)
+        return self.device_hour if machine is None else machine.hour / machine.workers
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -62,7 +62,7 @@ class CommitRecord(StoredRecord):
     gaps: tuple[str, ...] = ()
     """Images that could not be read and were left out, as ``source/id``, where the recipe asks for gaps instead of errors."""
     hardware: str = ""
-    """What ran the networks: "CPU", or a card by its name. Empty where there was nothing to run, and in marks of earlier versions."""
+    """What ran the networks: "CPU", or a card by its name; where there was nothing to run, what would have. Empty in marks of earlier versions."""
 
     def __post_init__(self) -> None:
         """Refuse keys that lie outside of the output, of which somebody else's record may tell."""

@@ -3,10 +3,12 @@
 import html
 import statistics
 from array import array
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from itertools import chain
+from math import fsum
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +18,7 @@ import zarr
 from numpy.typing import NDArray
 
 from rtsx.campaign.cells import Address
+from rtsx.campaign.costs import CellHours, Costs
 from rtsx.campaign.drift import DriftCheck, read_check
 from rtsx.campaign.layout import MAP, YearLayout
 from rtsx.campaign.ledger import CampaignLedger
@@ -23,7 +26,7 @@ from rtsx.campaign.map import ANSWERS, map_store, map_year
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.recipe import Prices
 from rtsx.campaign.records import CommitRecord
-from rtsx.campaign.run_log import RunRecord, read_runs
+from rtsx.campaign.run_log import RunRecord, hardware_mixture, read_runs
 from rtsx.campaign.status import CampaignStatus, campaign_status
 from rtsx.errors import CampaignError
 from rtsx.grid.grid import cell_id
@@ -230,6 +233,8 @@ def _level(share: float) -> float:
 
 
 _SLOWEST = 10
+_MOST_NAMED = 200
+"""Cells of one kind of hardware that are named."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,12 +245,14 @@ class CellStatistics:
     """Mapped or empty, by cell."""
     throughput: Throughput | None
     """When cells were finished; None before the first."""
-    n_valid: int
-    """Pixels that could be classified."""
+    valid: NDArray[np.int64] = field(repr=False)
+    """Pixels of each cell that could be classified, in the order of `states`."""
     n_outlines: int
     """Outlines of all cells, those that are cut at borders counted on each side."""
-    cell_seconds: float
-    """Time of all cells, s."""
+    seconds: Mapping[str, Sequence[float]] = field(repr=False)
+    """Time of each cell, s, by what runs networks where it was made."""
+    computed: Mapping[str, Sequence[Address]] = field(repr=False)
+    """Cells with a map, by what computed it."""
     median_seconds: float
     """Time of a middling cell, s; 0 without cells."""
     peak_memory_bytes: int
@@ -269,16 +276,21 @@ def collect_records(marks: Iterable[CommitRecord]) -> CellStatistics:
         In any order.
     """
     states: dict[Address, CellState] = {}
+    valid, computed = array("q"), defaultdict[str, list[Address]](list)
+    by_hardware: defaultdict[str, array[float]] = defaultdict(lambda: array("d"))
     finished: list[datetime] = []
     seconds = array("d")
     slowest: list[tuple[float, Address]] = []
     workers: dict[str, tuple[int, float]] = {}
     versions: dict[str, set[str]] = {}
-    totals: Counter[str] = Counter()
     gaps: Counter[str] = Counter()
-    peak = 0
+    peak = n_outlines = 0
     for mark in marks:
         states[mark.cell] = mark.state
+        valid.append(mark.n_valid)
+        by_hardware[mark.hardware].append(mark.seconds)
+        if mark.state == "mapped":
+            computed[mark.hardware].append(mark.cell)
         finished.append(datetime.fromisoformat(mark.finished).astimezone(UTC))
         seconds.append(mark.seconds)
         slowest = sorted([*slowest, (mark.seconds, mark.cell)], reverse=True)[:_SLOWEST]
@@ -286,15 +298,16 @@ def collect_records(marks: Iterable[CommitRecord]) -> CellStatistics:
         workers[mark.worker] = cells + 1, busy + mark.seconds
         for name, version in mark.versions.items():
             versions.setdefault(name, set()).add(version)
-        totals.update(n_valid=mark.n_valid, n_outlines=mark.n_outlines)
+        n_outlines += mark.n_outlines
         gaps.update(mark.gaps)
         peak = max(peak, mark.peak_memory_bytes)
     return CellStatistics(
         states=states,
         throughput=throughput(finished),
-        n_valid=totals["n_valid"],
-        n_outlines=totals["n_outlines"],
-        cell_seconds=sum(seconds),
+        valid=np.asarray(valid, np.int64),
+        n_outlines=n_outlines,
+        seconds=dict(sorted(by_hardware.items())),
+        computed=dict(sorted(computed.items())),
         median_seconds=statistics.median(seconds) if seconds else 0.0,
         peak_memory_bytes=peak,
         slowest=tuple((cell, spent) for spent, cell in slowest),
@@ -437,7 +450,12 @@ def report_page(
         "cells": cell_map(states_of(plan, status, marks), reasons=reasons),
         "chart": None if marks.throughput is None else throughput_chart(marks.throughput),
         "slowest": [(cell_id(*cell), seconds) for cell, seconds in marks.slowest],
-        "costs": _costs(status, stored, prices),
+        "costs": _costs(plan, status.costs, marks, stored=stored, prices=prices),
+        "hardware": [
+            (name or "not known", len(cells), " ".join(cell_id(*cell) for cell in cells[:_MOST_NAMED]))
+            for name, cells in marks.computed.items()
+        ],
+        "mixed": hardware_mixture(known) if len(known := [name for name in marks.computed if name]) > 1 else "",
         "currency": prices.currency,
         "failures": [
             (cell_id(*cell), one.error, one.message, one.attempts, one.when, one.worker) for cell, one in failed
@@ -468,7 +486,7 @@ def _result(plan: CampaignPlan, status: CampaignStatus, marks: CellStatistics) -
         ("Cells done", status.done),
         ("of them with a map", mapped),
         ("of them without any image or valid pixel", len(marks.states) - mapped),
-        ("Valid ground, km²", marks.n_valid * plan.grid.resolution**2 / 1e6),
+        ("Valid ground, km²", _valid_km2(plan, marks)),
         ("Outlines of single cells, before they are merged", marks.n_outlines),
         ("Begun", status.started[:19] or "not yet"),
         ("Finished", status.finished[:19] or "not yet"),
@@ -489,21 +507,52 @@ def _drift(check: DriftCheck | None) -> str:
     return f"tripped for {', '.join(dict.fromkeys(one.layer for one in check.findings))}; {said}"
 
 
-def _costs(status: CampaignStatus, stored: Mapping[str, int], prices: Prices) -> list[tuple[object, ...]]:
-    total = sum(stored.values())
-    return [
-        ("Device-hours of all runs", status.device_hours, _price(status.device_hours, prices.device_hour)),
-        ("Stored", _amount(total), _price(total / 1e9, prices.gigabyte_month, each=" a month")),
+def _costs(
+    plan: CampaignPlan, costs: Costs, marks: CellStatistics, *, stored: Mapping[str, int], prices: Prices
+) -> list[tuple[object, ...]]:
+    """Rows of what was paid, what that is for a cell and for an area, and what is stored."""
+    km2 = _valid_km2(plan, marks)
+    least = "at least " if costs.unpriced else ""
+    rows: list[tuple[object, ...]] = [
+        (f"Worker-hours on {one.name}", one.hours, _money(one.cost)) for one in costs.expenses
+    ]
+    rows += [
+        ("Worker-hours of all runs", costs.hours, _money(costs.total, least=least)),
+        ("Hours of cells that are done", fsum(chain(*marks.seconds.values())) / 3600, ""),
+        ("A cell that is done", f"from {len(marks.states):,}", _money(costs.each(len(marks.states)), least=least)),
+    ]
+    for one in costs.expenses:
+        if one.hardware in marks.seconds:
+            hours = CellHours.of(marks.seconds[one.hardware], paid_hours=one.hours)
+            price = prices.worker_hour(one.hardware)
+            spread = "" if price is None else f"{hours.low * price:,.4g} to {hours.high * price:,.4g}"
+            told = f"{hours.low * 3600:,.4g} to {hours.high * 3600:,.4g} s of {hours.cells:,}"
+            rows.append((f"Nine in ten cells on {one.name}", told, spread))
+    each = costs.each(km2)
+    rows += [
+        ("10⁶ km² of valid ground", f"from {km2:,.4g} km²", _money(None if each is None else each * 1e6, least=least)),
+        ("Stored", _amount(sum(stored.values())), _monthly(sum(stored.values()), prices)),
         *((f"of it {name}", _amount(size), "") for name, size in stored.items()),
     ]
+    return rows
+
+
+def _valid_km2(plan: CampaignPlan, marks: CellStatistics) -> float:
+    """Ground that could be classified, on the ellipsoid."""
+    return float((plan.areas_m2(marks.states) * marks.valid).sum() / plan.grid.cell_size**2 / 1e6)
 
 
 def _amount(n_bytes: int) -> str:
     return f"{n_bytes / 1e9:,.3f} GB" if n_bytes >= 1e8 else f"{n_bytes / 1e6:,.3f} MB"
 
 
-def _price(amount: float, price: float | None, *, each: str = "") -> str:
-    return "no price given" if price is None else f"{amount * price:,.2f}{each}"
+def _money(cost: float | None, *, least: str = "") -> str:
+    return "no price given" if cost is None else f"{least}{cost:,.2f}"
+
+
+def _monthly(n_bytes: int, prices: Prices) -> str:
+    price = prices.gigabyte_month
+    return "no price given" if price is None else f"{n_bytes / 1e9 * price:,.2f} a month"
 
 
 def _run(one: RunRecord) -> tuple[object, ...]:

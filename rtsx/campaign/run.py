@@ -3,7 +3,8 @@
 import platform
 import time
 import uuid
-from collections.abc import Callable, Collection, Mapping
+import warnings
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -27,11 +28,19 @@ from rtsx.campaign.planning import planned_of
 from rtsx.campaign.preflight import check_object_store
 from rtsx.campaign.recipe import CampaignRecipe, RetrySpec
 from rtsx.campaign.records import Failure
-from rtsx.campaign.run_log import ProgressCallback, RunRecord, RunSummary, write_run
+from rtsx.campaign.run_log import (
+    ProgressCallback,
+    RunRecord,
+    RunSummary,
+    hardware_mixture,
+    hardware_of,
+    read_runs,
+    write_run,
+)
 from rtsx.campaign.searches import ask_searches
 from rtsx.campaign.task_queue import CellResult, CellTask
 from rtsx.campaign.worker import cell_result
-from rtsx.campaign.workers import WorkerRequirements, require_environment, versions_here
+from rtsx.campaign.workers import WorkerRequirements, hardware_name, require_environment, versions_here
 from rtsx.errors import CampaignError, RtsxError
 from rtsx.storage.object_store import ObjectStore, open_object_store
 
@@ -76,6 +85,13 @@ def run_campaign(
     return of_campaign(summary)
 
 
+def warn_of_mixed_hardware(runs: Iterable[RunRecord], hardware: str) -> None:
+    """Warn where a run with that hardware would make one map of several kinds; nothing where it is not known."""
+    kinds = {*hardware_of(runs), hardware}
+    if len(kinds) > 1 and hardware not in ("", "GPU"):
+        warnings.warn(hardware_mixture(sorted(kinds)), RuntimeWarning, stacklevel=2)
+
+
 def require_ready(plan: CampaignPlan, recipe: CampaignRecipe, *, objects: ObjectStore, client: "Client") -> None:
     """Refuse what cannot run, before the first cell.
 
@@ -105,6 +121,8 @@ def require_ready(plan: CampaignPlan, recipe: CampaignRecipe, *, objects: Object
             hardware=planned_of(recipe).name if is_known else "",
         )
     require_environment(client, needs)
+    hardware = "CPU" if spec.device == "cpu" else needs.hardware
+    warn_of_mixed_hardware(read_runs(objects, YearLayout(plan.year), damaged=[]), hardware)
 
 
 def run_recorded(
@@ -296,7 +314,10 @@ class CellUpdate:
 
     def __call__(self, cell: Address, attempt: int, run: str) -> CellResult:
         """Look at one cell; see `CellTask`."""
-        return cell_result(self._retire_changed, cell, attempt=attempt, run=run)
+        spec = self.recipe.prediction
+        return cell_result(
+            self._retire_changed, cell, attempt=attempt, run=run, hardware=hardware_name(spec.device, spec.backend)
+        )
 
     def _retire_changed(self, cell: Address, run: str) -> Literal["done", "skipped"]:
         """Take the mark away if it does not tell the inputs of today."""

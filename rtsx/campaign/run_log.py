@@ -1,7 +1,7 @@
 """What became of the cells of one run, and the record of what it took, kept beside the output."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Self
 
 from rtsx.campaign.layout import YearLayout
@@ -39,6 +39,8 @@ class RunCounts:
     """Time that workers were there, summed over them, s: what machines are paid by."""
     workers: int
     """Workers that were there last."""
+    hardware: Mapping[str, float] = field(default_factory=dict)
+    """Of these seconds, those on each kind of hardware, named as in commit records; what is missing is not known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,3 +141,17 @@ def read_runs(objects: ObjectStore, layout: YearLayout, *, damaged: list[str] | 
     keys = (stored.key for stored in objects.list(layout.runs))
     records = CampaignLedger(objects, layout).records(RunRecord, keys, damaged=damaged)
     return tuple(sorted(records, key=lambda record: (record.started, record.run)))
+
+
+def hardware_of(runs: Iterable[RunRecord]) -> tuple[str, ...]:
+    """Names of what runs that have finished cells computed with, sorted."""
+    return tuple(sorted({name for run in runs if run.done for name in run.hardware}))
+
+
+def hardware_mixture(kinds: Sequence[str]) -> str:
+    """Say that one map is of several kinds of hardware, and what to do."""
+    return (
+        f"Cells of this map are computed with {' and '.join(kinds)}, whose probabilities differ in the last digits, so that seams may "
+        "show. Keep to one of them; rtsx campaign report names cells of the others, and rtsx campaign retry with --cell for each makes "
+        "them anew."
+    )

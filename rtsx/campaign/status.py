@@ -5,13 +5,14 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from rtsx.campaign.cells import Address
+from rtsx.campaign.costs import Costs
 from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.lease import Lease
 from rtsx.campaign.ledger import CampaignLedger
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.recipe import Prices
 from rtsx.campaign.records import Failure
-from rtsx.campaign.run_log import RunRecord, read_runs
+from rtsx.campaign.run_log import RunRecord, hardware_mixture, hardware_of, read_runs
 from rtsx.grid.grid import cell_id
 from rtsx.pages import html_table
 from rtsx.storage.object_store import ObjectStore
@@ -48,13 +49,17 @@ class CampaignStatus:
     """Cells an hour, over the last hour of work; None while nothing runs."""
     time_to_go_s: float | None
     """Seconds until the cells that are left are done at that rate; None without one."""
-    device_hours: float
-    """Hours of all workers together, over all runs."""
-    device_cost: float | None
-    """What these hours cost; None without a price."""
-    currency: str
+    costs: Costs
+    """Hours of all workers together, over all runs, and what they cost."""
+    hardware: tuple[str, ...]
+    """What its cells were computed with, as far as runs have said."""
     damaged: tuple[str, ...] = ()
     """What is wrong with records that cannot be read, and that count for nothing."""
+
+    @property
+    def device_hours(self) -> float:
+        """Hours of all workers together, over all runs."""
+        return self.costs.hours
 
     @property
     def left(self) -> int:
@@ -89,8 +94,12 @@ class CampaignStatus:
             to_go = "" if self.time_to_go_s is None else f", {_duration(self.time_to_go_s)} to go"
             lines.append(f"  {self.rate_per_hour:,.1f} cells an hour{to_go}")
         if self.device_hours:
-            cost = "" if self.device_cost is None else f", {self.device_cost:,.2f} {self.currency}"
-            lines.append(f"  {self.device_hours:,.2f} device-hours{cost}")
+            cost, each = self.costs, self.costs.each(self.done)
+            told = [f"{cost.hours:,.2f} device-hours", *([] if cost.total is None else [str(cost)])]
+            told += [] if each is None else [f"{each:,.3g} {cost.currency} a cell that is done"]
+            lines.append(f"  {', '.join(told)}")
+        if len(self.hardware) > 1:
+            lines.append(f"  {hardware_mixture(self.hardware)}")
         lines += [
             f"  {cell_id(*cell)} {failure.error}: {failure.message}" for cell, failure in sorted(self.failed.items())
         ]
@@ -165,7 +174,6 @@ def status_of(
     there = (run for run in runs if not run.ended and now - datetime.fromisoformat(run.written) < _THERE)
     present = [datetime.fromisoformat(run.started) for run in there] or begins[-1:] or [now]
     rate = _rate(done.values(), since=min(present), now=now) if running else None
-    hours = sum(run.worker_seconds for run in runs) / 3600
     return CampaignStatus(
         name=plan.name,
         year=plan.year,
@@ -178,9 +186,8 @@ def status_of(
         last_done=max(done.values(), default=None),
         rate_per_hour=rate,
         time_to_go_s=left / rate * 3600 if rate else None,
-        device_hours=hours,
-        device_cost=None if prices.device_hour is None else hours * prices.device_hour,
-        currency=prices.currency,
+        costs=Costs.paid(runs, prices),
+        hardware=hardware_of(runs),
     )
 
 

@@ -2,7 +2,7 @@
 
 import heapq
 import random
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from time import sleep
@@ -28,6 +28,8 @@ class CellResult:
     """Why, where it failed."""
     free_after_s: float = 0.0
     """Seconds after which a lease of another run can be looked at again."""
+    hardware: str = ""
+    """What runs networks in the process that ran it; empty where that is not known."""
 
 
 class Cells(Protocol):
@@ -125,6 +127,8 @@ class TaskQueue:
         self.retried = 0
         self.set_aside: list[Failure] = []
         self.stopped: str | None = None
+        self.hardware = defaultdict[str, float](float)
+        """Seconds of tasks by what runs networks in their processes."""
         self._retry = retry
         self._random = random.Random(seed)
         self._to_come = iter(cells)
@@ -169,6 +173,8 @@ class TaskQueue:
     def completed(self, outcome: CellResult, now: float) -> Failure | None:
         """Record the result of a task; return the failure where its cell is set aside by it."""
         start = self._running.pop(outcome.cell)
+        if outcome.hardware:
+            self.hardware[outcome.hardware] += outcome.seconds
         if outcome.state == "leased":
             self._wait(outcome.cell, now + outcome.free_after_s)
             return None

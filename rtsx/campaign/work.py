@@ -30,8 +30,8 @@ from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.preflight import check_object_store
 from rtsx.campaign.recipe import CampaignRecipe, RetrySpec
 from rtsx.campaign.records import Failure
-from rtsx.campaign.run import RECORD_S, RunLog, new_run
-from rtsx.campaign.run_log import TIME_OVER, ProgressCallback, RunSummary, read_runs
+from rtsx.campaign.run import RECORD_S, RunLog, new_run, warn_of_mixed_hardware
+from rtsx.campaign.run_log import TIME_OVER, ProgressCallback, RunRecord, RunSummary, read_runs
 from rtsx.campaign.task_queue import CellResult, CellTask, TaskQueue
 from rtsx.campaign.workers import WorkerRequirements, versions_here
 from rtsx.errors import CampaignError, ClusterError
@@ -163,9 +163,13 @@ class CellWorker:
         Keeps what is set aside.
     retry
         Attempts, pauses, and when to give up.
+    hardware
+        What runs networks in this process, for the record of what it costs; empty where that is not known.
     """
 
-    def __init__(self, job: CellTask, cells: FreeCells, *, ledger: CampaignLedger, retry: RetrySpec) -> None:
+    def __init__(
+        self, job: CellTask, cells: FreeCells, *, ledger: CampaignLedger, retry: RetrySpec, hardware: str = ""
+    ) -> None:
         self.cells = cells
         self._job = job
         self._ledger = ledger
@@ -176,6 +180,7 @@ class CellWorker:
         self._slowest_s = 0.0
         self._cell_began = self._started
         self._retry = retry
+        self._hardware = hardware
 
     def work(self, until: datetime | None) -> Iterator[RunSummary]:
         """Run until no cell is left or no time for another; yields how it stands before each, and while it waits for others."""
@@ -227,6 +232,7 @@ class CellWorker:
             seconds=seconds,
             worker_seconds=seconds,
             workers=1,
+            hardware={self._hardware: seconds} if self._hardware else {},
             in_flight=queue.in_flight,
         )
 
@@ -256,11 +262,13 @@ def work_campaign(
     check_object_store(objects, lease_s=recipe.retry.lease_s)
     require_accepted(objects, plan)
     require_worker_memory(plan, recipe, workers=1)
-    _require_like_others(objects, plan)
+    runs = read_runs(objects, YearLayout(plan.year), damaged=[])
+    _require_like_others(runs)
     create_map(recipe.output, plan, storage_options=recipe.storage_options)
     ledger = CampaignLedger(objects, YearLayout(plan.year))
     job = cell_job(recipe, plan, most_lost=recipe.retry.attempts)
-    return _worked(job, plan, ledger, retry=recipe.retry, until=until, progress=progress)
+    warn_of_mixed_hardware(runs, job.hardware)
+    return _worked(job, plan, ledger, retry=recipe.retry, until=until, progress=progress, hardware=job.hardware)
 
 
 def fetch_campaign(
@@ -300,9 +308,10 @@ def _worked(
     retry: RetrySpec,
     until: datetime | None,
     progress: ProgressCallback | None,
+    hardware: str = "",
 ) -> RunSummary:
     """Do a job for cells in this process until none is left, with a record of the run."""
-    worker = CellWorker(job, FreeCells(plan.cells, ledger), ledger=ledger, retry=retry)
+    worker = CellWorker(job, FreeCells(plan.cells, ledger), ledger=ledger, retry=retry, hardware=hardware)
     log = RunLog(ledger.objects, ledger.layout, plan)
     try:
         with _recorded(worker, log), _cut_off_at(until):
@@ -425,7 +434,7 @@ def require_worker_memory(plan: CampaignPlan, recipe: CampaignRecipe, *, workers
         )
 
 
-def _require_like_others(objects: ObjectStore, plan: CampaignPlan) -> None:
+def _require_like_others(runs: Iterable[RunRecord]) -> None:
     """Refuse to make other bytes than the workers that are at it now.
 
     Raises
@@ -434,7 +443,7 @@ def _require_like_others(objects: ObjectStore, plan: CampaignPlan) -> None:
         One that wrote its record within the last minute has other versions of libraries.
     """
     recent = datetime.now(UTC) - timedelta(seconds=2 * RECORD_S)
-    for record in read_runs(objects, YearLayout(plan.year), damaged=[]):
+    for record in runs:
         if not record.ended and datetime.fromisoformat(record.written) > recent:
             wrong = WorkerRequirements(record.versions, 0).differing(versions_here())
             if wrong:

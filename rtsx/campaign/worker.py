@@ -98,7 +98,12 @@ def record_failure(error: Exception, *, cell: Address, attempt: int, run: str) -
 
 
 def cell_result(
-    work: Callable[[Address, str], Literal["done", "skipped"]], cell: Address, *, attempt: int, run: str
+    work: Callable[[Address, str], Literal["done", "skipped"]],
+    cell: Address,
+    *,
+    attempt: int,
+    run: str,
+    hardware: str = "",
 ) -> CellResult:
     """Run the work on a cell; whatever it raises becomes part of the result, as everywhere in a campaign."""
     began = perf_counter()
@@ -109,4 +114,4 @@ def cell_result(
     except Exception as error:
         failure = record_failure(error, cell=cell, attempt=attempt, run=run)
         result = CellResult(cell=cell, state="failed", failure=failure)
-    return replace(result, seconds=perf_counter() - began)
+    return replace(result, seconds=perf_counter() - began, hardware=hardware)

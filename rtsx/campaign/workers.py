@@ -247,12 +247,13 @@ def _no_answer(who: str, error: BaseException) -> ClusterError:
 
 def _offer(needs: WorkerRequirements, dask_worker: Worker) -> WorkerResources:
     slots = int(dask_worker.state.total_resources.get("GPU", 0)) or dask_worker.state.nthreads
-    hardware = _hardware_name(needs) if needs.hardware else ""
+    hardware = (hardware_name(needs.device, *needs.backends) or "CPU") if needs.hardware else ""
     return WorkerResources(versions_here(), int(dask_worker.memory_manager.memory_limit or 0), slots, hardware)
 
 
-def _hardware_name(needs: WorkerRequirements) -> str:
+def hardware_name(device: str, *backends: str) -> str:
+    """Name of what would run networks in this process, as in `Hardware`; empty where what is asked for is not here."""
     from rtsx.inference.memory import hardware_here  # loads torch
 
-    found = hardware_here(needs.device, needs.backends)
-    return "CPU" if isinstance(found, str) else found.name
+    found = hardware_here(device, backends)
+    return "" if isinstance(found, str) else found.name

@@ -206,14 +206,17 @@ def plan(
         configure_malloc()  # as workers do, because the hours are theirs
     said = loaded(config, year=year)
     campaign = created(said)
-    recipe = campaign.recipe
+    recipe, hardware = campaign.recipe, ""
     if measure and recipe is not None:
         from rtsx.campaign.estimate import seconds_per_tile as measured  # here, because it loads torch
+        from rtsx.campaign.workers import hardware_name
 
         print_info("measuring the model on this machine ...")
         spec = recipe.prediction
         seconds_per_tile = measured(recipe.bundles, campaign.plan, device=spec.device, batch_size=spec.batch_size)
-    show_line(str(campaign.estimate(seconds_per_tile=seconds_per_tile)))
+        hardware = hardware_name(spec.device, spec.backend)
+        print_info(f"measured on {hardware}")
+    show_line(str(campaign.estimate(seconds_per_tile=seconds_per_tile, hardware=hardware)))
     show("Planned", [("output", campaign.output), ("plan", campaign.plan.digest)])
 
 
@@ -352,11 +355,11 @@ def fetch(
     is there; 2 some is not, and the message tells why; 75 the time was over.
     """
     made = created(stored_config(campaign, year=year, trust=trust), is_stored=not _is_yaml(campaign))
-    from rtsx.campaign.batch import TIME_IS_OVER
+    from rtsx.campaign.batch import TIME_IS_OVER, slurm_end
     from rtsx.campaign.run_log import TIME_OVER
 
     with campaign_progress("fetching") as progress:
-        ends = _slurm_end() if until is None else until.astimezone()
+        ends = slurm_end() if until is None else until.astimezone()
         fetched = made.fetch(to, check=check, retry=retry, until=ends, progress=progress)
     show_line(str(fetched))
     if fetched.run.stopped == TIME_OVER and fetched.run.left:

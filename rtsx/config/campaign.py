@@ -100,7 +100,7 @@ class CampaignConfig(ConfigModel):
     """For fsspec, where `output` is a URL; credentials belong into the environment. Never stored beside an output."""
     retry: Checked[RetrySpec] = RetrySpec()
     """What is done about cells that fail."""
-    prices: Prices = Prices()
+    prices: Checked[Prices] = Prices()
     """What plan and report compute costs with."""
     cluster: Checked[ClusterSpec] = ClusterSpec()
     """Machines that run it, unless the command line names others."""

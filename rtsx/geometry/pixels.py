@@ -56,7 +56,7 @@ class PixelMesh:
         CubeError
             A pixel has no place on the Earth.
         """
-        return self._interpolated(window, self._areas_m2)
+        return self._interpolated(window, self.areas_at)
 
     def lonlat(self, window: Window) -> tuple[Floats, Floats]:
         """Return longitude (-180 to 180) and latitude `(y, x)` of the middles of a window's pixels, degrees.
@@ -95,10 +95,11 @@ class PixelMesh:
     def _spacing(self) -> int:
         """Pixels between measured ones, so that they are at most `_LONGEST_M` apart."""
         height, width = self.geobox.shape
-        middle = float(np.sqrt(self._areas_m2(*np.array([[height // 2], [width // 2]], np.float64))[0]))
+        middle = float(np.sqrt(self.areas_at(*np.array([[height // 2], [width // 2]], np.float64))[0]))
         return int(np.clip(_LONGEST_M // middle, 1, _MOST_PIXELS))
 
-    def _areas_m2(self, row: Floats, column: Floats) -> Floats:
+    def areas_at(self, row: Floats, column: Floats) -> Floats:
+        """Return the areas of single pixels by row and column, as `areas_m2` does, but each measured."""
         across = self._places(row + 0.5, column + 1) - self._places(row + 0.5, column)
         down = self._places(row + 1, column + 0.5) - self._places(row, column + 0.5)
         return np.asarray(np.linalg.norm(np.cross(across, down, axis=0), axis=0))

@@ -7,9 +7,12 @@ from typing import Any
 import pytest
 
 from rtsx.campaign.cells import Address
-from rtsx.campaign.recipe import Prices
+from rtsx.campaign.costs import Costs
+from rtsx.campaign.recipe import Machine, Prices
+from rtsx.campaign.records import CommitRecord
 from rtsx.campaign.report import (
     CellState,
+    _costs,
     cell_map,
     collect_records,
     map_squares,
@@ -18,6 +21,7 @@ from rtsx.campaign.report import (
     throughput,
     throughput_chart,
 )
+from rtsx.campaign.run_log import RunRecord
 from rtsx.campaign.status import status_of
 from tests.campaign.records import NOW, a_failure, a_lease, a_mark, a_plan, a_run
 
@@ -182,4 +186,42 @@ def test_slowest_cells_workers_and_versions_are_gathered() -> None:
     assert len(facts.slowest) == 10
     assert facts.workers == {"w0": (7, 42.0), "w1": (6, 36.0)}
     assert facts.versions == {"torch": ("2", "3")}
-    assert (facts.cell_seconds, facts.median_seconds, facts.n_valid) == (78.0, 6.0, 13 * 4000)
+    assert (facts.median_seconds, facts.valid.tolist()) == (6.0, [4000] * 13)
+
+
+def test_costs_are_told_for_a_cell_and_for_an_area() -> None:
+    plan = a_plan(rows=2, columns=4)
+    prices = Prices(machines=(Machine(name="desk", hour=0.5, hardware="CPU"),), gigabyte_month=0.1, currency="USD")
+    marks = [a_mark(cell, hardware="CPU", seconds=60.0 + 60 * n) for n, cell in enumerate([(0, 0), (0, 1), (1, 1)])]
+    runs = [a_run(hardware={"CPU": 7200.0}), a_run(run="b", hardware={"NVIDIA T4": 3600.0}, worker_seconds=3600.0)]
+
+    def rows(marks: list[CommitRecord], runs: list[RunRecord]) -> dict[str, tuple[object, object]]:
+        costs = Costs.paid(runs, prices)
+        found = _costs(plan, costs, collect_records(marks), stored={"marks": 10**9}, prices=prices)
+        return {str(name): (amount, price) for name, amount, price in found}
+
+    told = rows(marks, runs)
+    km2 = plan.areas_m2([mark.cell for mark in marks]).sum() * 4000 / 64**2 / 1e6
+    assert told["Worker-hours on CPU (desk)"] == (2.0, "1.00")
+    assert told["Worker-hours on NVIDIA T4"] == (1.0, "no price given")
+    assert told["Worker-hours of all runs"] == (3.0, "at least 1.00")
+    assert told["Hours of cells that are done"] == (0.1, "")
+    assert told["A cell that is done"] == ("from 3", "at least 0.33")
+    # Of 6 minutes of cells, 120 were paid.
+    assert told["Nine in ten cells on CPU (desk)"] == ("1,320 to 3,480 s of 3", "0.1833 to 0.4833")
+    assert told["10⁶ km² of valid ground"] == (f"from {km2:,.4g} km²", f"at least {1e6 / km2:,.2f}")
+    assert told["Stored"] == ("1.000 GB", "0.10 a month")
+    none = rows([], [])
+    assert none["A cell that is done"] == ("from 0", "no price given")
+    assert none["10⁶ km² of valid ground"] == ("from 0 km²", "no price given")
+
+
+def test_cells_are_named_by_what_computed_them() -> None:
+    plan = a_plan(rows=1, columns=3)
+    marks = [a_mark((0, 0), hardware="CPU"), a_mark((0, 1), hardware="NVIDIA T4")]
+    marks += [a_mark((0, 2), hardware="NVIDIA L4", state="empty")]  # of which nothing is in the map
+    status = status_of(plan, marked={}, leases=(), failures={}, runs=(), prices=Prices(), now=NOW)
+    text = Page(report_page(plan, status, collect_records(marks), runs=(), stored={}, prices=Prices(), now=NOW)).text
+    assert "computed with CPU and NVIDIA T4, whose probabilities differ" in text
+    assert "r000c001" in text
+    assert "NVIDIA L4" not in text.partition("Hardware")[2].partition("Failures")[0]

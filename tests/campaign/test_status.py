@@ -8,7 +8,7 @@ import pytest
 
 from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.ledger import CampaignLedger
-from rtsx.campaign.recipe import Prices
+from rtsx.campaign.recipe import Machine, Prices
 from rtsx.campaign.run_log import write_run
 from rtsx.campaign.status import CampaignStatus, campaign_status, status_of
 from rtsx.storage.object_store import MemoryObjects
@@ -30,7 +30,7 @@ def test_before_the_first_run_all_is_left() -> None:
     fresh = status()
     assert (fresh.cells, fresh.done, fresh.running, dict(fresh.failed), fresh.left) == (8, 0, (), {}, 8)
     assert (fresh.started, fresh.finished, fresh.rate_per_hour, fresh.time_to_go_s) == ("", "", None, None)
-    assert (fresh.device_hours, fresh.device_cost, fresh.is_complete) == (0.0, None, False)
+    assert (fresh.device_hours, fresh.costs.total, fresh.is_complete) == (0.0, None, False)
     assert str(fresh) == "arctic 2024: 0 of 8 cells done (0.0%)\n  running 0, failed 0, left 8"
 
 
@@ -73,9 +73,25 @@ def test_nothing_that_stands_still_has_a_rate() -> None:
 def test_costs_are_those_of_all_runs() -> None:
     runs = (a_run(run="a"), a_run(run="b", worker_seconds=1800.0))
     priced = status(runs=runs, prices=Prices(device_hour=3.0, currency="USD"))
-    assert (priced.device_hours, priced.device_cost) == (2.5, 7.5)
-    assert "2.50 device-hours, 7.50 USD" in str(priced)
-    assert status(runs=runs).device_cost is None
+    assert (priced.device_hours, priced.costs.total) == (2.5, 7.5)
+    assert "2.50 device-hours, 7.50 USD\n" in f"{priced}\n"
+    half = status(runs=runs, marked=marked([9, 8, 7, 6]), prices=Prices(device_hour=3.0))
+    assert "2.50 device-hours, 7.50 EUR, 1.88 EUR a cell that is done" in str(half)
+    assert "2.50 device-hours\n" in f"{status(runs=runs)}\n"
+
+
+def test_hours_without_a_price_and_kinds_of_hardware_are_named() -> None:
+    runs = (
+        a_run(run="a", hardware={"CPU": 7200.0}),
+        a_run(run="b", hardware={"NVIDIA T4": 7200.0}),
+        a_run(run="c", hardware={"NVIDIA L4": 7200.0}, done=0),  # which has made nothing of the map
+    )
+    text = str(status(runs=runs, prices=Prices(machines=(Machine(name="desk", hour=0.5, hardware="CPU"),))))
+    assert (
+        "6.00 device-hours, 1.00 EUR, and 2.00 hours of NVIDIA L4 and 2.00 hours of NVIDIA T4 without a price" in text
+    )
+    assert "Cells of this map are computed with CPU and NVIDIA T4, whose probabilities differ" in text
+    assert "differ" not in str(status(runs=runs[:1]))
 
 
 def test_all_marks_are_the_end() -> None:

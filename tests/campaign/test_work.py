@@ -43,7 +43,10 @@ def run(files: tuple[Path, ...], tmp_path_factory: pytest.TempPathFactory) -> di
     """What a run on a cluster writes."""
     out = tmp_path_factory.mktemp("run") / "out"
     with thread_client() as client:
-        assert Campaign.create(make_recipe(files, str(out))).run(client).complete
+        campaign = Campaign.create(make_recipe(files, str(out)))
+        assert campaign.run(client).complete
+    (record,) = read_runs(campaign.objects, YEAR)
+    assert record.hardware == {"CPU": pytest.approx(record.worker_seconds)}
     return objects_below(out)
 
 
@@ -56,7 +59,9 @@ def test_several_at_once_write_what_a_run_writes_and_no_cell_twice(
     assert objects_below(tmp_path / "out") == run
     assert sum(one.done for one in summaries) == len(CELLS)
     assert all(one.complete and one.left == 0 for one in summaries)
-    assert [record.ended for record in read_runs(campaigns[0].objects, YEAR)] == [True] * 3
+    records = read_runs(campaigns[0].objects, YEAR)
+    assert [record.ended for record in records] == [True] * 3
+    assert all(record.hardware == {"CPU": record.worker_seconds} for record in records)
     assert campaigns[0].status().is_complete
     assert not list(campaigns[0].objects.list(YEAR.leases))
 
@@ -242,6 +247,13 @@ def test_a_campaign_that_is_stopped_or_cannot_be_worked_says_so(
         work.require_worker_memory(campaign.plan, recipe, workers=2)
     monkeypatch.undo()
     (record,) = read_runs(campaign.objects, YEAR)
+    card = replace(record, run="card", ended=True, done=1, hardware={"NVIDIA T4": 60.0})
+    write_run(campaign.objects, YEAR, card)
+    with pytest.warns(RuntimeWarning, match="computed with CPU and NVIDIA T4, whose probabilities differ"):
+        campaign.work(until=datetime.now(UTC))
+    with thread_client() as client, pytest.warns(RuntimeWarning, match="computed with CPU and NVIDIA T4"):
+        assert campaign.run(client).complete
+    assert len([line for line in str(campaign.status()).splitlines() if "CPU and NVIDIA T4" in line]) == 1
     other = replace(record, run="other", ended=False, versions={**record.versions, "numpy": "1.0"})
     write_run(campaign.objects, YEAR, other)
     with pytest.raises(ClusterError, match=r"has numpy .* instead of 1\.0"):
