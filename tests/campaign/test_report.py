@@ -221,7 +221,9 @@ def test_cells_are_named_by_what_computed_them() -> None:
     marks = [a_mark((0, 0), hardware="CPU"), a_mark((0, 1), hardware="NVIDIA T4")]
     marks += [a_mark((0, 2), hardware="NVIDIA L4", state="empty")]  # of which nothing is in the map
     status = status_of(plan, marked={}, leases=(), failures={}, runs=(), prices=Prices(), now=NOW)
-    text = Page(report_page(plan, status, collect_records(marks), runs=(), stored={}, prices=Prices(), now=NOW)).text
+    statistics = collect_records(marks)
+    page = report_page(plan, status, statistics, runs=(), stored={}, prices=Prices(), drift=None, now=NOW)
+    text = Page(page).text
     assert "computed with CPU and NVIDIA T4, whose probabilities differ" in text
     assert "r000c001" in text
     assert "NVIDIA L4" not in text.partition("Hardware")[2].partition("Failures")[0]
