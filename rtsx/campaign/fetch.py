@@ -39,6 +39,7 @@ from rtsx.cube.images import Image
 from rtsx.cube.native import NativeGroup, StoredImage, bands_in, image_in, native_groups, read_native, stored_image
 from rtsx.cube.pinning import ResolvedImages, image_stamp, remote_state, resolve_images
 from rtsx.cube.recipe import SourceRecipe
+from rtsx.cube.resample.readers import VALID
 from rtsx.cube.write import compressor_for
 from rtsx.errors import CampaignError, CubeError
 from rtsx.grid.grid import cell_id
@@ -406,12 +407,10 @@ def _meeting(plan: PartPlan, window: NativeGroup) -> Iterator[Address]:
 
 def _array(root: zarr.Group, group: NativeGroup, name: str, *, plan: PartPlan) -> "zarr.Array[Any]":
     """Return the array of a band, made by whoever comes first."""
-    path, bands = (
-        f"{group.path}/{name}",
-        next(iter(group.image.bands[one] for one in group.names if name in group.arrays(one))),
-    )
-    dtype = np.dtype(bands.dtype)
+    path = f"{group.path}/{name}"
     if path not in root:
+        bands = group.image.bands[next((one for one in group.names if name in group.arrays(one)), group.names[0])]
+        dtype = np.dtype(bool if name == VALID and group.is_masked else bands.dtype)
         with suppress(ContainsArrayError):  # another was faster
             root.create_array(
                 path,
@@ -420,7 +419,7 @@ def _array(root: zarr.Group, group: NativeGroup, name: str, *, plan: PartPlan) -
                 shards=plan.storage.shard if plan.storage.has_shards else None,
                 dtype=dtype,
                 # Never nodata, so that a block that was not fetched is an error instead of ground without data.
-                fill_value=dtype.type(0 if bands.nodata != 0 else 1),
+                fill_value=dtype.type(0 if bands.nodata != 0 and dtype.kind != "b" else 1),
                 compressors=(compressor_for(name, dtype),),
                 dimension_names=("y", "x"),
             )

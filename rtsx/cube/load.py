@@ -27,7 +27,7 @@ from rtsx.cube.recipe import CubeRecipe, SourceRecipe
 from rtsx.cube.source_plan import TimeGroup, group_images, mean_sun, plan_encodings
 from rtsx.cube.terrain.grid import SUN_AZIMUTH, SUN_ELEVATION
 from rtsx.cube.terrain_blocks import TerrainChunkReader
-from rtsx.cube.trend.blocks import TrendChunkReader
+from rtsx.cube.trend.blocks import TrendChunkReader, with_packing_of_collection2
 from rtsx.cube.trend.kernels import LEAST
 from rtsx.errors import CubeError, NoImageError
 from rtsx.grid import Cell, Grid, lonlat_polygon
@@ -206,12 +206,13 @@ class _Planned:
 
 
 def find_images(source: SourceRecipe, geobox: GeoBox) -> tuple[Image, ...]:
-    """Return the images that a source has for a raster, without those that its trend leaves out for their cloud."""
+    """Return the images that a source has for a raster; those of a trend in the packing of Landsat, and not under cloud."""
     images = source.images.find(search_area(geobox, margin_m=source.reach_m), source.period, source.wanted)
     if source.trend is None:
         return images
     most = source.trend.max_cloud_cover
-    return tuple(image for image in images if image.cloud_cover is None or image.cloud_cover < most)
+    clear = (image for image in images if image.cloud_cover is None or image.cloud_cover < most)
+    return tuple(map(with_packing_of_collection2, clear))
 
 
 def _found(source: SourceRecipe, geobox: GeoBox) -> tuple[Image, ...]:

@@ -31,8 +31,8 @@ from rtsx.cube.images import BandRequest, BandSource, GivenImages, Image, ImageS
 from rtsx.cube.pinning import ResolvedImages
 from rtsx.cube.rasterio import read_header
 from rtsx.cube.recipe import CubeRecipe, SourceRecipe
-from rtsx.cube.resample.dtype import without_mask
-from rtsx.cube.resample.readers import open_reader
+from rtsx.cube.resample.dtype import output_nodata, without_mask
+from rtsx.cube.resample.readers import VALID, open_reader
 from rtsx.cube.resample.warp import overview_factor
 from rtsx.cube.terrain import TerrainGrid, terrain_halo
 from rtsx.cube.write import prepare_level
@@ -119,6 +119,8 @@ class StoredBands:
     """Physical value of stored 0."""
     asset: str
     """Asset that they come from."""
+    settled: tuple[str, ...] = ()
+    """What of its packing counts whatever the file declares; not in the stores of version 0.1."""
 
     def __post_init__(self) -> None:
         """Refuse what lies elsewhere."""
@@ -175,6 +177,7 @@ def _stored_bands(bands: BandSource) -> StoredBands:
         scale_factor=bands.scale_factor,
         add_offset=bands.add_offset,
         asset=bands.asset,
+        settled=tuple(sorted(bands.settled)),
     )
 
 
@@ -190,6 +193,7 @@ def image_in(path: str, stored: StoredImage) -> Image:
             scale_factor=one.scale_factor,
             add_offset=one.add_offset,
             asset=one.asset,
+            settled=frozenset(one.settled),
             opener="zarr",
         )
         for name, one in stored.bands.items()
@@ -226,6 +230,8 @@ class NativeGroup:
     """Grid of the file, or of the overview that a coarser cube reads; rows and columns are those of it."""
     factor: float
     """For `WindowReader.overview_for`, which then gives that overview; 0 for the file itself."""
+    is_masked: bool
+    """Whether a mask says what is missing, and no stored value can: it is kept as `valid`."""
 
     @property
     def geobox(self) -> GeoBox:
@@ -248,18 +254,6 @@ class NativeParts(PartSource):
     """Raster of the cube, whose ground is kept."""
     shard: int | None
     """Side of a shard, px; None for the recipe's chunk."""
-
-    def __post_init__(self) -> None:
-        """Refuse, before anything is written, files whose mask has no value in the store."""
-        sources = {source.name: source for source in self.recipe.sources if source.unreadable == "error"}
-        for group in self.groups:
-            source = sources.get(group.source)
-            judging = None if source is None or source.quality is None else source.quality.wanted.name
-            for name in group.names if source is not None else ():
-                bands = group.image.bands[name]
-                is_silent = bands.nodata is None and np.dtype(bands.dtype).kind != "f" and bands.opener == "gdal"
-                if is_silent and name != judging and set(read_header(bands.href).masked) & set(bands.bands):
-                    raise CubeError(f"Source {group.source!r}, image {group.image.id!r}: {_no_value(bands, [name])}")
 
     @cached_property
     def groups(self) -> tuple[NativeGroup, ...]:
@@ -301,6 +295,8 @@ class NativeParts(PartSource):
                 for array in group.arrays(name):
                     lazy = da.zeros(plan.shape, dtype=dtype, chunks=-1)
                     variables[array] = xr.Variable(("y", "x"), lazy, attrs)
+            if group.is_masked:
+                variables[VALID] = xr.Variable(("y", "x"), da.zeros(plan.shape, dtype=bool, chunks=-1))
             corner = (group.geobox.affine.c, group.geobox.affine.f)
             template = with_georeference(variables, group.geobox, lattice_origin=corner)
             template = template.assign_attrs(image_id=group.image.id)
@@ -330,17 +326,10 @@ class NativeParts(PartSource):
         root["build"].attrs["index"] = index_of(images)
 
 
-def _no_value(bands: BandSource, names: Sequence[str]) -> str:
-    return (
-        f"{bands.href} says by a mask what is missing, and {bands.dtype} without nodata has no value for it in a store. "
-        f"Write nodata: with a spare value in the layers {list(names)}."
-    )
-
-
 def read_native(
     group: NativeGroup, source: SourceRecipe, *, rows: slice, columns: slice
 ) -> Iterator[tuple[str, NDArray[Any]]]:
-    """Yield stored pixels (y, x) of some rows and columns of a group's raster by array; none more where that is a gap.
+    """Yield stored pixels (y, x) of some rows and columns of a group's raster by array, and `valid`; none more where that is a gap.
 
     Raises
     ------
@@ -355,9 +344,13 @@ def read_native(
             # Every value of quality data counts, as where it is read to mask.
             reader = open_reader(together, any_value=judging in names).overview_for(group.factor)
             pixels = reader.read(rows, columns)
-            stored, _ = without_mask(pixels, bands.nodata)
-            if stored.dtype != pixels.dtype:
-                raise CubeError(_no_value(bands, names))
+            valid = ~np.ma.getmaskarray(pixels) if group.is_masked else None
+            stored = np.ma.getdata(pixels) if group.is_masked else without_mask(pixels, bands.nodata)[0]
+            if stored.dtype != pixels.dtype or (valid is not None and (valid != valid[0]).any()):
+                raise CubeError(
+                    f"{bands.href} says by a mask of each band what is missing, and {bands.dtype} without nodata has no value "
+                    f"for it in a store. Write nodata: with a spare value in the layers {list(names)}."
+                )
         except CubeError as error:
             reason = f"Source {group.source!r}, image {group.image.id!r}: {error}"
             if source.unreadable == "error":
@@ -366,6 +359,8 @@ def read_native(
             return
         arrays = [array for name in names for array in group.arrays(name)]
         yield from zip(arrays, stored, strict=True)
+        if valid is not None:
+            yield VALID, valid[0]
 
 
 def native_groups(
@@ -392,16 +387,18 @@ def native_groups(
         A file cannot be asked for its overviews at this moment.
     """
     resampling = {layer.name: layer.resampling for layer in source.layers}
-    by_grid: dict[tuple[GeoBox, float], list[str]] = {}
+    judging = None if source.quality is None else source.quality.wanted.name
+    by_grid: dict[tuple[GeoBox, float, str], list[str]] = {}
     for name, bands in image.bands.items():
         factor = 0.0
         # Mosaics and trends are read at full resolution, and quality data is taken from the nearest pixel.
         if name in resampling and not source.terrain and source.trend is None:
             factor = overview_factor(bands.geobox, cube, resampling=resampling[name], anchor=anchor)
-        by_grid.setdefault(_level(bands, factor), []).append(name)
+        mask = "" if name == judging else _mask_of(bands)
+        by_grid.setdefault((*_level(bands, factor), mask), []).append(name)
     groups = []
-    for place, ((raster, factor), names) in enumerate(by_grid.items()):
-        window = covering_window(raster, cube, margin_m=_margin_m(source, raster))
+    for place, ((raster, factor, mask), names) in enumerate(by_grid.items()):
+        window = covering_window(raster, cube, margin_m=_margin_m(source, raster, cube))
         if window is None:
             return []  # it shows nothing of the cube
         groups.append(
@@ -414,6 +411,7 @@ def native_groups(
                 columns=window[1],
                 raster=raster,
                 factor=factor,
+                is_masked=bool(mask),
             )
         )
     return groups
@@ -432,10 +430,26 @@ def _level(bands: BandSource, factor: float) -> tuple[GeoBox, float]:
     return (raster, factor) if raster != bands.geobox else (raster, 0.0)
 
 
-def _margin_m(source: SourceRecipe, geobox: GeoBox) -> float:
-    """Return the ground that erosion and terrain look at around a pixel, m."""
+def _mask_of(bands: BandSource) -> str:
+    """Return the file whose mask says what is missing, as no stored value can; empty where there is none."""
+    if np.dtype(bands.dtype).kind not in "iu" or output_nodata(bands.nodata, np.dtype(bands.dtype)) is not None:
+        return ""
+    try:
+        if bands.opener == "gdal":
+            return bands.href if set(read_header(bands.href).masked) & set(bands.bands) else ""
+        is_masked = bands.opener == "zarr" and VALID in open_group(bands.href, {})
+        return bands.href if is_masked else ""
+    except CubeError as error:
+        if classify_error(error) != "lasting":
+            raise
+        return ""  # reading it will say what is wrong with it
+
+
+def _margin_m(source: SourceRecipe, raster: GeoBox, cube: GeoBox) -> float:
+    """Return the ground that erosion and terrain look at around a pixel, m; terrain on the grid on which it is computed."""
     eroded = 0.0 if source.quality is None else source.quality.erode_m
-    halo = terrain_halo(source.terrain, TerrainGrid.from_geobox(geobox)) * pixel_m(geobox) if source.terrain else 0.0
+    grid = raster if source.terrain_grid == "source" else cube
+    halo = terrain_halo(source.terrain, TerrainGrid.from_geobox(grid)) * pixel_m(grid) if source.terrain else 0.0
     return max(eroded, halo)
 
 

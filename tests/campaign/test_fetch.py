@@ -1,7 +1,7 @@
 """Stores of fetched pixels: a campaign runs from one without a network, and writes the bytes that it writes from the sources."""
 
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
-from rasterio.enums import Resampling
+from affine import Affine
+from odc.geo.geobox import GeoBox
+from rasterio.enums import ColorInterp, Resampling
 
 from rtsx.campaign import fetch
 from rtsx.campaign.campaign import Campaign
@@ -19,10 +21,26 @@ from rtsx.campaign.cells import Address, CellTable
 from rtsx.campaign.fetch import FetchedImages, FetchJob
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.run import CellUpdate
-from rtsx.cube import BandRequest, CubeRecipe, FileImages, LayerRecipe, SourceRecipe, open_source
+from rtsx.cube import (
+    BandRequest,
+    CubeRecipe,
+    FileImages,
+    LayerRecipe,
+    QualityRecipe,
+    SourceRecipe,
+    TrendRecipe,
+    mask_rule,
+    open_source,
+    write_cube,
+)
 from rtsx.cube.chunk_loader import collected_missing
+from rtsx.cube.file_images import StoreImages
+from rtsx.cube.images import GivenImages, Image
 from rtsx.cube.native import NativeGroup, read_native
+from rtsx.cube.recipe import TASSELED_CAP_BANDS, TREND_EXTRAS, TREND_LAYERS
 from rtsx.errors import CampaignError, CubeError, MissingCoverageWarning
+from rtsx.grid import Grid
+from rtsx.storage import remove
 from tests.campaign.plans import make_plan
 from tests.campaign.small_campaign import (
     CELLS,
@@ -35,6 +53,7 @@ from tests.campaign.small_campaign import (
     write_country,
 )
 from tests.campaign.test_searches import answer, item, searching
+from tests.cube.scenes import CUBE, Ground, at, elevation, optical, trend
 from tests.ordering.file_server import FileServer
 from tests.servers import ScriptedServer
 
@@ -296,3 +315,157 @@ def test_what_cannot_be_fetched_or_run_says_so(files: tuple[Path, Path], tmp_pat
     foreign = replace(recipe.cube, sources=(replace(source, reader="stackstac"),))
     with pytest.raises(CampaignError, match="read by stackstac"):
         FetchJob(recipe=replace(recipe, cube=foreign), plan=campaign.plan, store=FetchedImages("a", 2024, "b"))
+
+
+CELL_GRID = Grid.arctic(resolution=10, cell_size=64)
+"""Of the ground of `Ground`, in the middle of which two of its cells lie."""
+MIDDLE = CellTable(np.array([[625, -3282], [625, -3281]], np.int32))
+
+
+def masked_image(ground: Ground, name: str, *, alpha: bool) -> Image:
+    """Two files of whole numbers without nodata, of which each says by a mask or an alpha band of its own what is missing."""
+    bands = {}
+    for layer in ("red", "nir"):
+        pixels = ground.rng.integers(0, 255, (1 + alpha, 150, 150)).astype(np.uint8)
+        seen = np.kron(ground.rng.random((15, 15)) < 0.7, np.ones((10, 10), bool))
+        pixels[1:] = np.where(seen, 255, 0)
+        one = ground.raster(f"{name}_{layer}", pixels, crs="EPSG:32607", pixel=9.0, nodata=None)
+        with rasterio.open(one.href, "r+") as file:
+            if alpha:
+                file.colorinterp = [ColorInterp.gray, ColorInterp.alpha]
+            else:
+                file.write_mask(seen)
+        bands[layer] = replace(one, bands=(1,))
+    return Image(id=name, bands=bands)
+
+
+def damaged_image(ground: Ground) -> Image:
+    """A scene of which one block of 64 px in the middle cannot be read."""
+    image = ground.scene("damaged", cloud=1.0)
+    path = Path(image.bands["red"].href)
+    with rasterio.open(path) as file:
+        offset = int(file.get_tag_item("BLOCK_OFFSET_1_1", "TIFF", bidx=1))
+    with path.open("r+b") as file:
+        file.truncate(offset + 10)
+    return image
+
+
+def turned_image(ground: Ground) -> Image:
+    image = ground.scene("turned")
+    bands = {}
+    for name, one in image.bands.items():
+        middle = Affine.translation(75, 75) * Affine.rotation(33) * Affine.translation(-75, -75)
+        box = GeoBox(one.geobox.shape, one.geobox.affine * middle, one.geobox.crs)
+        with rasterio.open(one.href, "r+") as file:
+            file.transform = box.affine
+        bands[name] = replace(one, geobox=box)
+    return replace(image, bands=bands)
+
+
+def with_overviews(image: Image) -> Image:
+    with rasterio.open(next(iter(image.bands.values())).href, "r+") as file:
+        file.build_overviews([2, 4], Resampling.average)
+    return image
+
+
+def fine_image(ground: Ground, *, off: float) -> Image:
+    """Pixels of a quarter of the grid's, on the corners of its pixels or beside them, with overviews."""
+    pixels = ground.rng.integers(0, 9000, (2, 600, 600)).astype(np.uint16)
+    pixels[:, 200:230, 100:400] = 0
+    bands = ground.raster("fine", pixels, crs=CELL_GRID.crs, pixel=2.5, nodata=0, shift=(off, off))
+    return with_overviews(Image(id="fine", bands={n: replace(bands, bands=(b,)) for b, n in enumerate(LAYERS, 1)}))
+
+
+def scl(ground: Ground) -> SourceRecipe:
+    """Two baselines of Sentinel-2 in two zones, with SCL of twice the pixel, and a duplicate."""
+    images = []
+    for place, (crs, offset) in enumerate((("EPSG:32607", 0.0), ("EPSG:32608", -0.1), ("EPSG:32607", -0.1))):
+        image = ground.scene(f"s2_{place}", crs=crs, offset=offset, time=at(f"2024-07-1{place}"), cloud=10.0 * place)
+        classes = ground.rng.choice([4, 5, 8, 9, 3], (1, 75, 75), p=[0.4, 0.3, 0.1, 0.1, 0.1]).astype(np.uint8)
+        quality = ground.raster(f"scl_{place}", classes, crs=crs, pixel=18.0, nodata=0)
+        images.append(replace(image, bands={**{n: image.bands[n] for n in LAYERS}, "scl": quality}))
+    quality_of = QualityRecipe(wanted=BandRequest(name="scl"), rule=mask_rule("sentinel2-scl", data=None), erode_m=25.0)
+    return plain(images, composite="median", quality=quality_of)
+
+
+def plain(images: Sequence[Image], **fields: Any) -> SourceRecipe:
+    resampling = fields.pop("resampling", "bilinear")
+    layers = tuple(LayerRecipe(wanted=BandRequest(name=name), resampling=resampling) for name in LAYERS)
+    return SourceRecipe(name="scenes", images=GivenImages(images), layers=layers, **fields)
+
+
+def landsat(ground: Ground, **changes: Any) -> SourceRecipe:
+    """Scenes of two zones, whose items state no packing."""
+    images = []
+    for place in range(8):
+        crs = f"EPSG:3260{7 + place % 2}"
+        pixels = ground.rng.integers(8000, 12000, (6, 60, 60)).astype(np.uint16)
+        pixels[:, ground.rng.random((60, 60)) < 0.1] = 0
+        bands = ground.raster(f"l_{place}", pixels, crs=crs, pixel=30.0, nodata=0)
+        qa = np.where(ground.rng.random((1, 60, 60)) < 0.1, 22280, 21824).astype(np.uint16)
+        held = {name: replace(bands, bands=(b,), nodata=None) for b, name in enumerate(TASSELED_CAP_BANDS, 1)}
+        held["qa_pixel"] = ground.raster(f"qa_{place}", qa, crs=crs, pixel=30.0, nodata=None)
+        images.append(Image(id=f"LC08_{place}", bands=held, time=at(f"{2008 + place}-07-15"), platform="landsat-8"))
+    quality = QualityRecipe(
+        wanted=BandRequest(name="qa_pixel"), rule=mask_rule("landsat-qa-pixel", data=None), **changes
+    )
+    layers = tuple(LayerRecipe(wanted=BandRequest(name=name), resampling="nearest") for name in TASSELED_CAP_BANDS)
+    trend = TrendRecipe(window=(2005, 2019), resampling="cubic", dtype="float32", layers=(*TREND_LAYERS, *TREND_EXTRAS))
+    return SourceRecipe(name="trend", images=GivenImages(images), layers=layers, quality=quality, trend=trend)
+
+
+def from_zarr(ground: Ground) -> SourceRecipe:
+    """A cube of whole numbers without nodata, of which `valid` says what is missing."""
+    source = plain([masked_image(ground, "masked", alpha=False)])
+    cube = open_source(CubeRecipe(grid=GRID, sources=(source,)), CUBE)
+    path = ground.folder / "cube.zarr"
+    write_cube(cube, str(path))
+    return replace(source, images=StoreImages(path=str(path)))
+
+
+SOURCES: dict[str, Callable[[Ground], SourceRecipe]] = {
+    "two zones": lambda g: optical([g.scene("a", shift=(-300, 0)), g.scene("b", crs="EPSG:32608", shift=(300, 40))]),
+    "times": lambda g: optical([g.scene(d, time=at(d)) for d in ("2024-07-01", "2024-08-01")], group="day"),
+    "eroded": lambda g: optical([g.scene("a"), g.scene("b", crs="EPSG:32608")], erode_m=40.0, composite="best"),
+    "SCL of two baselines": scl,
+    "mean": lambda g: optical([g.scene("a", offset=-0.1), g.scene("b")], composite="mean", resampling="cubic"),
+    "medoid": lambda g: optical([g.scene(str(n), time=at(f"2024-07-0{n}")) for n in (1, 2, 3)], composite="medoid"),
+    "masks": lambda g: plain([masked_image(g, "a", alpha=False), masked_image(g, "b", alpha=False)]),
+    "alpha": lambda g: plain([masked_image(g, "a", alpha=True)]),
+    "masked, nearest": lambda g: plain([masked_image(g, "a", alpha=False)], resampling="nearest"),
+    "turned": lambda g: optical([turned_image(g)], resampling="average"),
+    "overview on the grid": lambda g: plain([fine_image(g, off=0.0)], resampling="average"),
+    "overview beside it": lambda g: plain([fine_image(g, off=3.1)], resampling="cubic"),
+    "degrees": lambda g: trend([g.trends("tcvis")]),
+    "elevation": lambda g: elevation(
+        [g.heights("a", shift=(-900, 0)), g.heights("b", shift=(900, 300))], keep_dem=True
+    ),
+    "elevation on the cube's grid": lambda g: elevation([g.heights("a")], terrain_grid="cube"),
+    "trend of two zones": landsat,
+    "trend, eroded": lambda g: landsat(g, erode_m=60.0),
+    "cube": from_zarr,
+    "damaged": lambda g: optical([damaged_image(g), g.scene("whole", cloud=50.0)], unreadable="gap"),
+}
+
+
+@pytest.mark.filterwarnings("ignore::rtsx.errors.MissingCoverageWarning")
+@pytest.mark.parametrize("kind", SOURCES)
+def test_what_cells_read_from_a_store_is_what_they_read_from_their_sources(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetch, "_SIDE", 64)
+    ground = Ground(tmp_path)
+    cube = CubeRecipe(grid=CELL_GRID, sources=(SOURCES[kind](ground),), chunk=40)
+    plan = make_plan(grid=CELL_GRID, rows=(625, 626), columns=(-3282, -3280), cells=MIDDLE)
+    job = job_of(cube, tmp_path, plan)
+    cells = list(plan.cells)
+    expected = [pixels_of(cube, plan, cell) for cell in cells]
+    for cell in cells:
+        assert (result := job(cell, 1, "run")).state == "done", result.failure
+    for path in (*tmp_path.glob("*.tif*"), *tmp_path.glob("cube.zarr")):
+        remove(path)
+    assert any(len(np.unique(one)) > 3 for one in expected[0])
+    for cell, pixels in zip(cells, expected, strict=True):
+        for one, other in zip(pixels_of(job.store.cube(cube, cell), plan, cell), pixels, strict=True):
+            assert one.dtype == other.dtype
+            np.testing.assert_array_equal(one, other)

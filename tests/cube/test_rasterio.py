@@ -12,6 +12,7 @@ import geopandas as gpd
 import numpy as np
 import pytest
 import rasterio
+import xarray as xr
 from affine import Affine
 from odc.geo.geobox import GeoBox
 from rasterio._env import del_gdal_config
@@ -24,6 +25,7 @@ from rtsx.cube.build import build_store
 from rtsx.cube.encoding import packing
 from rtsx.cube.file_images import FileImages
 from rtsx.cube.images import BandRequest
+from rtsx.cube.native import with_native_images
 from rtsx.cube.rasterio import read_header, read_overview_geobox, read_valid, read_window
 from rtsx.cube.recipe import CubeRecipe, LayerRecipe, SourceRecipe
 from rtsx.cube.resample.dtype import Resampling, is_representable
@@ -528,7 +530,7 @@ def test_a_native_store_needs_a_value_for_what_a_mask_hides(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("nodata", [None, 999.0])
-def test_a_native_store_without_that_value_is_refused_before_it_is_begun(tmp_path: Path, nodata: float | None) -> None:
+def test_a_native_store_keeps_the_mask_of_a_file(tmp_path: Path, nodata: float | None) -> None:
     _write(tmp_path / "a.tif", _pixels(1, "uint16"), mask=~HOLE)
     source = SourceRecipe(
         name="files",
@@ -537,14 +539,10 @@ def test_a_native_store_without_that_value_is_refused_before_it_is_begun(tmp_pat
     )
     grid = Grid("EPSG:32608", 3, cell_size=SIZE, origin=(AFFINE.c, AFFINE.f))
     recipe = CubeRecipe(grid=grid, sources=(source,), chunk=32)
-    if nodata is None:
-        with pytest.raises(
-            CubeError, match=r"'files', image .*says by a mask what is missing, and uint16 without nodata"
-        ):
-            build_store(recipe, tmp_path / "a.zarr", cell=grid[0, 0], layout="native")
-        assert not (tmp_path / "a.zarr").exists()
-    else:
-        assert build_store(recipe, tmp_path / "a.zarr", cell=grid[0, 0], layout="native").built
+    assert build_store(recipe, tmp_path / "a.zarr", cell=grid[0, 0], layout="native").built
+    stored = open_source(with_native_images(recipe, str(tmp_path / "a.zarr")), grid[0, 0]).compute()
+    xr.testing.assert_identical(stored, open_source(recipe, grid[0, 0]).compute())
+    np.testing.assert_array_equal(stored["valid"], ~HOLE)
 
 
 @pytest.mark.parametrize("field", ["nodata", "scale_factor", "add_offset"])

@@ -323,7 +323,8 @@ class ZarrReader:
         pixels = np.empty((len(self.arrays), *shape), self.dtype)
         for place, name in enumerate(self.arrays):
             pixels[place] = self._read(self._array(group, name), rows, columns)
-        if self.nodata is None and self.dtype.kind in "iu" and not self.any_value and VALID not in self.arrays:
+        has_value = output_nodata(self.nodata, self.dtype) is not None or self.dtype.kind not in "iu"
+        if not has_value and not self.any_value and VALID not in self.arrays:
             valid = self._valid(group)
             if valid is not None:
                 return np.ma.MaskedArray(pixels, np.broadcast_to(~self._read(valid, rows, columns), pixels.shape))

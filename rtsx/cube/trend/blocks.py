@@ -246,7 +246,7 @@ class TrendChunkReader:
             Scenes are of another sensor, have no time, or do not fit together.
         """
         assert source.trend is not None
-        scenes = tuple(with_packing_of_collection2(image) for image in images)
+        scenes = tuple(images)
         for image in scenes:
             is_oli(image), decades_of(image, source.trend)
         layers = plan_encodings(source, scenes)

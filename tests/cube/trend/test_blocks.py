@@ -253,7 +253,8 @@ def test_the_scene_of_greenland_joins_a_stack(real_data: Path, tmp_path: Path) -
     # By the reader of a chunk, because the pixels of the decimated files are no squares, as those of cubes are.
     images = [*StacItems(items).find(box(-180, -90, 180, 90), None, wanted), *real]
     corner = (geobox.affine.c, geobox.affine.f)
-    reader = blocks.TrendChunkReader.plan(source, images, geobox=made.here, anchor=corner)
+    packed = list(map(blocks.with_packing_of_collection2, images))
+    reader = blocks.TrendChunkReader.plan(source, packed, geobox=made.here, anchor=corner)
     trends = dict(zip(reader.names, reader(range(13), (0, 20), (0, 24)), strict=True))
     assert real[0].time is not None
     levels = rule.quality(qa[None])
