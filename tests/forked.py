@@ -4,7 +4,6 @@ They are forked from the one that has imported and collected the tests; those of
 do the same. A file is run by one process, as what its tests share is made once; towards the end idle processes take tests from others.
 """
 
-import os
 import sys
 import threading
 import warnings
@@ -17,9 +16,6 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 import pytest
-
-# Whether there is a GPU is asked of its driver, because after a question to CUDA forked processes could not use it.
-os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

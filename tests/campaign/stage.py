@@ -1,4 +1,4 @@
-"""The stage of the fault run: a small country in flaky files, a bundle, and a campaign over 25 cells as a YAML file."""
+"""The stage of the fault run: a small country in flaky files, a bundle, and a campaign over 16 cells as a YAML file."""
 
 import json
 import warnings
@@ -25,7 +25,7 @@ CELL = 64
 GRID = Grid("EPSG:3413", 10.0, cell_size=CELL)
 FIRST: Address = (310, -210)
 """The cell at the upper left."""
-ACROSS = 5
+ACROSS = 4
 """Cells along each side."""
 POISONED: Address = (FIRST[0] + 3, FIRST[1] + 1)
 """The cell in whose middle a file is damaged."""

@@ -183,23 +183,33 @@ def heard() -> set[str]:
 
 
 @pytest.mark.slow
-def test_workers_keep_memory_and_have_their_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    def said() -> tuple[dict[str, str | None], object, int]:
+def test_a_worker_keeps_memory_has_its_cores_leaves_nothing_behind_and_says_nothing(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def said(dask_worker: Worker) -> tuple[dict[str, str | None], object, int, str]:
         import torch
 
+        torch.nn.Conv2d(1, 1, 3)(torch.zeros(1, 1, 64, 64))
         kept = {name: os.environ.get(name) for name in KEEPING}
-        return kept, dask.config.get("distributed.worker.memory.pause"), torch.get_num_threads()
+        pause = dask.config.get("distributed.worker.memory.pause")
+        return kept, pause, torch.get_num_threads(), str(dask_worker.local_directory)
 
     for name in (*KEEPING, "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)  # what is set outside counts more
+    monkeypatch.setenv("__DASK_PARENT_PID", str(os.getpid()))  # which the first cluster of a process sets
+    environment = dict(os.environ)
     with connect_cluster(ClusterSpec(workers=1)) as client:
         client.wait_for_workers(1)
-        ((kept, pause, threads),) = client.run(said).values()
+        ((kept, pause, threads, folder),) = client.run(said).values()
         # Scheduler, workers, nannies, and the dashboards of all: nobody outside this machine reaches them.
         assert heard() == {"127.0.0.1"}
+        assert Path(folder).exists()
     assert kept == KEEPING
     assert pause is False
     assert threads == CPU_COUNT
+    assert not Path(folder).exists()
+    assert dict(os.environ) == environment
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.slow
@@ -216,21 +226,3 @@ def test_each_worker_sees_one_of_several_gpus(monkeypatch: pytest.MonkeyPatch) -
     assert sorted(gpu for gpu, _, _ in answers) == ["4", "7"]
     assert [resources for _, resources, _ in answers] == [{"GPU": 1}, {"GPU": 1}]
     assert [pause for _, _, pause in answers] == [False, False]  # though they come after the cluster
-
-
-@pytest.mark.slow
-def test_workers_leave_nothing_behind_and_say_nothing(capfd: pytest.CaptureFixture[str]) -> None:
-    def local_folder(dask_worker: Worker) -> str:
-        import torch
-
-        torch.nn.Conv2d(1, 1, 3)(torch.zeros(1, 1, 64, 64))
-        return str(dask_worker.local_directory)
-
-    environment = dict(os.environ)
-    with connect_cluster(ClusterSpec(workers=1)) as client:
-        client.wait_for_workers(1)
-        (folder,) = client.run(local_folder).values()
-        assert Path(folder).exists()
-    assert not Path(folder).exists()
-    assert dict(os.environ) == environment
-    assert capfd.readouterr().err == ""

@@ -203,12 +203,12 @@ def play(operator: Operator, cluster: Cluster, store: FaultyProxy, *, reader: Re
         operator.run()
 
     script = [
-        (3, cluster.kill_worker),
-        (6, operator_gives_up),
-        (9, disk_is_full),
-        (13, scheduler_is_gone),
-        (17, cluster.kill_worker),
-        (20, operator_gives_up),
+        (2, cluster.kill_worker),
+        (4, operator_gives_up),
+        (6, disk_is_full),
+        (8, scheduler_is_gone),
+        (10, cluster.kill_worker),
+        (12, operator_gives_up),
     ]
     statuses: list[int] = []
     seen: list[int] = []

@@ -622,7 +622,7 @@ def test_block_plan_reads_what_its_tiles_see() -> None:
     )
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.skipif("not torch.cuda.is_available()", reason="needs a GPU")
 def test_a_gpu_gives_the_same_answer() -> None:
     network = StubNetwork(lambda batch: batch.sigmoid(), device="cuda")
     on_cpu = answer(StubNetwork(lambda batch: batch.sigmoid()), BatchSize(4))
