@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: time and memory of predictions, reading, basemaps, seasons, trends and tracks, what the host costs around a device, what a device waits for, what handing memory back and idle threads cost, errors of warps, what training reaches on real data, what a review teaches a model, what a campaign's driver costs, how workers without a scheduler share cells, and how soon commands answer, as tables."""
+"""`python -m benchmarks`: time and memory of predictions, reading, basemaps, seasons, trends and tracks, what the host costs around a device, what a device waits for, what handing memory back and idle threads cost, errors of warps, what training reaches on real data, what a review teaches a model, what a campaign's driver costs, how workers without a scheduler share cells, what a drift check finds, and how soon commands answer, as tables."""
 
 import argparse
 from pathlib import Path
@@ -8,6 +8,7 @@ from benchmarks import (
     allocator,
     basemap,
     campaign,
+    drift,
     feed,
     gpu,
     host,
@@ -46,6 +47,7 @@ def main() -> None:
         "teams",
         "start",
         "work",
+        "drift",
     ]
     parser.add_argument("what", nargs="*", choices=[*everything, "gpu"], help="all but gpu, if none is named")
     parser.add_argument(
@@ -125,6 +127,8 @@ def main() -> None:
         start.run(rounds=given.rounds)
     if "work" in given.what:
         work.run(tuple(given.workers))
+    if "drift" in given.what:
+        drift.run()
 
 
 if __name__ == "__main__":  # worker processes import this file once more

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import allocator, basemap, memory, review, season, speed, teams
+from benchmarks import allocator, basemap, drift, memory, review, season, speed, teams
 from rtsx.model.allocator import KEEPING
 from rtsx.review import create_review
 from rtsx.review.pictures import ReviewPictures
@@ -120,3 +120,10 @@ def test_season(capsys: pytest.CaptureFixture[str]) -> None:
     said = capsys.readouterr().out
     assert said.count("median") == 3
     assert "4 images, 4 layers and their mask on 48 x 48 px" in said
+
+
+def test_drift_prints_every_year(capsys: pytest.CaptureFixture[str]) -> None:
+    wrong = "offset 1000 not taken off"
+    found = drift.run(size=256, scenes=1, faults=(wrong,))
+    assert found[wrong].is_tripped
+    assert "is the offset wrong?" in capsys.readouterr().out

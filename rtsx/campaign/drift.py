@@ -242,7 +242,7 @@ def compare(
         is_moved = max(abs(one or 0.0) for one in moved) > MOST_DRIFT
         is_gone = bool(theirs.count and not mine.count)
         if is_moved:
-            hint = _explained(layer, mine, reference)
+            hint = _explained(layer, now, reference)
         elif is_gone:
             hint = _NOTHING
         else:
@@ -285,20 +285,23 @@ def _moved(now: LayerDistribution, then: LayerDistribution) -> tuple[float, floa
     return (now.mean - then.mean) / unit, spread / unit, max(quantiles, key=abs) / unit
 
 
-def _explained(layer: str, now: LayerDistribution, reference: Mapping[str, LayerDistribution]) -> str:
+def _explained(
+    layer: str, measured: Mapping[str, LayerDistribution], reference: Mapping[str, LayerDistribution]
+) -> str:
     """What the values look like: those of another layer, a multiple, a sum, or the same but for few."""
 
-    def is_like(one: LayerDistribution) -> bool:
-        return max(map(abs, _moved(now, one))) <= _ALIKE
+    def is_like(one: LayerDistribution, mine: LayerDistribution) -> bool:
+        return bool(mine.quantiles and one.quantiles) and max(map(abs, _moved(mine, one))) <= _ALIKE
 
+    now = measured[layer]
     for name, other in reference.items():
-        if name != layer and other.quantiles and is_like(other):
+        if name != layer and is_like(other, now) and not is_like(other, measured.get(name, now)):
             return f"its values are like those of {name} there: are bands swapped?"
     then = reference[layer]
     factor = now.std / then.std if then.std else 0.0
-    if factor and is_like(_times(then, factor)):
+    if factor and is_like(_times(then, factor), now):
         return f"its values are about {factor:.2g} times those there: is the scale wrong?"
-    if is_like(_plus(then, now.mean - then.mean)):
+    if is_like(_plus(then, now.mean - then.mean), now):
         return f"its values are about {now.mean - then.mean:+.4g} beside those there: is the offset wrong?"
     if abs(_moved(now, then)[2]) <= _ALIKE:
         return "few of its pixels have other values: snow, ice, water, clouds?"

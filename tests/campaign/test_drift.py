@@ -98,11 +98,10 @@ def test_an_undisturbed_second_year_does_not_trip(before: Path, tmp_path: Path) 
     ("change", "hint"),
     [
         (lambda pixels: pixels * 10, "about 10 times those there: is the scale wrong"),
-        (lambda pixels: pixels / 10, "about 0\\.1 times those there: is the scale wrong"),
         (lambda pixels: pixels + 1000, "about \\+[\\d.]+ beside those there: is the offset wrong"),
         (lambda pixels: pixels[::-1], "like those of (nir|red) there: are bands swapped"),
     ],
-    ids=["ten times", "a tenth", "offset", "swapped"],
+    ids=["ten times", "offset", "swapped"],
 )
 def test_what_is_wrong_with_a_second_year_is_found_and_named(
     before: Path, tmp_path: Path, change: Callable[[NDArray[np.float64]], NDArray[np.float64]], hint: str
