@@ -5,7 +5,8 @@ What orders is imported within the commands, because it loads libraries that `rt
 
 import json
 import sys
-from contextlib import closing, suppress
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Annotated
@@ -20,7 +21,7 @@ from rtsx.storage import write_whole
 
 if TYPE_CHECKING:
     from rtsx.config.order import OrderConfig
-    from rtsx.ordering import Ledger, OrderPlan, QuadLedger
+    from rtsx.ordering import BasemapApi, Ledger, Mosaic, OrderPlan, QuadLedger
 
 __all__ = ["app"]
 
@@ -43,8 +44,8 @@ def plan(order: OrderArgument) -> None:
     """
     config = _loaded(order)
     if config.basemap is not None:
-        _plan_quads(order, config)
-        return
+        with _listed_quads(order, config):
+            return
     from rtsx.ordering import select_scenes
 
     provider = config.provider()
@@ -79,7 +80,8 @@ def submit(
     """
     config = _loaded(order)
     if config.basemap is not None:
-        raise OrderError(f"Quads of a basemap are downloaded without an order. Run rtsx order fetch {order}.")
+        _submit_quads(order, config, yes=yes, retry=retry)
+        return
     from rtsx.ordering import Ledger, planned_batches, submit_order
 
     chosen = _planned(order, config)
@@ -117,8 +119,9 @@ def status_command(order: OrderArgument) -> None:
         from rtsx.ordering import QuadLedger, quad_ledger
 
         path = _quads_of(order)
-        with suppress(OrderError), quad_ledger(path) as ledger:  # unless another process fetches
-            ledger.recheck(config.folder)
+        if config.basemap.delivery is None:
+            with suppress(OrderError), quad_ledger(path) as ledger:  # unless another process fetches
+                ledger.recheck(config.folder)
         with closing(QuadLedger(path)) as ledger:
             _show_quads(ledger, order, config)
         return
@@ -181,59 +184,81 @@ def fetch(order: OrderArgument) -> None:
         raise OrderError("\n".join(reasons))
 
 
-def _plan_quads(order: Path, config: "OrderConfig") -> None:
-    """List the quads of a basemap."""
+@contextmanager
+def _listed_quads(order: Path, config: "OrderConfig") -> Iterator[tuple["QuadLedger", "BasemapApi", "Mosaic"]]:
+    """The ledger with all quads of the region, for the block; in the end it is shown where they stand."""
     from rtsx.ordering import list_quads, quad_ledger
 
-    assert config.basemap is not None  # else there is no mosaic
+    basemap = config.basemap
+    assert basemap is not None  # else there is no mosaic
+    api = basemap.api()
     with quad_ledger(_beside(order, "quads.sqlite")) as ledger:
-        with counting("listing", unit="ranges") as shown:
-            list_quads(
-                config.basemap.api(),
-                ledger,
-                config.folder,
-                mosaic=config.basemap.mosaic,
-                region=config.geometry(),
-                digest=config.digest(),
-                advance=shown,
-            )
-        ledger.recheck(config.folder)
-        _show_quads(ledger, order, config)
-
-
-def _fetch_quads(order: Path, config: "OrderConfig") -> None:
-    """Download the quads of a basemap, and say which are missing."""
-    from rtsx.ordering import fetch_quads, list_quads, quad_ledger
-
-    assert config.basemap is not None  # else there is no mosaic
-    with quad_ledger(_beside(order, "quads.sqlite")) as ledger:
-        api, folder = config.basemap.api(), config.folder
         with counting("listing", unit="ranges") as shown:
             mosaic = list_quads(
                 api,
                 ledger,
-                folder,
-                mosaic=config.basemap.mosaic,
+                config.folder,
+                mosaic=basemap.mosaic,
                 region=config.geometry(),
                 digest=config.digest(),
                 advance=shown,
             )
+        if basemap.delivery is None:
+            ledger.recheck(config.folder)
         try:
-            with counting("fetching", unit="quads") as shown:
-                fetch_quads(
-                    api, ledger, folder, mosaic=mosaic, table=_items(config), parallel=config.parallel, advance=shown
-                )
+            yield ledger, api, mosaic
         finally:
             _show_quads(ledger, order, config)
+
+
+def _submit_quads(order: Path, config: "OrderConfig", *, yes: bool, retry: bool) -> None:
+    """Order the quads of a basemap for a delivery."""
+    from rtsx.ordering import order_quads
+
+    basemap = config.basemap
+    assert basemap is not None  # else there is no mosaic
+    if basemap.delivery is None:
+        raise OrderError(
+            f"Quads of a basemap are downloaded without an order, unless basemap.delivery names a bucket. Run rtsx order fetch {order}."
+        )
+    with _listed_quads(order, config) as (ledger, _, _):
+        if count := ledger.unordered(retry=retry):
+            _confirm(yes, f"Order {count} quads of {basemap.mosaic} to {basemap.delivery.destination}?")
+        order_quads(basemap.provider(), ledger, name=config.name, retry=retry)
+
+
+def _fetch_quads(order: Path, config: "OrderConfig") -> None:
+    """Download the quads of a basemap or look for them in their bucket, and say which are missing."""
+    from rtsx.ordering import collect_quads, fetch_quads
+
+    basemap = config.basemap
+    assert basemap is not None  # else there is no mosaic
+    with _listed_quads(order, config) as (ledger, api, mosaic):
+        if basemap.delivery is not None:
+            collect_quads(basemap.provider(), ledger, mosaic=mosaic, delivery=basemap.delivery, table=_items(config))
+        else:
+            with counting("fetching", unit="quads") as shown:
+                fetch_quads(
+                    api,
+                    ledger,
+                    config.folder,
+                    mosaic=mosaic,
+                    table=_items(config),
+                    parallel=config.parallel,
+                    advance=shown,
+                )
         counts = ledger.counts()
         missing = ledger.named("missing", _LISTED)
     if counts.missing or counts.waiting:
         reasons = [f"{name}: {message}" for name, message in missing.items()]
         if counts.missing > len(missing):
             reasons.append(f"And {counts.missing - len(missing)} more, see {_beside(order, 'quads.csv')}.")
-        first = (
-            f"{counts.missing} of {counts.asked} quads are missing, and {counts.waiting} could not be tried to the end. Run "
-            f"rtsx order fetch {order} again; what is there is not downloaded again."
+        first = f"{counts.missing} of {counts.asked} quads are missing, and {counts.waiting} "
+        first += (
+            f"could not be tried to the end. Run rtsx order fetch {order} again; what is there is not downloaded again."
+            if basemap.delivery is None
+            else f"are not delivered yet. Run rtsx order submit {order} for those that are not ordered, with --retry for missing "
+            "ones too, and fetch again later."
         )
         raise OrderError("\n".join([first, *reasons]))
 
@@ -256,6 +281,7 @@ def _show_quads(ledger: "QuadLedger", order: Path, config: "OrderConfig") -> Non
             ("missing", counts.missing),
             ("waiting", counts.waiting),
             ("listed twice", counts.twice),
+            ("orders", ", ".join(f"{count} {state}" for state, count in ledger.orders().items()) or None),
             ("each of them", table),
             ("table of items", items if items.exists() else None),
         ],

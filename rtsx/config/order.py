@@ -17,7 +17,16 @@ from rtsx.config.yaml import read_yaml
 from rtsx.cube.stac import HttpAccess
 from rtsx.cube.stac.assets import SignerName
 from rtsx.errors import MissingExtraError
-from rtsx.ordering import BasemapApi, OrderCriteria, OrderLimits, Provider, StacApi, StacProvider, StaticCatalog
+from rtsx.ordering import (
+    BasemapApi,
+    BucketDelivery,
+    OrderCriteria,
+    OrderLimits,
+    Provider,
+    StacApi,
+    StacProvider,
+    StaticCatalog,
+)
 
 
 class PlanetConfig(ConfigModel):
@@ -96,6 +105,8 @@ class BasemapConfig(ConfigModel):
     """Name of the mosaic, such as global_quarterly_2025q3_mosaic."""
     base_url: str | None = None
     """Address of the Basemaps API; Planet's if left out."""
+    delivery: Checked[BucketDelivery] | None = None
+    """Bucket that Planet delivers the quads to; they are downloaded if left out."""
 
     def api(self) -> BasemapApi:
         """The API.
@@ -110,6 +121,14 @@ class BasemapConfig(ConfigModel):
         planet = _planet()
         auth = planet.credentials()
         return BasemapApi(lambda href: planet.authorization(auth, href), base_url=self.base_url)
+
+    def provider(self) -> Provider:
+        """Who takes orders of quads, for a delivery; see `api` for its errors."""
+        assert self.delivery is not None  # else there is nobody to order from
+        provider: Provider = _planet().PlanetProvider(
+            mosaic=self.mosaic, delivery=self.delivery, base_url=self.delivery.base_url
+        )
+        return provider
 
 
 def _planet() -> ModuleType:

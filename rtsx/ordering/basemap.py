@@ -124,6 +124,12 @@ class Mosaic:
         side = _WORLD_M / self.across
         return math.floor((easting + _WORLD_M / 2) / side), math.floor((northing + _WORLD_M / 2) / side)
 
+    def transform(self, y: int, x: int) -> list[float]:
+        """Coefficients of the affine map of the quad in a row and column, from pixels to EPSG:3857."""
+        side = _WORLD_M / self.across
+        step = side / self.quad_size
+        return [step, 0.0, x * side - _WORLD_M / 2, 0.0, -step, (y + 1) * side - _WORLD_M / 2]
+
     def ranges(self, region: BaseGeometry) -> tuple[QuadRange, ...]:
         """The quads that show ground of a region (longitude and latitude), each in one range; pure.
 

@@ -182,11 +182,12 @@ def described_asset(path: Path, file: RemoteFile, told: Mapping[str, Any]) -> di
         asset["type"] = file.media_type
     if is_raster(file.name):
         with suppress(CubeError):  # one that does not say where it lies, such as a preview: it is registered as it is
-            asset |= _raster(read_header(path), told)
+            asset |= raster_fields(read_header(path), told)
     return asset
 
 
-def _raster(header: RasterHeader, told: Mapping[str, Any]) -> dict[str, Any]:
+def raster_fields(header: RasterHeader, told: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of an asset that the header of its file tells."""
     box = header.geobox
     fields: dict[str, Any] = {
         # The header's, whatever the provider says, because a clipped file has another grid than its scene.

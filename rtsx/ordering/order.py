@@ -60,7 +60,7 @@ def planned_batches(
         attempt = sum(set(ids) <= set(entry.scenes) for entry in ledger.entries)
         batches.append(
             (
-                Batch(name=_name(name, ids, clip=clip, attempt=attempt), scene_ids=ids, clip=clip),
+                Batch(name=batch_name(name, ids, clip=clip, attempt=attempt), scene_ids=ids, clip=clip),
                 {i: costs[i] for i in ids},
             )
         )
@@ -260,7 +260,7 @@ def _batch(entry: OrderEntry, clip: BaseGeometry | None) -> Batch:
     return Batch(name=entry.name, scene_ids=tuple(sorted(entry.scenes)), clip=clip)
 
 
-def _name(name: str, ids: tuple[str, ...], *, clip: BaseGeometry | None, attempt: int) -> str:
+def batch_name(name: str, ids: tuple[str, ...], *, clip: BaseGeometry | None, attempt: int) -> str:
     """A name that only the same scenes, clipped the same way, ordered the same time again have."""
     content = json.dumps([ids, "" if clip is None else to_wkb(clip, hex=True), attempt])
     return f"{re.sub(r'[^A-Za-z0-9_-]+', '-', name)}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"

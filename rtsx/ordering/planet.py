@@ -38,10 +38,11 @@ from rtsx.cube.stac.assets import absolute_href
 from rtsx.cube.stac.client import is_same_host
 from rtsx.errors import OrderError
 from rtsx.ordering.criteria import Scene
+from rtsx.ordering.delivery import BucketDelivery
 from rtsx.ordering.provider import Batch, Checksum, OrderStatus, Provider, RemoteFile
 from rtsx.redaction import withhold
 
-PASSING = (TooManyRequests, BadGateway, ServerError, httpx.TransportError)
+PASSING = (TooManyRequests, BadGateway, ServerError, httpx.TransportError, httpx.HTTPStatusError)
 """What may be over the next time; for an order, whether it was placed or not has to be asked first."""
 
 
@@ -96,15 +97,15 @@ def describe_error(what: str) -> Iterator[None]:
             f"Planet is asked too often, or the quota is used up (429), to {what}: {error}. Wait."
         ) from error
     except (ServerError, BadGateway, httpx.HTTPError, json.JSONDecodeError, FetchBundlesSpecError) as error:
-        raise OrderError(
-            f"Planet cannot {what} now: {str(error) or type(error).__name__}. Run the same command again later; nothing is "
-            "ordered twice."
-        ) from error
+        raise _busy(what, error) from error
     except SpecificationException as error:
         raise OrderError(
             f"Planet does not know that product, to {what}: {error} Correct bundle or item_type."
         ) from error
     except (APIError, PlanetError, AuthException) as error:
+        # The SDK has no error of its own for 503 and 504.
+        if isinstance(answer := error.__context__, httpx.HTTPStatusError) and answer.response.is_server_error:
+            raise _busy(what, error) from answer
         raise OrderError(f"Planet refuses to {what}: {error}. Correct the order, or ask Planet.") from error
 
 
@@ -133,6 +134,13 @@ _PROPERTIES = {
 }
 """Planet's names that STAC has names for; all others get the prefix ``pl:``."""
 _ELSEWHERE = {"acquired", "cloud_cover", "view_angle", "instrument", "id"}
+
+
+def _busy(what: str, error: Exception) -> OrderError:
+    return OrderError(
+        f"Planet cannot {what} now: {str(error) or type(error).__name__}. Run the same command again later; nothing is "
+        "ordered twice."
+    )
 
 
 def remote_files(
@@ -274,6 +282,10 @@ class PlanetProvider:
         Match the reflectance of Sentinel-2.
     partial
         Accept an order of which some scenes cannot be delivered; otherwise such an order fails as a whole.
+    mosaic
+        Name of a basemap whose quads are ordered instead of scenes; the ids of a batch are theirs.
+    delivery
+        Bucket that Planet delivers to; None where files are downloaded.
     base_url
         Address of the APIs; None for Planet's.
     pause
@@ -296,10 +308,14 @@ class PlanetProvider:
         clip: bool = True,
         harmonize: bool = False,
         partial: bool = True,
+        mosaic: str | None = None,
+        delivery: BucketDelivery | None = None,
         base_url: str | None = None,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
         self.can_clip = clip
+        self._mosaic = mosaic
+        self._delivery = delivery
         self._item_type = item_type
         self._bundle = bundle
         self._fallback = list(fallback)
@@ -381,13 +397,21 @@ class PlanetProvider:
             tools.append(order_request.harmonize_tool("Sentinel-2"))
         if batch.clip is not None:
             tools.append(order_request.clip_tool(mapping(unary_union(batch.clip))))
-        product = order_request.product(
-            list(batch.scene_ids), self._bundle, self._item_type, fallback_bundle=self._fallback or None
-        )
+        if self._mosaic is None:
+            product = order_request.product(
+                list(batch.scene_ids), self._bundle, self._item_type, fallback_bundle=self._fallback or None
+            )
+        else:
+            product = {"mosaic_name": self._mosaic, "quad_ids": list(batch.scene_ids)}
+        to = self._delivery
         request: dict[str, Any] = order_request.build_request(
-            batch.name, [product], order_type=self._order_type, tools=tools or None
+            batch.name,
+            [product],
+            order_type=self._order_type,
+            tools=tools or None,
+            delivery=None if to is None else order_request.destination(to.destination, to.path_prefix or None),
         )
-        return request
+        return request if self._mosaic is None else request | {"source_type": "basemaps"}
 
     def _named(self, name: str) -> Mapping[str, Any] | None:
         """The newest order of exactly that name; None where there is none."""
@@ -409,7 +433,7 @@ class PlanetProvider:
         hints = [str(hint) for hint in order.get("error_hints") or ()]
         message = ". ".join(filter(None, [str(order.get("last_message") or ""), *hints]))
         files: tuple[RemoteFile, ...] = ()
-        if order["state"] in ("success", "partial"):
+        if order["state"] in ("success", "partial") and self._delivery is None:
             files = remote_files(results, self._manifest(results), scenes=_ids(order), headers=self._headers)
         return OrderStatus(order_id=str(order["id"]), state=order["state"], message=message, files=files)
 

@@ -4,14 +4,14 @@ import csv
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC
 from pathlib import Path
 from threading import Lock
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,7 +23,8 @@ from rtsx.ordering.basemap import BasemapApi, Mosaic, QuadRange, cure_of
 from rtsx.ordering.catalog import described_asset
 from rtsx.ordering.download import Advance, HttpError, fetch_file
 from rtsx.ordering.ledger import locked
-from rtsx.ordering.provider import RemoteFile
+from rtsx.ordering.order import batch_name
+from rtsx.ordering.provider import OrderStatus, RemoteFile, State
 from rtsx.parsing import json_value, wrap_damage
 from rtsx.redaction import redacted
 from rtsx.storage import staged, write_whole
@@ -32,15 +33,19 @@ MOSAIC_FILE = "mosaic.json"
 """Name of the document that says which mosaic the quads of a folder are of."""
 QuadState = Literal["waiting", "there", "missing", "absent"]
 """Not tried to the end yet; complete in the folder; asked for and not to be had; on the grid and not in the mosaic."""
+QuadResult = tuple[QuadState, int | None, str | None, str, int, int]
+"""State, bytes, asset as JSON, message, row and column of a quad."""
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS purpose (digest TEXT);
 CREATE TABLE IF NOT EXISTS ranges (y0, x0, y1, x1, listed INTEGER DEFAULT 0, PRIMARY KEY (y0, x0));
 CREATE TABLE IF NOT EXISTS quads (
     y INTEGER, x INTEGER, id TEXT, state TEXT, href TEXT, times INTEGER DEFAULT 0, percent REAL, size INTEGER, asset TEXT,
-    message TEXT DEFAULT '', PRIMARY KEY (y, x)
+    message TEXT DEFAULT '', batch TEXT, PRIMARY KEY (y, x)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS batches (name TEXT PRIMARY KEY, order_id TEXT, state TEXT DEFAULT 'submitting', message TEXT DEFAULT '');
 CREATE INDEX IF NOT EXISTS states ON quads (state, y, x);
+CREATE INDEX IF NOT EXISTS ordered ON quads (batch, id);
 """
 _IN_ORDER = "ORDER BY y / 64, x / 64, y, x"
 """Of the table: neighbours stand together, so that a search reads few groups of rows."""
@@ -83,6 +88,21 @@ class QuadCounts:
     """Quads that the API listed more than once; each is fetched once."""
 
 
+class QuadBatch(NamedTuple):
+    """Quads that are ordered together."""
+
+    name: str
+    """Name of the order, which no other order has."""
+    order_id: str | None
+    """Id that the provider gave; None while it is *submitting*."""
+    state: State
+    """Where it stands."""
+    message: str
+    """What the provider said last."""
+    places: Mapping[str, tuple[int, int]]
+    """Row and column of each quad, by its id."""
+
+
 class QuadLedger:
     """A file with one row for each quad, which is right whenever a process ends; one thread uses it.
 
@@ -117,7 +137,7 @@ class QuadLedger:
         with self._transaction():
             if self._rows.execute("SELECT digest FROM purpose").fetchall() == [(digest,)]:
                 return
-            for table in ("purpose", "ranges", "quads"):
+            for table in ("purpose", "ranges", "quads", "batches"):
                 self._rows.execute(f"DELETE FROM {table}")
             self._rows.execute("INSERT INTO purpose VALUES (?)", (digest,))
             self._rows.executemany(
@@ -163,12 +183,52 @@ class QuadLedger:
         for rows in self._chunks("SELECT y, x, id, href FROM quads WHERE +state IN ('waiting', 'missing') {}"):
             yield from rows
 
-    def settle(self, results: "list[tuple[QuadState, int | None, str | None, str, int, int]]") -> None:
+    def settle(self, results: list[QuadResult]) -> None:
         """Write states, sizes, assets and messages of quads, by row and column."""
         with self._transaction():
             self._rows.executemany(
                 "UPDATE quads SET state = ?, size = ?, asset = ?, message = ? WHERE y = ? AND x = ?", results
             )
+
+    def unordered(self, *, retry: bool) -> int:
+        """Number of quads that no batch has; with `retry` those count that were not delivered."""
+        return int(self._rows.execute(f"SELECT count(*) FROM quads WHERE {_unordered(retry)}").fetchone()[0])
+
+    def gather(self, name: str, *, size: int, retry: bool) -> None:
+        """Gather quads that no batch has into batches of `size`; see `unordered`."""
+        with self._transaction():
+            (attempt,) = self._rows.execute(
+                "SELECT count(*) FROM batches WHERE state NOT IN ('submitting', 'queued', 'running')"
+            ).fetchone()
+            places = self._rows.execute(f"SELECT id, y, x FROM quads WHERE {_unordered(retry)} {_IN_ORDER}").fetchall()
+            for begin in range(0, len(places), size):
+                some = places[begin : begin + size]
+                batch = batch_name(name, tuple(sorted(one[0] for one in some)), clip=None, attempt=attempt)
+                self._rows.execute("INSERT INTO batches (name) VALUES (?)", (batch,))
+                self._rows.executemany(
+                    "UPDATE quads SET batch = ?, state = 'waiting' WHERE y = ? AND x = ?",
+                    [(batch, y, x) for _, y, x in some],
+                )
+
+    def batches(self, *states: State) -> Iterator[QuadBatch]:
+        """Batches of quads that stand so."""
+        rows = self._rows.execute("SELECT name, order_id, state, message FROM batches ORDER BY rowid").fetchall()
+        for name, order_id, state, message in rows:
+            if state in states:
+                places = self._rows.execute("SELECT id, y, x FROM quads WHERE batch = ? ORDER BY id", (name,))
+                yield QuadBatch(name, order_id, state, message, {id_: (y, x) for id_, y, x in places})
+
+    def answer(self, name: str, status: OrderStatus) -> None:
+        """Write what the provider says of a batch."""
+        with self._transaction():
+            self._rows.execute(
+                "UPDATE batches SET order_id = ?, state = ?, message = ? WHERE name = ?",
+                (status.order_id, status.state, redacted(status.message), name),
+            )
+
+    def orders(self) -> dict[str, int]:
+        """Number of batches by state."""
+        return dict(self._rows.execute("SELECT state, count(*) FROM batches GROUP BY state"))
 
     def counts(self) -> QuadCounts:
         """Where the quads stand."""
@@ -241,6 +301,10 @@ class QuadLedger:
                 f"The ledger of quads {self._path} cannot be used: {error}. If it is damaged, delete it and plan again; quads that "
                 "are there are not downloaded again."
             ) from error
+
+
+def _unordered(retry: bool) -> str:
+    return "(state = 'waiting' AND batch IS NULL)" + (" OR state = 'missing'" if retry else "")
 
 
 _SCHEMA = pa.schema(
@@ -400,7 +464,7 @@ def _fetch_all(
     there, asked = known.there, known.asked
     gate = _Gate(pause)
     ended: OrderError | None = None
-    results: list[tuple[QuadState, int | None, str | None, str, int, int]] = []
+    results: list[QuadResult] = []
     in_a_row = 0
     wanted = ledger.wanted()
     running: dict[Future[tuple[int, str]], tuple[int, int]] = {}
@@ -492,12 +556,17 @@ def _fetch(file: RemoteFile, folder: Path, *, mosaic: Mosaic, place: tuple[int, 
         raise OrderError(
             f"Quad {file.scene_id} shows other ground: its middle is at {middle} in EPSG:{asset.get('proj:epsg')}. Report it to Planet."
         )
+    return asset["file:size"], json.dumps(with_band_names(asset))
+
+
+def with_band_names(asset: dict[str, Any]) -> dict[str, Any]:
+    """The asset of a quad with the names of its bands, where the file does not tell them."""
     stored = asset["raster:bands"]
     names = _BANDS.get((stored[0]["data_type"], len(stored)))
     if "eo:bands" not in asset and names is not None:
         asset["eo:bands"] = [{"name": name} | ({"common_name": name} if name != "alpha" else {}) for name in names]
     asset["type"] = "image/tiff; application=geotiff; profile=cloud-optimized"
-    return asset["file:size"], json.dumps(asset)
+    return asset
 
 
 def _size(path: Path) -> int:

@@ -10,8 +10,9 @@ import typer
 from rtsx.cube.images import BandRequest
 from rtsx.cube.stac import StacCatalog
 from rtsx.ordering import Ledger, OrderPlan, quad_ledger
-from tests.ordering.basemap_server import KEY, NAME, BasemapServer
+from tests.ordering.basemap_server import KEY, NAME, BasemapServer, deliver
 from tests.ordering.conftest import make_catalog  # noqa: F401 - a fixture
+from tests.ordering.planet_server import PlanetServer
 
 ORDER = """
 name: small
@@ -164,3 +165,25 @@ def test_quads_of_a_basemap_from_plan_to_fetch(rtsx_command, tmp_path, monkeypat
     ):
         path.write_text(BASEMAP.format(bbox=[-100, 69.2, -99.8, 69.3], mosaic=NAME, url=server.url) + more)
         assert told in rtsx_command("order", "plan", path).err
+
+
+def test_quads_of_a_basemap_in_a_bucket(rtsx_command, tmp_path, monkeypatch):
+    pytest.importorskip("planet", reason="needs the extra order")
+    monkeypatch.setenv("PL_API_KEY", KEY)
+    server, planet, path = BasemapServer(), PlanetServer([]), tmp_path / "order.yaml"
+    delivery = f"{{destination: pl:destinations/a-1, bucket: {tmp_path}/bucket, base_url: {planet.url}}}"
+    path.write_text(
+        BASEMAP.format(bbox=[-100, 69.2, -99.8, 69.3], mosaic=NAME, url=f"{server.url}, delivery: {delivery}")
+    )
+    assert "Pass --yes" in rtsx_command("order", "submit", path).err
+    assert planet.orders == {}
+    submitted = rtsx_command("order", "submit", path, "--yes")
+    assert _line(submitted.out, "orders").split() == ["orders", "1", "queued"], submitted.err
+    assert "are not delivered yet" in rtsx_command("order", "fetch", path).err
+    (order,) = planet.orders.values()
+    deliver(order, tmp_path / "bucket")
+    fetched = rtsx_command("order", "fetch", path)
+    assert (fetched.status, _line(fetched.out, "orders").split()[1:]) == (0, ["1", "success"]), fetched.err
+    assert _line(rtsx_command("order", "status", path).out, "waiting").split() == ["waiting", "0"]
+    server.close()
+    planet.close()

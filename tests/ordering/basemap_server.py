@@ -139,6 +139,24 @@ class BasemapServer:
             return self.quota >= 0
 
 
+def deliver(order: dict, bucket: Path, *, state: str = "success", without=(), halved=(), with_manifest=True) -> None:
+    """Bring an order of quads to its end, as Planet's Orders API does."""
+    (product,) = order["products"]
+    order |= {"state": state, "last_message": f"Order has {state}"}
+    folder = bucket / order["delivery"]["destination"].get("path_prefix", "") / order["id"]
+    if state == "failed":
+        return
+    (folder / product["mosaic_name"]).mkdir(parents=True)
+    listed = []
+    for name in set(product["quad_ids"]) - set(without):
+        data, path = quad_bytes(*map(int, name.split("-"))), f"{product['mosaic_name']}/{name}_quad.tif"
+        digests = {"md5": hashlib.md5(data).hexdigest(), "sha256": hashlib.sha256(data).hexdigest()}
+        listed.append({"path": path, "media_type": "image/tiff", "size": len(data), "digests": digests})
+        (folder / path).write_bytes(data[: len(data) // 2] if name in halved else data)
+    if with_manifest:
+        (folder / "manifest.json").write_text(json.dumps({"name": "", "files": listed}))
+
+
 class _Handler(BaseHTTPRequestHandler):
     basemaps: BasemapServer
     disable_nagle_algorithm = True  # else each of its small answers waits 40 ms

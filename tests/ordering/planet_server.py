@@ -97,6 +97,8 @@ class PlanetServer:
             "products": request["products"],
             "tools": request.get("tools"),
             "order_type": request.get("order_type", "full"),
+            "source_type": request.get("source_type", "scenes"),
+            "delivery": request.get("delivery"),
             "_links": {},
         }
         self.orders[order["id"]] = order
