@@ -22,12 +22,12 @@ def levels() -> Iterator[None]:
 
 def test_campaign_prints_its_three_tables(capsys: pytest.CaptureFixture[str]) -> None:
     with warm.workers():
-        flown, reached, graphs = campaign.run(9, workers=1, simulated=(3,), seconds=0.02, rounds=2, limit_s=200)
-    assert [took.cells for took in flown] == [9]
+        flown, reached, graphs = campaign.run(4, workers=1, simulated=(3,), seconds=0.02, rounds=2, limit_s=200)
+    assert [took.cells for took in flown] == [4]
     assert all(took.early_mib > 0 and took.late_mib > 0 and 0 < took.first_s < math.inf for took in flown)
     assert set(reached) == {3}
     assert all(0 < share <= 1 for share in reached.values())
-    assert [one.chunks for one in graphs] == [9]
+    assert [one.chunks for one in graphs] == [4]
     assert all(one.clock_s < math.inf and one.tasks > one.chunks and one.peak_mib > 0 for one in graphs)
     printed = capsys.readouterr().out
     assert printed.count("\n") == 2 + 1 + 2 + 1 + 2

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from rtsx.cli import main
 from rtsx.model import ModelBundle, allocator, build_network
 from rtsx.synthetic import SceneFiles, demo_spec, write_scene
+from tests.cli.trainable import write_training_scenes
 
 BANDS = ("blue", "green", "red", "nir")
 
@@ -47,9 +49,15 @@ def kept_memory(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def scene(tmp_path_factory: pytest.TempPathFactory) -> SceneFiles:
+def scene(once: Callable[..., SceneFiles]) -> SceneFiles:
     """A scene of 256 px in all its files."""
-    return write_scene(demo_spec(size=256), tmp_path_factory.mktemp("scene"))
+    return once("scene", partial(write_scene, demo_spec(size=256)))
+
+
+@pytest.fixture(scope="session")
+def training_scenes(once: Callable[..., Path]) -> Path:
+    """Folder of four scenes to train on."""
+    return once("training-scenes", write_training_scenes)
 
 
 @pytest.fixture(scope="session")

@@ -204,8 +204,8 @@ def test_options_that_mean_nothing_are_refused(rtsx_command: Command, predicted:
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return trainable(tmp_path_factory.mktemp("training"), epochs=1)
+def config(training_scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trainable(tmp_path_factory.mktemp("training"), training_scenes, epochs=1)
 
 
 def test_outlines_are_scored(rtsx_command: Command, config: Path, tmp_path: Path) -> None:

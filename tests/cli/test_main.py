@@ -20,7 +20,7 @@ import rtsx
 from rtsx.cli import console, main
 from rtsx.cli.main import stopped
 from rtsx.storage import staged
-from tests.cli.trainable import trainable
+from tests.cli.trainable import trainable, write_training_scenes
 from tests.ordering.conftest import make_catalog  # noqa: F401 - a fixture
 
 Command = Callable[..., Any]
@@ -212,7 +212,7 @@ def built(folder: Path) -> tuple[list[object], str]:
 
 def trained(folder: Path) -> tuple[list[object], str]:
     """A training of two epochs, likewise."""
-    config = trainable(folder, epochs=2)
+    config = trainable(folder, write_training_scenes(folder / "scenes"), epochs=2)
     return ["train", config, "--out", folder / "out"], "rtsx.training.checkpoint.TrainingCheckpoint.save"
 
 

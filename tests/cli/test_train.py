@@ -15,8 +15,8 @@ Command = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return trainable(tmp_path_factory.mktemp("training"))
+def config(training_scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trainable(tmp_path_factory.mktemp("training"), training_scenes)
 
 
 @pytest.mark.slow

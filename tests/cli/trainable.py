@@ -10,12 +10,17 @@ from rtsx.synthetic import placed_apart, varied_spec, write_scenes
 BANDS = ("blue", "green", "red", "nir")
 
 
-def trainable(folder: Path, **fields: Any) -> Path:
-    """Write four scenes and the YAML of a small training on them, with what else it is to say."""
-    data = folder / "data"
+def write_training_scenes(folder: Path) -> Path:
+    """Write four scenes of two regions."""
     for number, seeds in enumerate(((5, 6), (9, 15))):
         specs = [placed_apart(varied_spec(seed, size=96, slumps_per_km2=20.0)) for seed in seeds]
-        list(write_scenes(specs, data / f"region{number}", processes=1))
+        list(write_scenes(specs, folder / f"region{number}", processes=1))
+    return folder
+
+
+def trainable(folder: Path, data: Path, **fields: Any) -> Path:
+    """Write the YAML of a small training on these scenes, with what else it is to say."""
+    (folder / "data").symlink_to(data)
     scenes = {
         "files": "data/{region}/{scene}_3B_AnalyticMS_SR.tif",
         "mask": ["data/{region}/{scene}_3B_udm2.tif", "tss-v1"],
