@@ -296,6 +296,7 @@ class Campaign:
         self,
         to: "str | PathLike[str]",
         *,
+        update: bool = False,
         check: bool = False,
         retry: bool = False,
         until: datetime | None = None,
@@ -311,6 +312,8 @@ class Campaign:
         ----------
         to
             Folder, or URL with credentials from the environment; new, or one that was filled before.
+        update
+            Ask the sources again before, and fetch what came or changed since; `update` from the store then maps it.
         check
             Read all blocks again before, and fetch again what is not as it was written, and what could not be read.
         retry
@@ -336,6 +339,8 @@ class Campaign:
             self.plan,
             self._recipe("Fetching"),
             store=os.fspath(to),
+            objects=self.objects,
+            update=update,
             check=check,
             retry=retry,
             until=until,

@@ -21,7 +21,7 @@ import zarr
 from zarr.abc.store import Store
 from zarr.errors import ContainsArrayError, ContainsGroupError
 
-from rtsx.campaign.cell_input import cell_geobox, is_gap
+from rtsx.campaign.cell_input import cell_geobox, input_stamps, is_gap, stamps_of
 from rtsx.campaign.cells import Address
 from rtsx.campaign.layout import FetchLayout, YearLayout
 from rtsx.campaign.lease import LeaseTaken, held
@@ -211,6 +211,17 @@ class FetchedImages:
         for key in damaged:
             objects.delete(key)
         return len(damaged)
+
+    def drop_changed(self, recipe: CubeRecipe, plan: CampaignPlan, now: Callable[[Address], CubeRecipe]) -> None:
+        """Forget cells for which their sources give other images by now, so that they are fetched again; blocks stay."""
+
+        def changed(cell: Address) -> bool:
+            return stamps_of(self.cube(recipe, cell)) != input_stamps(now(cell), cell_geobox(plan, cell))
+
+        done = list(self.ledger.done() & set(plan.cells))
+        for cell, other in zip(done, map_in_threads(changed, done), strict=True):
+            if other:
+                self.objects.delete(self.layout.mark(cell))
 
     def summary(self, run: RunSummary) -> Fetched:
         """Count what is there."""

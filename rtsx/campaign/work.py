@@ -22,7 +22,7 @@ from rtsx.campaign.cells import Address, CellTable
 from rtsx.campaign.clusters import worker_environments
 from rtsx.campaign.drift import require_accepted
 from rtsx.campaign.estimate import CampaignEstimate
-from rtsx.campaign.fetch import Fetched, FetchedImages, FetchJob
+from rtsx.campaign.fetch import Fetched, FetchedImages, FetchJob, cubes_of
 from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.ledger import CampaignLedger
 from rtsx.campaign.map import create_map
@@ -32,6 +32,7 @@ from rtsx.campaign.recipe import CampaignRecipe, RetrySpec
 from rtsx.campaign.records import Failure
 from rtsx.campaign.run import RECORD_S, RunLog, new_run, warn_of_mixed_hardware
 from rtsx.campaign.run_log import TIME_OVER, ProgressCallback, RunRecord, RunSummary, read_runs
+from rtsx.campaign.searches import ask_searches
 from rtsx.campaign.task_queue import CellResult, CellTask, TaskQueue
 from rtsx.campaign.workers import WorkerRequirements, versions_here
 from rtsx.errors import CampaignError, ClusterError
@@ -276,6 +277,8 @@ def fetch_campaign(
     recipe: CampaignRecipe,
     *,
     store: str,
+    objects: ObjectStore,
+    update: bool,
     check: bool,
     retry: bool,
     until: datetime | None,
@@ -287,6 +290,9 @@ def fetch_campaign(
     job = FetchJob(recipe=recipe, plan=plan, store=fetched)
     refuse_other_format(store, what="the folder of a store of fetched pixels")
     check_object_store(fetched.objects, lease_s=recipe.retry.lease_s)
+    if update:
+        ask_searches(objects, plan, recipe.cube)
+        fetched.drop_changed(recipe.cube, plan, cubes_of(recipe, plan, objects, digest=plan.digest))
     if check:
         fetched.drop_damaged()
     if retry:

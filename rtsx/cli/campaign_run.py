@@ -341,6 +341,10 @@ def fetch(
         str,
         typer.Option(metavar="STORE", help="Folder or URL; several campaigns may share one.", rich_help_panel="Output"),
     ],
+    update: Annotated[
+        bool,
+        typer.Option("--update", help="Ask the sources again before, and fetch what came or changed since."),
+    ] = False,
     check: Annotated[
         bool,
         typer.Option("--check", help="Read all blocks again before, and fetch again what is damaged or was a gap."),
@@ -360,7 +364,7 @@ def fetch(
 
     with campaign_progress("fetching") as progress:
         ends = slurm_end() if until is None else until.astimezone()
-        fetched = made.fetch(to, check=check, retry=retry, until=ends, progress=progress)
+        fetched = made.fetch(to, update=update, check=check, retry=retry, until=ends, progress=progress)
     show_line(str(fetched))
     if fetched.run.stopped == TIME_OVER and fetched.run.left:
         raise typer.Exit(TIME_IS_OVER)
@@ -570,6 +574,7 @@ def update(
     *,
     year: YearOption = None,
     accept_drift: _AcceptOption = None,
+    from_: _FromOption = None,
     local: _LocalOption = False,
     workers: _WorkersOption = None,
     threads: _ThreadsOption = None,
@@ -592,7 +597,7 @@ def update(
 
     from rtsx.campaign.clusters import connect_cluster  # likewise
 
-    campaign = created(said)
+    campaign = created(said, fetched=from_)
     _accept(campaign, accept_drift)
     with ExitStack() as stack:
         client = stack.enter_context(connect_cluster(spec))
@@ -600,11 +605,11 @@ def update(
         updated = campaign.update(client, progress=progress)
     show_line(str(updated))
     if updated.run is not None:
-        _require_complete(updated.run, f"run {_again(config, year)}")
+        _require_complete(updated.run, f"run {_again(config, year)}{_from(from_)}")
     if not updated.complete:
         raise CampaignError(
             f"{len(updated.unchecked)} cells could not be looked at{_because(updated.stopped)}. They keep what they have; run "
-            f"rtsx campaign update {_again(config, year)} again."
+            f"rtsx campaign update {_again(config, year)}{_from(from_)} again."
         )
 
 

@@ -50,6 +50,7 @@ from tests.campaign.small_campaign import (
     make_recipe,
     objects_below,
     region_of,
+    rewrite_east,
     write_country,
 )
 from tests.campaign.test_searches import answer, item, searching
@@ -269,6 +270,20 @@ def test_what_was_stopped_or_damaged_is_fetched_again_and_nothing_else(
         path.unlink()
     for cell, pixels in zip(cells, expected, strict=True):
         for one, other in zip(pixels_of(job.store.cube(job.recipe.cube, cell), job.plan, cell), pixels, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_cells_whose_images_changed_are_fetched_again(files: tuple[Path, Path], tmp_path: Path) -> None:
+    job = job_of(file_cube(*files), tmp_path)
+    cube, cells = job.recipe.cube, list(job.plan.cells)
+    assert [job(cell, 1, "run").state for cell in cells] == ["done"] * 3
+    rewrite_east(files[1])
+    job.store.drop_changed(cube, job.plan, lambda _: cube)
+    assert [job(cell, 1, "run").state for cell in cells] == ["skipped", "done", "done"]
+    for cell in cells:
+        for one, other in zip(
+            pixels_of(job.store.cube(cube, cell), job.plan, cell), pixels_of(cube, job.plan, cell), strict=True
+        ):
             np.testing.assert_array_equal(one, other)
 
 
