@@ -3,7 +3,7 @@
 import ctypes
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from functools import cache
 from os import PathLike
@@ -93,19 +93,28 @@ def export_cog(
     return _export(cube, dict(zip(names, targets, strict=True)), overwrite=overwrite, progress=progress)
 
 
-def encoded_cog(cube: xr.Dataset, variable: str) -> bytes:
-    """Encode a variable as `export_cog` does; by way of a temporary folder, because GDAL writes files."""
+Colours = Mapping[int, tuple[int, int, int, int]]
+"""Red, green, blue and alpha (0-255) by stored value."""
+
+
+def encoded_cog(cube: xr.Dataset, variable: str, *, colours: Colours | None = None) -> bytes:
+    """Encode a variable as `export_cog` does, with a colour table if one is given; by way of a temporary folder, because GDAL writes files."""
     with tempfile.TemporaryDirectory(prefix="rtsx-cog-") as folder:
-        (path,) = export_cog(cube, folder, variables=[variable])
+        path = Path(folder) / f"{variable}.tif"
+        _export(cube, {variable: path}, overwrite=False, progress=False, colours=colours)
         return path.read_bytes()
 
 
-def _export(cube: xr.Dataset, targets: dict[str, Path], *, overwrite: bool, progress: bool) -> tuple[Path, ...]:
+def _export(
+    cube: xr.Dataset, targets: dict[str, Path], *, overwrite: bool, progress: bool, colours: Colours | None = None
+) -> tuple[Path, ...]:
     with ExitStack() as stack:
         stack.enter_context(rasterio.Env(GDAL_CACHEMAX=_CACHE_MB))
         drafts = {name: stack.enter_context(staged(target, overwrite=overwrite)) for name, target in targets.items()}
         _silence_libtiff()
-        rasters = {name: _Raster.of(cube, name, path.with_name("plain.tif")) for name, path in drafts.items()}
+        rasters = {
+            name: _Raster.of(cube, name, path.with_name("plain.tif"), colours=colours) for name, path in drafts.items()
+        }
         for raster in rasters.values():
             stack.callback(raster.abandon)  # else it is closed some time later, when nobody listens to GDAL any more
         with show_progress("exporting") if progress else nullcontext():
@@ -115,8 +124,9 @@ def _export(cube: xr.Dataset, targets: dict[str, Path], *, overwrite: bool, prog
             da.store(pixels, files, lock=False, scheduler="threads")
         for name, path in drafts.items():
             rasters[name].close()
+            resampling = "nearest" if name == "binary" or colours else "average"
             with _failures_told(name):
-                _to_cog(path.with_name("plain.tif"), path, resampling="nearest" if name == "binary" else "average")
+                _to_cog(path.with_name("plain.tif"), path, resampling=resampling)
     return tuple(targets.values())
 
 
@@ -164,7 +174,7 @@ class _Raster:
         self._lock = threading.Lock()
 
     @classmethod
-    def of(cls, cube: xr.Dataset, name: str, path: Path) -> "_Raster":
+    def of(cls, cube: xr.Dataset, name: str, path: Path, *, colours: Colours | None = None) -> "_Raster":
         variable, geobox = cube[name], geobox_of(cube)
         pixels = da.asarray(variable.data).reshape((-1, *geobox.shape.yx))
         if pixels.dtype == bool:
@@ -190,6 +200,8 @@ class _Raster:
         file.scales = (packed["scale_factor"],) * pixels.shape[0]
         file.offsets = (packed["add_offset"],) * pixels.shape[0]
         file.descriptions = tuple(_band_names(variable))
+        if colours is not None:
+            file.write_colormap(1, dict(colours))
         file.update_tags(**{key: str(cube.attrs[key]) for key in _TAGS if key in cube.attrs})
         return cls(file, pixels.rechunk({0: 1, 1: _even(pixels, 1), 2: _even(pixels, 2)}), name=name)
 

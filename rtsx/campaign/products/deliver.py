@@ -18,6 +18,7 @@ from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.ledger import CampaignLedger, map_in_threads
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.preflight import require_space
+from rtsx.campaign.products.coarse import CoarseMap, density_grids, equal_area_crs, thumbnail
 from rtsx.campaign.products.collect import collect_year
 from rtsx.campaign.products.fact_sheet import FACTS_OF_OUTLINES, Facts
 from rtsx.campaign.products.footprints import FOOTPRINTS
@@ -32,6 +33,7 @@ from rtsx.campaign.products.rasters import (
     encoded_raster,
 )
 from rtsx.campaign.products.stac import PARQUET, year_collection
+from rtsx.campaign.products.styles import map_layers, mosaic, qgis_project
 from rtsx.campaign.products.tables import (
     WORKERS,
     CellStates,
@@ -51,12 +53,16 @@ from rtsx.grid.grid import cell_id
 from rtsx.storage import is_url, local_path, refuse_other_format, without_query
 from rtsx.storage.atomic import not_written
 from rtsx.storage.object_store import ObjectStore, open_object_store
+from rtsx.storage.stac import COG
 
 CHECKSUMS = "SHA256SUMS"
 """Written last, as `sha256sum --check` reads it: a package without it is not whole."""
 _PROVENANCE = "provenance.json"
 """Written first, so that a later call knows whose package this is."""
 _RECORDS = "records"
+_OVERVIEW = "overview"
+"""Folder of what shows the whole map at once."""
+_PICTURE = "thumbnail.png"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,13 +152,16 @@ def deliver_year(
         for name in DELIVERED
     }
     package.begin(_identity(plan, tiling, outlines=outlines))
-    n_rasters = _write_rasters(package, readers, tiling=tiling, states=history.states, verify=verify)
+    rasters = _write_rasters(package, readers, tiling=tiling, states=history.states, verify=verify)
+    coarse = CoarseMap(reader=readers["probability"], states=history.states)
+    picture = _write_coarse(package, coarse, verify=verify)
     facts = Facts(
         plan=plan,
         states=history.states,
         outlines=None if table is None else table.facts,
         tiling=tiling,
-        n_rasters=n_rasters,
+        n_rasters=len(rasters),
+        picture=picture,
         sources=dict(Counter(source for source, _ in history.images)),
         unread=len(history.unread),
         versions={name: sorted(found) for name, found in history.versions.items()},
@@ -166,13 +175,14 @@ def deliver_year(
             rows = file.walk(inventory, table.walk())
             content = one_file(rows, file.form, crs=file.crs, empty=file.empty)
             package.add(name, content, file.title, media_type=file.form.media_type)
+    _write_styles(package, facts, rasters)
     _write_documents(package, facts)
     package.close()
     return Delivered(
         to=to,
         year=plan.year,
         n_missing=facts.missing,
-        n_rasters=n_rasters,
+        n_rasters=facts.n_rasters,
         n_footprints=None if table is None else len(table.facts),
         rewritten=tuple(sorted(package.written)),
         removed=tuple(sorted(package.removed)),
@@ -351,8 +361,8 @@ def _failures_told(to: str) -> Iterator[None]:
 
 def _write_rasters(
     package: _Package, readers: Mapping[str, MapReader], *, tiling: Tiling, states: CellStates, verify: bool
-) -> int:
-    """Bring the GeoTIFFs up to date; how many there are of each variable."""
+) -> list[RasterFile]:
+    """Bring the GeoTIFFs up to date; those that there are of each variable."""
     files = tiling.files(cell for cell, state in states.items() if not state.is_empty)
     groups: defaultdict[str, list[RasterFile]] = defaultdict(list)
     for file in files:
@@ -384,7 +394,7 @@ def _write_rasters(
                 package.put(_key(name, file), content)
         return made
 
-    n_rasters = 0
+    rasters = []
     for group, members in sorted(groups.items()):
         record, key = before.get(group, {}), f"{_RECORDS}/{group}.json"
         same = list(map_in_threads(partial(current, record=record), members, threads=WORKERS))
@@ -399,11 +409,42 @@ def _write_rasters(
             package.sums.update(
                 {_key(name, file): known[name]["sha256"] for name in DELIVERED if known[name] is not None}
             )
-            n_rasters += known["probability"] is not None
+            if known["probability"] is not None:
+                rasters.append(file)
         package.put(key, _json(kept))
-    for folder in (*DELIVERED, _RECORDS):
-        package.remove_others(folder)
-    return n_rasters
+    return rasters
+
+
+def _write_coarse(package: _Package, coarse: CoarseMap, *, verify: bool) -> bytes:
+    """Bring the coarse map and its picture up to date; returns the picture."""
+    name, key, of = (
+        "greatest_probability",
+        f"{_OVERVIEW}/greatest_probability.tif",
+        f"{_RECORDS}/greatest_probability.json",
+    )
+    record = Records(package.objects, _RECORDS).read().get(name, {})
+    sizes = {found.key: found.n_bytes for found in package.objects.list(_OVERVIEW)}
+    is_whole = key in sizes and sizes[key] == record.get("bytes")
+    is_current = is_whole and record.get("from") == coarse.sources
+    content = None
+    if is_whole and (verify or not is_current):
+        content = package.objects.get(key)
+        if content is None or _digest(content) != record.get("sha256"):
+            content, is_current = None, False
+    if not is_current:
+        content = coarse.encode(content, record.get("from", {}))
+        if record:
+            package.forget(of)
+        package.put(key, content)
+        record = {"from": coarse.sources, "sha256": _digest(content), "bytes": len(content)}
+    package.listed[key] = COG, "Greatest probability of coarse pixels, with a colour table"
+    package.sums[key] = record["sha256"]
+    picture = package.objects.get(_PICTURE) if is_current else None
+    if picture is None or _digest(picture) != record.get("picture"):
+        picture = thumbnail(content or package.objects.get(key) or b"")
+    package.add(_PICTURE, picture, "The same as a picture", media_type="image/png")
+    package.put(of, _json(record | {"picture": _digest(picture)}))
+    return picture
 
 
 def _sources(file: RasterFile, states: CellStates) -> str:
@@ -526,6 +567,36 @@ def _csv(table: pd.DataFrame, *, header: bool = True) -> bytes:
     return table.to_csv(index=False, header=header, lineterminator="\n").encode()
 
 
+def _write_styles(package: _Package, facts: Facts, rasters: Sequence[RasterFile]) -> None:
+    """Write grids of density, mosaics of the tiles, styles of all layers, and the project that opens them."""
+    plan = facts.plan
+    if facts.outlines is not None:
+        titles = {
+            "density_count": "Objects by cells of 10 km, equal-area",
+            "density_area_km2": "Their area, km², likewise",
+        }
+        for name, content in density_grids(plan, facts.states, facts.outlines):
+            package.add(f"{_OVERVIEW}/{name}.tif", content, titles[name], media_type=COG)
+    classes = plan.prediction.classes
+    for name in DELIVERED:
+        bands = [f"{name} {one}" for one in classes] if len(classes) > 1 else [name]
+        content = mosaic(name, rasters, bands=bands, scale=0.01 if name == "probability" else 1.0)
+        package.add(
+            f"{name}.vrt", content, f"Mosaic of all files in {name}/, for GDAL", media_type="application/x-gdal-vrt"
+        )
+    layers = map_layers(
+        plan,
+        tiles_crs=str(rasters[0].geobox.crs),
+        equal_area=str(equal_area_crs(plan)),
+        outlines=facts.outlines is not None,
+    )
+    for layer in layers:
+        package.put(f"{layer.name}.qml", layer.qml())
+        package.put(f"{layer.name}.sld", layer.sld())
+    project = qgis_project(facts.title, layers, geobox=plan.geobox)
+    package.add("map.qgz", project, "QGIS project of all layers, with styles", media_type="application/x-qgis-project")
+
+
 def _write_documents(package: _Package, facts: Facts) -> None:
     """Write what is read, by people and by machines."""
     plan = facts.plan
@@ -557,6 +628,7 @@ def _write_documents(package: _Package, facts: Facts) -> None:
         ("`probability/`", "Probability of the target as cloud-optimised GeoTIFFs"),
         ("`binary/`", "Where that of the map reaches the threshold, likewise"),
         *((f"`{key}`", title) for key, (_, title) in package.listed.items()),
+        ("`*.qml`, `*.sld`", "Styles of the layer that is called alike, for QGIS and for map servers"),
         ("`collection.json`", "STAC collection"),
         ("`records/`", "What each GeoTIFF was made of"),
     ]
@@ -574,6 +646,8 @@ def _write_documents(package: _Package, facts: Facts) -> None:
         },
     )
     package.put("collection.json", _json(collection))
+    for folder in (*DELIVERED, _OVERVIEW, _RECORDS):
+        package.remove_others(folder)
     for key in set(_SOMETIMES) - set(package.sums):
         if package.objects.get(key) is not None:
             package.delete(key)

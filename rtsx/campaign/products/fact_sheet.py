@@ -1,5 +1,6 @@
 """What a delivery says of itself, for people: a fact sheet as HTML and Markdown, caveats, and a page to begin with."""
 
+from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -50,6 +51,8 @@ class Facts:
     """How rasters are cut."""
     n_rasters: int
     """Files of each variable."""
+    picture: bytes
+    """PNG of the whole map."""
     sources: Mapping[str, int]
     """Images that cells were made of, by source."""
     unread: int
@@ -197,13 +200,19 @@ class Facts:
         """The fact sheet as one page."""
         return render_page(
             "delivery.html",
-            {"title": f"{self.title}: fact sheet", "summary": self.summary, "sections": self.sections},
+            {
+                "title": f"{self.title}: fact sheet",
+                "summary": self.summary,
+                "sections": self.sections,
+                "picture": b64encode(self.picture).decode(),
+            },
         )
 
     def markdown(self) -> str:
         """The fact sheet as Markdown."""
         tables = [f"## {section.title}\n\n{_table(section.rows, section.head)}" for section in self.sections]
-        return "\n\n".join([f"# {self.title}: fact sheet", self.summary, *tables]) + "\n"
+        picture = "![Greatest probability](thumbnail.png)"
+        return "\n\n".join([f"# {self.title}: fact sheet", self.summary, picture, *tables]) + "\n"
 
     def caveats_page(self) -> str:
         """The caveats as Markdown."""
@@ -227,7 +236,7 @@ class Facts:
         ) + "\n"  # fmt: skip
 
 
-FACTS_OF_OUTLINES = ("area_m2", "centroid_lat", "confidence_class")
+FACTS_OF_OUTLINES = ("area_m2", "centroid_lat", "centroid_lon", "confidence_class")
 """Columns of footprints that a fact sheet is made of."""
 
 

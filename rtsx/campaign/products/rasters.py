@@ -163,7 +163,7 @@ class MatrixTiling:
                 f"{tiles} has tiles of several widths, or counts rows from below, which GeoTIFFs of one pixel grid cannot "
                 "follow. Choose another, such as WebMercatorQuad or UPSArcticWGS84Quad."
             )
-        native = _native_size(plan, crs)
+        native = native_size(plan, crs)
         if zoom is None:
             zoom = int(found.zoom_for_res(native))
         _require_zoom("zoom", zoom, low=found.minzoom, high=found.maxzoom, tiles=tiles)
@@ -193,7 +193,7 @@ class MatrixTiling:
 
     @cached_property
     def _native(self) -> float:
-        return _native_size(self.plan, self.crs)
+        return native_size(self.plan, self.crs)
 
     @property
     def document(self) -> dict[str, Any]:
@@ -278,7 +278,7 @@ def _corners(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.sort(corners, axis=0)
 
 
-def _native_size(plan: CampaignPlan, crs: CRS) -> float:
+def native_size(plan: CampaignPlan, crs: CRS) -> float:
     """Return the side of a pixel of the map in units of a CRS: the median over its cells."""
     side, half = plan.grid.cell_size * plan.grid.resolution, plan.grid.resolution / 2
     middle = (plan.cells.addresses[:, ::-1].astype(np.float64) + 0.5) * side

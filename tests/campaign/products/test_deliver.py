@@ -1,12 +1,16 @@
 """The package of a year: tiles that are the map, a second call that writes nothing, one that was killed, and what is refused."""
 
+import base64
 import hashlib
 import json
+import shutil
 import uuid
+import zipfile
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import fsspec
 import geopandas
@@ -14,7 +18,9 @@ import jsonschema
 import morecantile
 import numpy as np
 import pandas as pd
+import PIL.Image
 import pyarrow.parquet as pq
+import pyogrio
 import pystac
 import pytest
 import rasterio
@@ -26,9 +32,12 @@ from rtsx.campaign import Campaign
 from rtsx.campaign.drift import Acceptance, DriftCheck, compare
 from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.plan import CampaignPlan, write_plan
+from rtsx.campaign.products.coarse import CoarseMap
+from rtsx.campaign.products.deliver import Delivered
 from rtsx.campaign.products.fact_sheet import Facts
 from rtsx.campaign.products.inventories import ARTS, DARTS_LEVEL1, DARTS_LEVEL2
-from rtsx.campaign.products.rasters import CellTiling, MatrixTiling
+from rtsx.campaign.products.rasters import CellTiling, MapReader, MatrixTiling
+from rtsx.campaign.products.tables import cell_states, partition_name, partition_of
 from rtsx.campaign.records import InputVersion
 from rtsx.cli import main
 from rtsx.errors import CampaignError, OutputExistsError, OutputNotWritableError, RtsxError
@@ -89,9 +98,31 @@ def agreeing(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     return Finished(tmp_path_factory.mktemp("agreeing"), plan)
 
 
-def test_cells_are_the_map_and_checksums_are_those_of_all_files(polar: Finished, tmp_path: Path) -> None:
-    made = polar.campaign.deliver(tmp_path / "to", license="CC-BY-4.0", providers=["We=https://example.org", "They"])
-    found = files(tmp_path / "to")
+OPTIONS: dict[str, Any] = {"license": "CC-BY-4.0", "providers": ["We=https://example.org", "They"]}
+
+
+@pytest.fixture(scope="module")
+def package(polar: Finished, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Delivered]:
+    """A package that is only looked at."""
+    to = tmp_path_factory.mktemp("package") / "to"
+    return to, polar.campaign.deliver(to, **OPTIONS)
+
+
+@pytest.fixture(scope="module")
+def packages(
+    polar: Finished, package: tuple[Path, Delivered], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, tuple[Path, dict[str, Any]]]:
+    """Packages of both kinds of tiles, and how they were asked for."""
+    to, options = tmp_path_factory.mktemp("tiles") / "to", {"tiles": "WebMercatorQuad", "zoom": 9, "tile_zoom": 9}
+    polar.campaign.deliver(to, outlines=False, **options)
+    return {"cells": (package[0], OPTIONS), "tiles": (to, {"outlines": False, **options})}
+
+
+def test_cells_are_the_map_and_checksums_are_those_of_all_files(
+    polar: Finished, package: tuple[Path, Delivered]
+) -> None:
+    to, made = package
+    found = files(to)
     for name in ("probability", "binary"):
         for iy, ix in polar.plan.cells:
             key = f"{name}/r{iy:03d}c{ix:04d}.tif"
@@ -99,7 +130,7 @@ def test_cells_are_the_map_and_checksums_are_those_of_all_files(polar: Finished,
             if (expected == 255).all():
                 assert key not in found
                 continue
-            with rasterio.open(tmp_path / "to" / key) as file:
+            with rasterio.open(to / key) as file:
                 assert np.array_equal(file.read(1), expected)
                 assert file.transform.almost_equals(polar.plan.grid[iy, ix].geobox.affine)
                 assert file.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
@@ -109,15 +140,15 @@ def test_cells_are_the_map_and_checksums_are_those_of_all_files(polar: Finished,
     assert set(made.rewritten) == {*found, "SHA256SUMS"}
 
 
-def test_vectors_and_documents(polar: Finished, tmp_path: Path) -> None:
-    made = polar.campaign.deliver(tmp_path, license="CC-BY-4.0", providers=["We=https://example.org"])
+def test_vectors_and_documents(polar: Finished, package: tuple[Path, Delivered]) -> None:
+    to, made = package
     outlines = polar.campaign.outlines()
     for name in ("footprints.gpkg", "footprints_centroids.gpkg"):
-        table = geopandas.read_file(tmp_path / name)
+        table = geopandas.read_file(to / name)
         assert sorted(table["footprint_id"]) == sorted(outlines["footprint_id"])
         assert set(table.geom_type) == {"MultiPolygon" if "centroids" not in name else "Point"}
         assert table.crs == outlines.crs
-    table = geopandas.read_parquet(tmp_path / "footprints.parquet")
+    table = geopandas.read_parquet(to / "footprints.parquet")
     assert len(table) == made.n_footprints == len(outlines) > 5
     columns = ["footprint_id", "area_m2", "geometry"]
     pd.testing.assert_frame_equal(
@@ -125,7 +156,7 @@ def test_vectors_and_documents(polar: Finished, tmp_path: Path) -> None:
         outlines[columns].sort_values("footprint_id", ignore_index=True),
         check_dtype=False,
     )
-    file = pq.ParquetFile(tmp_path / "footprints.parquet")
+    file = pq.ParquetFile(to / "footprints.parquet")
     assert file.num_row_groups == 2  # a partition each, of which one is in memory
     geo = json.loads(file.metadata.metadata[b"geo"])["columns"]["geometry"]
     assert np.allclose(geo["bbox"], outlines.total_bounds)
@@ -133,23 +164,101 @@ def test_vectors_and_documents(polar: Finished, tmp_path: Path) -> None:
     west, _, east, _ = outlines.total_bounds
     assert (
         0
-        < len(geopandas.read_parquet(tmp_path / "footprints.parquet", bbox=(west, -1e9, (west + east) / 2, 1e9)))
+        < len(geopandas.read_parquet(to / "footprints.parquet", bbox=(west, -1e9, (west + east) / 2, 1e9)))
         < len(table)
     )
-    assert np.isclose(pd.read_csv(tmp_path / "footprints.csv")["area_m2"].sum(), outlines["area_m2"].sum())
+    assert np.isclose(pd.read_csv(to / "footprints.csv")["area_m2"].sum(), outlines["area_m2"].sum())
     resources = [(uri, referencing.Resource.from_contents(one)) for uri, one in get_local_schema_cache().items()]
     schema = {"$ref": "https://schemas.stacspec.org/v1.1.0/collection-spec/json-schema/collection.json"}
     validator = jsonschema.Draft7Validator(schema, registry=referencing.Registry().with_resources(resources))
-    assert [one.message for one in validator.iter_errors(json.loads((tmp_path / "collection.json").read_bytes()))] == []
-    collection = pystac.Collection.from_file(str(tmp_path / "collection.json"))
+    assert [one.message for one in validator.iter_errors(json.loads((to / "collection.json").read_bytes()))] == []
+    collection = pystac.Collection.from_file(str(to / "collection.json"))
     assert collection.license == "CC-BY-4.0"
     assert collection.providers is not None
     assert collection.providers[0].url == "https://example.org"
-    assert all((tmp_path / one.href).is_file() for one in collection.assets.values())
-    provenance = json.loads((tmp_path / "provenance.json").read_text())
+    assert all((to / one.href).is_file() for one in collection.assets.values())
+    provenance = json.loads((to / "provenance.json").read_text())
     assert provenance["package"]["plan"] == polar.plan.digest
     for page in ("fact_sheet.md", "fact_sheet.html"):
-        assert f"{outlines['area_m2'].sum() / 1e6:,.3f}" in (tmp_path / page).read_text()
+        assert f"{outlines['area_m2'].sum() / 1e6:,.3f}" in (to / page).read_text()
+
+
+def test_the_map_at_a_glance(polar: Finished, package: tuple[Path, Delivered]) -> None:
+    to, _ = package
+    probability = np.where(polar.map["probability"] == 255, -1, polar.map["probability"].astype(int))
+    greatest = probability.reshape(64, 2, 96, 2).max(axis=(1, 3))
+    with rasterio.open(to / "overview" / "greatest_probability.tif") as file:
+        assert np.array_equal(file.read(1, masked=True).filled(255), np.where(greatest < 0, 255, greatest))
+        assert (file.bounds, file.scales) == (tuple(polar.plan.geobox.boundingbox), (0.01,))
+        assert (file.colormap(1)[0], file.colormap(1)[100]) == ((244, 244, 240, 255), (128, 0, 38, 255))
+    with PIL.Image.open(to / "thumbnail.png") as picture:
+        alpha = np.asarray(picture)[..., 3]
+    assert set(alpha.ravel()) == {0, 255}
+    assert np.array_equal(alpha == 0, greatest < 0)
+    assert base64.b64encode((to / "thumbnail.png").read_bytes()).decode() in (to / "fact_sheet.html").read_text()
+    outlines = polar.campaign.outlines().to_crs("EPSG:6931")
+    for name, total in (("density_count", len(outlines)), ("density_area_km2", outlines["area_m2"].sum() / 1e6)):
+        with rasterio.open(to / "overview" / f"{name}.tif") as file:
+            assert (str(file.crs), file.res, file.nodata) == ("EPSG:6931", (10_000, 10_000), -1)
+            assert np.isclose(file.read(1, masked=True).sum(), total)
+            points = outlines.to_crs(polar.plan.grid.crs).centroid.to_crs(file.crs)
+            assert all(value[0] > 0 for value in file.sample(zip(points.x, points.y, strict=True)))
+
+
+def test_coarse_pixels_of_what_has_not_changed_are_taken_again(
+    polar: Finished, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states = cell_states(polar.output.ledger.marks(), polar.output.layout)
+    mapped = [cell for cell, state in states.items() if not state.is_empty]
+    reader = MapReader.of(polar.campaign.output, polar.plan, "probability", options={}, finished=mapped)
+    coarse = CoarseMap(reader=reader, states=states)
+    before = coarse.encode(None, {})
+    part, *others = coarse.sources
+    assert others
+    read: list[Any] = []
+    monkeypatch.setattr(MapReader, "read", lambda self, y, x: read.append((y, x)) or np.zeros((1, 64, 64), np.uint8))
+    with rasterio.MemoryFile(coarse.encode(before, coarse.sources | {part: "other"})) as memory, memory.open() as file:
+        pixels = file.read(1)
+    assert len(read) == sum(partition_name(partition_of(cell)) == part for cell in mapped)
+    with rasterio.MemoryFile(before) as memory, memory.open() as file:
+        kept = np.ones(pixels.shape, bool)
+        for y, x in read:
+            kept[y.start // 2 : y.stop // 2, x.start // 2 : x.stop // 2] = False
+        assert np.array_equal(pixels[kept], file.read(1)[kept])
+        assert not pixels[~kept].any()
+
+
+@pytest.mark.parametrize("way", ["cells", "tiles"])
+def test_a_project_opens_all_layers_wherever_it_lies(
+    packages: dict[str, tuple[Path, dict[str, Any]]], tmp_path: Path, way: str
+) -> None:
+    to = tmp_path / "moved"
+    shutil.copytree(packages[way][0], to)
+    with zipfile.ZipFile(to / "map.qgz") as archive:
+        project = ET.fromstring(archive.read("map.qgs"))
+    layers = {layer.findtext("id"): layer for layer in project.iter("maplayer")}
+    assert list(layers) == [node.get("id") for node in project.iter("layer-tree-layer")]
+    assert all(len(str(identity)) > 10 for identity in layers)  # shorter ones QGIS takes for none
+    for layer in layers.values():
+        path, _, options = str(layer.findtext("datasource")).partition("|")
+        file = to / path
+        assert (path.startswith("./"), file.is_file()) == (True, True)
+        style = ET.parse(file.with_suffix(".qml")).getroot()
+        drawn = "rasterrenderer" if layer.get("type") == "raster" else "renderer-v2"
+        (inside,), (beside,) = layer.iter(drawn), style.iter(drawn)
+        assert ET.tostring(inside).split() == ET.tostring(beside).split()
+        assert ET.parse(file.with_suffix(".sld")).getroot().tag.endswith("StyledLayerDescriptor")
+        if layer.get("type") == "vector":
+            assert options.removeprefix("layername=") in pyogrio.list_layers(file)[:, 0]
+            continue
+        with rasterio.open(file) as raster:
+            assert str(raster.crs) == layer.findtext("srs/spatialrefsys/authid")
+    for name in ("probability", "binary"):
+        with rasterio.open(to / f"{name}.vrt") as whole:
+            for path in (to / name).rglob("*.tif"):
+                with rasterio.open(path) as one:
+                    assert np.array_equal(whole.read(window=whole.window(*one.bounds)), one.read())
+                    assert whole.scales == one.scales
 
 
 def dated(made: Finished, images: dict[Any, list[str]]) -> None:
@@ -206,16 +315,18 @@ def test_fields_of_inventories(tmp_path: Path) -> None:
 def test_damage_is_mended(small: Finished, tmp_path: Path) -> None:
     small.campaign.deliver(tmp_path, outlines=False)
     before = files(tmp_path)
-    key, record = (min(key for key in before if key.startswith(folder)) for folder in ("probability/", "records/"))
-    for damaged, content, options in (
-        (key, before[key][:-100], {}),
-        (key, before[key][:-1] + b"?", {"verify": True}),
-        (record, json.dumps(dict.fromkeys(json.loads(before[record]), 1)).encode(), {}),
-    ):
-        (tmp_path / damaged).write_bytes(content)
-        made = small.campaign.deliver(tmp_path, outlines=False, **options)
-        assert set(made.rewritten) <= {damaged, record, "SHA256SUMS"}
-        assert files(tmp_path) == before
+    tile = min(key for key in before if key.startswith("probability/"))
+    tiles = min(key for key in before if key.startswith("records/r"))
+    for key, record in ((tile, tiles), ("overview/greatest_probability.tif", "records/greatest_probability.json")):
+        for damaged, content, options in (
+            (key, before[key][:-100], {}),
+            (key, before[key][:-1] + b"?", {"verify": True}),
+            (record, json.dumps(dict.fromkeys(json.loads(before[record]), 1)).encode(), {}),
+        ):
+            (tmp_path / damaged).write_bytes(content)
+            made = small.campaign.deliver(tmp_path, outlines=False, **options)
+            assert set(made.rewritten) <= {damaged, record, "SHA256SUMS"}
+            assert files(tmp_path) == before
 
 
 def test_images_are_counted_once_and_gaps_are_named(tmp_path: Path) -> None:
@@ -254,6 +365,7 @@ def test_caveats_say_how_rasters_were_made(small: Finished, zoom: int | None, to
         if zoom is None
         else MatrixTiling.of(plan, "WebMercatorQuad", zoom=zoom, tile_zoom=zoom),
         n_rasters=0,
+        picture=b"",
         sources={},
         unread=0,
         versions={},
@@ -264,19 +376,18 @@ def test_caveats_say_how_rasters_were_made(small: Finished, zoom: int | None, to
     assert [said in facts.caveats_page() for said in (told, "Other thresholds are had from")] == [True, zoom is None]
 
 
-@pytest.mark.parametrize("tiles", [None, "WebMercatorQuad"])
+@pytest.mark.parametrize("way", ["cells", "tiles"])
 def test_a_second_call_writes_nothing_and_projects_cells_once(
-    polar: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiles: str | None
+    polar: Finished, packages: dict[str, tuple[Path, dict[str, Any]]], monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
-    zooms = {} if tiles is None else {"zoom": 9, "tile_zoom": 9}
-    polar.campaign.deliver(tmp_path, tiles=tiles, **zooms)
-    before = changed(tmp_path)
+    to, options = packages[way]
+    before = changed(to)
     asked: Counter[str] = Counter()
     lonlat = Cell.lonlat.fget
     assert lonlat is not None
     monkeypatch.setattr(Cell, "lonlat", property(lambda cell: asked.update([cell.id]) or lonlat(cell)))
-    again = polar.campaign.deliver(tmp_path, tiles=tiles, **zooms)
-    assert (again.rewritten, again.removed, changed(tmp_path)) == ((), (), before)
+    again = polar.campaign.deliver(to, **options)
+    assert (again.rewritten, again.removed, changed(to)) == ((), (), before)
     assert set(asked.values()) == {1}
 
 
@@ -347,16 +458,17 @@ def dying(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return left
 
 
-def test_killed_anywhere_and_called_again_gives_the_same(polar: Finished, tmp_path: Path, dying: list[int]) -> None:
-    polar.campaign.deliver(tmp_path / "whole")
-    for writes in (0, 1, 6, 5, 3):  # each goes on where the one before was ended
+def test_killed_anywhere_and_called_again_gives_the_same(
+    polar: Finished, package: tuple[Path, Delivered], tmp_path: Path, dying: list[int]
+) -> None:
+    for writes in (0, 1, 6, 5, 3, 2):  # each goes on where the one before was ended
         dying[0] = writes
         with pytest.raises(Killed):
-            polar.campaign.deliver(tmp_path / "stopped")
+            polar.campaign.deliver(tmp_path / "stopped", **OPTIONS)
         assert not (tmp_path / "stopped" / "SHA256SUMS").exists()
     dying[0] = 10**6
-    polar.campaign.deliver(tmp_path / "stopped")
-    assert files(tmp_path / "stopped") == files(tmp_path / "whole")
+    polar.campaign.deliver(tmp_path / "stopped", **OPTIONS)
+    assert files(tmp_path / "stopped") == files(package[0])
 
 
 def test_what_a_drift_check_found_and_who_accepted_it_are_caveats(tmp_path: Path) -> None:
@@ -485,10 +597,9 @@ def test_the_command_line(polar: Finished, tmp_path: Path, capsys: pytest.Captur
         assert (int(leaving.value.code or 0), told in printed.out + printed.err) == (status, True), printed
 
 
-def test_a_url_takes_the_same_package(polar: Finished, tmp_path: Path) -> None:
-    polar.campaign.deliver(tmp_path)
-    polar.campaign.deliver("memory://archive/package")
+def test_a_url_takes_the_same_package(polar: Finished, package: tuple[Path, Delivered]) -> None:
+    polar.campaign.deliver("memory://archive/package", **OPTIONS)
     there = fsspec.filesystem("memory")
     found = {path.removeprefix("/archive/package/"): there.cat_file(path) for path in there.find("/archive/package")}
-    assert found == files(tmp_path)
-    assert polar.campaign.deliver("memory://archive/package").rewritten == ()
+    assert found == files(package[0])
+    assert polar.campaign.deliver("memory://archive/package", **OPTIONS).rewritten == ()

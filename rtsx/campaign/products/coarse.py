@@ -1,0 +1,239 @@
+"""A delivery at a glance: the greatest probability of coarse pixels, a picture of it, and objects by cells of equal area."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from math import log
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import pandas as pd
+import rasterio
+import xarray as xr
+from affine import Affine
+from numpy.typing import NDArray
+from odc.geo.crs import CRS
+from odc.geo.geobox import GeoBox
+from rasterio.windows import Window
+
+from rtsx.campaign.cells import Address
+from rtsx.campaign.plan import CampaignPlan
+from rtsx.campaign.products.rasters import MapReader, native_size
+from rtsx.campaign.products.tables import (
+    SIDE,
+    CellStates,
+    digest_of,
+    group_by_partition,
+    parse_partition,
+    partition_name,
+    partition_of,
+)
+from rtsx.cube.cog import encoded_cog
+from rtsx.cube.encoding import packing_attrs
+from rtsx.cube.georeference import with_georeference
+from rtsx.geometry.crs import transform
+from rtsx.grid.grid import cell_id
+from rtsx.inference.kernel import NODATA
+
+_PIXEL_M = 95.0
+"""Side of a coarse pixel on the ground, m, or what is nearest to it: a power of two of the map's pixels."""
+DENSITY_M = 10_000.0
+"""Side of a cell of the density grids, m."""
+_THUMBNAIL = 512
+"""Pixels along the longer side of the picture."""
+
+RAMP: tuple[tuple[float, str], ...] = (
+    (0.0, "#f4f4f0"),
+    (0.1, "#ffffcc"),
+    (0.25, "#fed976"),
+    (0.4, "#feb24c"),
+    (0.55, "#fd8d3c"),
+    (0.7, "#fc4e2a"),
+    (0.85, "#e31a1c"),
+    (1.0, "#800026"),
+)
+"""Colours of probabilities, between which they are interpolated."""
+
+
+def colour_table() -> dict[int, tuple[int, int, int, int]]:
+    """Colours (red, green, blue, alpha) of stored probabilities, per cent, and of missing pixels."""
+    stops = [100 * probability for probability, _ in RAMP]
+    channels = np.array([[int(colour[at : at + 2], 16) for at in (1, 3, 5)] for _, colour in RAMP])
+    mixed = np.stack([np.interp(np.arange(101), stops, channel) for channel in channels.T], axis=-1).round().astype(int)
+    table = dict.fromkeys(range(256), (0, 0, 0, 0))
+    return table | {value: (red, green, blue, 255) for value, (red, green, blue) in enumerate(mixed.tolist())}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoarseMap:
+    """The greatest probability of any class but the background, in blocks of pixels of the map."""
+
+    reader: MapReader
+    """Of the probability."""
+    states: CellStates
+    """Finished cells."""
+
+    @property
+    def plan(self) -> CampaignPlan:
+        """Of the year."""
+        return self.reader.plan
+
+    @cached_property
+    def factor(self) -> int:
+        """Pixels of the map along a coarse one."""
+        side: int = self.plan.grid.cell_size
+        wanted: float = _PIXEL_M / native_size(self.plan, equal_area_crs(self.plan))
+        factors: list[int] = [2**power for power in range(side.bit_length()) if side % 2**power == 0]
+        return min(factors, key=lambda factor: abs(log(factor / wanted)))
+
+    @cached_property
+    def sources(self) -> dict[str, str]:
+        """What each partition of the map is made of: digests by its name."""
+        parts = group_by_partition(cell for cell, state in self.states.items() if not state.is_empty)
+        return {
+            partition_name(partition): digest_of([(cell_id(*cell), self.states[cell].map) for cell in cells])
+            for partition, cells in parts.items()
+        }
+
+    def encode(self, before: bytes | None, known: Mapping[str, str]) -> bytes:
+        """Encode it as a cloud-optimised GeoTIFF with a colour table, pixel by pixel a function of the map alone.
+
+        Parameters
+        ----------
+        before
+            An earlier one of the same plan, of which partitions that have not changed are taken; None for none.
+        known
+            What its partitions were made of.
+        """
+        plan, factor = self.plan, self.factor
+        side = plan.grid.cell_size // factor
+        chunks = tuple(tuple(length * side for length in _parts(*ends)) for ends in (plan.rows, plan.columns))
+
+        def block(block_info: Any = None) -> NDArray[np.uint8]:
+            (top, bottom), (left, right) = block_info[None]["array-location"]
+            partition = partition_of((plan.rows[0] + top // side, plan.columns[0] + left // side))
+            window = Window.from_slices((top, bottom), (left, right))
+            name = partition_name(partition)
+            if before is not None and known.get(name, "") == self.sources.get(name, ""):
+                with rasterio.MemoryFile(before) as memory, memory.open() as file:
+                    return np.asarray(file.read(1, window=window), np.uint8)
+            return self._block(name, (bottom - top, right - left), corner=(top, left))
+
+        pixels = da.map_blocks(block, chunks=chunks, dtype=np.uint8, meta=np.empty((0, 0), np.uint8))
+        attrs = packing_attrs(
+            np.dtype(np.uint8), scale_factor=0.01, nodata=NODATA, units="1", long_name="Greatest probability"
+        )
+        geobox = GeoBox((sum(chunks[0]), sum(chunks[1])), plan.geobox.affine * Affine.scale(factor), plan.geobox.crs)
+        name = "greatest_probability"
+        cube = with_georeference(
+            {name: xr.Variable(("y", "x"), pixels, attrs)}, geobox, lattice_origin=plan.grid.origin
+        )
+        return encoded_cog(cube, name, colours=colour_table())
+
+    def _block(self, name: str, shape: tuple[int, int], *, corner: tuple[int, int]) -> NDArray[np.uint8]:
+        """Make the coarse pixels of a partition."""
+        found = np.full(shape, NODATA, np.uint8)
+        plan, factor = self.plan, self.factor
+        length = plan.grid.cell_size
+        side = length // factor
+        chosen = [at for at, of in enumerate(plan.prediction.classes) if of != "background"]
+        row, column = parse_partition(name)
+        for cell in ((row * SIDE + y, column * SIDE + x) for y in range(SIDE) for x in range(SIDE)):
+            if cell in self.states and not self.states[cell].is_empty:
+                y, x = (cell[0] - plan.rows[0]) * length, (cell[1] - plan.columns[0]) * length
+                pixels = self.reader.read(slice(y, y + length), slice(x, x + length))[chosen]
+                # 255 is nodata, so that one more makes it the least.
+                least = (pixels + np.uint8(1)).reshape(len(chosen), side, factor, side, factor).max(axis=(0, 2, 4))
+                top, left = y // factor - corner[0], x // factor - corner[1]
+                found[top : top + side, left : left + side] = least - np.uint8(1)
+        return found
+
+
+def _parts(first: int, stop: int) -> list[int]:
+    """Cells of a range in each partition."""
+    edges = [first, *range((first // SIDE + 1) * SIDE, stop, SIDE), stop]
+    return [high - low for low, high in pairwise(edges)]
+
+
+def thumbnail(coarse: bytes) -> bytes:
+    """Draw a coarse map as a small PNG: of each pixel the greatest probability, transparent where there is none."""
+    table = np.array(list(colour_table().values()), np.uint8)
+    with rasterio.MemoryFile(coarse) as memory, memory.open() as file:
+        step = max(-(-max(file.shape) // _THUMBNAIL), 1)
+        height, width = (-(-length // step) for length in file.shape)
+        rows = np.empty((height, width), np.uint8)
+        for number in range(height):
+            window = Window(0, number * step, file.width, min(step, file.height - number * step))
+            strip = file.read(1, window=window) + np.uint8(1)
+            padded = np.pad(strip, ((0, 0), (0, width * step - file.width)))
+            rows[number] = padded.reshape(len(strip), width, step).max(axis=(0, 2)) - np.uint8(1)
+    with rasterio.MemoryFile() as memory:
+        # The transform means nothing, but rasterio warns of rasters without one.
+        turned = Affine(1, 0, 0, 0, -1, height)
+        with memory.open(driver="PNG", width=width, height=height, count=4, dtype="uint8", transform=turned) as picture:
+            picture.write(np.moveaxis(table[rows], -1, 0))
+        content: bytes = memory.read()
+    return content
+
+
+def equal_area_crs(plan: CampaignPlan) -> CRS:
+    """Return the projection of EASE-Grid 2.0 of the map's hemisphere, which is equal-area."""
+    grid = plan.grid
+    side = grid.cell_size * grid.resolution
+    rows, columns = plan.cells.addresses.mean(axis=0) + 0.5
+    x, y = np.array([grid.origin[0] + columns * side]), np.array([grid.origin[1] - rows * side])
+    _, latitude = transform(x, y, source=CRS(grid.crs), target=CRS("EPSG:4326"))
+    return CRS("EPSG:6931" if latitude[0] >= 0 else "EPSG:6932")
+
+
+def density_grids(plan: CampaignPlan, states: CellStates, outlines: pd.DataFrame) -> Iterator[tuple[str, bytes]]:
+    """Encode objects by cells of equal area, as cloud-optimised GeoTIFFs: their number, and their area in km².
+
+    Cells that no ground of the map meets are missing; an object counts where its centroid lies.
+
+    Parameters
+    ----------
+    plan
+        Of the year.
+    states
+        Finished cells.
+    outlines
+        `centroid_lon`, `centroid_lat` and `area_m2` of all objects.
+    """
+    crs = equal_area_crs(plan)
+    mapped = np.unique(np.floor(_samples(plan, states, crs) / DENSITY_M).astype(np.int64), axis=0)
+    lonlat = (outlines[name].to_numpy(np.float64) for name in ("centroid_lon", "centroid_lat"))
+    x, y = transform(*lonlat, source=CRS("EPSG:4326"), target=crs)
+    found = np.floor(np.stack([x, y], axis=-1) / DENSITY_M).astype(np.int64)
+    every = np.concatenate([mapped, found])
+    (left, bottom), (right, top) = every.min(axis=0), every.max(axis=0) + 1
+    affine = Affine(DENSITY_M, 0, left * DENSITY_M, 0, -DENSITY_M, top * DENSITY_M)
+    geobox = GeoBox((int(top - bottom), int(right - left)), affine, crs)
+    areas = outlines["area_m2"].to_numpy(np.float64) / 1e6
+    for name, values, long_name in (
+        ("density_count", np.ones(len(areas)), "Objects by cell"),
+        ("density_area_km2", areas, "Area of objects by cell, km²"),
+    ):
+        sums = np.full(geobox.shape.yx, -1.0)
+        for places in (mapped, found):
+            sums[top - 1 - places[:, 1], places[:, 0] - left] = 0
+        np.add.at(sums, (top - 1 - found[:, 1], found[:, 0] - left), values)
+        attrs = packing_attrs(np.dtype(np.float32), nodata=-1, long_name=long_name)
+        variable = xr.Variable(("y", "x"), sums.astype(np.float32), attrs)
+        yield name, encoded_cog(with_georeference({name: variable}, geobox, lattice_origin=(0.0, 0.0)), name)
+
+
+def _samples(plan: CampaignPlan, states: CellStates, crs: CRS) -> NDArray[np.float64]:
+    """Points (n, 2) in all finished cells with a map, at most a quarter of a cell of the grids apart."""
+    grid = plan.grid
+    side = grid.cell_size * grid.resolution
+    steps = int(np.ceil(4 * grid.cell_size * native_size(plan, crs) / DENSITY_M)) + 1
+    cells: list[Address] = [cell for cell, state in states.items() if not state.is_empty]
+    inside = (np.arange(steps) + 0.5) / steps
+    rows, columns = (np.array([cell[axis] for cell in cells])[:, None, None] for axis in (0, 1))
+    x = grid.origin[0] + (columns + inside[None, None]) * side
+    y = grid.origin[1] - (rows + inside[None, :, None]) * side
+    x, y = (part.ravel() for part in np.broadcast_arrays(x, y))
+    return np.stack(transform(x, y, source=CRS(grid.crs), target=crs), axis=-1)

@@ -1,0 +1,355 @@
+"""How a delivery looks: styles of each layer as QML and SLD, mosaics of its tiles, and a QGIS project that opens all of it."""
+
+import io
+import zipfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+from xml.etree import ElementTree as ET
+
+from affine import Affine
+from odc.geo.geobox import GeoBox
+from pyproj import CRS
+
+from rtsx.campaign.plan import CampaignPlan
+from rtsx.campaign.products.coarse import RAMP
+from rtsx.campaign.products.rasters import RasterFile
+
+_QGIS = "3.22.16"
+"""Version of QGIS whose files these are; later ones read them."""
+_OGC, _SLD = "http://www.opengis.net/ogc", "http://www.opengis.net/sld"
+
+_OUTLINES: tuple[tuple[float, float, str], ...] = (
+    (0.0, 0.5, "#1f78b4"),
+    (0.5, 0.65, "#fed976"),
+    (0.65, 0.8, "#fd8d3c"),
+    (0.8, 1.0, "#b10026"),
+)
+"""Greatest probability of an outline, from (excluded) and to (included), and its colour."""
+_COUNTS: tuple[tuple[float, str], ...] = (
+    (0.0, "#f7fbff"),
+    (1.0, "#c6dbef"),
+    (5.0, "#6baed6"),
+    (25.0, "#2171b5"),
+    (100.0, "#08306b"),
+)
+_AREAS: tuple[tuple[float, str], ...] = (
+    (0.0, "#f7fcf5"),
+    (0.01, "#c7e9c0"),
+    (0.1, "#74c476"),
+    (0.5, "#238b45"),
+    (2.0, "#00441b"),
+)
+_BINARY: tuple[tuple[float, str], ...] = ((1.0, "#e31a1c"),)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapLayer:
+    """A file of the package as a layer of a map."""
+
+    key: str
+    """Of the file."""
+    title: str
+    """Name in the legend."""
+    kind: Literal["polygon", "point", "ramp", "classes"]
+    """Outlines, points, or a raster whose colours are interpolated or belong to single values."""
+    crs: str
+    """In which it is."""
+    shown: bool
+    """Whether it is shown when the project is opened."""
+    stops: Sequence[tuple[float, str]] = ()
+    """Values of a raster, physical, and their colours."""
+    from_scale: float | None = None
+    """Denominator of the scale from which on it is drawn; None for all scales. Thousands of files cannot be drawn at once."""
+
+    @property
+    def name(self) -> str:
+        """Its key without the ending, and its styles': QGIS takes a style beside a file that is called alike."""
+        return self.key.rsplit(".", 1)[0]
+
+    @property
+    def is_raster(self) -> bool:
+        """Whether it has pixels."""
+        return self.kind in ("ramp", "classes")
+
+    def qml(self) -> bytes:
+        """Its style for QGIS."""
+        root = ET.Element("qgis", {"version": _QGIS, "styleCategories": "Symbology"})
+        root.extend(self.symbology())
+        return _xml(root, doctype="<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>")
+
+    def symbology(self) -> list[ET.Element]:
+        """The elements of QGIS that say how it is drawn."""
+        return [_raster_pipe(self), _element("blendMode", "0")] if self.is_raster else [_graduated(self)]
+
+    def sld(self) -> bytes:
+        """Its style for map servers."""
+        root = ET.Element("StyledLayerDescriptor", {"version": "1.0.0", "xmlns": _SLD, "xmlns:ogc": _OGC})
+        named = ET.SubElement(root, "NamedLayer")
+        named.append(_element("Name", self.name.rsplit("/", 1)[-1]))
+        style = ET.SubElement(ET.SubElement(named, "UserStyle"), "FeatureTypeStyle")
+        if self.is_raster:
+            symbolizer = ET.SubElement(ET.SubElement(style, "Rule"), "RasterSymbolizer")
+            colours = ET.SubElement(symbolizer, "ColorMap", {"type": self.kind.replace("classes", "values")})
+            for value, colour in self.stops:
+                ET.SubElement(
+                    colours, "ColorMapEntry", {"color": colour, "quantity": f"{value:g}", "label": f"{value:g}"}
+                )
+            return _xml(root)
+        for low, high, colour in _OUTLINES:
+            rule = ET.SubElement(style, "Rule")
+            rule.append(_element("Title", f"{low:g} to {high:g}"))
+            both = ET.SubElement(ET.SubElement(rule, "ogc:Filter"), "ogc:And")
+            for comparison, limit in (("PropertyIsGreaterThan", low), ("PropertyIsLessThanOrEqualTo", high)):
+                compared = ET.SubElement(both, f"ogc:{comparison}")
+                compared.append(_element("ogc:PropertyName", "prob_max"))
+                compared.append(_element("ogc:Literal", f"{limit:g}"))
+            if self.kind == "polygon":
+                drawn = ET.SubElement(rule, "PolygonSymbolizer")
+                within = drawn
+            else:
+                drawn = ET.SubElement(rule, "PointSymbolizer")
+                within = ET.SubElement(ET.SubElement(drawn, "Graphic"), "Mark")
+                within.append(_element("WellKnownName", "circle"))
+            fill = ET.SubElement(within, "Fill")
+            fill.append(_element("CssParameter", colour, name="fill"))
+            fill.append(_element("CssParameter", "0.35" if self.kind == "polygon" else "1", name="fill-opacity"))
+            fill = ET.SubElement(within, "Stroke")
+            fill.append(_element("CssParameter", colour, name="stroke"))
+        return _xml(root)
+
+
+def map_layers(plan: CampaignPlan, *, tiles_crs: str, equal_area: str, outlines: bool) -> list[MapLayer]:
+    """List the layers of a delivery, the uppermost first.
+
+    Parameters
+    ----------
+    plan
+        Of the year.
+    tiles_crs
+        In which the tiles are.
+    equal_area
+        In which density grids are.
+    outlines
+        Whether there are outlines.
+    """
+    crs = plan.grid.crs
+    found = [
+        MapLayer(key="footprints_centroids.gpkg", title="Centroids", kind="point", crs=crs, shown=False),
+        MapLayer(key="footprints.gpkg", title="Outlines by greatest probability", kind="polygon", crs=crs, shown=True),
+        MapLayer(key="overview/density_count.tif", title="Objects per cell of 10 km", kind="ramp", crs=equal_area, shown=False, stops=_COUNTS),
+        MapLayer(key="overview/density_area_km2.tif", title="Area of objects per cell of 10 km, km²", kind="ramp", crs=equal_area, shown=False, stops=_AREAS),
+    ]  # fmt: skip
+    near = 500_000.0
+    return [
+        *(found if outlines else []),
+        MapLayer(
+            key="binary.vrt", title="Found", kind="classes", crs=tiles_crs, shown=False, stops=_BINARY, from_scale=near
+        ),
+        MapLayer(
+            key="probability.vrt",
+            title="Probability",
+            kind="ramp",
+            crs=tiles_crs,
+            shown=True,
+            stops=RAMP,
+            from_scale=near,
+        ),
+        MapLayer(
+            key="overview/greatest_probability.tif",
+            title="Greatest probability",
+            kind="ramp",
+            crs=crs,
+            shown=True,
+            stops=RAMP,
+        ),
+    ]
+
+
+def mosaic(variable: str, files: Sequence[RasterFile], *, bands: Sequence[str], scale: float) -> bytes:
+    """Return a GDAL virtual raster of files that lie on one pixel grid; it names them relative to itself."""
+    first = files[0].geobox
+    size, (x, y) = first.affine.a, (first.affine.c, first.affine.f)
+    corners = {
+        file.name: (round((file.geobox.affine.c - x) / size), round((y - file.geobox.affine.f) / size))
+        for file in files
+    }
+    left, top = (min(corner[axis] for corner in corners.values()) for axis in (0, 1))
+    right = max(corners[file.name][0] + file.geobox.shape.x for file in files)
+    bottom = max(corners[file.name][1] + file.geobox.shape.y for file in files)
+    root = ET.Element("VRTDataset", {"rasterXSize": str(right - left), "rasterYSize": str(bottom - top)})
+    affine = first.affine * Affine.translation(left, top)
+    root.append(_element("SRS", first.crs.to_wkt() if first.crs else ""))
+    root.append(_element("GeoTransform", ", ".join(f"{value:.17g}" for value in affine.to_gdal())))
+    for number, name in enumerate(bands, start=1):
+        band = ET.SubElement(root, "VRTRasterBand", {"dataType": "Byte", "band": str(number)})
+        for tag, text in (("Description", name), ("NoDataValue", "255"), ("Offset", "0"), ("Scale", f"{scale:g}")):
+            band.append(_element(tag, text))
+        for file in files:
+            height, width = file.geobox.shape.yx
+            source = ET.SubElement(band, "SimpleSource")
+            source.append(_element("SourceFilename", f"{variable}/{file.name}.tif", relativeToVRT="1"))
+            source.append(_element("SourceBand", str(number)))
+            extent = {"xSize": str(width), "ySize": str(height)}
+            # So that no file is opened before it is drawn.
+            ET.SubElement(
+                source,
+                "SourceProperties",
+                {"RasterXSize": str(width), "RasterYSize": str(height), "DataType": "Byte", "BlockXSize": "512", "BlockYSize": "512"},
+            )  # fmt: skip
+            ET.SubElement(source, "SrcRect", {"xOff": "0", "yOff": "0", **extent})
+            column, row = corners[file.name]
+            ET.SubElement(source, "DstRect", {"xOff": str(column - left), "yOff": str(row - top), **extent})
+    return _xml(root)
+
+
+def qgis_project(title: str, layers: Iterable[MapLayer], *, geobox: GeoBox) -> bytes:
+    """Return a QGIS project (``.qgz``) that opens layers with their styles; paths are relative to it.
+
+    Parameters
+    ----------
+    title
+        Of the project.
+    layers
+        The uppermost first.
+    geobox
+        Raster of the map, whose CRS and bounds the canvas takes.
+    """
+    root = ET.Element("qgis", {"projectname": title, "version": _QGIS})
+    root.append(_element("title", title))
+    tree, canvas = ET.Element("layer-tree-group"), ET.Element("mapcanvas", {"name": "theMapCanvas"})
+    extent = ET.SubElement(canvas, "extent")
+    for name, edge in zip(("xmin", "ymin", "xmax", "ymax"), geobox.boundingbox.bbox, strict=True):
+        extent.append(_element(name, f"{edge:.17g}"))
+    canvas.append(_srs("destinationsrs", str(geobox.crs)))
+    project, order = ET.Element("projectlayers"), ET.Element("layerorder")
+    for layer in layers:
+        identity = f"delivered_{layer.name.replace('/', '_')}"  # QGIS makes its own of ids of up to ten characters
+        source = f"./{layer.key}" + ("" if layer.is_raster else "|layername=footprints")
+        provider = "gdal" if layer.is_raster else "ogr"
+        ET.SubElement(
+            tree,
+            "layer-tree-layer",
+            {
+                "id": identity,
+                "name": layer.title,
+                "source": source,
+                "providerKey": provider,
+                "checked": "Qt::Checked" if layer.shown else "Qt::Unchecked",
+                "expanded": "0",
+            },
+        )
+        ET.SubElement(order, "layer", {"id": identity})
+        attributes = {"type": "raster"} if layer.is_raster else {"type": "vector", "geometry": layer.kind.capitalize()}
+        if layer.from_scale is not None:
+            attributes |= {"hasScaleBasedVisibilityFlag": "1", "minScale": f"{layer.from_scale:g}", "maxScale": "0"}
+        made = ET.SubElement(project, "maplayer", attributes)
+        for tag, text in (("id", identity), ("datasource", source), ("layername", layer.title)):
+            made.append(_element(tag, text))
+        made.append(_element("provider", provider, encoding="UTF-8"))
+        made.append(_srs("srs", layer.crs))
+        made.extend(layer.symbology())
+    paths = ET.Element("properties")
+    ET.SubElement(paths, "Paths").append(_element("Absolute", "false", type="bool"))
+    system, crs = ET.SubElement(paths, "SpatialRefSys"), str(geobox.crs)
+    system.append(_element("ProjectionsEnabled", "1", type="int"))
+    system.append(_element("ProjectCrs", _code(crs) or f"WKT:{crs}", type="QString"))
+    root.extend([tree, canvas, project, order, paths])
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        entry = zipfile.ZipInfo("map.qgs", date_time=(1980, 1, 1, 0, 0, 0))  # equal projects have equal bytes
+        entry.compress_type = zipfile.ZIP_DEFLATED
+        archive.writestr(entry, _xml(root, doctype="<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>"))
+    return buffer.getvalue()
+
+
+def _raster_pipe(layer: MapLayer) -> ET.Element:
+    low, high = layer.stops[0][0], layer.stops[-1][0]
+    pipe = ET.Element("pipe")
+    drawn = ET.SubElement(
+        pipe,
+        "rasterrenderer",
+        {
+            "type": "singlebandpseudocolor",
+            "band": "1",
+            "opacity": "1",
+            "alphaBand": "-1",
+            "classificationMin": f"{low:g}",
+            "classificationMax": f"{high:g}",
+        },
+    )
+    shader = ET.SubElement(
+        ET.SubElement(drawn, "rastershader"),
+        "colorrampshader",
+        {
+            "colorRampType": "INTERPOLATED" if layer.kind == "ramp" else "EXACT",
+            "classificationMode": "1",
+            "clip": "0",
+            "minimumValue": f"{low:g}",
+            "maximumValue": f"{high:g}",
+        },
+    )
+    for value, colour in layer.stops:
+        ET.SubElement(shader, "item", {"value": f"{value:g}", "color": colour, "alpha": "255", "label": f"{value:g}"})
+    return pipe
+
+
+def _graduated(layer: MapLayer) -> ET.Element:
+    drawn = ET.Element(
+        "renderer-v2", {"type": "graduatedSymbol", "attr": "prob_max", "graduatedMethod": "GraduatedColor"}
+    )
+    ranges, symbols = ET.SubElement(drawn, "ranges"), ET.SubElement(drawn, "symbols")
+    for number, (low, high, colour) in enumerate(_OUTLINES):
+        label = f"{low:g} to {high:g}"
+        ET.SubElement(
+            ranges,
+            "range",
+            {"lower": f"{low:g}", "upper": f"{high:g}", "symbol": str(number), "label": label, "render": "true"},
+        )
+        is_fill = layer.kind == "polygon"
+        symbol = ET.SubElement(
+            symbols, "symbol", {"type": "fill" if is_fill else "marker", "name": str(number), "alpha": "1"}
+        )
+        part = ET.SubElement(
+            symbol,
+            "layer",
+            {"class": "SimpleFill" if is_fill else "SimpleMarker", "enabled": "1", "pass": "0", "locked": "0"},
+        )
+        red, green, blue = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
+        values = {
+            "color": f"{red},{green},{blue},{90 if is_fill else 255}",
+            "outline_color": f"{red},{green},{blue},255",
+            "outline_width": "0.4",
+            **({"style": "solid"} if is_fill else {"name": "circle", "size": "1.6"}),
+        }
+        options = ET.SubElement(part, "Option", {"type": "Map"})
+        for name, value in values.items():
+            ET.SubElement(options, "Option", {"name": name, "type": "QString", "value": value})
+    return drawn
+
+
+def _srs(tag: str, crs: str) -> ET.Element:
+    found = ET.Element(tag)
+    system = ET.SubElement(found, "spatialrefsys")
+    code = _code(crs)
+    system.append(_element("wkt", crs) if code is None else _element("authid", code))
+    return found
+
+
+def _code(crs: str) -> str | None:
+    """Return the code of a CRS, such as ``EPSG:3413``; None for one that has to be written out."""
+    code = CRS.from_user_input(crs).to_authority()
+    return code and ":".join(code)
+
+
+def _element(tag: str, text: str, **attributes: str) -> ET.Element:
+    made = ET.Element(tag, attributes)
+    made.text = text
+    return made
+
+
+def _xml(root: ET.Element, *, doctype: str = "") -> bytes:
+    ET.indent(root)
+    content: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)
+    head, _, body = content.partition(b"\n")
+    return b"\n".join([head, *([doctype.encode()] if doctype else []), body, b""])
