@@ -10,6 +10,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -41,8 +42,10 @@ def script_of(name: str) -> str:
     return found
 
 
-def wait_until_answers(url: str, process: "subprocess.Popen[bytes]", *, limit_s: float = 60) -> None:
-    """Ask until a server answers, or fail when it has ended or taken too long."""
+def wait_until_answers(
+    url: str, process: "subprocess.Popen[bytes]", *, limit_s: float = 60, refusal: int | None = None
+) -> None:
+    """Ask until a server answers, or refuses with this status, or fail when it has ended or taken too long."""
     deadline = time.monotonic() + limit_s
     while time.monotonic() < deadline:
         if process.poll() is not None:
@@ -50,7 +53,9 @@ def wait_until_answers(url: str, process: "subprocess.Popen[bytes]", *, limit_s:
         try:
             with urllib.request.urlopen(url, timeout=5):
                 return
-        except OSError:
+        except OSError as error:
+            if isinstance(error, urllib.error.HTTPError) and error.code == refusal:
+                return
             threading.Event().wait(0.02)
     raise RuntimeError(f"the server at {url} did not answer within {limit_s} s")
 

@@ -24,6 +24,7 @@ from rtsx.campaign.verification import Verification, verify_year
 from rtsx.errors import CampaignError
 from rtsx.grid.grid import cell_id
 from rtsx.pages import html_table
+from rtsx.storage import cloud_of
 from rtsx.storage.object_store import ObjectStore, open_object_store
 
 if TYPE_CHECKING:
@@ -124,10 +125,17 @@ class Campaign:
             There is no plan of that year, or it cannot be read.
         """
         objects = open_object_store(str(output), storage_options or {})
-        years = planned_years(objects) if year is None else [year]
+        try:
+            years = planned_years(objects) if year is None else [year]
+            plan = read_plan(objects, years[-1]) if years else None
+        except OSError as error:
+            cloud = cloud_of(str(output))
+            cure = (
+                "Check the path." if cloud is None else f"Check the address; for credentials set {cloud.credentials}."
+            )
+            raise CampaignError(f"{output} cannot be read: {error}. {cure}") from error
         if not years:
             raise CampaignError(f"{output} holds no campaign. Check the path, or plan the campaign first.")
-        plan = read_plan(objects, years[-1])
         if plan is None:
             known = ", ".join(map(str, planned_years(objects))) or "none"
             raise CampaignError(f"{output} holds no plan of {years[-1]}; planned years: {known}.")

@@ -35,7 +35,7 @@ from rtsx.inference.predict import variable_attrs
 from rtsx.parsing import first_difference
 from rtsx.storage import is_url, local_path, write_object
 from rtsx.storage.codecs import fast_codecs
-from rtsx.storage.object_store import ObjectStore, is_s3, open_object_store, single_attempts
+from rtsx.storage.object_store import ObjectStore, open_object_store, single_attempts
 from rtsx.storage.zarr import COMPLETE, LAYERS, RetryingStore, consolidate, open_group, store_of
 
 ANSWERS = ("probability", "binary", "valid")
@@ -61,8 +61,7 @@ def map_store(output: str, storage_options: Mapping[str, Any]) -> Store:
     """Open the Zarr store of the map, for writing; calls are tried again while their errors can pass. Touches nothing."""
     if not is_url(output):
         return RetryingStore(_LocalMap(local_path(map_path(output))))
-    options = single_attempts(storage_options) if is_s3(output) else storage_options
-    return RetryingStore(store_of(map_path(output), options, read_only=False))
+    return RetryingStore(store_of(map_path(output), single_attempts(output, storage_options), read_only=False))
 
 
 class _LocalMap(LocalStore):

@@ -16,9 +16,9 @@ from rtsx.campaign.lease import Clock, utc_now
 from rtsx.campaign.recipe import CampaignRecipe
 from rtsx.cube import CubeRecipe, open_source
 from rtsx.errors import CampaignError, NoImageError, OutputNotWritableError, RtsxError
-from rtsx.storage import is_url, local_path
+from rtsx.storage import cloud_of, is_url, local_path
 from rtsx.storage.object_store import ObjectStore
-from rtsx.storage.retry import classify_error, service_code
+from rtsx.storage.retry import NO_BUCKET, classify_error, is_denied, service_code
 
 _FOLDER = "probes"
 """Where probes are written, below the output; empty afterwards."""
@@ -107,7 +107,8 @@ def _probe_creating(objects: ObjectStore, stem: str) -> None:
                 raise CampaignError(
                     f"{objects} does not keep conditional writes: {len(winners)} of {_WRITERS} writers that created one "
                     "object at the same time were told that they were first. Commit marks need a store that refuses all but "
-                    "one (If-None-Match on S3, hard links on a disk): AWS S3, MinIO, Ceph, SeaweedFS, or a local disk."
+                    "one (If-None-Match on S3, hard links on a disk): AWS S3, MinIO, Ceph, SeaweedFS, Google Cloud Storage, Azure Blob "
+                    "Storage, or a local disk."
                 )
 
 
@@ -125,19 +126,25 @@ def _told(name: str) -> Iterator[None]:
 def _meaning(name: str, error: Exception) -> RtsxError:
     code = service_code(error)
     said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    if type(error) is OSError and error.__cause__ is not None:  # which the store has made of the service's own
+        said = str(error)
     if code == _TOO_SKEWED:
         return CampaignError(f"{name} refuses the clock of this machine ({said}). Set the clock (chrony, ntpd).")
-    if code == "NoSuchBucket":
+    if code in NO_BUCKET:
         return OutputNotWritableError(f"{name}: there is no such bucket ({said}). Create it, or correct the output.")
     if code in ("InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken"):
         return OutputNotWritableError(
             f"{name} does not know these credentials ({code}: {error}). Check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and "
             "AWS_SESSION_TOKEN, or the profile."
         )
-    if "Credentials" in type(error).__name__:
+    cloud = cloud_of(name)
+    if cloud is not None and "Credential" in said.partition(":")[0]:
         return OutputNotWritableError(
-            f"{name} needs credentials, and there are none ({said}). Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a "
-            "profile."
+            f"{name} needs credentials, and there are none ({said}). Set {cloud.credentials}."
+        )
+    if cloud is not None and cloud.name != "s3" and is_denied(error):
+        return OutputNotWritableError(
+            f"{name} does not take these credentials ({said}). Set {cloud.credentials}; or ask for the right to write there."
         )
     number = getattr(error, "errno", None)
     if number in (errno.ENOSPC, errno.EDQUOT) or code in ("QuotaExceeded", "XMinioStorageFull"):

@@ -21,7 +21,9 @@ app = typer.Typer()
 
 _LIBRARIES = ("torch", "segmentation-models-pytorch", "xarray", "dask", "zarr", "rasterio", "odc-geo", "geopandas")
 _EXTRAS = {
+    "azure": "adlfs",
     "fast": "zarrs",
+    "gcs": "gcsfs",
     "onnx": "onnxruntime",
     "openvino": "openvino",
     "order": "planet",

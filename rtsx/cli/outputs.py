@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rtsx.errors import OutputExistsError, OutputNotWritableError
-from rtsx.storage import absolute
+from rtsx.storage import absolute, file_system
 
 if TYPE_CHECKING:
     import fsspec
@@ -62,15 +62,7 @@ def require_suffix(output: str, suffixes: Iterable[str], *, option: str) -> None
 
 
 def _located(path: str) -> tuple["fsspec.AbstractFileSystem", str]:
-    import fsspec.core  # here, because help does not wait for it
-
-    try:
-        filesystem, inner = fsspec.core.url_to_fs(path)
-    except (ImportError, ValueError) as error:
-        raise OutputNotWritableError(
-            f"{path} cannot be reached: {error}. s3:// needs the extra rtsx[s3]; a local path always works."
-        ) from error
-    return filesystem, inner
+    return file_system(path, {}, error=OutputNotWritableError)
 
 
 def _require_writable(path: Path, *, asked: str) -> None:

@@ -35,6 +35,7 @@ from rtsx.errors import CubeError, OutputExistsError, OutputNotWritableError, Rt
 from rtsx.parsing import first_difference, parsed_json, wrap_damage
 from rtsx.redaction import redacted
 from rtsx.storage import file_system, is_url, local_path, remove
+from rtsx.storage.object_store import open_object_store
 from rtsx.storage.zarr import BUILD, COMPLETE, refuse_what_is_no_store, store_of
 
 _MARKS = "build/marks"
@@ -450,34 +451,33 @@ def _locked(lock: Path, folder: Path, *, target: str) -> int | None:
 
 @contextmanager
 def _alone_remote(target: str, options: Mapping[str, Any]) -> Iterator[None]:
-    system, root = file_system(target.rstrip("/"), options)
+    objects = open_object_store(f"{target.rstrip('/')}.lock", options)
     generation = 1
     while True:
-        key = f"{root}.lock/{generation:06d}"
+        key = f"{generation:06d}"
         try:
-            system.pipe_file(key, str(time.time()).encode(), mode="create")
-            break
-        except FileExistsError:
-            try:
-                age = time.time() - float(system.cat_file(key))
-            except FileNotFoundError:
-                continue  # given back since
-            if age < _LOCK_S:
-                raise OutputExistsError(
-                    f"{target} is being built by another process, which said so {age:.0f} s ago. Wait for it, or stop it; one "
-                    f"that was killed counts no more after {_LOCK_S} s."
-                ) from None
-            generation += 1
+            if objects.create(key, str(time.time()).encode()):
+                break
+            taken = objects.get(key)
         except OSError as error:
             raise OutputNotWritableError(
                 f"{target} cannot be written: {error}. Choose a place that you may write to."
             ) from error
+        if taken is None:
+            continue  # given back since
+        age = time.time() - float(taken)
+        if age < _LOCK_S:
+            raise OutputExistsError(
+                f"{target} is being built by another process, which said so {age:.0f} s ago. Wait for it, or stop it; one "
+                f"that was killed counts no more after {_LOCK_S} s."
+            )
+        generation += 1
     over = threading.Event()
 
     def renew() -> None:
         while not over.wait(_LOCK_S / 4):
             with suppress(Exception):  # the next may do better
-                system.pipe_file(key, str(time.time()).encode())
+                objects.put(key, str(time.time()).encode())
 
     thread = threading.Thread(target=renew, name="rtsx-build-lock", daemon=True)
     thread.start()
@@ -488,7 +488,7 @@ def _alone_remote(target: str, options: Mapping[str, Any]) -> Iterator[None]:
         thread.join(_LOCK_S / 4)
         for number in range(1, generation + 1):
             with suppress(Exception):  # it ends by itself
-                system.rm_file(f"{root}.lock/{number:06d}")
+                objects.delete(f"{number:06d}")
 
 
 def remove_partial_files(target: str) -> None:

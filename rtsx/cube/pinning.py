@@ -9,7 +9,6 @@ from hashlib import sha256
 from typing import Any
 from urllib.parse import urlsplit
 
-import fsspec
 import requests
 from odc.geo.geobox import GeoBox
 from shapely.geometry.base import BaseGeometry
@@ -18,7 +17,7 @@ from rtsx.cube.images import BandRequest, BandSource, Image, ImageSource, Period
 from rtsx.cube.load import find_images
 from rtsx.cube.recipe import CubeRecipe
 from rtsx.errors import CubeError
-from rtsx.storage import is_url, local_path
+from rtsx.storage import file_system, is_url, local_path
 
 _ROOTS = ("zarr.json", ".zmetadata", ".zgroup")
 """Root metadata of a Zarr store, the one that says most first; writers change it with the content, or should."""
@@ -85,7 +84,7 @@ def _file_state(href: str) -> str:
 
 def _root_digest(path: str) -> str:
     """Return the digest of the metadata in the root of a Zarr store; empty where there is none that can be read."""
-    system, root = fsspec.core.url_to_fs(path)
+    system, root = file_system(path, {})
     for name in _ROOTS:
         with suppress(FileNotFoundError, NotADirectoryError):
             return sha256(system.cat_file(f"{root.rstrip('/')}/{name}")).hexdigest()
@@ -116,7 +115,7 @@ def _head(address: str) -> str:
                 told: Mapping[str, Any] = answer.headers if answer.ok else {}
                 told = {**told, "size": told.get("Content-Range", told.get("Content-Length"))}
         else:
-            system, path = fsspec.core.url_to_fs(address)
+            system, path = file_system(address, {})
             system.invalidate_cache()
             told = system.info(path)
     except Exception:  # whatever a service raises: reading the file itself will say what is wrong with it

@@ -13,7 +13,7 @@ import geopandas
 import numpy as np
 import pandas as pd
 
-from rtsx.errors import CubeError, FootprintError, InputNotFoundError
+from rtsx.errors import FootprintError, InputNotFoundError, RtsxError
 from rtsx.footprints.schema import reorder, validate_footprints
 from rtsx.parsing import StoredRecord
 from rtsx.storage import file_system, is_url, local_path, write_whole
@@ -254,7 +254,7 @@ def _content(place: str, options: Mapping[str, Any]) -> bytes:
     try:
         if not is_url(place):
             return local_path(place).read_bytes()
-        system, path = file_system(place, options)
+        system, path = file_system(place, options, error=FootprintError)
         content: bytes = system.cat_file(path)
         return content
     except FileNotFoundError as error:
@@ -263,7 +263,7 @@ def _content(place: str, options: Mapping[str, Any]) -> bytes:
         raise FootprintError(
             f"{place} is a folder: name the file of the rule, which `rtsx evaluate --sample --confidence-rule` wrote"
         ) from error
-    except CubeError as error:  # fsspec does not know the protocol
-        raise FootprintError(str(error)) from error
+    except RtsxError:
+        raise
     except Exception as error:  # of fsspec's file systems, whose libraries have their own
         raise FootprintError(str(store_failure(place, error, what="the rule of confidence cannot be read"))) from error

@@ -14,7 +14,6 @@ from functools import partial
 from importlib.metadata import version
 from typing import Any
 
-import fsspec
 import pystac
 from fsspec.implementations.local import LocalFileSystem
 
@@ -25,7 +24,7 @@ from rtsx.model.metadata import Metadata
 from rtsx.model.source import Artifact, NetworkSource
 from rtsx.parsing import json_value, parsed_json, wrap_damage
 from rtsx.redaction import redacted_values
-from rtsx.storage import MEDIUM_ERRORS, absolute, refuse_other_format, settle, staged
+from rtsx.storage import MEDIUM_ERRORS, file_system, refuse_other_format, settle, staged
 
 ITEM_NAME = "item.json"
 """Name of the metadata file in a bundle's folder."""
@@ -270,10 +269,7 @@ def write_folder(path: str, files: Mapping[str, bytes], *, overwrite: bool) -> N
         The place cannot be written, or the disk is full.
     """
     refuse_other_format(path, what="the folder of a bundle")
-    try:
-        fs, inside = fsspec.core.url_to_fs(absolute(path))
-    except (ValueError, ImportError) as error:
-        raise BundleError(f"{path!r} cannot be written: {error}. Check the URL, or install its file system.") from error
+    fs, inside = file_system(path, {}, error=BundleError)
     inside = inside.rstrip("/")
     if fs.exists(inside):
         if not overwrite:

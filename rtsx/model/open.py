@@ -9,7 +9,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import torch
 
 from rtsx.errors import BundleError
@@ -25,7 +24,7 @@ from rtsx.model.onnx import OnnxSource, open_onnx
 from rtsx.model.receptive_field import SyntheticInputs, input_ranges
 from rtsx.model.smp import SmpSource
 from rtsx.model.source import NetworkSource
-from rtsx.storage import absolute, file_options, start_problem, without_query
+from rtsx.storage import file_system, start_problem, without_query
 
 _SIDE = 128
 """Side of the trial tile in px, where the stride allows."""
@@ -342,10 +341,7 @@ def open_network_source(
 
 
 def _locate(path: str, storage_options: Mapping[str, Any]) -> _Location:
-    try:
-        fs, inside = fsspec.core.url_to_fs(absolute(path), **file_options(path, storage_options))
-    except (ValueError, ImportError) as error:
-        raise BundleError(f"{path!r} cannot be opened: {error}. Check the URL, or install its file system.") from error
+    fs, inside = file_system(path, storage_options, error=BundleError)
     location = _Location(fs, inside.rstrip("/") or "/")
     if not fs.exists(location.path):
         raise BundleError(f"There is no model at {path}. Check the path; it is a bundle's folder or a file of weights.")

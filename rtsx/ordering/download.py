@@ -16,7 +16,6 @@ from typing import BinaryIO
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-import fsspec
 import requests
 
 from rtsx.cube.rasterio import require_raster
@@ -24,7 +23,7 @@ from rtsx.cube.stac.client import HostSession
 from rtsx.errors import CubeError, OrderError
 from rtsx.ordering.catalog import is_raster
 from rtsx.ordering.provider import Checksum, RemoteFile, checksum_of
-from rtsx.storage import replace_settled
+from rtsx.storage import file_system, replace_settled
 
 _TIMEOUT_S = (10, 125)
 """Seconds to connect, and between two bytes."""
@@ -303,7 +302,8 @@ def _receive(file: RemoteFile, draft: Path, version: Path, *, advance: Advance) 
     if parts.scheme in ("", "file"):
         shutil.copyfile(url2pathname(parts.path) if parts.scheme else file.href, draft)
     else:
-        with fsspec.open(file.href, "rb") as source, draft.open("wb") as sink:
+        system, path = file_system(file.href, {}, error=OrderError)
+        with system.open(path, "rb") as source, draft.open("wb") as sink:
             _write(file, sink, iter(lambda: source.read(_CHUNK_BYTES), b""), size=None, advance=advance)
         return file
     advance(file, draft.stat().st_size)

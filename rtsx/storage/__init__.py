@@ -17,6 +17,7 @@ from rtsx.storage.diagnosis import file_problem, file_start, start_problem
 from rtsx.storage.paths import (
     REMOTE_SCHEMES,
     absolute,
+    cloud_of,
     file_name,
     file_options,
     file_system,
@@ -31,6 +32,7 @@ __all__ = [
     "OUTPUT_SUFFIXES",
     "REMOTE_SCHEMES",
     "absolute",
+    "cloud_of",
     "file_name",
     "file_options",
     "file_problem",

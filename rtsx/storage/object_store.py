@@ -1,4 +1,4 @@
-"""Objects in a store: get, put, put if absent, delete and list; on a local disk, on S3 and on whatever fsspec opens."""
+"""Objects in a store: get, put, put if absent, delete and list; on a local disk, in a cloud and on whatever fsspec opens."""
 
 import errno
 import os
@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
+from rtsx.errors import OutputNotWritableError
 from rtsx.storage.atomic import remove_abandoned, write_object
-from rtsx.storage.paths import file_system, is_url, local_path
-from rtsx.storage.retry import PAUSES_S, backoff_with_jitter, classify_error, service_code
+from rtsx.storage.paths import cloud_of, file_system, is_url, local_path
+from rtsx.storage.retry import NO_BUCKET, PAUSES_S, backoff_with_jitter, classify_error, service_code
 
 
 @dataclass(frozen=True, order=True)
@@ -154,63 +155,187 @@ class LocalObjects:
 _local_objects_conforms: type[ObjectStore] = LocalObjects
 
 
+_WRITER = "rtsxwriter"
+"""Metadata of an object: a word that only its writer knows."""
+_PAGE = 1000
+"""Objects of one answer to a listing; S3 gives no more."""
+
+
+def single_attempts(url: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Storage options by which botocore tries once, unless they say how often; those of other clouds cannot say so.
+
+    Its own attempts would multiply with those of the caller, and hide for half a minute that nobody answers.
+
+    Examples
+    --------
+    >>> single_attempts("s3://maps", {"anon": True}), single_attempts("gs://maps", {})
+    ({'anon': True, 'config_kwargs': {'retries': {'max_attempts': 0}}}, {})
+    """
+    cloud = cloud_of(url)
+    if cloud is None or cloud.name != "s3":
+        return dict(options)
+    return {**options, "config_kwargs": {"retries": {"max_attempts": 0}, **options.get("config_kwargs", {})}}
+
+
 @dataclass(frozen=True)
 class FsspecObjects:
-    """One object per key below a URL. Whether `create` keeps its word is up to the service: `check_object_store` asks it."""
+    """One object per key below a URL; of a cloud, one client for all threads of a process.
+
+    Whether `create` keeps its word is up to the service: `check_object_store` asks it. Credentials that are not in its options come
+    from the environment, where the library of the cloud looks for them. Errors are built-in ones, with that of the service as their
+    cause.
+    """
 
     url: str
     """Address that keys are relative to, without a slash at its end."""
-    options: Mapping[str, Any] = field(default_factory=dict)
-    """Storage options of fsspec."""
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """Storage options of fsspec; never shown, because credentials may be among them."""
 
     def __str__(self) -> str:
         return self.url
 
+    def __reduce__(self) -> tuple[type[Self], tuple[str, dict[str, Any]]]:
+        return type(self), (self.url, dict(self.options))  # without the client, which belongs to this process
+
     def get(self, key: str) -> bytes | None:
         """Content of an object; None where there is none."""
-        system, path = self._place(key)
+        # One request of S3, because otherwise s3fs asks for the size first.
+        at_once = {"max_concurrency": 1} if self._cloud == "s3" else {}
         try:
-            content: bytes = system.cat_file(path)
-        except (FileNotFoundError, IsADirectoryError):
+            content: bytes = self._asked(key, lambda system, path: system.cat_file(path, **at_once))
+        except (FileNotFoundError, IsADirectoryError) as error:
+            if service_code(error) in NO_BUCKET:
+                raise
             return None
         return content
 
     def put(self, key: str, content: bytes) -> None:
         """Write an object, or replace it."""
-        system, path = self._place(key)
-        system.pipe_file(path, content)
+        self._written(key, lambda system, path: system.pipe_file(path, content))
 
     def create(self, key: str, content: bytes) -> bool:
-        """Write an object where there is none."""
-        system, path = self._place(key)
+        """Write an object where there is none; one of many wins.
+
+        A request that was cut may have been carried out and then be refused when it is sent again, by whichever of the
+        libraries on the way. So the object is marked, and who is refused looks whose it is.
+        """
+        mark = {_WRITER: uuid.uuid4().hex}
+        marked = {"s3": {"Metadata": mark}, "gs": {"metadata": mark}}.get(self._cloud, {})
+
+        def create(system: Any, path: str) -> None:
+            if self._cloud == "az":
+                _create_in_azure(system, path, content=content, mark=mark)
+            else:
+                system.pipe_file(path, content, mode="create", **marked)
+
         try:
-            system.pipe_file(path, content, mode="create")
-        except FileExistsError:
-            return False
+            self._written(key, create)
+        except OSError as error:
+            if not isinstance(error, FileExistsError) and service_code(error) not in ("PreconditionFailed", "412"):
+                raise
+            return bool(self._cloud) and self._writer(key) == mark[_WRITER]
         return True
 
     def delete(self, key: str) -> None:
         """Remove an object; nothing happens where there is none."""
-        system, path = self._place(key)
         with suppress(FileNotFoundError):
-            system.rm_file(path)
+            self._asked(key, lambda system, path: system.rm_file(path))
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
         """Objects below a prefix, in no order."""
-        system, path = self._folder(prefix)
-        system.invalidate_cache(path)
-        for name, entry in system.find(path, detail=True).items():
-            when = next((entry[word] for word in _TIMES if entry.get(word) is not None), None)
-            yield StoredObject(f"{prefix}{name.removeprefix(path)}".lstrip("/"), entry["size"], _instant(when))
+        if self._cloud == "s3":
+            yield from self._pages(prefix)
+            return
+        system, root = self._root
+        system.invalidate_cache()
+        base = f"{root}/{prefix}".rstrip("/")
+        found = self._asked(prefix, lambda system, path: system.find(path, detail=True))
+        for name, entry in found.items() if isinstance(found, dict) else ():  # adlfs gives a list where it is an object
+            if name.startswith(f"{base}/"):
+                when = next((entry[word] for word in _TIMES if entry.get(word) is not None), None)
+                yield StoredObject(name.removeprefix(f"{root}/"), entry["size"], _instant(when))
 
-    def _folder(self, prefix: str) -> tuple[Any, str]:
-        """The same of a folder, which has no slash at its end; the root where its key is empty."""
-        system, path = self._place(prefix)
+    def _pages(self, prefix: str) -> Iterator[StoredObject]:
+        """The same of S3; one page of them is held at a time."""
+        system, root = self._root
+        bucket, _, base = root.partition("/")
+        base = f"{base}/".lstrip("/")
+        below = f"{base}{prefix}/" if prefix else base
+        token: dict[str, str] = {}
+        while True:
+            page = system.call_s3("list_objects_v2", Bucket=bucket, Prefix=below, MaxKeys=_PAGE, **token)
+            for entry in page.get("Contents", ()):
+                changed = entry["LastModified"].astimezone(UTC)
+                yield StoredObject(entry["Key"].removeprefix(base), entry["Size"], changed)
+            if not page.get("IsTruncated"):
+                return
+            token = {"ContinuationToken": page["NextContinuationToken"]}
+
+    def _writer(self, key: str) -> str | None:
+        """The word of whoever wrote an object; None where there is none, or one that was not created."""
+        try:
+            if self._cloud == "az":
+                found: str | None = self._asked(key, lambda system, path: system.info(path)["metadata"][_WRITER])
+            else:
+                found = self._asked(key, lambda system, path: system.getxattr(path, _WRITER))
+        except (FileNotFoundError, KeyError):
+            return None
+        return found
+
+    def _written(self, key: str, write: Callable[[Any, str], object]) -> None:
+        try:
+            self._asked(key, write)
+        except FileNotFoundError as error:
+            raise OutputNotWritableError(
+                f"{self.url}: there is no such bucket or container ({error}). Create it, or correct the address."
+            ) from error
+
+    def _asked(self, key: str, call: Callable[[Any, str], Any]) -> Any:
+        """What a call with the file system and a path in it gives; errors of the service's own kinds become built-in ones."""
+        system, root = self._root
+        try:
+            return call(system, f"{root}/{key}".rstrip("/"))
+        except (OSError, KeyError):
+            raise
+        except Exception as error:
+            code = service_code(error)
+            kind = {"BlobAlreadyExists": FileExistsError}.get(
+                code or "", FileNotFoundError if code in NO_BUCKET else OSError
+            )
+            raise kind(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}") from error
+
+    @cached_property
+    def _cloud(self) -> str:
+        cloud = cloud_of(self.url)
+        return "" if cloud is None else cloud.name
+
+    @property
+    def _root(self) -> tuple[Any, str]:
+        """The file system, and the path in it that keys are relative to."""
+        return (
+            self._client if self._cloud else self._opened()
+        )  # others may not bear several threads; fsspec has one for each
+
+    @cached_property
+    def _client(self) -> tuple[Any, str]:
+        return self._opened()
+
+    def _opened(self) -> tuple[Any, str]:
+        system, path = file_system(self.url, single_attempts(self.url, self.options))
         return system, path.rstrip("/")
 
-    def _place(self, key: str) -> tuple[Any, str]:
-        """The file system, which fsspec keeps for each thread, and the path in it."""
-        return file_system(f"{self.url}/{key}", self.options)
+
+def _create_in_azure(system: Any, path: str, *, content: bytes, mark: Mapping[str, str]) -> None:
+    """Create an object by the client below adlfs, which itself lets nobody mark what it creates."""
+    from fsspec.asyn import sync  # here, because a local disk needs none
+
+    container, name, _ = system.split_path(path)
+
+    async def upload() -> None:
+        async with system.service_client.get_blob_client(container=container, blob=name) as blob:
+            await blob.upload_blob(content, overwrite=False, metadata=mark)
+
+    sync(system.loop, upload)
 
 
 _TIMES = ("LastModified", "last_modified", "mtime", "updated", "created")
@@ -227,107 +352,6 @@ def _instant(when: Any) -> datetime:
 
 
 _fsspec_conforms: type[ObjectStore] = FsspecObjects
-
-
-_PAGE = 1000
-"""Objects of one answer to a listing; S3 gives no more."""
-_WRITER = "rtsx-writer"
-"""Metadata of an object: a word that only its writer knows."""
-
-
-def is_s3(url: str) -> bool:
-    """Whether a URL is read by s3fs."""
-    return url.startswith(("s3://", "s3a://"))
-
-
-def single_attempts(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Storage options by which botocore tries once, unless they say how often.
-
-    Its own attempts would multiply with those of the caller, and hide for half a minute that nobody answers.
-
-    Examples
-    --------
-    >>> single_attempts({"anon": True})
-    {'anon': True, 'config_kwargs': {'retries': {'max_attempts': 0}}}
-    """
-    return {**options, "config_kwargs": {"retries": {"max_attempts": 0}, **options.get("config_kwargs", {})}}
-
-
-@dataclass(frozen=True)
-class S3Objects(FsspecObjects):
-    """One object per key below ``s3://bucket/prefix``; through s3fs, and one client for all threads of a process.
-
-    Credentials that are not in its options come from the environment, as boto3 finds them. Errors are those of s3fs: built-in
-    ones, with that of the service as their cause.
-    """
-
-    def __reduce__(self) -> tuple[type["S3Objects"], tuple[str, dict[str, Any]]]:
-        return type(self), (self.url, dict(self.options))  # without the client, which belongs to this process
-
-    def get(self, key: str) -> bytes | None:
-        """Content of an object; None where there is none."""
-        system, path = self._place(key)
-        try:
-            # One request, because otherwise s3fs asks for the size first.
-            content: bytes = system.cat_file(path, max_concurrency=1)
-        except FileNotFoundError as error:
-            if service_code(error) == "NoSuchBucket":
-                raise
-            return None
-        return content
-
-    def create(self, key: str, content: bytes) -> bool:
-        """Write an object where there is none; one of many wins.
-
-        A request that was cut may have been carried out and then be refused when it is sent again, by whichever of the
-        libraries on the way. So the object is marked, and who is refused looks whose it is.
-        """
-        system, path = self._place(key)
-        writer = uuid.uuid4().hex
-        try:
-            system.pipe_file(path, content, mode="create", Metadata={_WRITER: writer})
-        except OSError as error:
-            if not isinstance(error, FileExistsError) and service_code(error) not in ("PreconditionFailed", "412"):
-                raise
-            return self._writer(key) == writer
-        return True
-
-    def list(self, prefix: str) -> Iterator[StoredObject]:
-        """Objects below a prefix; one page of them is held at a time."""
-        system, path = self._folder(prefix)
-        bucket, _, base = path.partition("/")
-        below = f"{base}/" if base else ""
-        token: dict[str, str] = {}
-        while True:
-            page = system.call_s3("list_objects_v2", Bucket=bucket, Prefix=below, MaxKeys=_PAGE, **token)
-            for entry in page.get("Contents", ()):
-                changed = entry["LastModified"].astimezone(UTC)
-                key = f"{prefix}{entry['Key'].removeprefix(base)}".lstrip("/")
-                yield StoredObject(key, entry["Size"], changed)
-            if not page.get("IsTruncated"):
-                return
-            token = {"ContinuationToken": page["NextContinuationToken"]}
-
-    def _writer(self, key: str) -> str | None:
-        """The word of whoever wrote an object; None where there is none, or one that was not created."""
-        system, path = self._place(key)
-        bucket, _, name = path.partition("/")
-        try:
-            found: str | None = system.call_s3("head_object", Bucket=bucket, Key=name)["Metadata"].get(_WRITER)
-        except FileNotFoundError:
-            return None
-        return found
-
-    @cached_property
-    def _root(self) -> tuple[Any, str]:
-        return file_system(self.url, {"use_listings_cache": False, **single_attempts(self.options)})
-
-    def _place(self, key: str) -> tuple[Any, str]:
-        system, root = self._root
-        return system, f"{root}/{key}"
-
-
-_s3fs_conforms: type[ObjectStore] = S3Objects
 
 
 T = TypeVar("T")
@@ -457,7 +481,7 @@ def open_object_store(output: str, options: Mapping[str, Any]) -> ObjectStore:
     Parameters
     ----------
     output
-        Folder, or URL such as ``s3://bucket/prefix``.
+        Folder, or URL such as ``s3://bucket/prefix``, ``gs://bucket/prefix`` or ``az://container/prefix``.
     options
         Storage options of fsspec, where it is a URL.
 
@@ -468,6 +492,4 @@ def open_object_store(output: str, options: Mapping[str, Any]) -> ObjectStore:
     """
     if not is_url(output):
         return RetryingObjects(LocalObjects(str(local_path(output))))
-    if is_s3(output):
-        return RetryingObjects(S3Objects(output.rstrip("/"), dict(options)))
     return RetryingObjects(FsspecObjects(output.rstrip("/"), dict(options)))

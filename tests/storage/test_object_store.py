@@ -18,11 +18,11 @@ from rtsx.cube.build_state import exclusive_lock
 from rtsx.errors import OutputExistsError
 from rtsx.storage import stage
 from rtsx.storage.object_store import (
+    FsspecObjects,
     LocalObjects,
     MemoryObjects,
     ObjectStore,
     RetryingObjects,
-    S3Objects,
     StoredObject,
     open_object_store,
 )
@@ -39,21 +39,21 @@ def test_a_creation_whose_answer_was_lost_has_won(s3: S3) -> None:
     with FaultyProxy(s3.endpoint, methods={"PUT"}) as proxy:
         faults: list[Fault | None] = ["cut after", None]
         proxy.plan = lambda *_: faults.pop(0) if faults else None
-        store = RetryingObjects(S3Objects(s3.url, s3.through(proxy.url)), _QUICK)
+        store = RetryingObjects(FsspecObjects(s3.url, s3.through(proxy.url)), _QUICK)
         assert store.create("a", b"x")
         assert proxy.failed == 1
         assert not store.create("a", b"x")
 
 
 def test_a_creation_that_was_lost_to_another_has_not_won(s3: S3) -> None:
-    theirs = S3Objects(s3.url, s3.options)
+    theirs = FsspecObjects(s3.url, s3.options)
     with FaultyProxy(s3.endpoint, methods={"PUT"}) as proxy:
 
         def cut_and_come_between(*_: str) -> Fault | None:
             return "cut" if theirs.create("a", b"theirs") else None
 
         proxy.plan = cut_and_come_between
-        assert not RetryingObjects(S3Objects(s3.url, s3.through(proxy.url)), _QUICK).create("a", b"mine")
+        assert not RetryingObjects(FsspecObjects(s3.url, s3.through(proxy.url)), _QUICK).create("a", b"mine")
         assert proxy.failed == 1
     assert theirs.get("a") == b"theirs"
 
@@ -67,7 +67,7 @@ def test_a_bucket_that_is_gone_is_no_empty_one(s3: S3) -> None:
 
 def test_more_than_a_page_is_listed(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rtsx.storage.object_store._PAGE", 3)
-    store = S3Objects(s3.url, s3.options)
+    store = FsspecObjects(s3.url, s3.options)
     for number in range(10):
         store.put(f"marks/{number}", b"x")
     assert [found.key for found in store.list("marks")] == [f"marks/{number}" for number in range(10)]
@@ -103,7 +103,7 @@ def test_anybody_reads_what_is_public(s3: S3) -> None:
 
 def test_an_answer_that_never_stops_failing_is_raised_as_it_is(s3: S3) -> None:
     with FaultyProxy(s3.endpoint, rate=1.0, faults=("503",)) as proxy:
-        store = RetryingObjects(S3Objects(s3.url, s3.through(proxy.url)), (0.001, 0.001))
+        store = RetryingObjects(FsspecObjects(s3.url, s3.through(proxy.url)), (0.001, 0.001))
         with pytest.raises(OSError, match="Service Unavailable") as error:
             store.put("a", b"x")
         assert classify_error(error.value) == "passing"
@@ -156,14 +156,14 @@ def test_one_of_many_builds_of_one_cube_goes_on(s3: S3) -> None:
         pass
 
 
-@pytest.fixture(params=["disk", "s3", "fsspec", "memory"])
+@pytest.fixture(params=["disk", "s3", "google", "azure", "fsspec", "memory"])
 def objects(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ObjectStore]:
     """An empty store."""
     if request.param == "disk":
         yield open_object_store(str(tmp_path / "campaign"), {})
-    elif request.param == "s3":
-        s3 = request.getfixturevalue("s3")
-        yield open_object_store(s3.url, s3.options)
+    elif request.param in ("s3", "google", "azure"):
+        place = request.getfixturevalue(request.param)
+        yield open_object_store(place.url, place.options)
     elif request.param == "fsspec":
         yield open_object_store(f"memory://{uuid.uuid4().hex}/campaign", {})
         fsspec.filesystem("memory").store.clear()
@@ -311,7 +311,7 @@ def test_a_creation_that_failed_after_it_was_done_has_won() -> None:
 
 def test_a_store_that_fails_three_requests_in_ten_loses_nothing(s3: S3) -> None:
     with FaultyProxy(s3.endpoint, rate=0.3, faults=("503", "cut", "cut after"), seed=3) as proxy:
-        store = RetryingObjects(S3Objects(s3.url, s3.through(proxy.url)), _QUICK_RETRYING_OBJECTS)
+        store = RetryingObjects(FsspecObjects(s3.url, s3.through(proxy.url)), _QUICK_RETRYING_OBJECTS)
         words = {f"m/{number}": f"word {number}".encode() for number in range(40)}
         with ThreadPoolExecutor(4) as threads:
             assert all(threads.map(lambda key: store.create(key, words[key]), words))

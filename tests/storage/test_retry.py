@@ -52,9 +52,40 @@ def _api(status: int) -> pystac_client.exceptions.APIError:
     return error
 
 
+def _named(name: str, **said: object) -> Exception:
+    """An error of a library that is not installed here."""
+    module, _, kind = name.rpartition(".")
+    error: Exception = type(kind, (Exception,), {"__module__": module, **said})()
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
+        (_named("azure.core.exceptions.ServiceRequestError"), "passing"),
+        (_named("azure.core.exceptions.HttpResponseError", status_code=503, response=None), "passing"),
+        (_named("azure.core.exceptions.ClientAuthenticationError"), "halting"),
+        (
+            _named(
+                "azure.core.exceptions.ResourceNotFoundError",
+                error_code="ContainerNotFound",
+                status_code=404,
+                response=None,
+            ),
+            "halting",
+        ),
+        (
+            _named(
+                "azure.core.exceptions.ResourceNotFoundError", error_code="BlobNotFound", status_code=404, response=None
+            ),
+            "lasting",
+        ),
+        (_named("gcsfs.retry.HttpError", code=429), "passing"),
+        (_named("gcsfs.retry.HttpError", code=401), "halting"),
+        (_named("gcsfs.retry.ChecksumError"), "passing"),
+        (OSError("Forbidden: https://storage.googleapis.com/b/maps"), "halting"),
+        (_named("google.auth.exceptions.RefreshError"), "halting"),
+        (_named("google.auth.exceptions.TransportError"), "passing"),
         (ConnectionResetError(), "passing"),
         (TimeoutError(), "passing"),
         (MemoryError(), "passing"),

@@ -8,7 +8,6 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
 from warnings import catch_warnings, simplefilter
 
-import fsspec
 import requests
 from annotated_types import Ge, Gt
 from pystac import Link
@@ -31,7 +30,7 @@ from rtsx.cube.stac.images import buffered_area
 from rtsx.cube.stac.item import ItemDict
 from rtsx.errors import CubeError
 from rtsx.parsing import STRICT, json_value
-from rtsx.storage import file_problem, is_url, local_path
+from rtsx.storage import file_problem, file_system, is_url, local_path
 
 if TYPE_CHECKING:
     from rtsx.cube.stac.sources import StacSearch
@@ -189,7 +188,8 @@ def _text(href: str, access: HttpAccess, home: str) -> str:
     if href.startswith(("http://", "https://")):
         with access.session(home=home) as session:
             return session.read_text(href)
-    with fsspec.open(href, "rb") as file:
+    system, path = file_system(href, {})
+    with system.open(path, "rb") as file:
         content: bytes = file.read(_LARGEST_DOCUMENT_BYTES + 1)
     if len(content) > _LARGEST_DOCUMENT_BYTES:
         raise OSError(f"it is longer than {_LARGEST_DOCUMENT_BYTES:,} bytes, which is the limit")

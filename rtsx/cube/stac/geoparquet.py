@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, time, timedelta
 from typing import Any
 
-import fsspec
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
@@ -19,7 +18,7 @@ from rtsx.cube.stac.checking import oddity_of
 from rtsx.cube.stac.images import buffered_area
 from rtsx.cube.stac.item import ItemDict
 from rtsx.errors import CubeError
-from rtsx.storage import absolute
+from rtsx.storage import absolute, file_system
 
 _ITEM_COLUMNS = {"type", "stac_version", "stac_extensions", "id", "geometry", "bbox", "links", "assets", "collection"}
 """Columns that are fields of an item; all others are its properties."""
@@ -39,7 +38,7 @@ def table_items(
     """
     try:
         location = absolute(path)
-        filesystem, root = fsspec.core.url_to_fs(location)
+        filesystem, root = file_system(location, {})
         table = ds.dataset(root, filesystem=filesystem, format="parquet")
         missing = _NEEDED_COLUMNS - set(table.schema.names)
         if missing:
