@@ -157,8 +157,9 @@ def service_code(error: BaseException) -> str | None:
         if isinstance(response, dict) and isinstance(response.get("Error"), dict):
             code = response["Error"].get("Code")
             return None if code is None else str(code)
-        if isinstance(getattr(one, "error_code", None), str):  # Azure's, which may be a member of an enumeration
-            return str(getattr(one.error_code, "value", one.error_code))
+        told = getattr(one, "error_code", None)
+        if isinstance(told, str):  # Azure's, which may be a member of an enumeration
+            return str(getattr(told, "value", told))
     return None
 
 

@@ -212,7 +212,7 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputNotWritableError, match=r"file/bundle cannot be written: .*may write to"):
         write_folder(str(tmp_path / "file" / "bundle"), FILES, overwrite=False)
-    with pytest.raises(BundleError, match=r"'nowhere://bundle' cannot be written: .*Check the URL"):
+    with pytest.raises(BundleError, match=r"nowhere://bundle cannot be reached: .*What can be written to"):
         write_folder("nowhere://bundle", FILES, overwrite=False)
 
 
