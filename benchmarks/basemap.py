@@ -73,7 +73,7 @@ def write_quads(folder: Path, *, side: int, rows: int) -> Mosaic:
     (folder / "few.vrt").write_text(VRT.format(side=2 * side, step=step, bands=bands, **corner))
     area = QuadRange(y0 - rows // 2, 0, y0 - rows // 2 + rows, mosaic.across)
     ledger = QuadLedger(folder / "quads.sqlite")
-    ledger.begin("", (area,))
+    ledger.begin(mosaic.id, "", (area,))
     ledger.list_range(area, Complete(), mosaic)  # type: ignore[arg-type]
     plain = assets[x0, y0]
     ledger.settle([("there", 1, assets.get((x, y), plain), "", y, x) for y, x, *_ in ledger.wanted()])

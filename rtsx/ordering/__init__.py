@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from rtsx.ordering.ledger import Ledger, OrderEntry
     from rtsx.ordering.order import FetchResult, fetch_order, order_status, planned_batches, submit_order
     from rtsx.ordering.provider import Batch, OrderStatus, Provider, RemoteFile
-    from rtsx.ordering.quads import QuadCounts, QuadLedger, fetch_quads, list_quads, quad_ledger
+    from rtsx.ordering.quad_download import fetch_quads, list_quads
+    from rtsx.ordering.quads import QuadCounts, QuadLedger, quad_ledger
     from rtsx.ordering.select import ChosenScene, OrderPlan, select_scenes
     from rtsx.ordering.stac import StacProvider
 

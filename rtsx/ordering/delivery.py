@@ -108,11 +108,11 @@ def _results(batch: QuadBatch, mosaic: Mosaic, delivery: BucketDelivery) -> Iter
     fields: dict[str, Any] = {}
     for name, place in batch.places.items():
         path, entry = stated.get(f"{name}_quad.tif", ("", {}))
-        size = entry.get("size")
+        size = sizes.get(path)
         if not entry:
             yield "missing", None, None, f"it was not delivered: {batch.message}", *place
-        elif sizes.get(path) != size:
-            yield "missing", None, None, f"the bucket has {sizes.get(path, 0):,} of its {size:,} bytes", *place
+        elif size is None or size != entry.get("size", size):
+            yield "missing", None, None, f"the bucket has {size or 0} of its {entry.get('size')} bytes", *place
         else:
             href = f"{folder}/{path}"
             fields = fields or _fields(href, mosaic, place)

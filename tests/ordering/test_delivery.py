@@ -32,12 +32,12 @@ def ordered(planet, api, tmp_path):  # noqa: F811
         destination="pl:destinations/ours-1", bucket=str(tmp_path / "bucket"), path_prefix="maps/", base_url=planet.url
     )
 
-    def run(*, collect: bool = False, retry: bool = False) -> QuadCounts:
+    def run(side: int = 5, *, collect: bool = False, retry: bool = False) -> QuadCounts:
         provider = PlanetProvider(mosaic=NAME, delivery=delivery, base_url=planet.url, pause=lambda seconds: None)
         provider.batch_size = 10
         table = tmp_path / "out" / "order.parquet"
         with quad_ledger(tmp_path / "order.quads.sqlite") as ledger:
-            mosaic = list_quads(api, ledger, table.parent, mosaic=NAME, region=region(api, 5), digest="")
+            mosaic = list_quads(api, ledger, table.parent, mosaic=NAME, region=region(api, side), digest=f"{side}")
             if collect:
                 collect_quads(provider, ledger, mosaic=mosaic, delivery=delivery, table=table)
             else:
@@ -73,7 +73,7 @@ def test_quads_are_ordered_once_and_counted_where_they_arrive(planet, server, or
     assert ordered(collect=True) == QuadCounts(grid=25, absent=1, asked=24, there=8, missing=6, waiting=10, twice=0)
     told = messages(tmp_path)
     assert "was not delivered: Order has partial" in told[absent]
-    assert f"bucket has {len(quad_bytes(X, Y)) // 2:,} of its" in told[halved]
+    assert f"bucket has {len(quad_bytes(X, Y)) // 2} of its" in told[halved]
     assert {name for name, text in told.items() if "order has failed" in text} == set(third["products"][0]["quad_ids"])
     deliver(first, tmp_path / "bucket")
     assert ordered(collect=True).there == 18
@@ -108,6 +108,12 @@ def test_a_bucket_that_cannot_be_read_loses_nothing(planet, ordered, tmp_path):
     with pytest.raises(OrderError, match=r"manifest\.json"):
         ordered(collect=True)
     assert len(planet.orders) == 3
+
+
+def test_a_region_that_grows_orders_what_is_new_only(planet, ordered):
+    ordered(2)
+    ordered(3)
+    assert sorted(len(order["products"][0]["quad_ids"]) for order in planet.orders.values()) == [4, 5]
 
 
 def test_a_bucket_is_an_address():

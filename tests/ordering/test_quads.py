@@ -17,7 +17,7 @@ from rtsx.errors import OrderError
 from rtsx.ordering import BasemapApi, QuadCounts, QuadLedger, fetch_quads, list_quads, quad_ledger
 from rtsx.ordering.basemap import QuadRange
 from rtsx.ordering.ledger import locked
-from rtsx.ordering.quads import MOSAIC_FILE
+from rtsx.ordering.quad_download import MOSAIC_FILE
 from tests.ordering.basemap_server import ACROSS, KEY, NAME, BasemapServer, quad_bytes, red_of
 
 X, Y = 460, 1600
@@ -112,7 +112,7 @@ def test_interrupted_ten_times_and_limited_it_ends_with_exact_counts(server, fet
         settle(ledger, results)
 
     monkeypatch.setattr(QuadLedger, "settle", settle_alive)
-    monkeypatch.setattr("rtsx.ordering.quads._SETTLED_TOGETHER", 5)
+    monkeypatch.setattr("rtsx.ordering.quad_download._SETTLED_TOGETHER", 5)
     for _ in range(10):
         dead.clear()
         arrived = []
@@ -286,6 +286,21 @@ def test_a_damaged_ledger_is_told(tmp_path):
     (tmp_path / "order.quads.sqlite").write_bytes(b"no database" * 100)
     with pytest.raises(OrderError, match="delete it and plan again"):
         QuadLedger(tmp_path / "order.quads.sqlite")
+
+
+def test_a_full_disk_is_no_damaged_ledger(tmp_path):
+    with quad_ledger(tmp_path / "order.quads.sqlite") as ledger:
+        (pages,) = ledger._rows.execute("PRAGMA page_count").fetchone()
+        ledger._rows.execute(f"PRAGMA max_page_count = {pages}")
+        with pytest.raises(OrderError, match=r"is full\. Free space"):
+            ledger.begin("mosaic", "", tuple(QuadRange(y, 0, y + 1, 1) for y in range(1000)))
+
+
+def test_a_ledger_can_be_looked_at_while_quads_are_listed(tmp_path):
+    with quad_ledger(tmp_path / "order.quads.sqlite") as ledger, ledger._transaction():
+        other = QuadLedger(tmp_path / "order.quads.sqlite")
+        assert other.counts().grid == 0
+        other.close()
 
 
 def test_a_cube_reads_the_quads_of_its_ground_only(server, api, fetched, tmp_path, monkeypatch):

@@ -1,0 +1,252 @@
+"""Downloading the quads of a basemap: listing those of a region, fetching them once, and stopping where going on is of no use."""
+
+import json
+import time
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from datetime import UTC
+from pathlib import Path
+from threading import Lock
+
+from shapely.geometry.base import BaseGeometry
+
+from rtsx.errors import OrderError
+from rtsx.ordering.basemap import BasemapApi, Mosaic, cure_of
+from rtsx.ordering.catalog import described_asset
+from rtsx.ordering.download import Advance, HttpError, fetch_file
+from rtsx.ordering.ledger import locked
+from rtsx.ordering.provider import RemoteFile
+from rtsx.ordering.quads import QuadCounts, QuadLedger, QuadResult, with_band_names
+from rtsx.parsing import json_value, wrap_damage
+from rtsx.redaction import redacted
+from rtsx.storage import write_whole
+
+MOSAIC_FILE = "mosaic.json"
+"""Name of the document that says which mosaic the quads of a folder are of."""
+_SETTLED_TOGETHER = 50
+"""Quads after which the ledger is written; what a crash leaves out is found in the folder."""
+_FAILURES_IN_A_ROW = 20
+"""Files that cannot be had for reasons that pass, after which the server is taken to be down."""
+
+
+def list_quads(
+    api: BasemapApi,
+    ledger: QuadLedger,
+    folder: Path,
+    *,
+    mosaic: str,
+    region: BaseGeometry,
+    digest: str,
+    advance: Callable[[int, int], None] = lambda done, count: None,
+) -> Mosaic:
+    """Enter the quads of a region into a ledger; goes on where an earlier call was stopped, and ends at once where none was.
+
+    Parameters
+    ----------
+    api
+        The API.
+    ledger
+        The ledger.
+    folder
+        Where quads go to; it is of one mosaic.
+    mosaic
+        Name of the mosaic.
+    region
+        Ground in longitude and latitude.
+    digest
+        Changes with whatever changes what is asked for.
+    advance
+        Told of the number of ranges that are listed, and of all.
+
+    Raises
+    ------
+    OrderError
+        There is no such mosaic, the region has none of its quads, the folder is another's, or the API cannot be asked.
+    """
+    found = api.mosaic(mosaic)
+    _claim(folder, found)
+    ledger.begin(found.id, digest, ranges := found.ranges(region))
+    open_ = ledger.unlisted()
+    for number, area in enumerate(open_, start=len(ranges) - len(open_) + 1):
+        ledger.list_range(area, api, found)
+        advance(number, len(ranges))
+    return found
+
+
+def fetch_quads(
+    api: BasemapApi,
+    ledger: QuadLedger,
+    folder: Path,
+    *,
+    mosaic: Mosaic,
+    table: Path,
+    parallel: int = 4,
+    advance: Callable[[int, int], None] = lambda there, asked: None,
+    pause: Callable[[float], None] = time.sleep,
+) -> QuadCounts:
+    """Fetch the quads of a ledger that are not in the folder, and write the table of those that are.
+
+    A quad has its name when it is complete, and is asked for once. Where the quota is used up or the key refused, nothing more is
+    asked for; what is there stays.
+
+    Parameters
+    ----------
+    api
+        The API.
+    ledger
+        The ledger; `list_quads` has filled it.
+    folder
+        Receives ``<quad>.tif``; several ledgers may share it, one after the other.
+    mosaic
+        What the quads are of.
+    table
+        GeoParquet file of STAC items to write into the folder, which cubes search.
+    parallel
+        Files at once.
+    advance
+        Told of the number of quads that are there, and of those asked for.
+    pause
+        Waits between attempts.
+
+    Raises
+    ------
+    OrderError
+        The quota is used up, the key is refused, the server is down, the disk is full, or another process fetches into the folder.
+    """
+    with locked(folder / MOSAIC_FILE):
+        ended = _fetch_all(api, ledger, folder, mosaic=mosaic, parallel=parallel, advance=advance, pause=pause)
+        ledger.write_items(table, mosaic)
+    if ended is not None:
+        raise ended
+    return ledger.counts()
+
+
+def _fetch_all(
+    api: BasemapApi,
+    ledger: QuadLedger,
+    folder: Path,
+    *,
+    mosaic: Mosaic,
+    parallel: int,
+    advance: Callable[[int, int], None],
+    pause: Callable[[float], None],
+) -> OrderError | None:
+    """Fetch what is not in the folder; returns what ended it early."""
+    ledger.recheck(folder)
+    known = ledger.counts()
+    there, asked = known.there, known.asked
+    gate = _Gate(pause)
+    ended: OrderError | None = None
+    results: list[QuadResult] = []
+    in_a_row = 0
+    wanted = ledger.wanted()
+    running: dict[Future[tuple[int, str]], tuple[int, int]] = {}
+    with ThreadPoolExecutor(parallel) as pool:
+        try:
+            while True:
+                while ended is None and len(running) < 2 * parallel and (one := next(wanted, None)) is not None:
+                    y, x, name, href = one
+                    file = RemoteFile(
+                        scene_id=name, asset="data", name=f"{name}.tif", href=href, headers=api.headers_for(href)
+                    )
+                    running[pool.submit(_fetch, file, folder, mosaic=mosaic, place=(x, y), gate=gate)] = (y, x)
+                if not running:
+                    break
+                for done in wait(running, return_when=FIRST_COMPLETED).done:
+                    place, error = running.pop(done), done.exception()
+                    if error is None:
+                        size, asset = done.result()
+                        results.append(("there", size, asset, "", *place))
+                        there, in_a_row = there + 1, 0
+                        advance(there, asked)
+                        continue
+                    if not isinstance(error, OrderError):
+                        raise error
+                    if _is_lost(cause := error.__cause__):
+                        results.append(("missing", None, None, redacted(str(cause or error)), *place))
+                        in_a_row = 0
+                        continue
+                    results.append(("waiting", None, None, redacted(str(cause)), *place))
+                    in_a_row += 1
+                    passing = isinstance(cause, HttpError) and cause.passing and cause.wait_s is None
+                    if ended is None and (not passing or in_a_row >= _FAILURES_IN_A_ROW):
+                        cure = cure_of(cause) if isinstance(cause, HttpError) else "Run the same command again then."
+                        ended = OrderError(f"Fetching has stopped: {cause}. {cure} What is there is kept.")
+                        ended.__cause__ = cause
+                        running = {future: at for future, at in running.items() if not future.cancel()}
+                if len(results) >= _SETTLED_TOGETHER:
+                    ledger.settle(results)
+                    results.clear()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+        finally:
+            ledger.settle(results)
+    return ended
+
+
+def _is_lost(cause: BaseException | None) -> bool:
+    """Whether a quad cannot be had, and asking for others may help: it is refused or damaged."""
+    if isinstance(cause, HttpError):
+        return not (cause.passing or cause.is_quota or cause.status == 401)
+    return not isinstance(cause, OSError)  # such as a full disk
+
+
+class _Gate:
+    """Lets all threads wait where one of them was asked to."""
+
+    def __init__(self, pause: Callable[[float], None]) -> None:
+        self._pause, self._lock, self._waits = pause, Lock(), 0
+
+    def pass_through(self) -> None:
+        """Wait for whoever waits."""
+        with self._lock:
+            pass
+
+    def pause(self, seconds: float) -> None:
+        """Wait, unless another thread has meanwhile."""
+        before = self._waits
+        with self._lock:
+            if self._waits == before:
+                self._pause(seconds)
+                self._waits += 1
+
+
+def _fetch(file: RemoteFile, folder: Path, *, mosaic: Mosaic, place: tuple[int, int], gate: _Gate) -> tuple[int, str]:
+    """Bytes of one quad, once it is there, and its asset as JSON."""
+    path = folder / file.name
+    gate.pass_through()
+    advance: Advance = lambda file, count: None  # noqa: E731
+    fetch_file(file, path, advance=advance, pause=gate.pause)
+    asset = described_asset(path, file, {})
+    if "proj:transform" not in asset:
+        path.unlink()
+        raise OrderError(f"Quad {file.scene_id} has no georeference. Report it to Planet.")
+    (a, b, c, d, e, f), (height, width) = asset["proj:transform"], asset["proj:shape"]
+    middle = (a * width / 2 + b * height / 2 + c, d * width / 2 + e * height / 2 + f)
+    if asset.get("proj:epsg") != 3857 or mosaic.quad_at(*middle) != place:
+        path.unlink()
+        raise OrderError(
+            f"Quad {file.scene_id} shows other ground: its middle is at {middle} in EPSG:{asset.get('proj:epsg')}. Report it to Planet."
+        )
+    return asset["file:size"], json.dumps(with_band_names(asset))
+
+
+def _claim(folder: Path, mosaic: Mosaic) -> None:
+    """Make a folder that of a mosaic, or refuse one that is another's, because quads of all mosaics are called alike."""
+    path = folder / MOSAIC_FILE
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        folder.mkdir(parents=True, exist_ok=True)
+        told = {"id": mosaic.id, "name": mosaic.name, "quad_size": mosaic.quad_size, "resolution": mosaic.resolution}
+        dates = {"start": mosaic.start.astimezone(UTC).isoformat(), "end": mosaic.end.astimezone(UTC).isoformat()}
+        write_whole(path, (json.dumps(told | dates, indent=1) + "\n").encode())
+        return
+    content = json_value(text, what=str(path), error=OrderError)
+    with wrap_damage(str(path), OrderError):
+        other, name = content["id"], content["name"]
+    if other != mosaic.id:
+        raise OrderError(
+            f"{folder} holds quads of {name} ({other}); this order is for {mosaic.name} ({mosaic.id}). Choose another folder in out."
+        )
