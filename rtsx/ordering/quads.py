@@ -285,7 +285,8 @@ class QuadLedger:
             try:
                 yield
             except BaseException:
-                self._rows.execute("ROLLBACK")
+                if self._rows.in_transaction:  # SQLite itself has ended it where the disk is full
+                    self._rows.execute("ROLLBACK")
                 raise
             self._rows.execute("COMMIT")
 
