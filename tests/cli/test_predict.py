@@ -17,7 +17,7 @@ from rtsx.cli import options
 from rtsx.cli.predict import predict
 from rtsx.inference.plan import TEST_TIME_AUGMENTATIONS
 from rtsx.synthetic import SceneFiles
-from rtsx.tiling.blending import BLENDS
+from rtsx.tiling.plan import BLENDS
 
 Command = Callable[..., Any]
 FIXED = ("--tile", "128", "--overlap", "32")

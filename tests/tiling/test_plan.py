@@ -2,10 +2,11 @@
 
 import pickle
 
+import numpy as np
 import pytest
 
 from rtsx.errors import PlanError
-from rtsx.tiling import TilePlan, TileRange
+from rtsx.tiling import TilePlan, TileRange, reflect_pad
 
 
 def plan(**changes: object) -> TilePlan:
@@ -89,3 +90,14 @@ def test_regions_of_a_range_cover_its_tiles() -> None:
             assert read[axis].stop >= min(tile.start[axis] + tile.size, found.shape[axis])
             assert answered[axis].start <= tile.support[axis].start
             assert answered[axis].stop >= tile.support[axis].stop
+
+
+@pytest.mark.parametrize("length", [2, 3, 7])
+@pytest.mark.parametrize(("before", "after"), [(0, 0), (1, 0), (2, 5), (20, 31)])
+def test_equals_numpy(length: int, before: int, after: int) -> None:
+    expected = np.pad(np.arange(length), (before, after), mode="reflect")
+    np.testing.assert_array_equal(reflect_pad(-before, length + after, length=length), expected)
+
+
+def test_a_single_pixel_is_repeated() -> None:
+    np.testing.assert_array_equal(reflect_pad(-2, 3, length=1), np.zeros(5))
