@@ -21,7 +21,7 @@ from lightning.fabric.strategies.ddp import DDPStrategy
 from torch.multiprocessing.spawn import ProcessException
 
 from rtsx.errors import RtsxError, TrainingError
-from rtsx.training.loader import from_shared, to_shared
+from rtsx.training.dataset import from_shared, to_shared
 from rtsx.training.run_log import Progress, ShowProgress
 
 _INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")

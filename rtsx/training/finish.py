@@ -19,8 +19,7 @@ from rtsx.cube.georeference import ground_pixel_m
 from rtsx.labels import IGNORED
 from rtsx.model import ModelBundle
 from rtsx.training.checkpoint import TrainingCheckpoint
-from rtsx.training.dataset import TileBatch, TileReader
-from rtsx.training.loader import ReadAhead
+from rtsx.training.dataset import ReadAhead, TileBatch, TileReader
 from rtsx.training.loop import CACHE_BYTES
 from rtsx.training.metrics import EpochMetrics, chunked, evaluate_epoch
 from rtsx.training.networks import new_network, output_classes

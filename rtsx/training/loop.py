@@ -13,8 +13,7 @@ from rtsx.errors import TrainingError
 from rtsx.storage import staged
 from rtsx.training.augment import augment, drop_channels
 from rtsx.training.checkpoint import BestWeights, TrainingCheckpoint
-from rtsx.training.dataset import TileBatch, TileReader
-from rtsx.training.loader import ReadAhead
+from rtsx.training.dataset import ReadAhead, TileBatch, TileReader
 from rtsx.training.losses import build_loss
 from rtsx.training.metrics import EpochMetrics, chunked, evaluate_epoch, probability_of
 from rtsx.training.networks import new_network, output_classes

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import threading
 
 import dask.array as da
 import numpy as np
@@ -16,9 +17,12 @@ from rtsx.labels import IGNORED
 from rtsx.model import InputLayer, Packing
 from rtsx.tiling import reflect_pad
 from rtsx.training import TrainingScene
-from rtsx.training.dataset import TileReader
+from rtsx.training.dataset import ReadAhead, TileReader
 from rtsx.training.sampler import TileAddress
 from rtsx.training.scene_arrays import ChunkCache, PixelArrays
+from tests import warm
+from tests.training.little import make_recipe
+from tests.training.little import make_scene as make_scene_of_loader
 from tests.training.scenes import INPUTS, make_cube, make_scene, trusted, truth_of
 
 TILE = 32
@@ -294,3 +298,57 @@ def test_a_batch_moves_with_all_that_it_has():
     assert {moved.stored.device.type, moved.valid.device.type, moved.truth.device.type} == {"meta"}
     assert moved.layers == batch.layers
     assert json.dumps({name: packing.scale_factor for name, packing in moved.packings.items()})
+
+
+class Counting:
+    """Hands back what it was asked for, and fails when told to."""
+
+    def __init__(self, *, fails_at: int | None = None) -> None:
+        self.fails_at = fails_at
+        self.asked: list[object] = []
+        self.threads: set[str] = set()
+
+    def read(self, addresses):  # type: ignore[no-untyped-def]
+        self.threads.add(threading.current_thread().name)
+        self.asked.append(addresses)
+        if len(self.asked) - 1 == self.fails_at:
+            raise OSError("the store is gone")
+        return addresses
+
+
+def test_order_is_kept_and_reading_happens_elsewhere() -> None:
+    reader = Counting()
+    with ReadAhead({"a": reader}, num_workers=0) as ahead:
+        assert list(ahead.batches("a", range(20))) == list(range(20))  # type: ignore[arg-type, comparison-overlap]
+    assert threading.current_thread().name not in reader.threads
+    assert len(reader.threads) == 1
+
+
+def test_it_reads_a_little_ahead_and_not_everything() -> None:
+    reader = Counting()
+    with ReadAhead({"a": reader}, num_workers=0) as ahead:
+        batches = ahead.batches("a", range(100))  # type: ignore[arg-type]
+        next(batches)
+    assert len(reader.asked) <= 4
+
+
+def test_an_error_comes_in_its_place() -> None:
+    with ReadAhead({"a": Counting(fails_at=2)}, num_workers=0) as ahead:
+        batches = ahead.batches("a", range(9))  # type: ignore[arg-type]
+        assert [next(batches), next(batches)] == [0, 1]
+        with pytest.raises(OSError, match="the store is gone"):
+            next(batches)
+
+
+def test_processes_read_the_same() -> None:
+    recipe = make_recipe(training=(make_scene_of_loader("one"),))
+    assert recipe.inputs is not None
+    reader = TileReader(recipe.training, inputs=recipe.inputs, tile=32, cache_bytes=2**20)
+    tiles = [[TileAddress(0, (8 * n, 4)), TileAddress(0, (0, 8 * n))] for n in range(3)]
+    with warm.pools(), ReadAhead({"a": reader}, num_workers=1) as ahead:
+        found = list(ahead.batches("a", tiles))
+    for batch, addresses in zip(found, tiles, strict=True):
+        here = reader.read(addresses)
+        assert torch.equal(batch.stored, here.stored)
+        assert torch.equal(batch.target(), here.target())
+        assert batch.packings == here.packings
