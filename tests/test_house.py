@@ -81,7 +81,7 @@ INNER_IMPORTS = {
     ("rtsx.config.training", "rtsx.training"): "torch, when a training begins",
     ("rtsx.config.training", "rtsx.training.augment"): "torch, when augmentations are checked",
     ("rtsx.config.training", "rtsx.training.augment.pipeline"): "torch, when augmentations are checked",
-    ("rtsx.config.training", "rtsx.training.record"): "torch, when a training is finished",
+    ("rtsx.config.training", "rtsx.training.run_folder"): "torch, when a training is finished",
     ("rtsx.cube.open", "rtsx.cube.load"): "compiles the warp, which files that share a grid do not need",
     ("rtsx.viewer.mapview", "rtsx.viewer.page"): "the extra `view`",
     ("rtsx.viewer.mapview", "rtsx.viewer.server"): "the extra `view`",
@@ -89,7 +89,7 @@ INNER_IMPORTS = {
     ("rtsx.config.viewing", "rtsx.model"): "torch, when bundles are opened",
     ("rtsx.viewer.pyramid", "rtsx.cube.load"): "compiles the warp, which stores do not need",
     ("rtsx.training.losses", "rtsx.training.smp"): "segmentation-models-pytorch, when a loss is built",
-    ("rtsx.training.record", "rtsx.training.networks"): "torch, when a network is described",
+    ("rtsx.training.run_folder", "rtsx.training.networks"): "torch, when a network is described",
     ("rtsx.training.run", "rtsx.training.engine"): "the extra `train`",
 }
 """Importing and imported module, beside the commands, which load what they do and nothing else."""

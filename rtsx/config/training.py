@@ -517,7 +517,7 @@ def _recipe_text(place: Path) -> str | None:
 def _finished(recipe: TrainingRecipe, place: Path) -> "TrainedRun | None":
     """Read the training that is done in a folder; None where `choose` has changed, and `train` chooses anew from its checkpoint."""
     from rtsx.training import read_run  # likewise
-    from rtsx.training.record import recipe_record, stated_differences
+    from rtsx.training.run_folder import recipe_record, stated_differences
 
     there, here = json.loads((place / "recipe.json").read_text()), json.loads(json.dumps(recipe_record(recipe)))
     if differing := stated_differences(there, here):

@@ -23,9 +23,8 @@ from rtsx.training.loggers import LoggerName, RowLogger, check_loggers, open_log
 from rtsx.training.loop import CACHE_BYTES, fit
 from rtsx.training.plan import TrainingPlan
 from rtsx.training.recipe import TrainingRecipe
-from rtsx.training.record import recipe_record
 from rtsx.training.report import write_training_report
-from rtsx.training.run_folder import RunFolder
+from rtsx.training.run_folder import RunFolder, recipe_record
 from rtsx.training.run_log import Progress, ShowProgress, write_log
 from rtsx.training.sampler import validation_tiles
 from rtsx.training.scene_arrays import every_layer
