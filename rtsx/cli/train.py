@@ -56,8 +56,8 @@ def train(
     require_there([str(config)])
     from rtsx.config.training import glance_at_training, load_train_config, train_bundle  # here, because they are heavy
     from rtsx.model.allocator import configure_malloc
-    from rtsx.training.loggers import check_loggers
     from rtsx.training.run_folder import RunFolder
+    from rtsx.training.run_log import check_loggers
 
     configure_malloc()
     loggers: Any = options.words(log) or ()  # unknown ones are refused

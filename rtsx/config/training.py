@@ -23,7 +23,6 @@ from rtsx.labels.label_rasters import check_classes
 from rtsx.model import preset_named
 from rtsx.parsing import Several
 from rtsx.storage import local_path, refuse_other_format, write_whole
-from rtsx.training.loggers import LoggerName
 from rtsx.training.losses import check_losses
 from rtsx.training.optimiser import check_optimisation
 from rtsx.training.recipe import (
@@ -36,7 +35,7 @@ from rtsx.training.recipe import (
     check_augmentation_name,
 )
 from rtsx.training.run_folder import RunFolder
-from rtsx.training.run_log import ShowProgress
+from rtsx.training.run_log import LoggerName, ShowProgress
 
 if TYPE_CHECKING:
     from rtsx.model import ModelBundle, OutlineChoice
