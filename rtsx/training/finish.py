@@ -23,9 +23,8 @@ from rtsx.training.dataset import ReadAhead, TileBatch, TileReader
 from rtsx.training.loop import CACHE_BYTES
 from rtsx.training.metrics import EpochMetrics, chunked, evaluate_epoch
 from rtsx.training.networks import new_network, output_classes
-from rtsx.training.plan import TrainingPlan
 from rtsx.training.recipe import TrainingScene
-from rtsx.training.sampler import TileAddress, validation_tiles
+from rtsx.training.sampler import TileAddress, TrainingPlan, validation_tiles
 from rtsx.training.tile_index import TileIndex
 
 SAMPLED_PIXELS = 2**20

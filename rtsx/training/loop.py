@@ -18,9 +18,8 @@ from rtsx.training.losses import build_loss
 from rtsx.training.metrics import EpochMetrics, chunked, evaluate_epoch, probability_of
 from rtsx.training.networks import new_network, output_classes
 from rtsx.training.optimiser import build_optimiser, learning_rate
-from rtsx.training.plan import TrainingPlan
 from rtsx.training.run_log import LogRow, Progress, ShowProgress, write_log
-from rtsx.training.sampler import TileAddress, seed_of
+from rtsx.training.sampler import TileAddress, TrainingPlan, seed_of
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric

@@ -23,9 +23,8 @@ from rtsx.training.dataset import TileReader
 from rtsx.training.finish import TrainedModel
 from rtsx.training.loop import CACHE_BYTES
 from rtsx.training.metrics import EpochMetrics
-from rtsx.training.plan import TrainingPlan
 from rtsx.training.run_log import LogRow
-from rtsx.training.sampler import TileAddress
+from rtsx.training.sampler import TileAddress, TrainingPlan
 from rtsx.training.tile_index import TileIndex
 from rtsx.training.trained_run import TrainedRun
 

@@ -20,12 +20,11 @@ from rtsx.training.checks import check_devices, check_recipe
 from rtsx.training.dataset import TileReader
 from rtsx.training.finish import TrainedModel, finalise
 from rtsx.training.loop import CACHE_BYTES, fit
-from rtsx.training.plan import TrainingPlan
 from rtsx.training.recipe import TrainingRecipe
 from rtsx.training.report import write_training_report
 from rtsx.training.run_folder import RunFolder, recipe_record
 from rtsx.training.run_log import LoggerName, Progress, RowLogger, ShowProgress, check_loggers, open_loggers, write_log
-from rtsx.training.sampler import validation_tiles
+from rtsx.training.sampler import TrainingPlan, validation_tiles
 from rtsx.training.scene_arrays import every_layer
 from rtsx.training.statistics import measured_distributions, measured_inputs, measured_tiles
 from rtsx.training.tile_index import TileIndex, index_tiles

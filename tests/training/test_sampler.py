@@ -7,9 +7,15 @@ import pytest
 from rtsx.errors import TrainingError
 from rtsx.labels import IGNORED, StubLabelRaster
 from rtsx.training import SamplingSpec, TrainingScene
-from rtsx.training.plan import TrainingPlan
 from rtsx.training.run_folder import RunFolder
-from rtsx.training.sampler import TileAddress, negatives_per_positive, sample_epoch, tiles_of_epoch, validation_tiles
+from rtsx.training.sampler import (
+    TileAddress,
+    TrainingPlan,
+    negatives_per_positive,
+    sample_epoch,
+    tiles_of_epoch,
+    validation_tiles,
+)
 from rtsx.training.tile_index import TileIndex, index_tiles
 from tests.training.little import make_recipe
 from tests.training.scenes import INPUTS, make_cube, make_scene, trusted, truth_of
@@ -194,7 +200,7 @@ def test_an_epoch_has_as_many_tiles_as_are_counted_beforehand(negatives: float, 
 
 
 def test_planning_draws_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path):
-    monkeypatch.setattr("rtsx.training.plan.sample_epoch", None)
+    monkeypatch.setattr("rtsx.training.sampler.sample_epoch", None)
     recipe = make_recipe(steps_per_epoch=None, epochs=3, sampling=SamplingSpec(negatives=1, final_negatives=4))
     plan = TrainingPlan(
         recipe=recipe,
