@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from rtsx.lazy import lazy
 
 if TYPE_CHECKING:
+    from rtsx.training.finish import TrainedRun, read_run
     from rtsx.training.recipe import (
         AugmentationSpec,
         LossTerm,
@@ -16,6 +17,5 @@ if TYPE_CHECKING:
     )
     from rtsx.training.run import train
     from rtsx.training.run_log import LogRow, Progress
-    from rtsx.training.trained_run import TrainedRun, read_run
 
 __getattr__ = lazy(__name__)

@@ -1,13 +1,15 @@
-"""From the last checkpoint to a bundle: best weights, calibrated temperature, threshold, scores.
+"""A finished training: the choice of its weights, its bundle and its scores; and a run that its folder gives back.
 
 Guo, Pleiss, Sun, Weinberger 2017 (ICML), "On calibration of modern neural networks": logits are divided by one number,
 which is chosen to minimise the negative log-likelihood of held-out pixels. Which answer is greatest never changes.
 """
 
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,14 +18,18 @@ from scipy.optimize import minimize_scalar
 
 from rtsx.cube import geobox_of
 from rtsx.cube.georeference import ground_pixel_m
+from rtsx.errors import TrainingError
 from rtsx.labels import IGNORED
 from rtsx.model import ModelBundle
+from rtsx.parsing import json_value, parsed_json, wrap_damage
+from rtsx.scores import PixelScores
 from rtsx.training.checkpoint import TrainingCheckpoint
 from rtsx.training.dataset import ReadAhead, TileBatch, TileReader
 from rtsx.training.loop import CACHE_BYTES
 from rtsx.training.metrics import EpochMetrics, chunked, evaluate_epoch
 from rtsx.training.networks import new_network, output_classes
 from rtsx.training.recipe import TrainingScene
+from rtsx.training.run_folder import RunFolder
 from rtsx.training.sampler import TileAddress, TrainingPlan, validation_tiles
 from rtsx.training.tile_index import TileIndex
 
@@ -203,3 +209,65 @@ def _batches(
     # In a thread, because starting processes takes longer than what they would save here.
     with ReadAhead({"tiles": reader}, num_workers=0) as ahead:
         yield ahead.batches("tiles", chunked(tiles, plan.recipe.batch_size))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedRun:
+    """A bundle, how it came about, and how good it is."""
+
+    folder: Path
+    """Where everything lies: `bundle/`, `log.csv`, `report.html`, `checkpoints/`."""
+    bundle: ModelBundle
+    """What was trained, calibrated and with its threshold."""
+    epochs: int
+    """Epochs that were run."""
+    best_epoch: int
+    """The one that the bundle is of, from 1."""
+    validation: PixelScores | None
+    """Of the validation scenes at the bundle's threshold, which they have chosen; the pixels of several classes added up.
+    None without any."""
+    test: Mapping[str, PixelScores]
+    """Of each test scene by its name, likewise."""
+
+
+def read_run(folder: str | Path) -> TrainedRun:
+    """Read what `train` left.
+
+    Raises
+    ------
+    TrainingError
+        No training is there, or it is not finished.
+    """
+    run = RunFolder.at(folder)
+    if not run.recipe.is_file():
+        raise TrainingError(f"{folder} holds no training. Name the folder that train() wrote to.")
+    if not run.result.is_file():
+        raise TrainingError(
+            f"The training in {folder} is not finished. Call train() again with the same recipe to go on."
+        )
+    result = json_value(run.result.read_bytes(), what=str(run.result), error=TrainingError)
+    with wrap_damage(str(run.result), TrainingError):
+        test, validation = json.dumps(result["test"]), json.dumps(result["validation"])
+        return TrainedRun(
+            folder=run.path,
+            bundle=ModelBundle.open(run.bundle),
+            epochs=result["epochs"],
+            best_epoch=result["best_epoch"],
+            validation=None
+            if result["validation"] is None
+            else parsed_json(validation, PixelScores, what=str(run.result), error=TrainingError),
+            test=parsed_json(test, dict[str, PixelScores], what=str(run.result), error=TrainingError),
+        )
+
+
+def result_of(run: TrainedRun) -> dict[str, object]:
+    """What `read_run` reads, as JSON values."""
+    return {
+        "epochs": run.epochs,
+        "best_epoch": run.best_epoch,
+        "bundle_digest": run.bundle.digest,
+        "threshold": run.bundle.threshold,
+        "temperature": run.bundle.temperature,
+        "validation": None if run.validation is None else asdict(run.validation),
+        "test": {name: asdict(scores) for name, scores in run.test.items()},
+    }

@@ -20,13 +20,12 @@ from rtsx.pages import render_page
 from rtsx.scores import PixelScores, calibration_error
 from rtsx.storage import write_whole
 from rtsx.training.dataset import TileReader
-from rtsx.training.finish import TrainedModel
+from rtsx.training.finish import TrainedModel, TrainedRun
 from rtsx.training.loop import CACHE_BYTES
 from rtsx.training.metrics import EpochMetrics
 from rtsx.training.run_log import LogRow
 from rtsx.training.sampler import TileAddress, TrainingPlan
 from rtsx.training.tile_index import TileIndex
-from rtsx.training.trained_run import TrainedRun
 
 _WIDTH, _HEIGHT = 420, 240
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 12, 26, 34

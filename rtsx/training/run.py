@@ -18,7 +18,7 @@ from rtsx.model.network import resolve_device
 from rtsx.training.checkpoint import TrainingCheckpoint
 from rtsx.training.checks import check_devices, check_recipe
 from rtsx.training.dataset import TileReader
-from rtsx.training.finish import TrainedModel, finalise
+from rtsx.training.finish import TrainedModel, TrainedRun, finalise, result_of
 from rtsx.training.loop import CACHE_BYTES, fit
 from rtsx.training.recipe import TrainingRecipe
 from rtsx.training.report import write_training_report
@@ -28,7 +28,6 @@ from rtsx.training.sampler import TrainingPlan, validation_tiles
 from rtsx.training.scene_arrays import every_layer
 from rtsx.training.statistics import measured_distributions, measured_inputs, measured_tiles
 from rtsx.training.tile_index import TileIndex, index_tiles
-from rtsx.training.trained_run import TrainedRun, result_of
 
 _LIBRARIES = ("kornia", "lightning", "numpy", "scipy", "segmentation-models-pytorch", "timm", "torch", "xarray")
 """Libraries whose versions the weights may depend on."""
