@@ -23,9 +23,8 @@ from rtsx.labels import IGNORED
 from rtsx.model import ModelBundle
 from rtsx.parsing import json_value, parsed_json, wrap_damage
 from rtsx.scores import PixelScores
-from rtsx.training.checkpoint import TrainingCheckpoint
 from rtsx.training.dataset import ReadAhead, TileBatch, TileReader
-from rtsx.training.loop import CACHE_BYTES
+from rtsx.training.loop import CACHE_BYTES, TrainingCheckpoint
 from rtsx.training.metrics import EpochMetrics, chunked, evaluate_epoch
 from rtsx.training.networks import new_network, output_classes
 from rtsx.training.recipe import TrainingScene

@@ -16,11 +16,10 @@ from rtsx.errors import BundleError, MissingExtraError, TrainingError
 from rtsx.model import InputLayer, ModelBundle, OutlineChoice
 from rtsx.model.metadata import DISTRIBUTIONS, LayerDistribution
 from rtsx.model.network import resolve_device
-from rtsx.training.checkpoint import TrainingCheckpoint
 from rtsx.training.checks import check_devices, check_recipe
 from rtsx.training.dataset import TileBatch, TileReader
 from rtsx.training.finish import TrainedModel, TrainedRun, finalise, result_of
-from rtsx.training.loop import CACHE_BYTES, fit
+from rtsx.training.loop import CACHE_BYTES, TrainingCheckpoint, fit
 from rtsx.training.recipe import TrainingRecipe
 from rtsx.training.report import write_training_report
 from rtsx.training.run_folder import RunFolder, recipe_record

@@ -213,7 +213,7 @@ def built(folder: Path) -> tuple[list[object], str]:
 def trained(folder: Path) -> tuple[list[object], str]:
     """A training of two epochs, likewise."""
     config = trainable(folder, write_training_scenes(folder / "scenes"), epochs=2)
-    return ["train", config, "--out", folder / "out"], "rtsx.training.checkpoint.TrainingCheckpoint.save"
+    return ["train", config, "--out", folder / "out"], "rtsx.training.loop.TrainingCheckpoint.save"
 
 
 def fetched(folder: Path) -> tuple[list[object], str]:
