@@ -7,8 +7,16 @@ import torch
 
 from rtsx.errors import TrainingError
 from rtsx.suggest import suggest
-from rtsx.training.augment.augmentation import Augmentation, KeyedRandom, check_number
-from rtsx.training.augment.geometric import HorizontalFlip, RandomResizedCrop, RandomRotate90, Rotate, VerticalFlip
+from rtsx.training.augment.geometric import (
+    Augmentation,
+    HorizontalFlip,
+    KeyedRandom,
+    RandomResizedCrop,
+    RandomRotate90,
+    Rotate,
+    VerticalFlip,
+    check_number,
+)
 from rtsx.training.augment.radiometric import Blur, ChannelDropout, MultiplicativeNoise, RandomBrightnessContrast
 from rtsx.training.dataset import TileBatch
 from rtsx.training.recipe import AugmentationSpec, check_augmentation_name

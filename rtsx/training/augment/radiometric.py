@@ -8,8 +8,7 @@ import torch
 from rtsx.cube.sensors import SENSORS
 from rtsx.errors import TrainingError
 from rtsx.suggest import suggest
-from rtsx.training.augment.augmentation import KeyedRandom, check_flag, check_number, check_pair
-from rtsx.training.augment.geometric import ANGLES, blurred
+from rtsx.training.augment.geometric import ANGLES, KeyedRandom, blurred, check_flag, check_number, check_pair
 from rtsx.training.dataset import TileBatch
 
 
