@@ -11,10 +11,20 @@ from rasterio.features import rasterize
 from scipy import ndimage
 
 from rtsx.synthetic.noise import block_mean, fractal_noise, smoothstep, upsample, value_noise
-from rtsx.synthetic.outline import AREA_LARGEST_M2, blob, draw_areas
 from rtsx.synthetic.scar import Patch, Scar, carve, cut_patch, paint_patch, place_scars
 from rtsx.synthetic.spec import PIXEL_M, Landscape, LandscapeSpec, landscape_named
-from rtsx.synthetic.terrain import CELL_M, COARSE, LAKE, RIVER, SEA, Terrain, make_terrain
+from rtsx.synthetic.terrain import (
+    AREA_LARGEST_M2,
+    CELL_M,
+    COARSE,
+    LAKE,
+    RIVER,
+    SEA,
+    Terrain,
+    blob,
+    draw_areas,
+    make_terrain,
+)
 
 CLEAR_WATER = (0.027, 0.031, 0.018, 0.009)
 """Deep lake."""

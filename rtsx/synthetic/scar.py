@@ -10,9 +10,8 @@ from rasterio.features import rasterize
 from scipy import ndimage
 
 from rtsx.synthetic.noise import smoothstep
-from rtsx.synthetic.outline import horseshoe
 from rtsx.synthetic.spec import Landscape
-from rtsx.synthetic.terrain import CELL_M, COARSE, LAKE, RIVER, Terrain
+from rtsx.synthetic.terrain import CELL_M, COARSE, LAKE, RIVER, Terrain, horseshoe
 
 ATTEMPTS = 150
 """Sites that are tried for one scar; the largest are placed first, so hardly any is given up."""

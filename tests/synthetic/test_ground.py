@@ -6,9 +6,8 @@ import shapely
 from scipy import stats
 
 from rtsx.synthetic import Ground, LandscapeSpec, make_ground
-from rtsx.synthetic.outline import draw_areas
 from rtsx.synthetic.scar import cut_patch, place_scars
-from rtsx.synthetic.terrain import make_terrain
+from rtsx.synthetic.terrain import draw_areas, make_terrain
 
 
 def spec(seed: int, **changes) -> LandscapeSpec:
