@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from rtsx.storage import local_path, refuse_other_format
-from rtsx.synthetic.rasterio import write_cog
+from rtsx.synthetic.scene import write_cog
 from rtsx.synthetic.stac import EO, make_asset, make_item, raster_outline, write_catalog
 
 LANDSAT = "landsat-c2-l2"
