@@ -15,7 +15,7 @@ import pandas as pd
 
 from rtsx.arguments import typed
 from rtsx.errors import EvaluationError
-from rtsx.evaluation.plots import check_drawable, draw_estimates
+from rtsx.evaluation.result import check_drawable, draw_estimates
 from rtsx.evaluation.sampling import SAMPLE_COLUMNS, stratum_bands
 from rtsx.footprints import ConfidenceRule, ConfidenceStratum
 from rtsx.footprints.confidence import confidence_class

@@ -23,8 +23,7 @@ from rtsx.evaluation.folds import (
     planned_units,
     transfer_plan,
 )
-from rtsx.evaluation.plots import check_drawable, draw_matrix, draw_regions
-from rtsx.evaluation.result import Evaluation
+from rtsx.evaluation.result import Evaluation, check_drawable, draw_matrix, draw_regions
 from rtsx.evaluation.settings import EvaluationSettings
 from rtsx.parsing import json_value, wrap_damage
 from rtsx.storage import local_path, refuse_other_format, write_whole
