@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 
 from rtsx.cube import geobox_of
 from rtsx.errors import CubeError, EvaluationError
-from rtsx.evaluation.cases import UNCOUNTED, RasterCase, case_of
+from rtsx.evaluation.cases import UNCOUNTED, EvaluationScene, RasterCase, case_of
 from rtsx.evaluation.dask import reduce_blocks
-from rtsx.evaluation.settings import EvaluationScene
 from rtsx.labels import IGNORED, LabelRaster, TruthWindow
 from rtsx.parsing import parsed_json
 from rtsx.scores import AgreementCounts, PixelScores

@@ -11,11 +11,10 @@ import xarray as xr
 
 from rtsx.arguments import typed
 from rtsx.errors import EvaluationError
-from rtsx.evaluation.cases import RasterCase, case_of
+from rtsx.evaluation.cases import EvaluationScene, EvaluationSettings, RasterCase, case_of
 from rtsx.evaluation.counts import ObjectPieces, join_pieces
 from rtsx.evaluation.dask import count_rasters, least_pixels
 from rtsx.evaluation.scoring import listed_scenes
-from rtsx.evaluation.settings import EvaluationScene, EvaluationSettings
 from rtsx.labels import LabelRaster
 from rtsx.model import ModelBundle, OutlineChoice
 from rtsx.scores import ObjectScores

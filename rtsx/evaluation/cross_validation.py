@@ -11,6 +11,7 @@ import pandas as pd
 
 from rtsx.arguments import typed
 from rtsx.errors import EvaluationError
+from rtsx.evaluation.cases import EvaluationSettings
 from rtsx.evaluation.counts import SCORES
 from rtsx.evaluation.fold_task import FOLDS, BundleTrainer, FoldJob, Trainer, claimed, run_jobs, slug
 from rtsx.evaluation.folds import (
@@ -24,7 +25,6 @@ from rtsx.evaluation.folds import (
     transfer_plan,
 )
 from rtsx.evaluation.result import Evaluation, check_drawable, draw_matrix, draw_regions
-from rtsx.evaluation.settings import EvaluationSettings
 from rtsx.parsing import json_value, wrap_damage
 from rtsx.storage import local_path, refuse_other_format, write_whole
 from rtsx.training import TrainingRecipe, TrainingScene

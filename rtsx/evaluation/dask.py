@@ -16,9 +16,8 @@ from dask.highlevelgraph import HighLevelGraph
 from numpy.typing import NDArray
 
 from rtsx.errors import EvaluationError
-from rtsx.evaluation.cases import UNCOUNTED, RasterCase
+from rtsx.evaluation.cases import UNCOUNTED, EvaluationSettings, RasterCase
 from rtsx.evaluation.counts import ClassCounts, ObjectPieces, join_pieces, pieces_of, pixel_area_m2
-from rtsx.evaluation.settings import EvaluationSettings
 from rtsx.footprints.blocks import ExtractionBlock, ExtractionPlan
 from rtsx.labels import IGNORED, LabelRaster, TruthWindow
 from rtsx.scores import PixelTally, boundary_buffer

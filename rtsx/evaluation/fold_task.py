@@ -15,10 +15,10 @@ from dask.base import compute
 from dask.delayed import Delayed
 
 from rtsx.errors import EvaluationError, OutputExistsError, RtsxError
+from rtsx.evaluation.cases import EvaluationScene, EvaluationSettings
 from rtsx.evaluation.folds import Fold, FoldPlan
 from rtsx.evaluation.result import Evaluation
 from rtsx.evaluation.scoring import evaluate
-from rtsx.evaluation.settings import EvaluationScene, EvaluationSettings
 from rtsx.inference import predict_cube
 from rtsx.model import ModelBundle
 from rtsx.parsing import json_value

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from rtsx.errors import EvaluationError, MissingExtraError
+from rtsx.evaluation.cases import EvaluationSettings
 from rtsx.evaluation.counts import SCORES, ClassCounts, SceneCounts, Unit
-from rtsx.evaluation.settings import EvaluationSettings
 from rtsx.parsing import parsed_json
 from rtsx.scores import bootstrap_indices, percentile_interval
 from rtsx.storage import staged

@@ -12,11 +12,10 @@ from pyproj import CRS
 
 from rtsx.arguments import typed
 from rtsx.errors import EvaluationError, LabelError
-from rtsx.evaluation.cases import OutlineCase, RasterCase, case_of
+from rtsx.evaluation.cases import EvaluationScene, EvaluationSettings, OutlineCase, RasterCase, case_of
 from rtsx.evaluation.counts import ClassCounts, SceneCounts, equal_area, to_plane
 from rtsx.evaluation.dask import evaluate_rasters
 from rtsx.evaluation.result import Evaluation
-from rtsx.evaluation.settings import EvaluationScene, EvaluationSettings
 from rtsx.labels import LabelRaster, RasterizedLabels, read_labels
 from rtsx.scores import ObjectOverlaps
 
