@@ -13,7 +13,7 @@ import shapely
 
 import rtsx
 from rtsx.footprints import track_summary
-from rtsx.footprints.geographic import measure
+from rtsx.footprints.geometry import measure
 
 YEARS = 5
 CORNERS = 48

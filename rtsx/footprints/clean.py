@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from pyproj import CRS, Transformer
 
 from rtsx.errors import FootprintError
-from rtsx.footprints.geographic import centroids, measure
-from rtsx.footprints.geometry import Placement, components
+from rtsx.footprints.geometry import Placement, centroids, components, measure
 from rtsx.footprints.schema import FLAGS, reorder, validate_footprints
 
 

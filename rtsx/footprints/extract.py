@@ -17,8 +17,7 @@ from rtsx.footprints.class_maps import ClassMap, split_classes, thresholds_of
 from rtsx.footprints.clean import overlap_fraction, water_in
 from rtsx.footprints.confidence import ConfidenceRule
 from rtsx.footprints.dask import outline_maps
-from rtsx.footprints.geographic import centroids, largest_pixel_m2, measure, to_geographic
-from rtsx.footprints.geometry import Placement, to_map_crs
+from rtsx.footprints.geometry import Placement, centroids, largest_pixel_m2, measure, to_geographic, to_map_crs
 from rtsx.footprints.pieces import AREA_THRESHOLDS, LEAST_AREA_M2, Outlines, area_column, checked_thresholds
 from rtsx.footprints.schema import COLUMNS, coerce, reorder
 

@@ -15,8 +15,15 @@ from pyproj import CRS
 
 from rtsx.errors import FootprintError
 from rtsx.footprints.blocks import padded_boxes
-from rtsx.footprints.geographic import centroids, measure
-from rtsx.footprints.geometry import Placement, components, dissolve, intersecting, to_pixel_coordinates
+from rtsx.footprints.geometry import (
+    Placement,
+    centroids,
+    components,
+    dissolve,
+    intersecting,
+    measure,
+    to_pixel_coordinates,
+)
 from rtsx.footprints.pieces import format_counts, least_level, parse_counts, statistics
 from rtsx.footprints.schema import area_columns, known_dtypes, validate_footprints
 from rtsx.geometry.crs import longest_edge

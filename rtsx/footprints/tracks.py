@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from pyproj import CRS
 
 from rtsx.errors import FootprintError
-from rtsx.footprints.geographic import measure
-from rtsx.footprints.geometry import components
+from rtsx.footprints.geometry import components, measure
 from rtsx.footprints.schema import check_geometry
 
 

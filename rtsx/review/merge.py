@@ -15,7 +15,7 @@ import shapely
 from pyproj import CRS
 
 from rtsx.errors import ReviewError
-from rtsx.footprints.geographic import centroids, measure
+from rtsx.footprints.geometry import centroids, measure
 from rtsx.labels.io import require_format, write_table
 from rtsx.review.plan import Answer, BatchVerdicts, ReviewClaim
 from rtsx.review.store import Review, as_outline

@@ -7,7 +7,7 @@ from shapely import box
 
 from rtsx.errors import FootprintError
 from rtsx.footprints import track_footprints, track_summary, write_tracks
-from rtsx.footprints.geographic import measure
+from rtsx.footprints.geometry import measure
 
 CRS = "EPSG:32608"
 

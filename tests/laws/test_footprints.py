@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pyproj import CRS
 
 from rtsx.footprints import extract_footprints, merge_footprints, simplify_footprints, validate_footprints
-from rtsx.footprints.geographic import measure
+from rtsx.footprints.geometry import measure
 from tests.footprints.conftest import make_prediction
 
 EDGE_DISTANCE = 2

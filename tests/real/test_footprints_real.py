@@ -19,7 +19,7 @@ from rtsx.footprints import (
     validate_footprints,
     write_footprints,
 )
-from rtsx.footprints.geographic import centroids, measure
+from rtsx.footprints.geometry import centroids, measure
 from rtsx.footprints.schema import COLUMNS, coerce
 
 RESOLUTION = 3.0
