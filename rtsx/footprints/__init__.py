@@ -11,9 +11,8 @@ if TYPE_CHECKING:
     from rtsx.footprints.geometry import to_geographic
     from rtsx.footprints.io import read_footprints, read_years, write_footprints, write_tracks
     from rtsx.footprints.merge import merge_footprints
-    from rtsx.footprints.products import level1_footprints, level2_footprints
+    from rtsx.footprints.products import level1_footprints, level2_footprints, track_summary
     from rtsx.footprints.schema import validate_footprints
-    from rtsx.footprints.summary import track_summary
     from rtsx.footprints.tracks import track_footprints
 
 __getattr__ = lazy(__name__)
