@@ -12,7 +12,6 @@ import torch
 from rtsx.arguments import typed
 from rtsx.errors import BundleError
 from rtsx.model.bundle_io import ITEM_NAME, write_folder, write_item
-from rtsx.model.digest import digest_of_json
 from rtsx.model.exported import ModuleSource, TorchScriptSource
 from rtsx.model.inputs import InputLayer
 from rtsx.model.metadata import (
@@ -27,7 +26,7 @@ from rtsx.model.metadata import (
 from rtsx.model.network import Network, OpenedNetworks, open_network, run_in_torch_thread
 from rtsx.model.open import check_network, open_network_source
 from rtsx.model.smp import SmpSource
-from rtsx.model.source import BatchNormMode, BatchStatisticsSource, NetworkSource
+from rtsx.model.source import BatchNormMode, BatchStatisticsSource, NetworkSource, digest_of_json
 from rtsx.pages import html_table
 
 UNSAID_STRIDE = 32

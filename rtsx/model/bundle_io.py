@@ -18,10 +18,9 @@ import pystac
 from fsspec.implementations.local import LocalFileSystem
 
 from rtsx.errors import BundleError, OutputExistsError, OutputNotWritableError
-from rtsx.model.digest import digest_of_bytes
 from rtsx.model.inputs import InputLayer
 from rtsx.model.metadata import Metadata
-from rtsx.model.source import Artifact, NetworkSource
+from rtsx.model.source import Artifact, NetworkSource, digest_of_bytes
 from rtsx.parsing import json_value, parsed_json, wrap_damage
 from rtsx.redaction import redacted_values
 from rtsx.storage import MEDIUM_ERRORS, file_system, refuse_other_format, settle, staged

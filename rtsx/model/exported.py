@@ -16,8 +16,7 @@ from typing import ClassVar
 import torch
 
 from rtsx.errors import BundleError, UntrustedModelError
-from rtsx.model.digest import digest_of_bytes, digest_of_tensors, fingerprint
-from rtsx.model.source import Artifact, Framework, NetworkSource
+from rtsx.model.source import Artifact, Framework, NetworkSource, digest_of_bytes, digest_of_tensors, fingerprint
 
 _DAMAGED = (
     RuntimeError,

@@ -15,8 +15,7 @@ import torch
 
 from rtsx.errors import BundleError, MissingExtraError
 from rtsx.model.backends import Forward, fixed_batches
-from rtsx.model.digest import digest_of_bytes
-from rtsx.model.source import Artifact, Framework, NetworkSource
+from rtsx.model.source import Artifact, Framework, NetworkSource, digest_of_bytes
 from rtsx.storage import write_object
 
 if TYPE_CHECKING:

@@ -15,7 +15,6 @@ from rtsx.errors import BundleError
 from rtsx.model.backends import Forward, exported_shape, open_eager
 from rtsx.model.bundle_io import ITEM_NAME, BundleItem, read_item
 from rtsx.model.checkpoints import LoadedModel, read_checkpoint
-from rtsx.model.digest import digest_of_bytes
 from rtsx.model.exported import ExportSource, TorchScriptSource, is_exported, is_torchscript
 from rtsx.model.inputs import InputLayer
 from rtsx.model.metadata import Metadata
@@ -23,7 +22,7 @@ from rtsx.model.network import run_in_torch_thread
 from rtsx.model.onnx import OnnxSource, open_onnx
 from rtsx.model.receptive_field import SyntheticInputs, input_ranges
 from rtsx.model.smp import SmpSource
-from rtsx.model.source import NetworkSource
+from rtsx.model.source import NetworkSource, digest_of_bytes
 from rtsx.storage import file_system, start_problem, without_query
 
 _SIDE = 128

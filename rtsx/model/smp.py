@@ -17,8 +17,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from rtsx.errors import BundleError
-from rtsx.model.digest import digest_of_tensors, fingerprint
-from rtsx.model.source import Artifact, Framework, NetworkSource
+from rtsx.model.source import Artifact, Framework, NetworkSource, digest_of_tensors, fingerprint
 from rtsx.suggest import did_you_mean
 
 ARCHITECTURES = (
