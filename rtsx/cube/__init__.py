@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from rtsx.cube.georeference import GRID_MAPPING, geobox_of, lattice_origin, pixel_m
     from rtsx.cube.images import BandRequest, BandSource, GivenImages, Image, ImageSource, Period
     from rtsx.cube.mask_rules import MASK_RULES, MaskRule, mask_rule, quality_level
-    from rtsx.cube.masks import apply_mask
-    from rtsx.cube.open import open_source
+    from rtsx.cube.open import apply_mask, open_source
     from rtsx.cube.rasters import Layer
     from rtsx.cube.recipe import CubeRecipe, LayerRecipe, QualityRecipe, SourceRecipe, TrendRecipe
     from rtsx.cube.sensors import SENSORS, Sensor
