@@ -29,9 +29,9 @@ from rtsx.cube.native import with_native_images
 from rtsx.cube.rasterio import read_header, read_overview_geobox, read_valid, read_window
 from rtsx.cube.recipe import CubeRecipe, LayerRecipe, SourceRecipe
 from rtsx.cube.resample.dtype import Resampling, is_representable
-from rtsx.cube.resample.mosaic import MosaicReader
 from rtsx.cube.resample.readers import FileReader
 from rtsx.cube.resample.warp import warp
+from rtsx.cube.terrain_blocks import MosaicReader
 from rtsx.errors import CubeError
 from rtsx.grid import Grid
 from tests.ordering.file_server import FileServer

@@ -13,9 +13,9 @@ from pyproj import Transformer
 from benchmarks.exact import exact_positions, exact_warp
 from rtsx.cube.images import BandSource
 from rtsx.cube.resample.dtype import Resampling
-from rtsx.cube.resample.mosaic import MosaicReader
 from rtsx.cube.resample.readers import ArrayReader, FileReader, open_reader
 from rtsx.cube.resample.warp import warp
+from rtsx.cube.terrain_blocks import MosaicReader
 from rtsx.grid import Grid
 
 COPERNICUS = "dem_highlat/COP30_63.84_-149.29_63.92_-149.21.tif"

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from rtsx.cube.resample.dtype import Resampling
-from rtsx.cube.resample.mosaic import MosaicReader, group_by_grid
 from rtsx.cube.resample.readers import ArrayReader, FileReader
 from rtsx.cube.resample.warp import warp
+from rtsx.cube.terrain_blocks import MosaicReader, group_by_grid
 from rtsx.errors import CubeError
 
 BOX = GeoBox((200, 260), Affine(2, 0, -5000, 0, -2, 7000), "EPSG:3413")
