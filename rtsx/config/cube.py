@@ -13,8 +13,8 @@ from odc.geo.geobox import GeoBox
 from pydantic import Field
 
 from rtsx.arguments import typed
+from rtsx.config.layers import SOURCE_KINDS
 from rtsx.config.place import GridConfig, PeriodConfig, RegionConfig
-from rtsx.config.sensor import SOURCE_KINDS
 from rtsx.config.source import CUBE_PRESETS, CubePreset, PresetName, SourceConfig, tcvis_window
 from rtsx.config.validate import ConfigModel, Names, validate_config
 from rtsx.config.yaml import map_texts, parse_yaml, read_yaml

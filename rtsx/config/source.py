@@ -14,9 +14,8 @@ from pydantic import (
     model_validator,
 )
 
-from rtsx.config.layers import LayerConfig, Layers, QualityConfig
+from rtsx.config.layers import SOURCE_KEYS, SOURCE_KINDS, LayerConfig, Layers, QualityConfig, SensorConfig
 from rtsx.config.place import PeriodConfig
-from rtsx.config.sensor import SOURCE_KEYS, SOURCE_KINDS, SensorConfig
 from rtsx.config.validate import ConfigModel, Names, from_folder
 from rtsx.cube.file_images import FileImages, StoreImages
 from rtsx.cube.images import ImageSource

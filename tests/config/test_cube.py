@@ -16,7 +16,7 @@ from affine import Affine
 
 import rtsx
 from rtsx.config import CubeConfig, build_cube, load_cube_config, load_cube_recipe, open_cube
-from rtsx.config.sensor import SOURCE_KINDS
+from rtsx.config.layers import SOURCE_KINDS
 from rtsx.config.yaml import parse_yaml
 from rtsx.cube.build import build_store as build_recipe
 from rtsx.cube.file_images import FileImages

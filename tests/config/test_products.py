@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 import rtsx
 from rtsx.config import CubeConfig, load_cube_config
-from rtsx.config.sensor import SensorConfig
+from rtsx.config.layers import SensorConfig
 from rtsx.config.starter import STARTERS, starter_yaml
 from rtsx.cube.build_state import describe_recipe
 from rtsx.cube.sensors import SENSORS
