@@ -14,9 +14,8 @@ from odc.geo.geobox import GeoBox
 from pyproj import CRS
 
 from rtsx.errors import LabelError
-from rtsx.labels.rasterize import ignore_borders, rasterize, to_pixels
+from rtsx.labels.rasterize import IGNORED, LabelRaster, TruthWindow, ignore_borders, rasterize, to_pixels
 from rtsx.labels.schema import suggestion
-from rtsx.labels.truth import IGNORED, LabelRaster, TruthWindow
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
