@@ -76,7 +76,8 @@ def submit(
 ) -> None:
     """Order what was planned and has not been ordered yet; run it as often as you like.
 
-    What was ordered is kept in ORDER.ledger.json, which belongs with the config: copy both to go on on another machine.
+    What was ordered is kept in ORDER.ledger.json, which belongs with the config: copy both to go on on another machine. Of a basemap
+    whose `delivery` names a bucket, quads are ordered, and kept in ORDER.quads.sqlite.
     """
     config = _loaded(order)
     if config.basemap is not None:

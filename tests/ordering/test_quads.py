@@ -217,10 +217,10 @@ def test_a_full_disk_stops_and_loses_nothing(server, fetched, tmp_path, monkeypa
     with monkeypatch.context() as patch:
         patch.setattr("rtsx.ordering.download.shutil.disk_usage", lambda path: full)
         with pytest.raises(OrderError, match=r"10 are free.*What is there is kept"):
-            fetched(8)
-    assert (counted(tmp_path).missing, counted(tmp_path).waiting) == (0, 64)
+            fetched(5)
+    assert (counted(tmp_path).missing, counted(tmp_path).waiting) == (0, 25)
     assert len(server.downloads) < 20
-    assert fetched(8).there == 64
+    assert fetched(5).there == 25
 
 
 def test_orders_share_a_folder_one_after_the_other(server, api, fetched, tmp_path):
