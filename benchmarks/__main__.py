@@ -81,6 +81,7 @@ def main() -> None:
     parser.add_argument(
         "--workers", type=int, nargs="*", default=[1, 4, 16, 64], help="simulated workers of a campaign"
     )
+    parser.add_argument("--kills", action="store_true", help="kill the workers of work, instead of measuring them")
     parser.add_argument(
         "--sides", type=int, nargs="*", default=[512, 3264], help="sides of tiles for the allocator, px"
     )
@@ -125,7 +126,9 @@ def main() -> None:
         teams.run(tuple(given.tiles))
     if "start" in given.what:
         start.run(rounds=given.rounds)
-    if "work" in given.what:
+    if "work" in given.what and given.kills:
+        work.kills()
+    elif "work" in given.what:
         work.run(tuple(given.workers))
     if "drift" in given.what:
         drift.run()

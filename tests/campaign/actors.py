@@ -1,9 +1,16 @@
 """Processes that the fault run kills: a scheduler, workers that come back by themselves, and the command that runs a campaign."""
 
+import os
 import random
+import signal
 import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Literal
 
 from tests import warm
 from tests.servers import free_port
@@ -71,6 +78,109 @@ class Cluster:
             for number, actor in enumerate(self._actors):
                 if not actor.is_alive() and not self._ended.is_set():
                     self._actors[number] = self._start(number)
+
+
+How = Literal["SIGKILL", "SIGTERM", "wall time", "none"]
+"""What ends a worker before the campaign is complete."""
+STATUSES: Mapping[How, frozenset[int]] = {
+    "SIGKILL": frozenset({0, -signal.SIGKILL}),
+    "SIGTERM": frozenset({0, 128 + signal.SIGTERM}),
+    "wall time": frozenset({0, 75, 2}),  # 2 where the time was too short for a first cell
+    "none": frozenset({0}),
+}
+"""Exit statuses that are right; 0 where the campaign was complete before."""
+_ENDS_S = (0.5, 5.0)
+"""Between which a worker is ended."""
+
+
+@dataclass
+class _Member:
+    number: int
+    ends: list[How]
+    how: How = "none"
+    due: float = 0.0
+    process: BaseProcess | None = None
+    statuses: list[tuple[How, int]] = field(default_factory=list)
+
+    @property
+    def log(self) -> str:
+        return f"worker-{self.number}-{len(self.statuses)}.log"
+
+
+class Crew:
+    """Workers without a scheduler, each of which is ended some times at random and started again, as by a batch system.
+
+    Parameters
+    ----------
+    config
+        File of the campaign.
+    workers
+        How many.
+    ends
+        How often each of them is ended, if it is not done before.
+    folder
+        For their logs, and their diary.
+    seed
+        Of chance.
+    """
+
+    def __init__(self, config: Path, *, workers: int, ends: int, folder: Path, seed: int) -> None:
+        self._random = random.Random(seed)
+        self._config = config
+        self._folder = folder
+        ways: list[How] = ["SIGKILL", "SIGTERM", "wall time"]
+        self._members = [_Member(number, self._random.choices(ways, k=ends)) for number in range(workers)]
+
+    def run(self, *, limit_s: float) -> list[tuple[How, int]]:
+        """Run until each has ended with status 0; returns how each process was ended, and its status."""
+        begin = time.monotonic()
+        for member in self._members:
+            self._start(member)
+        while running := [member for member in self._members if member.process is not None]:
+            assert time.monotonic() - begin < limit_s, "it took too long"
+            for member in running:
+                self._look(member)
+            time.sleep(0.02)
+        return [one for member in self._members for one in member.statuses]
+
+    @property
+    def diary(self) -> list[tuple[str, str]]:
+        """What was done with which cell, in order."""
+        lines = (self._folder / "diary").read_text().splitlines()
+        return [(what, cell) for what, _, cell in (line.partition(" ") for line in lines)]
+
+    def said(self) -> str:
+        """What the processes that ended with a wrong status have said."""
+        wrong = [
+            self._folder / f"worker-{member.number}-{turn}.log"
+            for member in self._members
+            for turn, (how, status) in enumerate(member.statuses)
+            if status not in STATUSES[how]
+        ]
+        return "\n".join(f"{path.name}:\n{path.read_text()[-2000:]}" for path in wrong)
+
+    def _start(self, member: _Member) -> None:
+        member.how = member.ends.pop() if member.ends else "none"
+        span = self._random.uniform(*_ENDS_S)
+        member.due = time.monotonic() + span
+        command = ["rtsx", "campaign", "work", str(self._config)]
+        if member.how == "wall time":
+            command += ["--until", (datetime.now(UTC) + timedelta(seconds=span)).isoformat(timespec="seconds")]
+        environment = {"RTSX_TEST_DIARY": str(self._folder / "diary"), "OMP_NUM_THREADS": "1"}
+        log = self._folder / member.log
+        member.process = warm.start("tests.campaign.flights:watched", command, log=log, environment=environment)
+
+    def _look(self, member: _Member) -> None:
+        process = member.process
+        assert process is not None
+        if process.exitcode is not None:
+            member.statuses.append((member.how, process.exitcode))
+            member.process = None
+            if process.exitcode and (member.ends or member.how != "none"):
+                self._start(member)
+        elif member.how in ("SIGKILL", "SIGTERM") and time.monotonic() > member.due:
+            os.kill(process.pid or 0, signal.Signals[member.how])
+            member.due = float("inf")
 
 
 class Operator:

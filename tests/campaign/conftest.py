@@ -54,6 +54,13 @@ def s3_server() -> Iterator[str]:
     """Address of an S3 server, in a process."""
     for needed in ("s3fs", "moto.server"):
         pytest.importorskip(needed)
+    with serving_s3() as address:
+        yield address
+
+
+@contextmanager
+def serving_s3() -> Iterator[str]:
+    """Address of an S3 server in a process."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     with _serving([sys.executable, str(Path(__file__).with_name("s3_server.py")), str(port)], f"{url}/moto-api/"):
@@ -63,17 +70,22 @@ def s3_server() -> Iterator[str]:
 @pytest.fixture
 def s3(s3_server: str) -> S3:
     """A fresh bucket."""
+    return new_bucket(s3_server)
+
+
+def new_bucket(server: str) -> S3:
+    """Make a bucket on a server."""
     import fsspec
 
     options = {
         "key": "a",
         "secret": "b",
-        "endpoint_url": s3_server,
+        "endpoint_url": server,
         "client_kwargs": {"region_name": "eu-central-1"},
     }
     bucket = f"b{uuid.uuid4().hex}"
     fsspec.filesystem("s3", **options).mkdir(bucket)
-    return S3(s3_server, bucket, options)
+    return S3(server, bucket, options)
 
 
 @pytest.fixture

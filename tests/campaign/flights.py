@@ -7,9 +7,11 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from rtsx.campaign import cell_task
 from rtsx.campaign.cells import Address
 from rtsx.campaign.records import Failure
 from rtsx.campaign.task_queue import CellResult
+from rtsx.cli.main import main
 from rtsx.storage.retry import FailureKind
 
 
@@ -121,6 +123,22 @@ class CrowdedJob:
         if free:
             _INSIDE.release()
         return CellResult(cell=cell, state="done")
+
+
+def watched() -> None:
+    """Run rtsx by its command line, with a line in the file of `RTSX_TEST_DIARY` for each cell that is begun, and that is marked."""
+    committed = cell_task._Making.committed
+    diary = os.open(os.environ["RTSX_TEST_DIARY"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+
+    def noted(making: cell_task._Making) -> bool:
+        os.write(diary, f"begun {making._cell}\n".encode())
+        is_first = committed(making)
+        if is_first:
+            os.write(diary, f"marked {making._cell}\n".encode())
+        return is_first
+
+    cell_task._Making.committed = noted  # type: ignore[method-assign]
+    main()
 
 
 class UnreadableJob:

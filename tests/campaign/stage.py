@@ -5,6 +5,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import geopandas
 import numpy as np
 import rasterio
@@ -18,6 +19,7 @@ from shapely.geometry import mapping
 
 import rtsx
 from rtsx.campaign.cells import Address
+from rtsx.campaign.layout import MAP, YearLayout
 from rtsx.grid import Grid
 
 CELL = 64
@@ -31,28 +33,28 @@ POISONED: Address = (FIRST[0] + 3, FIRST[1] + 1)
 """The cell in whose middle a file is damaged."""
 _MARGIN = 32
 """Pixels of data around the cells."""
-_HALF = ACROSS * CELL // 2 + _MARGIN
 LAYERS = ("red", "nir")
 
 
-def cells() -> list[Address]:
+def cells(across: int = ACROSS) -> list[Address]:
     """All cells, row by row."""
-    return [(FIRST[0] + j, FIRST[1] + i) for j in range(ACROSS) for i in range(ACROSS)]
+    return [(FIRST[0] + j, FIRST[1] + i) for j in range(across) for i in range(across)]
 
 
-def write_country(folder: Path) -> list[Path]:
-    """Four overlapping files with holes, and a fifth over the middle of one cell, of which the pixels are damaged."""
+def write_country(folder: Path, *, across: int = ACROSS) -> list[Path]:
+    """A fifth file over the middle of one cell, of which the pixels are damaged, and four overlapping ones with holes."""
     random = np.random.default_rng(5)
-    side = 2 * _HALF
+    half = across * CELL // 2 + _MARGIN
+    side = 2 * half
     smooth = gaussian_filter(random.normal(size=(len(LAYERS), side, side)), (0, 4, 4))
     pixels = np.clip(1500 + 9000 * smooth, 1, 9000).astype(np.uint16)
     pixels[:, gaussian_filter(random.normal(size=(side, side)), 6) > 0.1] = 0
     files = []
     for name, rows, columns in (
-        ("north-west", slice(0, _HALF + 20), slice(0, _HALF + 20)),
-        ("north-east", slice(0, _HALF + 20), slice(_HALF - 20, side)),
-        ("south-west", slice(_HALF - 20, side), slice(0, _HALF + 20)),
-        ("south-east", slice(_HALF - 20, side), slice(_HALF - 20, side)),
+        ("north-west", slice(0, half + 20), slice(0, half + 20)),
+        ("north-east", slice(0, half + 20), slice(half - 20, side)),
+        ("south-west", slice(half - 20, side), slice(0, half + 20)),
+        ("south-east", slice(half - 20, side), slice(half - 20, side)),
     ):
         files.append(_write(folder / f"{name}.tif", pixels[:, rows, columns], row=rows.start, column=columns.start))
     inside = CELL // 4  # further from the cell's border than its neighbours look
@@ -115,12 +117,12 @@ def write_bundle(folder: Path) -> Path:
     return folder
 
 
-def write_region(path: Path) -> Path:
+def write_region(path: Path, *, across: int) -> Path:
     """The middles of all cells, in longitude and latitude."""
     side = CELL * GRID.resolution
     middles = [
         box(ix * side + side / 4, -(iy + 1) * side + side / 4, (ix + 1) * side - side / 4, -iy * side - side / 4)
-        for iy, ix in cells()
+        for iy, ix in cells(across)
     ]
     lonlat = geopandas.GeoSeries([union_all(middles)], crs=GRID.crs).to_crs(4326)
     feature = {"type": "Feature", "properties": {}, "geometry": mapping(lonlat.iloc[0])}
@@ -128,12 +130,14 @@ def write_region(path: Path) -> Path:
     return path
 
 
-def write_campaign(path: Path, *, files: list[str], output: str, options: dict[str, Any], bundle: Path) -> Path:
+def write_campaign(
+    path: Path, *, files: list[str], output: str, options: dict[str, Any], bundle: Path, across: int = ACROSS
+) -> Path:
     """The YAML file of the campaign."""
     document = {
         "name": "faults",
         "year": 2024,
-        "region": {"file": str(write_region(path.with_suffix(".geojson")))},
+        "region": {"file": str(write_region(path.with_suffix(".geojson"), across=across))},
         "cube": {
             "grid": {"crs": GRID.crs, "resolution": GRID.resolution, "cell_size": CELL},
             "sources": {"images": {"files": files, "layers": list(LAYERS)}},
@@ -150,3 +154,14 @@ def write_campaign(path: Path, *, files: list[str], output: str, options: dict[s
     }
     path.write_text(yaml.safe_dump(document))
     return path
+
+
+def objects_of(root: str, options: dict[str, Any]) -> dict[str, bytes]:
+    """Bytes of every shard and every table of outlines."""
+    system, path = fsspec.url_to_fs(root, **options)
+    system.invalidate_cache()
+    found = {}
+    for folder in (f"{MAP}/{name}/c" for name in ("probability", "binary", "valid")):
+        found |= {key: system.cat_file(key) for key in system.find(f"{path}/{folder}")}
+    found |= {key: system.cat_file(key) for key in system.find(f"{path}/{YearLayout(2024).outlines}")}
+    return {key.removeprefix(path): content for key, content in found.items()}

@@ -102,17 +102,6 @@ class Reader:
         return store[["valid", "probability", "binary"]]
 
 
-def objects_of(root: str, options: dict[str, Any]) -> dict[str, bytes]:
-    """Bytes of every shard and every table of outlines."""
-    system, path = fsspec.url_to_fs(root, **options)
-    system.invalidate_cache()
-    found = {}
-    for folder in (f"{MAP}/{name}/c" for name in ("probability", "binary", "valid")):
-        found |= {key: system.cat_file(key) for key in system.find(f"{path}/{folder}")}
-    found |= {key: system.cat_file(key) for key in system.find(f"{path}/{YEAR.outlines}")}
-    return {key.removeprefix(path): content for key, content in found.items()}
-
-
 def writes_after_marks(answered: list[tuple[str, str]]) -> dict[Address, list[str]]:
     """Objects of cells that were written after the cell's mark: there must be none."""
     marked: set[Address] = set()
@@ -166,7 +155,7 @@ def test_a_campaign_on_failing_machines_ends_as_if_nothing_had_been(s3: S3, sour
     page = campaign.objects.get(campaign.report().removeprefix(f"{s3.url}/"))
     assert page is not None
     assert b"damaged.tif" in page
-    ours, theirs = objects_of(s3.url, s3.options), objects_of(str(whole), {})
+    ours, theirs = stage.objects_of(s3.url, s3.options), stage.objects_of(str(whole), {})
     assert sorted(ours) == sorted(theirs)
     assert [key for key in ours if ours[key] != theirs[key]] == []
 

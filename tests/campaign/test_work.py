@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from rtsx import Campaign
+from rtsx import Campaign, load_campaign
 from rtsx.campaign import run as run_module
 from rtsx.campaign import work
 from rtsx.campaign.cell_task import CellJob
@@ -28,6 +28,9 @@ from rtsx.campaign.work import CellWorker, FreeCells
 from rtsx.campaign.worker import cell_result
 from rtsx.errors import CampaignError, ClusterError
 from rtsx.storage.object_store import MemoryObjects
+from tests.campaign import stage
+from tests.campaign.actors import STATUSES, Crew
+from tests.campaign.conftest import S3
 from tests.campaign.small_campaign import CELLS, make_recipe, objects_below, thread_client, write_country
 
 YEAR = YearLayout(2024)
@@ -64,6 +67,27 @@ def test_several_at_once_write_what_a_run_writes_and_no_cell_twice(
     assert all(record.hardware == {"CPU": record.worker_seconds} for record in records)
     assert campaigns[0].status().is_complete
     assert not list(campaigns[0].objects.list(YEAR.leases))
+
+
+@pytest.mark.slow
+def test_workers_that_are_killed_on_s3_write_what_a_run_writes(s3: S3, tmp_path: Path) -> None:
+    bundle = stage.write_bundle(tmp_path / "bundle")
+    files = [str(path) for path in stage.write_country(tmp_path, across=3)[1:]]
+    configs = [
+        stage.write_campaign(tmp_path / name, files=files, output=output, options=options, bundle=bundle, across=3)
+        for name, output, options in (("run.yaml", str(tmp_path / "run"), {}), ("work.yaml", s3.url, s3.options))
+    ]
+    with thread_client() as client:
+        assert Campaign.create(load_campaign(configs[0])).run(client).complete
+    crew = Crew(configs[1], workers=2, ends=1, folder=tmp_path, seed=1)
+    statuses = crew.run(limit_s=240)
+    assert all(status in STATUSES[how] for how, status in statuses), f"{statuses}\n{crew.said()}"
+    marked: list[str] = []
+    for what, cell in crew.diary:
+        assert cell not in marked  # neither begun nor marked again
+        marked += [cell] if what == "marked" else []
+    assert len(marked) == 9
+    assert stage.objects_of(s3.url, s3.options) == stage.objects_of(str(tmp_path / "run"), {})
 
 
 class Task:

@@ -31,7 +31,6 @@ from tests.campaign.small_campaign import (
     LAYERS,
     damage,
     make_bundle,
-    objects_below,
     region_of,
     rewrite_east,
     scale_pixels,
@@ -369,40 +368,6 @@ def test_signals_stop_it_and_the_same_command_goes_on(
     ran = rtsx_command("campaign", "run", config, "--scheduler", scheduler)
     assert ran.status == 0, ran.out + ran.err
     assert len(marks(config)) == 6
-
-
-@pytest.mark.slow
-def test_workers_without_a_scheduler_survive_what_happens_to_them(
-    rtsx_command: Command, tmp_path: Path, values: dict[str, Any], scheduler: str
-) -> None:
-    config = write(tmp_path, {**values, "retry": {**values["retry"], "lease_s": 1}})
-    log = config.with_name("said.txt")
-
-    def started(*more: str) -> Any:
-        arguments = ["rtsx", "campaign", "work", str(config), *more]
-        return warm.start("rtsx.cli:main", arguments, log=log, environment={"OMP_NUM_THREADS": "1"})
-
-    first, second = started(), started()
-    while not marks(config):
-        first.join(0.02)
-    first.kill()  # it leaves a lease behind
-    second.terminate()
-    second.join(60)
-    assert second.exitcode in (0, 143), log.read_text()
-    both = started(), started()
-    for process in both:
-        process.join(120)
-    assert [process.exitcode for process in both] == [0, 0], log.read_text()
-    assert marks(config) == {cell_id(*cell) for cell in CELLS}
-    worked = objects_below(tmp_path / "out")
-    again = rtsx_command("campaign", "work", config)
-    assert (again.status, "nothing to run" in again.out) == (0, True)
-
-    other = write(tmp_path, {**values, "output": "other"})
-    assert rtsx_command("campaign", "run", other, "--scheduler", scheduler).status == 0
-    config_text = str(Path(YearLayout(2024).config))
-    ran = objects_below(tmp_path / "other")
-    assert {key for key in worked | ran if worked.get(key) != ran.get(key)} <= {config_text}
 
 
 def test_an_output_is_worked_by_the_config_in_it(rtsx_command: Command, config: Path, tmp_path: Path) -> None:
