@@ -542,6 +542,8 @@ class Campaign:
         providers: Sequence[str] = (),
         fields: Sequence[str] = (),
         arts: Mapping[str, str] | None = None,
+        names: str | None = None,
+        accuracy: "str | PathLike[str] | None" = None,
         storage_options: Mapping[str, Any] | None = None,
     ) -> "Delivered":
         """Write the package that an archive takes; called again, only what has changed is written.
@@ -576,6 +578,10 @@ class Campaign:
         arts
             Fields of ARTS that are the same in every row, by name, such as ``{"RegionName": "Banks Island, Canada"}``; by default
             the region is the campaign's name, the creator its providers, and sources, days and resolution those of the map.
+        names
+            How tiles of a matrix set are called below their folder: ``"{z}/{x}/{y}"``, which None stands for, or ``"{col}_{row}"``.
+        accuracy
+            The `accuracy.json` of a reviewed sample, whose estimates and intervals the fact sheet states.
         storage_options
             For fsspec, where `to` is a URL; None for those of the output where both are in the same bucket.
 
@@ -611,6 +617,8 @@ class Campaign:
             providers=providers,
             fields=fields,
             arts=arts or {},
+            names=names,
+            accuracy=None if accuracy is None else os.fspath(accuracy),
         )
 
     def cube(self) -> "xr.Dataset":

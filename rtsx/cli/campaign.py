@@ -273,6 +273,20 @@ def deliver(
             rich_help_panel="Output",
         ),
     ] = None,
+    names: Annotated[
+        str | None,
+        typer.Option(
+            metavar="{z}/{x}/{y}|{col}_{row}",
+            help="How tiles are called; the first if left out.",
+            rich_help_panel="Output",
+        ),
+    ] = None,
+    accuracy: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="accuracy.json of a reviewed sample, for the fact sheet.", rich_help_panel="Output"
+        ),
+    ] = None,
 ) -> None:
     """Write the package that an archive takes: GeoTIFFs, outlines, fact sheet, provenance, STAC, checksums; no pixel of an image.
 
@@ -290,5 +304,7 @@ def deliver(
         providers=provider or (),
         fields=fields or (),
         arts=dict(one.partition("=")[::2] for one in arts or ()),
+        names=names,
+        accuracy=accuracy,
     )
     show_line(str(delivered))

@@ -131,10 +131,15 @@ def transformed(polygons: Geometries, source: PROJ_CRS, target: PROJ_CRS) -> Geo
     return moved
 
 
+def crs_code(crs: PROJ_CRS) -> str | None:
+    """Return ``EPSG:CODE`` and the like; None where there is no code."""
+    authority = crs.to_authority()
+    return ":".join(authority) if authority else None
+
+
 def crs_text(crs: PROJ_CRS) -> str:
     """Return ``EPSG:CODE`` and the like where there is a code, else the name; for messages."""
-    authority = crs.to_authority()
-    return ":".join(authority) if authority else repr(crs.name)
+    return crs_code(crs) or repr(crs.name)
 
 
 def period_of(crs: PROJ_CRS) -> float | None:

@@ -25,6 +25,7 @@ from rtsx.campaign.products.footprints import FOOTPRINTS
 from rtsx.campaign.products.inventories import INVENTORIES, InventoryRows, inventory_files
 from rtsx.campaign.products.rasters import (
     DELIVERED,
+    NAMES,
     CellTiling,
     MapReader,
     MatrixTiling,
@@ -32,7 +33,7 @@ from rtsx.campaign.products.rasters import (
     Tiling,
     encoded_raster,
 )
-from rtsx.campaign.products.stac import PARQUET, year_collection
+from rtsx.campaign.products.stac import ITEMS, PARQUET, item_table, year_collection
 from rtsx.campaign.products.styles import map_layers, mosaic, qgis_project
 from rtsx.campaign.products.tables import (
     WORKERS,
@@ -109,6 +110,8 @@ def deliver_year(
     providers: Sequence[str],
     fields: Sequence[str],
     arts: Mapping[str, str],
+    names: str | None,
+    accuracy: str | None,
 ) -> Delivered:
     """Write the package of a year, or bring it up to date; see `Campaign.deliver`."""
     refuse_other_format(to, what="a folder of products")
@@ -121,7 +124,16 @@ def deliver_year(
             f"{plan.name} was planned without outlines, so there are none to be delivered. Leave them out (--no-outlines), or plan "
             "a campaign with outlines."
         )
-    tiling: Tiling = CellTiling(plan) if tiles is None else MatrixTiling.of(plan, tiles, zoom=zoom, tile_zoom=tile_zoom)
+    if tiles is None and names is not None:
+        raise CampaignError(
+            "Names are those of tiles: name a tile matrix set, such as WebMercatorQuad, or leave them out."
+        )
+    tiling: Tiling = (
+        CellTiling(plan)
+        if tiles is None
+        else MatrixTiling.of(plan, tiles, zoom=zoom, tile_zoom=tile_zoom, names=names or NAMES[0])
+    )
+    estimates = [] if accuracy is None else _estimates(accuracy)
     named = dict(_provider(one) for one in providers)
     inventories = inventory_files(fields)
     if inventories and not outlines:
@@ -168,6 +180,7 @@ def deliver_year(
         licence=licence,
         providers=named,
         drift=read_check(open_object_store(output, storage_options), plan),
+        accuracy=estimates,
     )
     _write_tables(package, facts, history=history, outlines=table)
     if table is not None and inventory is not None:
@@ -175,6 +188,8 @@ def deliver_year(
             rows = file.walk(inventory, table.walk())
             content = one_file(rows, file.form, crs=file.crs, empty=file.empty)
             package.add(name, content, file.title, media_type=file.form.media_type)
+    content = item_table(plan, rasters, variables=DELIVERED)
+    package.add(ITEMS, content, "STAC items of all files in probability/ and binary/, as a table", media_type=PARQUET)
     _write_styles(package, facts, rasters)
     _write_documents(package, facts)
     package.close()
@@ -644,6 +659,7 @@ def _write_documents(package: _Package, facts: Facts) -> None:
             "rtsx:bundles": list(plan.prediction.members),
             "rtsx:rasters": facts.n_rasters,
         },
+        variables=DELIVERED,
     )
     package.put("collection.json", _json(collection))
     for folder in (*DELIVERED, _OVERVIEW, _RECORDS):
@@ -651,6 +667,22 @@ def _write_documents(package: _Package, facts: Facts) -> None:
     for key in set(_SOMETIMES) - set(package.sums):
         if package.objects.get(key) is not None:
             package.delete(key)
+
+
+def _estimates(path: str) -> list[Record]:
+    """Read the estimates of a review, as `rtsx evaluate --sample` writes them; those that are not known are left out."""
+    try:
+        document = json.loads(local_path(path).read_bytes())
+        found = [one for one in document["estimates"] if one["value"] is not None]
+        for one in found:
+            if any(not isinstance(one[name], int | float) for name in ("value", "low", "high")) or not one["measure"]:
+                raise ValueError(f"{one} is no estimate")
+            one.setdefault("region", "all")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CampaignError(
+            f"{path} holds no estimates of accuracy ({error}). Give the accuracy.json of a reviewed sample: rtsx evaluate --sample REVIEW --out DIR"
+        ) from error
+    return found
 
 
 def _provider(given: str) -> tuple[str, str]:

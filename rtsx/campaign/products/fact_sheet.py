@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -63,6 +64,8 @@ class Facts:
     """SPDX identifier, or ``other``."""
     providers: Mapping[str, str]
     """Addresses of who provides it, by name; empty where there is none."""
+    accuracy: Sequence[Mapping[str, Any]]
+    """Measures of accuracy that a review has estimated, with their intervals; empty where there is none."""
     drift: DriftCheck | None
     """How the year's images compare with those of before; None where nobody checked."""
 
@@ -130,6 +133,7 @@ class Facts:
         ]
         found = [
             _section("Totals", totals),
+            *([_of_accuracy(self.accuracy)] if self.accuracy else []),
             *([] if self.outlines is None else _of_outlines(self.outlines)),
             _section(
                 "Rasters", [("Files of each variable", self.n_rasters), *((k, str(v)) for k, v in tiling.items())]
@@ -153,7 +157,10 @@ class Facts:
         plan = self.plan
         said = [
             "Outlines are where a network found its target, not ground truth. What it missed is in no file.",
-            "How often outlines are right is not stated here: review a sample before areas or counts are published.",
+            "How often outlines are right was estimated from a reviewed sample, see the fact sheet; intervals hold what the sample "
+            "leaves open, and not what reviewers cannot see."
+            if self.accuracy
+            else "How often outlines are right is not stated here: review a sample before areas or counts are published.",
             *self._caveats_of_rasters,
             "Missing pixels (255) could not be classified, because there was no usable image. They are not absence.",
             "Areas of objects are on the ellipsoid. Pixels are not all of one area on the ground, so that counting them gives other areas.",
@@ -234,6 +241,16 @@ class Facts:
                 ),
             ]
         ) + "\n"  # fmt: skip
+
+
+def _of_accuracy(estimates: Sequence[Mapping[str, Any]]) -> Section:
+    """Table of measures, areas in km²."""
+    rows: list[Row] = []
+    for one in estimates:
+        per = 1e6 if one["measure"] == "area_m2" else 1.0
+        name = "area, km²" if one["measure"] == "area_m2" else str(one["measure"])
+        rows.append((str(one["region"]), name, *(float(one[key]) / per for key in ("value", "low", "high"))))
+    return _section("Accuracy, from a reviewed sample", rows, ("Region", "Measure", "Estimate", "Low", "High"))
 
 
 FACTS_OF_OUTLINES = ("area_m2", "centroid_lat", "centroid_lon", "confidence_class")

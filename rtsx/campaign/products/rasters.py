@@ -31,6 +31,8 @@ from rtsx.suggest import suggest
 
 DELIVERED = ("probability", "binary")
 """Variables of the map that are delivered."""
+NAMES = ("{z}/{x}/{y}", "{col}_{row}")
+"""How tiles of a matrix set may be called."""
 _LEVELS = 4
 """Zooms between a file and its pixels, unless one is given: files of 16 x 256 px, as many objects as an archive likes to have."""
 _MOST_LEVELS = 6
@@ -126,9 +128,13 @@ class MatrixTiling:
     """Pixels along a file."""
     size: tuple[int, int]
     """Columns and rows of files that the set has."""
+    names: str
+    """How files are called: one of `NAMES`."""
 
     @classmethod
-    def of(cls, plan: CampaignPlan, tiles: str, *, zoom: int | None, tile_zoom: int | None) -> "MatrixTiling":
+    def of(
+        cls, plan: CampaignPlan, tiles: str, *, zoom: int | None, tile_zoom: int | None, names: str = NAMES[0]
+    ) -> "MatrixTiling":
         """Look up a tile matrix set.
 
         Parameters
@@ -141,6 +147,8 @@ class MatrixTiling:
             Matrix whose pixels are taken; None for the one whose pixels are nearest in size to the map's.
         tile_zoom
             Matrix whose tiles are files; None for a few above `zoom`, where they are nested.
+        names
+            How files are called: one of `NAMES`.
 
         Raises
         ------
@@ -153,9 +161,11 @@ class MatrixTiling:
             import morecantile
         except ImportError as error:
             raise MissingExtraError("Tile matrix sets need the deliver extra: pip install 'rtsx[deliver]'.") from error
-        names = sorted(morecantile.tms.list())
-        if tiles not in names:
-            raise CampaignError(f"{tiles!r} is no registered tile matrix set.{suggest(tiles, names)}")
+        known = sorted(morecantile.tms.list())
+        if tiles not in known:
+            raise CampaignError(f"{tiles!r} is no registered tile matrix set.{suggest(tiles, known)}")
+        if names not in NAMES:
+            raise CampaignError(f"Tiles are called {' or '.join(NAMES)}; got {names!r}.")
         found = morecantile.tms.get(tiles)
         crs = CRS(found.crs._pyproj_crs.to_wkt())
         if found.is_variable or found.matrix(found.minzoom).cornerOfOrigin == "bottomLeft":
@@ -189,6 +199,7 @@ class MatrixTiling:
             pixel_size=_pixel_size(found, zoom),
             side=int(matrix.tileWidth) * 2 ** (zoom - tile_zoom),
             size=(int(files.matrixWidth), int(files.matrixHeight)),
+            names=names,
         )
 
     @cached_property
@@ -204,6 +215,7 @@ class MatrixTiling:
             "tile_zoom": self.tile_zoom,
             "pixel_size": self.pixel_size,
             "resampling": {name: self.resampling(name) for name in DELIVERED},
+            **({} if self.names == NAMES[0] else {"names": self.names}),
         }
 
     def resampling(self, variable: str) -> Resampling:
@@ -220,7 +232,7 @@ class MatrixTiling:
                 found.setdefault(place, []).append(cell)
         return [
             RasterFile(
-                name=f"{self.tile_zoom}/{column}/{row}",
+                name=self.names.format(z=self.tile_zoom, x=column, y=row, col=column, row=row),
                 group=f"{self.tile_zoom}-{column}",
                 geobox=self.geobox(column, row),
                 cells=tuple(there),

@@ -1,16 +1,25 @@
 """The STAC catalog of an output: a collection per year, a catalog per partition, an item per cell; all hrefs relative."""
 
+import io
 import json
 import posixpath
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import shapely
+from pyproj import CRS as PROJ_CRS
+from shapely import box
 
 from rtsx.campaign.cells import Address
 from rtsx.campaign.layout import MAP, YearLayout
 from rtsx.campaign.ledger import map_in_threads
 from rtsx.campaign.plan import CampaignPlan
+from rtsx.campaign.products.rasters import RasterFile
 from rtsx.campaign.products.tables import (
     WORKERS,
     CellStates,
@@ -21,6 +30,8 @@ from rtsx.campaign.products.tables import (
     group_by_partition,
     partition_name,
 )
+from rtsx.geometry.antimeridian import lonlat_polygon
+from rtsx.geometry.crs import crs_code
 from rtsx.grid.grid import cell_id
 from rtsx.storage.object_store import ObjectStore
 from rtsx.storage.stac import COG, PROJECTION, RASTER, bounding_box, geojson
@@ -144,6 +155,7 @@ def year_collection(
     licence: str,
     providers: Mapping[str, str],
     summaries: Mapping[str, Any],
+    variables: Sequence[str],
 ) -> Document:
     """A collection that stands alone, beside its files.
 
@@ -161,6 +173,8 @@ def year_collection(
         Addresses by name; empty where there is none.
     summaries
         Values by the name of what they are.
+    variables
+        Assets of each item.
     """
     key = "collection.json"
     document = collection_document(plan, (), {}, key=key, box=box)
@@ -179,11 +193,86 @@ def year_collection(
                 beside=key,
                 media_type=media_type,
                 title=title,
-                roles=("data" if "footprints" in name else "metadata",),
+                roles=(_ROLES.get(posixpath.splitext(name)[1], "data"),) if name != ITEMS else ("collection-mirror",),
             )
             for name, (media_type, title) in files.items()
         },
+        "item_assets": {
+            name: {"type": COG, "roles": ["data"], "title": _TITLES[name], "bands": _bands(name, plan)}
+            for name in variables
+        },
     }
+
+
+ITEMS = "items.parquet"
+"""Table of the items of a delivery."""
+_ROLES = dict.fromkeys((".md", ".html", ".json", ".csv", ".qgz"), "metadata") | {".png": "thumbnail"}
+_AT_ONCE = 10_000
+"""Items that are in memory at a time."""
+
+
+def item_table(plan: CampaignPlan, files: Sequence[RasterFile], *, variables: Sequence[str]) -> bytes:
+    """Write an item for each raster as stac-geoparquet: one object, where hundreds of thousands of files are more than archives take.
+
+    Parameters
+    ----------
+    plan
+        Of the year.
+    files
+        Each with an asset for every variable.
+    variables
+        Folders of the files.
+    """
+    crs = PROJ_CRS.from_user_input(str(files[0].geobox.crs))
+    code, collection = crs_code(crs), collection_id(plan)
+    year = {name: None if value is None else datetime.fromisoformat(value) for name, value in _year(plan.year).items()}
+    links = [link("collection", "./collection.json"), link("parent", "./collection.json")]
+
+    def row(file: RasterFile) -> Document:
+        outline = lonlat_polygon(box(*file.geobox.boundingbox.bbox), str(file.geobox.crs))
+        return {
+            "type": "Feature",
+            "stac_version": STAC_VERSION,
+            "stac_extensions": [PROJECTION],
+            "id": f"{collection}-{file.name.replace('/', '-')}",
+            "geometry": shapely.to_wkb(outline),
+            "bbox": dict(zip(("xmin", "ymin", "xmax", "ymax"), bounding_box([outline]), strict=True)),
+            "links": links,
+            "assets": {
+                name: asset(f"{name}/{file.name}.tif", beside=ITEMS, media_type=COG, title=_TITLES[name])
+                for name in variables
+            },
+            "collection": collection,
+            **year,
+            "proj:code": code,
+            "proj:wkt2": None if code else crs.to_wkt(),
+            "proj:shape": list(file.geobox.shape.yx),
+            "proj:transform": [float(value) for value in tuple(file.geobox.affine)[:6]],
+        }
+
+    text, moment = pa.string(), pa.timestamp("us", "UTC")
+    asset_type = pa.struct({"href": text, "type": text, "title": text, "roles": pa.list_(text)})
+    types = {
+        **dict.fromkeys(("type", "stac_version", "id", "collection", "proj:code", "proj:wkt2"), text),
+        **dict.fromkeys(("datetime", "start_datetime", "end_datetime"), moment),
+        "stac_extensions": pa.list_(text),
+        "geometry": pa.binary(),
+        "bbox": pa.struct(dict.fromkeys(("xmin", "ymin", "xmax", "ymax"), pa.float64())),
+        "links": pa.list_(pa.struct({"rel": text, "href": text, "type": text})),
+        "assets": pa.struct(dict.fromkeys(variables, asset_type)),
+        "proj:shape": pa.list_(pa.int64()),
+        "proj:transform": pa.list_(pa.float64()),
+    }
+    del types["proj:wkt2" if code else "proj:code"]
+    covering = {"bbox": {name: ["bbox", name] for name in ("xmin", "ymin", "xmax", "ymax")}}
+    column = {"encoding": "WKB", "geometry_types": ["MultiPolygon", "Polygon"], "covering": covering}
+    geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}
+    schema = pa.schema(types, metadata={"geo": json.dumps(geo), "stac-geoparquet": '{"version": "1.1.0"}'})
+    buffer = io.BytesIO()
+    with pq.ParquetWriter(buffer, schema, compression="zstd") as writer:
+        for start in range(0, len(files), _AT_ONCE):
+            writer.write_table(pa.Table.from_pylist([row(file) for file in files[start : start + _AT_ONCE]], schema))
+    return buffer.getvalue()
 
 
 def root_document(name: str, collections: Mapping[int, str]) -> Document:

@@ -14,6 +14,7 @@ from pyproj import CRS
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.products.coarse import RAMP
 from rtsx.campaign.products.rasters import RasterFile
+from rtsx.geometry.crs import crs_code
 
 _QGIS = "3.22.16"
 """Version of QGIS whose files these are; later ones read them."""
@@ -253,7 +254,7 @@ def qgis_project(title: str, layers: Iterable[MapLayer], *, geobox: GeoBox) -> b
     ET.SubElement(paths, "Paths").append(_element("Absolute", "false", type="bool"))
     system, crs = ET.SubElement(paths, "SpatialRefSys"), str(geobox.crs)
     system.append(_element("ProjectionsEnabled", "1", type="int"))
-    system.append(_element("ProjectCrs", _code(crs) or f"WKT:{crs}", type="QString"))
+    system.append(_element("ProjectCrs", crs_code(CRS.from_user_input(crs)) or f"WKT:{crs}", type="QString"))
     root.extend([tree, canvas, project, order, paths])
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
@@ -331,15 +332,9 @@ def _graduated(layer: MapLayer) -> ET.Element:
 def _srs(tag: str, crs: str) -> ET.Element:
     found = ET.Element(tag)
     system = ET.SubElement(found, "spatialrefsys")
-    code = _code(crs)
+    code = crs_code(CRS.from_user_input(crs))
     system.append(_element("wkt", crs) if code is None else _element("authid", code))
     return found
-
-
-def _code(crs: str) -> str | None:
-    """Return the code of a CRS, such as ``EPSG:3413``; None for one that has to be written out."""
-    code = CRS.from_user_input(crs).to_authority()
-    return code and ":".join(code)
 
 
 def _element(tag: str, text: str, **attributes: str) -> ET.Element:

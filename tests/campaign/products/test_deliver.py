@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import re
 import shutil
 import uuid
 import zipfile
@@ -25,8 +26,12 @@ import pystac
 import pytest
 import rasterio
 import referencing
+from affine import Affine
 from pyproj import Transformer
 from pystac.validation.local_validator import get_local_schema_cache
+from rasterio.warp import transform_bounds
+from rio_cogeo import cog_validate
+from stac_geoparquet.arrow import stac_table_to_items
 
 from rtsx.campaign import Campaign
 from rtsx.campaign.drift import Acceptance, DriftCheck, compare
@@ -41,12 +46,14 @@ from rtsx.campaign.products.tables import cell_states, partition_name, partition
 from rtsx.campaign.records import InputVersion
 from rtsx.cli import main
 from rtsx.errors import CampaignError, OutputExistsError, OutputNotWritableError, RtsxError
+from rtsx.evaluation import assess_accuracy
 from rtsx.grid import Grid
 from rtsx.grid.grid import Cell
 from rtsx.labels import standardise_labels
 from rtsx.model.metadata import LayerDistribution
 from rtsx.storage.object_store import LocalObjects
 from tests.campaign.collect.finished import LEFT, TOP, Output, Pixels, make_pixels, masked, plan_of
+from tests.campaign.conftest import S3
 
 SET = morecantile.tms.get("WebMercatorQuad")
 ZOOM = 12
@@ -113,9 +120,18 @@ def packages(
     polar: Finished, package: tuple[Path, Delivered], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, tuple[Path, dict[str, Any]]]:
     """Packages of both kinds of tiles, and how they were asked for."""
-    to, options = tmp_path_factory.mktemp("tiles") / "to", {"tiles": "WebMercatorQuad", "zoom": 9, "tile_zoom": 9}
-    polar.campaign.deliver(to, outlines=False, **options)
-    return {"cells": (package[0], OPTIONS), "tiles": (to, {"outlines": False, **options})}
+    folder = tmp_path_factory.mktemp("tiles")
+    sample = geopandas.GeoDataFrame(
+        {"sample_id": [f"s{number}" for number in range(20)], "design": "ground", "stratum": ["in"] * 10 + ["out"] * 10,
+         "region": "", "mapped": [True] * 10 + [False] * 10, "stratum_size": [2e6] * 10 + [50e6] * 10,
+         "inclusion_probability": 1e-6, "verdict": ["target"] * 8 + ["other"] * 12},
+        geometry=geopandas.points_from_xy(range(20), range(20)),
+    )  # fmt: skip
+    (folder / "accuracy.json").write_text(assess_accuracy(sample).to_json())
+    options = {"tiles": "WebMercatorQuad", "zoom": 9, "tile_zoom": 9, "names": "{col}_{row}", "outlines": False}
+    options["accuracy"] = folder / "accuracy.json"
+    polar.campaign.deliver(folder / "to", **options)
+    return {"cells": (package[0], OPTIONS), "tiles": (folder / "to", options)}
 
 
 def test_cells_are_the_map_and_checksums_are_those_of_all_files(
@@ -312,6 +328,51 @@ def test_fields_of_inventories(tmp_path: Path) -> None:
     assert without.removed == ("arts.geojson", "darts_level1.gpkg", "darts_level2.gpkg")
 
 
+@pytest.mark.parametrize("way", ["cells", "tiles"])
+def test_items_and_rasters_are_what_others_take_for_such(
+    polar: Finished, packages: dict[str, tuple[Path, dict[str, Any]]], way: str
+) -> None:
+    to, _ = packages[way]
+    rasters = sorted(to.rglob("*.tif"))
+    for path in rasters:
+        assert cog_validate(path, strict=True, quiet=True) == (True, [], [])
+    # Nothing else has pixels: no image that the map was made of is in it.
+    assert {path.relative_to(to).parts[0] for path in rasters} == {"probability", "binary", "overview"}
+    assert {path.name for path in to.rglob("*") if path.suffix in (".png", ".jpg", ".vrt", ".jp2", ".zarr", ".nc")} == {
+        "thumbnail.png", "probability.vrt", "binary.vrt",
+    }  # fmt: skip
+    collection = json.loads((to / "collection.json").read_bytes())
+    assert collection["assets"]["items.parquet"]["roles"] == ["collection-mirror"]
+    assert collection["assets"]["thumbnail.png"]["roles"] == ["thumbnail"]
+    items = list(stac_table_to_items(pq.read_table(to / "items.parquet")))
+    resources = [(uri, referencing.Resource.from_contents(one)) for uri, one in get_local_schema_cache().items()]
+    schema = {"$ref": "https://schemas.stacspec.org/v1.1.0/item-spec/json-schema/item.json"}
+    validator = jsonschema.Draft7Validator(schema, registry=referencing.Registry().with_resources(resources))
+    seen = set()
+    for item in items:
+        assert [one.message for one in validator.iter_errors(item)] == []
+        assert item["collection"] == collection["id"]
+        assert set(item["assets"]) == set(collection["item_assets"]) == {"probability", "binary"}
+        for one in item["assets"].values():
+            seen.add(to / one["href"])
+            with rasterio.open(to / one["href"]) as file:
+                assert item["properties"]["proj:code"] == str(file.crs)
+                assert list(file.shape) == item["properties"]["proj:shape"]
+                assert file.transform.almost_equals(Affine(*item["properties"]["proj:transform"]))
+                west, south, east, north = transform_bounds(file.crs, "EPSG:4326", *file.bounds)
+                assert np.allclose(item["bbox"], (west, south, east, north), atol=1e-3)
+    assert seen == {path for path in rasters if path.parent.name != "overview"}
+    assert all(re.fullmatch(r"r\d+c-?\d+" if way == "cells" else r"\d+_\d+", path.stem) for path in seen)
+
+
+def test_the_fact_sheet_states_what_a_review_has_estimated(packages: dict[str, tuple[Path, dict[str, Any]]]) -> None:
+    to, options = packages["tiles"]
+    (area,) = (one for one in json.loads(options["accuracy"].read_text())["estimates"] if one["measure"] == "area_m2")
+    told = " | ".join(f"{area[name] / 1e6:,.3f}" for name in ("value", "low", "high"))
+    assert f"| all | area, km² | {told} |" in (to / "fact_sheet.md").read_text()
+    assert "was estimated from a reviewed sample" in (to / "CAVEATS.md").read_text()
+
+
 def test_damage_is_mended(small: Finished, tmp_path: Path) -> None:
     small.campaign.deliver(tmp_path, outlines=False)
     before = files(tmp_path)
@@ -337,7 +398,7 @@ def test_images_are_counted_once_and_gaps_are_named(tmp_path: Path) -> None:
         marked = replace(mark, inputs=inputs, gaps=(f"s/{ids[1]}",) if number else ())
         made.output.objects.put(made.output.layout.mark(mark.cell), marked.to_json().encode())
     to = tmp_path / "to"
-    made.campaign.deliver(to, outlines=False)
+    made.campaign.deliver(to, fields=["arts", "darts"], providers=["We"])
     listed = pd.read_csv(to / "inputs.csv")
     assert Counter(zip(listed["image"], listed["cells"], listed["unread_cells"], strict=True)) == {
         ("1.tif", 2, 0): 1,
@@ -372,6 +433,7 @@ def test_caveats_say_how_rasters_were_made(small: Finished, zoom: int | None, to
         licence="other",
         providers={},
         drift=None,
+        accuracy=(),
     )
     assert [said in facts.caveats_page() for said in (told, "Other thresholds are had from")] == [True, zoom is None]
 
@@ -520,6 +582,9 @@ def test_missing_cells_are_refused_or_named_and_come_later(tmp_path: Path) -> No
         ({"tiles": "WebMercatorQuad", "zoom": 9, "tile_zoom": 10}, "from 3 to 9 here; got 10"),
         ({"tiles": "CanadianNAD83_LCC", "zoom": 9, "tile_zoom": 8}, "do not hold whole tiles"),
         ({"zoom": 4}, "name the set"),
+        ({"names": "{col}_{row}"}, "name a tile matrix set"),
+        ({"tiles": "WebMercatorQuad", "names": "{x}/{y}"}, "Tiles are called"),
+        ({"accuracy": __file__}, "holds no estimates"),
         ({"providers": ["=https://a"]}, "NAME=https://ADDRESS"),
         ({"fields": ["art"]}, "Did you mean 'arts'"),
         ({"fields": ["arts"]}, "ARTS names who"),
@@ -597,9 +662,10 @@ def test_the_command_line(polar: Finished, tmp_path: Path, capsys: pytest.Captur
         assert (int(leaving.value.code or 0), told in printed.out + printed.err) == (status, True), printed
 
 
-def test_a_url_takes_the_same_package(polar: Finished, package: tuple[Path, Delivered]) -> None:
-    polar.campaign.deliver("memory://archive/package", **OPTIONS)
-    there = fsspec.filesystem("memory")
-    found = {path.removeprefix("/archive/package/"): there.cat_file(path) for path in there.find("/archive/package")}
+def test_a_bucket_takes_the_same_package(polar: Finished, package: tuple[Path, Delivered], s3: S3) -> None:
+    to = f"s3://{s3.bucket}/archive"
+    polar.campaign.deliver(to, storage_options=s3.options, **OPTIONS)
+    there = fsspec.filesystem("s3", **s3.options)
+    found = {path.removeprefix(to[5:] + "/"): there.cat_file(path) for path in there.find(to)}
     assert found == files(package[0])
-    assert polar.campaign.deliver("memory://archive/package", **OPTIONS).rewritten == ()
+    assert polar.campaign.deliver(to, storage_options=s3.options, **OPTIONS).rewritten == ()
