@@ -4,6 +4,7 @@ They are forked from the one that has imported and collected the tests; those of
 do the same. A file is run by one process, as what its tests share is made once; towards the end idle processes take tests from others.
 """
 
+import fcntl
 import sys
 import threading
 import warnings
@@ -13,6 +14,7 @@ from itertools import count, groupby
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, Pipe, wait
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -66,6 +68,8 @@ class _Runner:
         folder = session.config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]
         if warm := sys.modules.get("tests.warm"):  # where a test needs it, because loading takes ten seconds
             warm.share(folder / "warm.log")
+        if "numba" in sys.modules:
+            _compile_once(folder)
         try:
             while self._files or self._workers:
                 while self._files and len(self._workers) < session.config.option.processes:
@@ -135,6 +139,27 @@ class _Runner:
             self._session.config.hook.pytest_runtest_logreport(report=report)
         elif worker.process.exitcode:
             raise self._session.Failed(ended)
+
+
+def _compile_once(folder: Path) -> None:
+    """Let numba compile a function in one process at a time: the next ones find on disk what it made, which takes it seconds."""
+    from numba.core.dispatcher import Dispatcher
+
+    compiled, alone, outermost = Dispatcher.compile, threading.RLock(), [True]
+
+    def once(self: Any, signature: Any) -> Any:
+        with alone:
+            if not outermost[0]:  # what a function calls is compiled with it
+                return compiled(self, signature)
+            outermost[0] = False
+            try:
+                with (folder / f"{self.__name__}.lock").open("w") as lock:
+                    fcntl.flock(lock, fcntl.LOCK_EX)
+                    return compiled(self, signature)
+            finally:
+                outermost[0] = True
+
+    Dispatcher.compile = once
 
 
 class _Sender:
