@@ -168,6 +168,8 @@ class _Sender:
     def __init__(self, connection: Connection, config: pytest.Config) -> None:
         self._connection = connection
         self._config = config
+        self.is_told_anew = True
+        """Whether warnings come that were recorded before: those of other processes, when this becomes a plugin."""
         self._tw = config.get_terminal_writer()  # where pytest-timeout looks for it, to print the stacks of threads
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -177,6 +179,8 @@ class _Sender:
     def pytest_warning_recorded(
         self, warning_message: warnings.WarningMessage, when: str, nodeid: str, location: tuple[str, int, str] | None
     ) -> None:
+        if self.is_told_anew:
+            return
         kind, file, line = warning_message.category, warning_message.filename, warning_message.lineno
         text = warnings.WarningMessage(str(warning_message.message), kind, file, line)  # because not all can be sent
         self._connection.send(
@@ -196,6 +200,7 @@ def _work(session: pytest.Session, connection: Connection, others: list[Connecti
     sender = _Sender(connection, config)
     config.pluginmanager.unregister(name="terminalreporter")
     config.pluginmanager.register(sender, "terminalreporter")
+    sender.is_told_anew = False
     factory: Any = config._tmp_path_factory  # type: ignore[attr-defined]
     factory._basetemp = factory.getbasetemp() / name
     factory._basetemp.mkdir(mode=0o700)
