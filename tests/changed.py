@@ -1,7 +1,8 @@
 """Tests that a change in the working tree can break, by room: `python -m tests.changed` prints their files, `make quick` runs them.
 
-A changed module is tested by its own examples, the tests of its room and the laws that name the room. What has not been committed
-counts, or the last commit where everything has.
+A changed module is tested by its own examples, the tests of its room and the laws that name the room; what tests of a room share by
+the tests of the room, and a benchmark by those that run it. What has not been committed counts, or the last commit where everything
+has.
 """
 
 import re
@@ -37,6 +38,11 @@ def tests_of(changed: list[Path]) -> list[str]:
             continue
         if path.name.startswith("test_"):
             found.add(ROOT / path)
+        elif path.parts[0] == "tests" and len(path.parts) > 2:
+            found.add(ROOT / "tests" / path.parts[1])
+        elif path.parts[0] == "benchmarks":
+            tests = (ROOT / "tests").glob("test_benchmark*.py")
+            found |= {test for test in tests if re.search(rf"\b{path.stem}\b", test.read_text())}
         elif path.parts[0] == "rtsx":
             found.add(ROOT / path)
             room = ROOT / "tests" / path.parts[1] if len(path.parts) > 2 else ROOT / "tests" / f"test_{path.name}"
