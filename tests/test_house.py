@@ -57,6 +57,7 @@ OTHER_NAMES = {"PIL": "pillow", "odc": "odc-geo", "pydantic_core": "pydantic", "
 """Libraries that are imported by another name than they are installed by."""
 INNER_IMPORTS = {
     ("rtsx.campaign.campaign", "rtsx.campaign.drift_check"): "xarray and dask, when a year is checked",
+    ("rtsx.campaign.campaign", "rtsx.campaign.copying"): "zarr, when a campaign is copied",
     ("rtsx.campaign.campaign", "rtsx.campaign.estimate"): "torch, which whoever looks at a campaign does not need",
     ("rtsx.campaign.campaign", "rtsx.campaign.map"): "xarray and zarr, when the map is opened",
     ("rtsx.campaign.campaign", "rtsx.campaign.planning"): "torch, when a campaign is planned",

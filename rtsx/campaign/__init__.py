@@ -10,6 +10,7 @@ from rtsx.lazy import lazy
 if TYPE_CHECKING:
     from rtsx.campaign.campaign import Campaign
     from rtsx.campaign.clusters import connect_cluster
+    from rtsx.campaign.copying import Copied
     from rtsx.campaign.drift import DriftCheck
     from rtsx.campaign.estimate import CampaignEstimate
     from rtsx.campaign.plan import CampaignPlan

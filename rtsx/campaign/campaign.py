@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     import xarray as xr
     from distributed import Client
 
+    from rtsx.campaign.copying import Copied
     from rtsx.campaign.estimate import CampaignEstimate
     from rtsx.campaign.fetch import Fetched
     from rtsx.campaign.products import Collected, Delivered
@@ -599,14 +600,12 @@ class Campaign:
         from rtsx.campaign.products import deliver_year
 
         to = os.fspath(to)
-        if storage_options is None and to.split("/")[:3] == self.output.split("/")[:3]:
-            storage_options = self.storage_options
         return deliver_year(
             self.output,
             self.plan,
             to,
             storage_options=self.storage_options,
-            to_options=storage_options or {},
+            to_options=self._options_at(to, storage_options),
             tiles=tiles,
             zoom=zoom,
             tile_zoom=tile_zoom,
@@ -619,6 +618,49 @@ class Campaign:
             arts=arts or {},
             names=names,
             accuracy=None if accuracy is None else os.fspath(accuracy),
+        )
+
+    @typed(CampaignError)
+    def copy(
+        self,
+        to: "str | PathLike[str]",
+        *,
+        years: Sequence[int] | None = None,
+        storage_options: Mapping[str, Any] | None = None,
+    ) -> "Copied":
+        """Copy the campaign to another store, while it goes on running or not; called again, only what is new is written.
+
+        A cell is done in the copy only once all its bytes are there, read back and held against their digests. Leases stay behind.
+        The copy can be looked at, collected, delivered and gone on with as the campaign itself. Cells that were finished later there
+        stay; anything else is as here.
+
+        Parameters
+        ----------
+        to
+            Folder or URL, empty or with an earlier copy of this campaign.
+        years
+            Which; None for all that are planned.
+        storage_options
+            For fsspec, where `to` is a URL; None for those of the output where both are in the same bucket.
+
+        Raises
+        ------
+        CampaignError
+            No such year is planned, one place lies in the other, or another campaign is there.
+        OutputExistsError
+            Something else is there.
+        OutputNotWritableError
+            It cannot be written, or has no room.
+        """
+        from rtsx.campaign.copying import copy_campaign
+
+        to = os.fspath(to)
+        return copy_campaign(
+            self.output,
+            to,
+            storage_options=self.storage_options,
+            to_options=self._options_at(to, storage_options),
+            years=years,
         )
 
     def cube(self) -> "xr.Dataset":
@@ -673,6 +715,12 @@ class Campaign:
         from rtsx.campaign.products import stored_footprints
 
         return stored_footprints(self.objects, self.plan)
+
+    def _options_at(self, to: str, storage_options: Mapping[str, Any] | None) -> Mapping[str, Any]:
+        """Options of another place: those that were given, else those of the output in the same bucket."""
+        if storage_options is not None:
+            return storage_options
+        return self.storage_options if to.split("/")[:3] == self.output.split("/")[:3] else {}
 
     def _recipe(self, what: str) -> CampaignRecipe:
         if self.recipe is None:

@@ -208,7 +208,7 @@ _FOLDER = "settings"
 
 def write_prices(objects: ObjectStore, prices: Prices, *, year: int) -> None:
     """Keep the prices of a year, in place of those that were there."""
-    objects.put(_key(year), json.dumps({"prices": asdict(prices)}, sort_keys=True).encode())
+    objects.put(settings_key(year), json.dumps({"prices": asdict(prices)}, sort_keys=True).encode())
 
 
 def read_prices(objects: ObjectStore, *, year: int) -> Prices:
@@ -219,10 +219,10 @@ def read_prices(objects: ObjectStore, *, year: int) -> Prices:
     CampaignError
         The file is not what `write_prices` writes.
     """
-    content = objects.get(_key(year))
+    content = objects.get(settings_key(year))
     if content is None:
         return Prices()
-    return parsed_json(content, dict[str, Prices], what=_key(year), error=CampaignError).get("prices", Prices())
+    return parsed_json(content, dict[str, Prices], what=settings_key(year), error=CampaignError).get("prices", Prices())
 
 
 def planned_years(objects: ObjectStore) -> list[int]:
@@ -231,5 +231,6 @@ def planned_years(objects: ObjectStore) -> list[int]:
     return sorted(int(name) for name in names if name.isdecimal())
 
 
-def _key(year: int) -> str:
+def settings_key(year: int) -> str:
+    """Key of the prices of a year, which is also what lists the year."""
     return f"{_FOLDER}/{year}.json"

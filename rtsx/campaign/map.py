@@ -127,7 +127,7 @@ def create_map(output: str, plan: CampaignPlan, *, storage_options: Mapping[str,
     # Only where something is new, because another run may be adding a year, of which readers are not to be told before it is whole.
     if is_new or not _is_whole(store, {place: claim}):
         # Until nothing is left to write: two runs that write at once may each undo what the other wrote, the claims never.
-        while not _is_whole(store, claims := _claims(objects)):
+        while not _is_whole(store, claims := map_claims(objects)):
             _write_steps(store, claims)
             consolidate(store)
 
@@ -259,14 +259,14 @@ def _claimed(objects: ObjectStore, group: zarr.Group, claim: Mapping[str, Any]) 
     """Step of `time` that belongs to a year, claimed where the year has none: one of many that ask at once gets it."""
     days = _days(group)
     content = json.dumps(claim, sort_keys=True).encode()
-    claims = _claims(objects)
+    claims = map_claims(objects)
     for place in count():
         there = claims.get(place)
         if there is None and place < len(days) and days[place] not in (_NO_DAY, _day(claim["year"])):
             continue  # a year of a map that was begun before there were claims
         if there is None and objects.create(_claim_key(place), content):
             return place
-        there = there or _claims(objects)[place]
+        there = there or map_claims(objects)[place]
         if there["year"] == claim["year"]:
             if there != claim:
                 objects.put(_claim_key(place), content)
@@ -278,8 +278,8 @@ def _claim_key(place: int) -> str:
     return f"{_CLAIMS}/{place:06d}.json"
 
 
-def _claims(objects: ObjectStore) -> dict[int, dict[str, Any]]:
-    """What every step that is claimed belongs to."""
+def map_claims(objects: ObjectStore) -> dict[int, dict[str, Any]]:
+    """What every step of `time` that is claimed belongs to: the year, and what it was made with."""
     claims = {}
     for found in objects.list(_CLAIMS):
         try:

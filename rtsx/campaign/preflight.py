@@ -20,7 +20,7 @@ from rtsx.storage import cloud_of, is_url, local_path
 from rtsx.storage.object_store import ObjectStore
 from rtsx.storage.retry import NO_BUCKET, classify_error, is_denied, service_code
 
-_FOLDER = "probes"
+PROBES = "probes"
 """Where probes are written, below the output; empty afterwards."""
 _WRITERS = 16
 """Writers at a time of one object; a store that checks and then writes lets several through."""
@@ -51,7 +51,7 @@ def check_object_store(objects: ObjectStore, *, lease_s: float, clock: Clock = u
     CampaignError
         It cannot be reached, does not keep conditional writes, forgets what was written, or has another time.
     """
-    stem = f"{_FOLDER}/{uuid.uuid4().hex}"
+    stem = f"{PROBES}/{uuid.uuid4().hex}"
     with _told(str(objects)):
         objects.put(f"{stem}-write", b"")
         try:
@@ -74,7 +74,7 @@ def _probe_writing(objects: ObjectStore, key: str, *, lease_s: float, clock: Clo
             f"{objects} gives back other bytes than were just written. A campaign needs a store that everybody sees alike; "
             "use another one, or switch off the cache before it."
         )
-    listed = {found.key: found for found in objects.list(_FOLDER)}
+    listed = {found.key: found for found in objects.list(PROBES)}
     if key not in listed:
         raise CampaignError(
             f"{objects} does not list what was just written, so no mark could be found. Use another store."

@@ -215,6 +215,7 @@ COMMANDS = {
             "verify": _READ,
             "report": _WHOLE,
             "collect": "Products that are written stay; {again} makes the rest.",
+            "copy": "What is copied stays, and no cell is half there; {again} copies the rest.",
             "deliver": "Files that are written stay; {again} makes the rest.",
         },
     ),

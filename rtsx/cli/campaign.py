@@ -308,3 +308,32 @@ def deliver(
         accuracy=accuracy,
     )
     show_line(str(delivered))
+
+
+_COPY = """Examples:
+
+rtsx campaign copy campaign.yaml gs://maps/arctic
+
+rtsx campaign copy s3://maps/arctic /archive/arctic --year 2023 --year 2024
+"""
+
+
+@app.command(name="copy", epilog=_COPY)
+def copy_(
+    campaign: CampaignArgument,
+    other: Annotated[
+        str, typer.Argument(metavar="OTHER", help="Where to: a folder or URL, empty or with an earlier copy.")
+    ],
+    *,
+    year: Annotated[
+        list[int] | None, typer.Option("--year", help="Only this year; again for more. All if left out.")
+    ] = None,
+) -> None:
+    """Copy a campaign to another store, while it goes on running or not; each cell is verified, its mark written last.
+
+    Run it again, and only what is new is copied. Exit status 1 when cells were left out because they are damaged.
+    """
+    copied = opened_campaign(campaign, year=None if year is None else year[0]).copy(other, years=year)
+    show_line(str(copied))
+    if copied.damaged:
+        raise typer.Exit(FAULTY)

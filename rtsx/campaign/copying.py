@@ -1,0 +1,291 @@
+"""A campaign in another store: copied cell by cell, its marks last, while it goes on running or not."""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from hashlib import sha256
+from typing import Any, Literal
+
+from rtsx.campaign.cells import Address
+from rtsx.campaign.layout import CAMPAIGN, MAP, YearLayout
+from rtsx.campaign.ledger import CampaignLedger, map_in_threads, planned_years, settings_key
+from rtsx.campaign.map import ANSWERS, map_claims
+from rtsx.campaign.preflight import PROBES, check_object_store, require_space
+from rtsx.campaign.products.stac import CATALOG
+from rtsx.campaign.records import CommitRecord
+from rtsx.errors import CampaignError, OutputExistsError, OutputNotWritableError
+from rtsx.grid.grid import cell_id
+from rtsx.storage import cloud_of, is_url, local_path
+from rtsx.storage.object_store import ObjectStore, StoredObject, open_object_store
+
+_THREADS = 8
+"""Cells and documents that are copied at a time; each holds one object."""
+_LOOKS = 3
+"""How often a cell is looked at whose bytes are not those of its mark: it may be made anew at this moment."""
+_LEASE_S = 600.0
+"""By which the clock of the other store is checked; the campaign may be run there."""
+_CLOCKS = timedelta(seconds=60)
+"""How far the clocks of two stores may be apart; what was written within this is read and compared."""
+_SHOWN = 5
+"""Cells that a message names."""
+
+_State = Literal["copied", "there", "left", "damaged"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Copied:
+    """What a copy holds now.
+
+    Examples
+    --------
+    >>> print(Copied(to="s3://maps/b", years=(2024,), n_cells=12, n_there=8, n_objects=31, n_bytes=52_000_000))
+    s3://maps/b: 12 cells of 2024, 4 of them new; 31 objects, 0.05 GB written.
+    """
+
+    to: str
+    """Folder or URL of the copy."""
+    years: tuple[int, ...]
+    """Years that were copied, sorted."""
+    n_cells: int
+    """Cells of these years that are done in the copy."""
+    n_there: int
+    """Those of them that were there before."""
+    n_objects: int
+    """Objects that were written, marks among them."""
+    n_bytes: int
+    """Their bytes."""
+    damaged: Mapping[int, tuple[Address, ...]] = field(default_factory=dict)
+    """Cells by year that were left out, because in the campaign itself they are not what their marks say."""
+
+    def __str__(self) -> str:
+        written = f"{self.n_objects:,} objects, {self.n_bytes / 1e9:.2f} GB written"
+        years = ", ".join(map(str, self.years))
+        text = f"{self.to}: {self.n_cells:,} cells of {years}, {self.n_cells - self.n_there:,} of them new; {written}."
+        for year, cells in self.damaged.items():
+            names = ", ".join(cell_id(*cell) for cell in cells[:_SHOWN])
+            text += (
+                f"\n{len(cells):,} cells of {year} are not what their marks say and were left out, such as {names}. Verify the "
+                "campaign, have these cells made anew, and copy again."
+            )
+        return text
+
+
+def copy_campaign(
+    output: str,
+    to: str,
+    *,
+    storage_options: Mapping[str, Any],
+    to_options: Mapping[str, Any],
+    years: Sequence[int] | None,
+) -> Copied:
+    """Copy plans, records, products and map, and each cell with its mark last, once its bytes are there and read back.
+
+    Called again, it goes on, and copies what is new. Leases stay behind. A cell that was finished later in the copy stays.
+
+    Parameters
+    ----------
+    output, to
+        Folders or URLs of the campaign and of the copy.
+    storage_options, to_options
+        For fsspec, where these are URLs.
+    years
+        Which; None for all that are planned.
+
+    Raises
+    ------
+    CampaignError
+        There is no such campaign or year, one place lies in the other, or the copy holds another campaign.
+    OutputExistsError
+        Something else is there.
+    OutputNotWritableError
+        It cannot be written, or has no room.
+    """
+    _refuse_nested(output, to, same_service=dict(storage_options) == dict(to_options))
+    source, target = open_object_store(output, storage_options), open_object_store(to, to_options)
+    planned = planned_years(source)
+    wanted = planned if years is None else sorted(set(years))
+    if not wanted or not set(wanted) <= set(planned):
+        known = ", ".join(map(str, planned)) or "none"
+        raise CampaignError(
+            f"{output} holds no plan of {', '.join(map(str, wanted)) or 'any year'}; planned years: {known}."
+        )
+    _refuse_another(source, target, planned=planned, to=to)
+    copier = _Copier(source, target, to=to)
+    marked = {year: sorted(CampaignLedger(source, YearLayout(year)).done()) for year in wanted}
+    documents, n_bytes = _documents(source, wanted)
+    require_space(to, n_bytes - _documents(target, wanted)[1])
+    check_object_store(target, lease_s=_LEASE_S)
+    copier.document(CAMPAIGN)  # first, by which a later copy knows whose place this is
+    last = [CATALOG, f"{MAP}/zarr.json", *(YearLayout(year).plan for year in wanted), *map(settings_key, wanted)]
+    there = {found.key: found for found in _listed(target, wanted)}
+    stale = [one.key for one in documents if one.key not in last and not _is_newer(there.get(one.key), one)]
+    for _ in map_in_threads(copier.document, stale, threads=_THREADS):
+        pass
+    for year in wanted:
+        gone = CampaignLedger(target, YearLayout(year)).set_aside_cells()
+        CampaignLedger(target, YearLayout(year)).reset(
+            gone - CampaignLedger(source, YearLayout(year)).set_aside_cells()
+        )
+    for key in last:
+        copier.document(key)
+    states: dict[int, dict[Address, _State]] = {}
+    for year, cells in marked.items():
+        copying = map_in_threads(lambda cell, year=year: copier.cell(YearLayout(year), cell), cells, threads=_THREADS)
+        states[year] = dict(zip(cells, copying, strict=True))
+    found = [state for by_cell in states.values() for state in by_cell.values()]
+    bad = {
+        year: tuple(cell for cell, state in by_cell.items() if state == "damaged") for year, by_cell in states.items()
+    }
+    return Copied(
+        to=to,
+        years=tuple(wanted),
+        n_cells=found.count("copied") + found.count("there"),
+        n_there=found.count("there"),
+        n_objects=len(copier.written),
+        n_bytes=sum(copier.written),
+        damaged={year: cells for year, cells in bad.items() if cells},
+    )
+
+
+class _Copier:
+    """Objects from one store to another, each read back."""
+
+    def __init__(self, source: ObjectStore, target: ObjectStore, *, to: str) -> None:
+        self.source, self.target, self.to = source, target, to
+        self.written: list[int] = []
+        """Bytes of each object that was written."""
+
+    def document(self, key: str) -> None:
+        """Copy what no mark names; what is gone meanwhile is left."""
+        content = self.source.get(key)
+        if content is not None and self.target.get(key) != content:
+            self._put(key, content)
+
+    def cell(self, layout: YearLayout, cell: Address) -> _State:
+        """Copy what a mark names, and then the mark."""
+        key = layout.mark(cell)
+        for _ in range(_LOOKS):
+            content = self.source.get(key)
+            if content is None:
+                return "left"  # to be made anew since
+            mark, there = _mark_or_none(content, cell), _mark_or_none(self.target.get(key), cell)
+            if mark is None:
+                return "damaged"
+            if there is not None and there.finished >= mark.finished:
+                return "there"
+            self.target.delete(key)  # first, because bytes that it names are going to be replaced
+            if all(self._object(name, digest) for name, digest in mark.objects.items()):
+                for name in set() if there is None else set(there.objects) - set(mark.objects):
+                    self.target.delete(name)
+                if self.target.create(key, content):
+                    self.written.append(len(content))
+                return "copied"
+            if self.source.get(key) == content:
+                return "damaged"
+        return "left"
+
+    def _object(self, key: str, digest: str) -> bool:
+        """Whether the copy has these bytes now; False where the campaign has not."""
+        there = self.target.get(key)
+        if there is not None and sha256(there).hexdigest() == digest:
+            return True
+        content = self.source.get(key)
+        if content is None or sha256(content).hexdigest() != digest:
+            return False
+        self._put(key, content)
+        return True
+
+    def _put(self, key: str, content: bytes) -> None:
+        self.target.put(key, content)
+        if self.target.get(key) != content:
+            raise OutputNotWritableError(
+                f"{self.to} gives back other bytes of {key} than were just written. Check the disk or the service, and copy again."
+            )
+        self.written.append(len(content))
+
+
+def _mark_or_none(content: bytes | None, cell: Address) -> CommitRecord | None:
+    """The mark of a cell; None where there is none, or what is none."""
+    try:
+        mark = None if content is None else CommitRecord.from_json(content)
+    except CampaignError:
+        return None
+    return mark if mark is not None and mark.cell == cell else None
+
+
+def _is_newer(there: StoredObject | None, one: StoredObject) -> bool:
+    """Whether an object of the copy surely was written after that of the campaign."""
+    return there is not None and there.n_bytes == one.n_bytes and there.changed - one.changed > _CLOCKS
+
+
+def _listed(objects: ObjectStore, years: Iterable[int]) -> Iterator[StoredObject]:
+    """What years have, but cells, marks and leases; and the map, but cells."""
+    for year in years:
+        layout = YearLayout(year)
+        folders = (layout.marks, layout.leases, layout.outlines, layout.cogs)
+        yield from (
+            found
+            for found in objects.list(layout.root)
+            if not found.key.startswith(tuple(f"{one}/" for one in folders))
+        )
+    yield from (found for found in objects.list(MAP) if not _is_shard(found.key))
+
+
+def _is_shard(key: str) -> bool:
+    return key.startswith(tuple(f"{MAP}/{name}/c/" for name in ANSWERS))
+
+
+def _documents(objects: ObjectStore, years: Sequence[int]) -> tuple[list[StoredObject], int]:
+    """The same, and how many bytes they and the cells of these years are."""
+    places = {str(place) for place, claim in map_claims(objects).items() if claim["year"] in years}
+    documents = list(_listed(objects, years))
+    n_bytes = sum(found.n_bytes for found in documents)
+    for year in years:
+        layout = YearLayout(year)
+        n_bytes += sum(found.n_bytes for one in (layout.outlines, layout.cogs) for found in objects.list(one))
+    for name in ANSWERS:
+        shards = objects.list(f"{MAP}/{name}/c")
+        n_bytes += sum(found.n_bytes for found in shards if found.key.split("/")[3] in places)
+    return documents, n_bytes
+
+
+def _refuse_nested(output: str, to: str, *, same_service: bool) -> None:
+    here, there = _place(output), _place(to)
+    if f"{there}/".startswith(f"{here}/") or f"{here}/".startswith(f"{there}/"):
+        if is_url(to) and not same_service:
+            return  # another service, which has a bucket of the same name
+        raise CampaignError(f"{to} and {output} are one place, or one lies in the other. Copy to a place of its own.")
+
+
+def _place(address: str) -> str:
+    """An address, the same however it is written."""
+    if not is_url(address):
+        return os.path.realpath(local_path(address))
+    scheme, _, rest = address.partition("://")
+    cloud = cloud_of(address)
+    bucket, _, path = rest.partition("/")
+    return f"{scheme if cloud is None else cloud.name}://{bucket.partition('@')[0]}/{path}".rstrip("/")
+
+
+def _refuse_another(source: ObjectStore, target: ObjectStore, *, planned: Sequence[int], to: str) -> None:
+    """Refuse a place where something else is, or years that the campaign does not have."""
+    shared = target.get(CAMPAIGN)
+    if shared is None:
+        other = next((found.key for found in target.list("") if not found.key.startswith(f"{PROBES}/")), None)
+        if other is not None:
+            raise OutputExistsError(
+                f"{to} is not empty, and holds no campaign: there is {other}. Copy to a place of its own."
+            )
+        return
+    for key in (CAMPAIGN, *(YearLayout(year).plan for year in planned)):
+        there = target.get(key)
+        if there is not None and there != source.get(key):
+            raise CampaignError(f"{to} holds another campaign: its {key} is another. Copy to a place of its own.")
+    mine = map_claims(source)
+    for place, claim in map_claims(target).items():
+        if mine.get(place, {}).get("year") != claim["year"]:
+            raise CampaignError(
+                f"{to} has a year {claim['year']} that this campaign has not, or at another place of the map, so that it has been "
+                "gone on with there. Copy to a place of its own."
+            )

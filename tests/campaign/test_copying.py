@@ -1,0 +1,253 @@
+"""Copies of campaigns: whole cells only, whenever they are stopped, and nothing of what is not theirs."""
+
+import os
+import random
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from rtsx import Campaign
+from rtsx.campaign.copying import Copied
+from rtsx.campaign.layout import YearLayout
+from rtsx.campaign.ledger import CampaignLedger
+from rtsx.campaign.plan import CampaignPlan, write_plan
+from rtsx.campaign.verification import verify_year
+from rtsx.errors import CampaignError, OutputExistsError, OutputNotWritableError, RtsxError
+from rtsx.storage import atomic
+from rtsx.storage.object_store import ObjectStore, open_object_store
+from tests import warm
+from tests.campaign.collect.finished import Output, make_pixels, plan_of
+from tests.campaign.conftest import S3
+
+PLAN = plan_of(2, 3)
+PIXELS = make_pixels(PLAN, seed=1)
+CELLS = list(PLAN.cells)
+YEAR = YearLayout(PLAN.year)
+
+
+class Stopped(BaseException):
+    """As Ctrl-C comes."""
+
+
+def _planned(plan: CampaignPlan, folder: Path) -> Output:
+    output = Output(plan, str(folder))
+    write_plan(output.objects, plan)
+    return output
+
+
+def _campaign(folder: Path, *, done: int = 4) -> Output:
+    output = _planned(PLAN, folder)
+    output.finish(PIXELS, CELLS[:done])
+    return output
+
+
+def _copied(source: Path | str, target: Path | str, **options: object) -> Copied:
+    return Campaign.open(str(source)).copy(str(target), **options)  # type: ignore[arg-type]
+
+
+def _contents(place: Path | str, options: dict[str, object] | None = None) -> dict[str, bytes | None]:
+    objects = open_object_store(str(place), options or {})
+    return {found.key: objects.get(found.key) for found in objects.list("")}
+
+
+def _after(calls: int, act: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do something when so many files have been written, but have not got their names."""
+    settle, left = atomic.settle, [calls]
+
+    def settle_or_act(path: Path) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            act()
+        settle(path)
+
+    monkeypatch.setattr(atomic, "settle", settle_or_act)
+
+
+def test_a_copy_is_equal_and_a_second_one_writes_only_what_is_new(tmp_path: Path) -> None:
+    source, target = tmp_path / "a", tmp_path / "b"
+    output = _campaign(source)
+    open_object_store(str(source), {}).put(YEAR.lease(CELLS[5], 1), b"{}")
+    first = _copied(source, target)
+    assert (first.n_cells, first.n_there) == (4, 0)
+    expected = {key: content for key, content in _contents(source).items() if "/leases/" not in key}
+    assert _contents(target) == expected
+    assert (_copied(source, target).n_objects, _copied(source, target).n_there) == (0, 4)
+    output.finish(PIXELS, CELLS[4:5])
+    third = _copied(source, target)
+    assert (third.n_cells, third.n_there) == (5, 4)
+    assert third.n_objects < first.n_objects
+    assert verify_year(str(target), YEAR).is_sound
+    assert Campaign.open(target).map().equals(Campaign.open(source).map())
+
+
+def test_it_goes_to_a_cloud_and_back(tmp_path: Path, s3: S3) -> None:
+    _campaign(tmp_path / "a")
+    Campaign.open(tmp_path / "a").copy(s3.url, storage_options=s3.options)
+    Campaign.open(s3.url, storage_options=s3.options).copy(tmp_path / "b")
+    assert _contents(tmp_path / "b") == _contents(tmp_path / "a") == _contents(s3.url, dict(s3.options))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_wherever_it_is_stopped_a_mark_has_its_bytes_and_the_next_one_ends_it(
+    tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = tmp_path / "a", tmp_path / "b"
+    _campaign(source)
+    draw = random.Random(seed)
+
+    def stop() -> None:
+        raise Stopped
+
+    for _ in range(3):
+        with monkeypatch.context() as patched:
+            _after(draw.randrange(5, 30), stop, patched)
+            with pytest.raises(Stopped):
+                _copied(source, target)
+        assert verify_year(str(target), YEAR).is_sound
+    _copied(source, target)
+    assert _contents(target) == _contents(source)
+
+
+def copy_and_die() -> None:
+    """Copy in a process of its own, which is killed after so many files."""
+    source, target, calls = sys.argv[1:]
+    with pytest.MonkeyPatch.context() as patched:
+        _after(int(calls), lambda: os.kill(os.getpid(), signal.SIGKILL), patched)
+        _copied(source, target)
+
+
+def test_a_copy_that_was_killed_is_gone_on_with(tmp_path: Path) -> None:
+    source, target = tmp_path / "a", tmp_path / "b"
+    _campaign(source)
+    entry, arguments = f"{__name__}:copy_and_die", ["copy", str(source), str(target), "70"]
+    process = warm.start(entry, arguments, log=tmp_path / "said", environment={})
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert len(CampaignLedger(open_object_store(str(target), {}), YEAR).done()) < 4
+    assert verify_year(str(target), YEAR).is_sound
+    _copied(source, target)
+    assert _contents(target) == _contents(source)
+
+
+def test_a_cell_that_is_made_anew_replaces_the_old_one(tmp_path: Path) -> None:
+    source, target = tmp_path / "a", tmp_path / "b"
+    output = _campaign(source)
+    _copied(source, target)
+    CampaignLedger(output.objects, YEAR).retire(CELLS[0])
+    assert _copied(source, target).n_cells == 3  # of the fourth the older one stays
+    assert len(CampaignLedger(open_object_store(str(target), {}), YEAR).done()) == 4
+    output.finish(make_pixels(PLAN, seed=2), CELLS[:1])
+    mark = output.ledger.mark(CELLS[0])
+    assert mark is not None
+    later = replace(mark, finished="2031-01-01T00:00:00+00:00")
+    output.objects.put(YEAR.mark(CELLS[0]), later.to_json().encode())
+    assert _copied(source, target).n_there == 3
+    assert _contents(target) == _contents(source)
+    older = _copied(target, tmp_path / "c")
+    assert older.n_cells == 4
+
+
+def test_a_damaged_cell_is_left_out_and_named(tmp_path: Path) -> None:
+    source, target = tmp_path / "a", tmp_path / "b"
+    output = _campaign(source)
+    mark = CampaignLedger(output.objects, YEAR).mark(CELLS[1])
+    assert mark is not None
+    output.objects.put(next(iter(mark.objects)), b"other")
+    copied = _copied(source, target)
+    assert copied.damaged == {PLAN.year: (CELLS[1],)}
+    assert copied.n_cells == 3
+    assert "left out, such as r300c-209" in str(copied)
+    assert CELLS[1] not in CampaignLedger(open_object_store(str(target), {}), YEAR).done()
+
+
+def _other_campaign(place: Path) -> None:
+    _planned(plan_of(2, 2), place)
+
+
+def _own_year(place: Path) -> None:
+    _planned(plan_of(2, 3, year=2031), place)
+
+
+@pytest.mark.parametrize(
+    ("prepare", "error", "match"),
+    [
+        (lambda place: (place / "notes.txt").write_text("mine"), OutputExistsError, "is not empty.*notes.txt"),
+        (_other_campaign, CampaignError, "holds another campaign"),
+        (_own_year, CampaignError, "has a year 2031"),
+    ],
+    ids=["files", "campaign", "year"],
+)
+def test_another_place_is_refused_before_the_first_byte(
+    tmp_path: Path, prepare: Callable[[Path], object], error: type[RtsxError], match: str
+) -> None:
+    _campaign(tmp_path / "a", done=1)
+    target = tmp_path / "b"
+    target.mkdir()
+    prepare(target)
+    before = _contents(target)
+    with pytest.raises(error, match=match):
+        _copied(tmp_path / "a", target)
+    assert _contents(target) == before
+
+
+@pytest.mark.parametrize("other", ["a", "a/copy", "a/../a/", "."])
+def test_a_place_in_the_campaign_is_refused(tmp_path: Path, other: str) -> None:
+    _campaign(tmp_path / "a", done=1)
+    before = _contents(tmp_path / "a")
+    with pytest.raises(CampaignError, match="one place, or one lies in the other"):
+        _copied(tmp_path / "a", f"{tmp_path}/{other}")
+    assert _contents(tmp_path / "a") == before
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> Path:
+    """A campaign of a cell."""
+    _campaign(tmp_path / "a", done=1)
+    return tmp_path / "a"
+
+
+def test_a_place_without_rights_is_refused(finished: Path, without_rights: Path) -> None:
+    with pytest.raises(OutputNotWritableError, match="cannot be written"):
+        _copied(finished, without_rights / "b")
+
+
+def test_a_disk_without_room_is_refused(finished: Path, small_disk: Callable[[int], Path]) -> None:
+    disk = small_disk(2 * 4096)
+    with pytest.raises(OutputNotWritableError, match=r"needs .* GB, and its disk has"):
+        _copied(finished, disk)
+    assert list(disk.iterdir()) == []
+
+
+def test_years_that_are_not_planned_are_refused(finished: Path, tmp_path: Path) -> None:
+    with pytest.raises(CampaignError, match="no plan of 1999; planned years: 2024"):
+        _copied(finished, tmp_path / "b", years=[1999])
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_store_that_gives_back_other_bytes_is_no_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _campaign(tmp_path / "a", done=1)
+    target = tmp_path / "b"
+
+    class Forgetful:
+        def __init__(self, store: ObjectStore) -> None:
+            self.store = store
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self.store, name)
+
+        def get(self, key: str) -> bytes | None:
+            content = self.store.get(key)
+            return b"" if content and "/c/" in key else content
+
+    def opened(place: str, options: dict[str, object]) -> object:
+        store = open_object_store(place, options)
+        return Forgetful(store) if place == str(target) else store
+
+    monkeypatch.setattr("rtsx.campaign.copying.open_object_store", opened)
+    with pytest.raises(OutputNotWritableError, match="gives back other bytes"):
+        _copied(tmp_path / "a", target)
+    assert CampaignLedger(open_object_store(str(target), {}), YEAR).done() == set()
