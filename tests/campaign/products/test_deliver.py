@@ -523,7 +523,7 @@ def dying(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_killed_anywhere_and_called_again_gives_the_same(
     polar: Finished, package: tuple[Path, Delivered], tmp_path: Path, dying: list[int]
 ) -> None:
-    for writes in (0, 1, 6, 5, 3, 2):  # each goes on where the one before was ended
+    for writes in (0, 1, 6, 12, 14):  # each goes on where the one before was ended
         dying[0] = writes
         with pytest.raises(Killed):
             polar.campaign.deliver(tmp_path / "stopped", **OPTIONS)
