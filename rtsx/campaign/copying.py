@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from hashlib import sha256
 from typing import Any, Literal
 
@@ -131,7 +132,7 @@ def copy_campaign(
         copier.document(key)
     states: dict[int, dict[Address, _State]] = {}
     for year, cells in marked.items():
-        copying = map_in_threads(lambda cell, year=year: copier.cell(YearLayout(year), cell), cells, threads=_THREADS)
+        copying = map_in_threads(partial(copier.cell, YearLayout(year)), cells, threads=_THREADS)
         states[year] = dict(zip(cells, copying, strict=True))
     found = [state for by_cell in states.values() for state in by_cell.values()]
     bad = {

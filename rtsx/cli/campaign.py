@@ -333,7 +333,9 @@ def copy_(
 
     Run it again, and only what is new is copied. Exit status 1 when cells were left out because they are damaged.
     """
-    copied = opened_campaign(campaign, year=None if year is None else year[0]).copy(other, years=year)
+    copied = opened_campaign(campaign, year=None if year is None else year[0], of_all_years=True).copy(
+        other, years=year
+    )
     show_line(str(copied))
     if copied.damaged:
         raise typer.Exit(FAULTY)

@@ -59,7 +59,7 @@ def loaded(config: Path, *, year: int | None) -> "CampaignConfig":
     return said
 
 
-def opened_campaign(given: str, *, year: int | None) -> "Campaign":
+def opened_campaign(given: str, *, year: int | None, of_all_years: bool = False) -> "Campaign":
     """The campaign that a config or an output names, to look at it; neither bundles nor sources are needed.
 
     Raises
@@ -86,7 +86,7 @@ def opened_campaign(given: str, *, year: int | None) -> "Campaign":
         config = validate_config(CampaignOutput, read_yaml(given))
 
         opened = Campaign.open(config.output, year=year or config.year, storage_options=config.storage_options)
-    if year is None:
+    if year is None and not of_all_years:
         print_info(f"Year {opened.plan.year}, as no --year was given")
     return opened
 
