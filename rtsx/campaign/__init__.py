@@ -15,7 +15,15 @@ if TYPE_CHECKING:
     from rtsx.campaign.estimate import CampaignEstimate
     from rtsx.campaign.plan import CampaignPlan
     from rtsx.campaign.planning import plan_campaign
-    from rtsx.campaign.recipe import CampaignRecipe, ClusterSpec, OutlineSpec, PredictionSpec, Prices, RetrySpec
+    from rtsx.campaign.recipe import (
+        CampaignRecipe,
+        ClusterSpec,
+        Machine,
+        OutlineSpec,
+        PredictionSpec,
+        Prices,
+        RetrySpec,
+    )
     from rtsx.campaign.run import CampaignUpdate
     from rtsx.campaign.run_log import RunSummary
     from rtsx.campaign.status import CampaignStatus
