@@ -89,7 +89,7 @@ def validate_config(model: type[_Model], document: Document, *, glance: bool = F
         )
     except ValidationError as error:
         cause = error
-        complaints += _told(error, model)
+        complaints += _issues_of(error, model)
     if complaints:
         raise_issues(document.name, complaints, lines=document.lines, cause=cause)
     return config
@@ -177,7 +177,7 @@ _EXPECTED = {
 """What pydantic says in words of Python, in those of YAML."""
 
 
-def _told(error: ValidationError, model: type[ConfigModel]) -> Iterator[ConfigIssue]:
+def _issues_of(error: ValidationError, model: type[ConfigModel]) -> Iterator[ConfigIssue]:
     for one in error.errors():
         path: KeyPath = one["loc"]
         match one["type"]:

@@ -276,7 +276,7 @@ def lazy_stacks(
     Parameters
     ----------
     blocks
-        How images are judged and fused.
+        How images are masked and composited.
     steps
         Their time steps.
     chunks

@@ -128,7 +128,7 @@ class StoredPixels:
         return StoredPixels(self.variable[step], self.name, self.path)
 
     def __getitem__(self, key: tuple[slice, ...]) -> NDArray[Any]:
-        with self._telling(key):
+        with self._named_failures(key):
             pixels: NDArray[Any] = self.variable[key].to_numpy()
         return pixels
 
@@ -137,12 +137,12 @@ class StoredPixels:
         part = self.variable[key]
         array, within = _in_store(part) or (None, ())
         codecs = None if array is None else array.async_array.codec_pipeline
-        with self._telling(key):
+        with self._named_failures(key):
             if array is None or not isinstance(codecs, QuickCodecs) or not codecs.read_directly(array, within, out=out):
                 out[tuple(slice(0, length) for length in part.shape)] = part.to_numpy()
 
     @contextmanager
-    def _telling(self, key: tuple[slice, ...]) -> Iterator[None]:
+    def _named_failures(self, key: tuple[slice, ...]) -> Iterator[None]:
         try:
             yield
         except CubeError:
@@ -179,7 +179,7 @@ def _in_store(variable: xr.Variable) -> "tuple[zarr.Array[Any], tuple[slice, ...
 def stored_pixels(array: da.Array) -> StoredPixels | None:
     """Return what an array of `open_zarr_cube` is cut from; None for any other, also for one that was cut, computed with, put in other chunks or persisted.
 
-    Told by its graph: whatever is done to a dask array gives it another name, or leaves out of the graph what it was made from.
+    By its graph: whatever is done to a dask array gives it another name, or leaves out of the graph what it was made from.
     """
     original = f"original-{array.name}"  # dask's own name for what `from_array` is given
     found = getattr(array.dask, "layers", {}).get(original, {}).get(original)

@@ -171,19 +171,19 @@ def _raster_case(
         )
     evaluated = _evaluated_classes(scene, names, truth.classes, wanted=classes)
     places = [place for place, _ in evaluated]
-    answers = {
+    outputs = {
         name: _by_class(pred[name], places)
         for name in ("probability", "binary")
         if name in pred.data_vars and not (name == "binary" and threshold is not None)
     }
-    probability = answers.get("probability")
+    probability = outputs.get("probability")
     levels = LEVELS_OF_FLOAT if probability is None else _levels_of(scene, probability)
     return RasterCase(
         name=scene.name,
         region=scene.region,
         classes=tuple(truth.classes[number - 1] for _, number in evaluated),
         numbers=tuple(number for _, number in evaluated),
-        decided=_decided(scene, answers, _valid(pred), threshold=threshold, levels=levels),
+        decided=_decided(scene, outputs, _valid(pred), threshold=threshold, levels=levels),
         probability=probability,
         levels=levels,
         truth=truth,
@@ -275,8 +275,8 @@ def _evaluated_classes(
     return [(known[name], true.index(name) + 1) for name in evaluated]
 
 
-def _by_class(answers: xr.DataArray, places: Sequence[int]) -> xr.DataArray:
-    several = answers if "class" in answers.dims else answers.expand_dims("class")
+def _by_class(prediction: xr.DataArray, places: Sequence[int]) -> xr.DataArray:
+    several = prediction if "class" in prediction.dims else prediction.expand_dims("class")
     picked = several.transpose("class", "y", "x").isel({"class": list(places)})
     return picked.drop_vars([name for name in picked.coords if name not in ("y", "x")])
 
@@ -301,7 +301,7 @@ def _valid(pred: xr.Dataset) -> xr.DataArray | None:
 
 def _decided(
     scene: EvaluationScene,
-    answers: Mapping[str, xr.DataArray],
+    outputs: Mapping[str, xr.DataArray],
     valid: xr.DataArray | None,
     *,
     threshold: float | None,
@@ -311,12 +311,12 @@ def _decided(
     name, cure = (
         ("binary", "give a threshold") if threshold is None else ("probability", "evaluate it without a threshold")
     )
-    if name not in answers:
+    if name not in outputs:
         raise EvaluationError(f"The prediction of scene {scene.name!r} has no {name}: {cure}.")
     if threshold is None:
-        found = answers[name] == 1
+        found = outputs[name] == 1
     else:
-        probability = answers[name]
+        probability = outputs[name]
         steps = (
             xr.apply_ufunc(np.rint, probability * levels, dask="allowed")
             if probability.dtype.kind == "f"
@@ -324,15 +324,19 @@ def _decided(
         )
         found = steps >= np.ceil(threshold * levels - 1e-3)  # as `PixelTally.above` does
     decided = found.astype(np.uint8)
-    for each in answers.values():
+    for each in outputs.values():
         decided = decided.where(~_missing(each), np.uint8(UNCOUNTED))
     if valid is not None:
         decided = decided.where(valid, np.uint8(UNCOUNTED))
     return decided.transpose("class", "y", "x")
 
 
-def _missing(answers: xr.DataArray) -> xr.DataArray:
-    return answers.isnull() if answers.dtype.kind == "f" else answers == answers.attrs.get("_FillValue", UNCOUNTED)
+def _missing(prediction: xr.DataArray) -> xr.DataArray:
+    return (
+        prediction.isnull()
+        if prediction.dtype.kind == "f"
+        else prediction == prediction.attrs.get("_FillValue", UNCOUNTED)
+    )
 
 
 def _outline_case(scene: EvaluationScene, classes: Sequence[str] | None) -> OutlineCase:

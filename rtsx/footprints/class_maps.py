@@ -149,9 +149,9 @@ def _class_map(one: xr.Dataset, *, single: bool, threshold: float | None, water:
     )
 
 
-def _missing(answers: xr.DataArray) -> xr.DataArray:
-    nodata = answers.attrs.get("_FillValue", _NODATA)
-    return answers.isnull() if answers.dtype.kind == "f" else answers == nodata
+def _missing(prediction: xr.DataArray) -> xr.DataArray:
+    nodata = prediction.attrs.get("_FillValue", _NODATA)
+    return prediction.isnull() if prediction.dtype.kind == "f" else prediction == nodata
 
 
 def _moment(one: xr.Dataset) -> tuple[pd.Timestamp | None, int | None, list[str]]:

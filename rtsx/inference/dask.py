@@ -2,8 +2,8 @@
 
 dask's schedulers start where a task depends on most, counted with repetition, and grow from there: over a grid of blocks,
 which all depend on about as much, that is in many places at once, and the chunks along all these fronts wait in memory. Over
-12288 x 12288 px in chunks of 1024 a third of the cube did. A task that hangs on a rung depends on twice as much as one
-that hangs on the rung below, so the order is ours: what waits is one row. Empty tasks, instead of having each row wait
+12288 x 12288 px in chunks of 1024 a third of the cube did. A task that hangs on a barrier depends on twice as much as one
+that hangs on the barrier below, so the order is ours: what waits is one row. Empty tasks, instead of having each row wait
 for the one before, because a part of a prediction has to be had without the rest, and a cluster works on many rows at once.
 
 Because dask looks at what tasks return together only where they are the last ones, this holds for what is computed or
@@ -38,7 +38,7 @@ from rtsx.inference.kernel import BlockInput, TileSums, crop, finished, quantise
 from rtsx.inference.runner import Runner
 from rtsx.tiling import TileRange
 
-# What two blocks depend on may differ by up to 2 ** this before the rungs between them.
+# What two blocks depend on may differ by up to 2 ** this before the barriers between them.
 _LOWEST = 30
 
 _Graph = dict[Any, Any]
@@ -49,8 +49,8 @@ def ordering_barriers(name: str, rows: int) -> _Graph:
 
     Examples
     --------
-    >>> tasks = ordering_barriers("rung", 2)
-    >>> tasks[barrier("rung", 0, rows=2)][1:] == (("rung", 30, 0), ("rung", 30, 1))
+    >>> tasks = ordering_barriers("barrier", 2)
+    >>> tasks[barrier("barrier", 0, rows=2)][1:] == (("barrier", 30, 0), ("barrier", 30, 1))
     True
     """
     tasks: _Graph = {(name, 0, side): (_no_value, side) for side in (0, 1)}
@@ -189,14 +189,14 @@ def _graph(
             strip = (f"strip-{token}", *block.index, *target)
             graph[strip] = (_StripTask(blocks.region(target)), output)
             receiving[target].append(strip)
-    rungs = f"rung-{token}"
+    barriers = f"barrier-{token}"
     across = _across(blocks)
     rows = len(blocks.chunks[across])
     for index, strips in receiving.items():
-        hold = barrier(rungs, index[across], rows=rows)
+        hold = barrier(barriers, index[across], rows=rows)
         task_key = (f"finished-{token}", *index)
         graph[task_key] = (_FinishTask(blocks.region(index)), runner_key, strips, (valid, *index), hold)
-    return graph | ordering_barriers(rungs, rows)
+    return graph | ordering_barriers(barriers, rows)
 
 
 def _across(blocks: BlockPlan) -> int:
@@ -457,6 +457,6 @@ class _FinishTask:
     """Pixels of the block."""
 
     def __call__(
-        self, runner: Runner, strips: list[TileSums], valid: NDArray[np.bool_], _rung: None
+        self, runner: Runner, strips: list[TileSums], valid: NDArray[np.bool_], _barrier: None
     ) -> dict[str, NDArray[Any]]:
         return finished(strips, self.region, valid, plan=runner.plan)

@@ -163,7 +163,7 @@ def standardise_labels(
         crs=crs,
         hemisphere=hemisphere,
         layer=layer,
-        days=None if image_date is None else _told_days(image_date, today=youngest),
+        days=None if image_date is None else _stated_days(image_date, today=youngest),
         today=youngest,
     )
     made = [standardise(one, facts, number=number, is_alone=len(sources) == 1) for number, one in enumerate(sources)]
@@ -175,7 +175,7 @@ def standardise_labels(
     return _joined(made)
 
 
-def _told_days(image_date: str | date, *, today: date) -> tuple[np.datetime64, np.datetime64]:
+def _stated_days(image_date: str | date, *, today: date) -> tuple[np.datetime64, np.datetime64]:
     days = read_days([image_date], None, today=today)
     if days.findings or np.isnat(days.first[0]):
         told = days.findings[0].detail.removesuffix(": left without a date") if days.findings else "nothing"

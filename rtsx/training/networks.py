@@ -260,12 +260,12 @@ _FITTING: set[str] = set()
 
 def _without_numbers(spec: NetworkSpec) -> torch.nn.Module:
     """The network to look at; it is kept, and so not to be changed."""
-    with _told(spec):
+    with _explained(spec):
         return meta_network(spec.architecture, _options(spec, layers=3, classes=1))
 
 
 def _built(spec: NetworkSpec, *, layers: int, classes: int) -> torch.nn.Module:
-    with _told(spec):
+    with _explained(spec):
         return build_network(spec.architecture, _options(spec, layers=layers, classes=classes))
 
 
@@ -274,7 +274,7 @@ def _options(spec: NetworkSpec, *, layers: int, classes: int) -> dict[str, objec
 
 
 @contextmanager
-def _told(spec: NetworkSpec) -> Iterator[None]:
+def _explained(spec: NetworkSpec) -> Iterator[None]:
     """Refuse options that are not free, and say what cannot be built."""
     reserved = sorted(set(spec.options) & set(_NOT_OPTIONS))
     if reserved:

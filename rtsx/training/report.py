@@ -203,7 +203,12 @@ def png_link(picture: Picture) -> str:
 
 
 def write_training_report(
-    plan: TrainingPlan, finished: TrainedModel, *, log: Sequence[LogRow], run: TrainedRun, judging: TileIndex | None
+    plan: TrainingPlan,
+    finished: TrainedModel,
+    *,
+    log: Sequence[LogRow],
+    run: TrainedRun,
+    validation_index: TileIndex | None,
 ) -> None:
     """Write the page beside the bundle.
 
@@ -217,19 +222,19 @@ def write_training_report(
         One row an epoch.
     run
         The bundle, with its provenance, and its scores.
-    judging
+    validation_index
         Tiles of the validation scenes, which samples are taken from; None: from the training scenes.
     """
     bundle = run.bundle
-    scenes = plan.recipe.training if judging is None else plan.recipe.validation
-    index = plan.index if judging is None else judging
+    scenes = plan.recipe.training if validation_index is None else plan.recipe.validation
+    index = plan.index if validation_index is None else validation_index
     reader = TileReader(scenes, inputs=plan.inputs, tile=plan.recipe.tile, cache_bytes=CACHE_BYTES)
     facts = {
         "bundle": bundle,
         "result": _result(run),
         "scores": _scores(plan, finished, threshold=bundle.threshold),
         "curves": _curves(log, best_epoch=run.best_epoch),
-        "kind": "training scenes: there is no validation" if judging is None else "validation scenes",
+        "kind": "training scenes: there is no validation" if validation_index is None else "validation scenes",
         "samples": [
             (
                 f"{scenes[tile.scene].name}, row {tile.start[0]}, column {tile.start[1]}",

@@ -276,7 +276,7 @@ def train(
             "machine": machine(where, devices=devices),
             **recipe.provenance,
         }
-        return _keep(plan, finished, checkpoint, provenance=provenance, judging=tiles.get("validation"))
+        return _keep(plan, finished, checkpoint, provenance=provenance, validation_index=tiles.get("validation"))
 
 
 def _look_at(
@@ -336,7 +336,7 @@ def _keep(
     checkpoint: TrainingCheckpoint,
     *,
     provenance: Mapping[str, object],
-    judging: TileIndex | None,
+    validation_index: TileIndex | None,
 ) -> TrainedRun:
     """Write bundle, report and, last of all, the result."""
     threshold, validation = finished.bundle.threshold, finished.validation
@@ -349,6 +349,6 @@ def _keep(
         test={name: metrics.scores(threshold) for name, metrics in finished.test.items()},
     )
     run.bundle.save(plan.folder.bundle, overwrite=True)
-    write_training_report(plan, finished, log=checkpoint.log, run=run, judging=judging)
+    write_training_report(plan, finished, log=checkpoint.log, run=run, validation_index=validation_index)
     plan.folder.finish(result_of(run))
     return run

@@ -392,10 +392,10 @@ class MapPage:
         return "<br>".join(lines)
 
     def _tapped(self, event: Any) -> None:
-        """Tell the values of all images under a click."""
-        self.reader.submit(self._tell, float(event.x), float(event.y))
+        """Show the values of all images under a click."""
+        self.reader.submit(self._show_values, float(event.x), float(event.y))
 
-    def _tell(self, x: float, y: float) -> None:
+    def _show_values(self, x: float, y: float) -> None:
         lines = []
         for title, image in list(self.images.items()):  # copied, because a prediction may add its own
             try:

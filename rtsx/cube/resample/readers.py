@@ -380,10 +380,10 @@ class ZarrReader:
             raise CubeError(f"{name} of {self._name} is not what its catalog says it is: {told}. Correct its entry.")
         fill, declared = array.metadata.fill_value, array.attrs.get("_FillValue")
         # Format 2 has one word for what is missing and what a chunk that is not there reads as.
-        is_told = fill is not None and (
+        is_stated = fill is not None and (
             array.metadata.zarr_format == 2 or np.isnan(fill) or fill in (self.nodata, declared)
         )
-        if not is_told:
+        if not is_stated:
             require_chunks(group, name)
         return array
 

@@ -305,7 +305,7 @@ def selected_images(
     An item that comes twice counts once, and an image of Sentinel-2 that was processed anew by its highest baseline. One
     without a date meets every period. One that does not state its cloud cover meets no `max_cloud_cover`, because a
     server that is asked leaves it out, too, and answers must not depend on the catalog. An image whose item gives no
-    outline is judged by its rasters.
+    outline is looked for by its rasters.
     """
     kept: dict[tuple[str, str], ItemDict] = {}
     for item in items:

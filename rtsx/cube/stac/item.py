@@ -328,7 +328,7 @@ def densify_in_source_crs(footprint: BaseGeometry, geobox: GeoBox) -> BaseGeomet
 
 
 def overlaps(footprint: BaseGeometry, geobox: GeoBox) -> bool:
-    """Test whether a footprint and a raster share ground, judged by their boxes on the raster's own grid."""
+    """Test whether a footprint and a raster share ground, by their boxes on the raster's own grid."""
     bounds = geobox.boundingbox
     for native in _native_rings(footprint, geobox):
         (west, south), (east, north) = native.min(axis=0), native.max(axis=0)
