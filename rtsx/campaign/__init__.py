@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     )
     from rtsx.campaign.run import CampaignUpdate
     from rtsx.campaign.run_log import RunSummary
+    from rtsx.campaign.stages import YearStages
     from rtsx.campaign.status import CampaignStatus
     from rtsx.campaign.verification import Verification
 

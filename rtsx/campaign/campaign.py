@@ -19,12 +19,13 @@ from rtsx.campaign.ledger import CampaignLedger, planned_years, read_prices
 from rtsx.campaign.plan import CampaignPlan, read_plan
 from rtsx.campaign.recipe import CampaignRecipe, Prices
 from rtsx.campaign.run_log import ProgressCallback, RunSummary
+from rtsx.campaign.stages import YearStages, note_damage, note_stage, year_stages
 from rtsx.campaign.status import CampaignStatus, campaign_status
 from rtsx.campaign.verification import Verification, verify_year
 from rtsx.errors import CampaignError
 from rtsx.grid.grid import cell_id
 from rtsx.pages import html_table
-from rtsx.storage import cloud_of
+from rtsx.storage import absolute, cloud_of
 from rtsx.storage.object_store import ObjectStore, open_object_store
 
 if TYPE_CHECKING:
@@ -344,6 +345,7 @@ class Campaign:
         """
         from rtsx.campaign.work import fetch_campaign
 
+        note_stage(self.objects, self.plan, "fetched", marked={}, where=absolute(os.fspath(to)))
         return fetch_campaign(
             self.plan,
             self._recipe("Fetching"),
@@ -390,9 +392,26 @@ class Campaign:
         """
         return campaign_status(self.objects, self.plan, prices=self.prices)
 
+    def stages(self, years: Iterable[int] | None = None) -> tuple[YearStages, ...]:
+        """Count the cells of each stage of the years that were planned, from any machine, by listings.
+
+        Parameters
+        ----------
+        years
+            Which; None for all.
+
+        Raises
+        ------
+        CampaignError
+            The output cannot be read, or a record in it is damaged.
+        """
+        wanted = planned_years(self.objects) if years is None else years
+        plans = (read_plan(self.objects, year) for year in wanted)
+        return tuple(year_stages(self.objects, plan) for plan in plans if plan is not None)
+
     @typed(CampaignError)
     def watch(self, notify: Callable[[str], None], *, quiet: timedelta = timedelta(minutes=30)) -> CampaignStatus:
-        """Look once, and send the alerts that are new: cells set aside, runs that stopped, silence, the end and its cost.
+        """Look once, and send the alerts that are new: a drift check that has tripped, cells set aside, runs that stopped, silence, the end and its cost.
 
         What was sent is kept in the output, so that a look from another process or machine repeats nothing. That the time of a
         worker was over is no alert.
@@ -446,12 +465,22 @@ class Campaign:
     def verify(self, cells: Iterable[Address] | None = None) -> Verification:
         """Read every object of every mark again, and compare it with the digest that was noted when it was written.
 
+        What was found sound is noted in the output, if that can be written, for the stages of `status`; nothing else is changed.
+
         Parameters
         ----------
         cells
             Which; None for all.
         """
-        return verify_year(self.output, YearLayout(self.plan.year), storage_options=self.storage_options, cells=cells)
+        wanted = None if cells is None else [*cells]
+        marked = self.ledger.moments()
+        layout = YearLayout(self.plan.year)
+        found = verify_year(self.output, layout, storage_options=self.storage_options, cells=wanted)
+        if wanted is None:
+            note_stage(self.objects, self.plan, "verified", marked=marked, without=found.cells)
+        else:
+            note_damage(self.objects, self.plan, found.cells)
+        return found
 
     def report(self, path: str | Path | None = None) -> str:
         """Write the report: one HTML page that needs nothing else, with map, throughput, costs and failures.
@@ -516,7 +545,8 @@ class Campaign:
         """
         from rtsx.campaign.products import collect_year
 
-        return collect_year(
+        marked = self.ledger.moments()
+        collected = collect_year(
             self.output,
             self.plan,
             storage_options=self.storage_options,
@@ -527,6 +557,8 @@ class Campaign:
             overviews=overviews,
             stac=stac,
         )
+        note_stage(self.objects, self.plan, "collected", marked=marked)
+        return collected
 
     @typed(CampaignError)
     def deliver(
@@ -600,7 +632,8 @@ class Campaign:
         from rtsx.campaign.products import deliver_year
 
         to = os.fspath(to)
-        return deliver_year(
+        marked = self.ledger.moments()
+        delivered = deliver_year(
             self.output,
             self.plan,
             to,
@@ -619,6 +652,8 @@ class Campaign:
             names=names,
             accuracy=None if accuracy is None else os.fspath(accuracy),
         )
+        note_stage(self.objects, self.plan, "delivered", marked=marked)
+        return delivered
 
     @typed(CampaignError)
     def copy(

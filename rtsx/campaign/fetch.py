@@ -121,7 +121,7 @@ class FetchedImages:
     @property
     def layout(self) -> FetchLayout:
         """Keys of its records."""
-        return FetchLayout(self.year, f"plans/{self.plan_digest[:16]}")
+        return FetchLayout.of_plan(self.year, self.plan_digest)
 
     @property
     def objects(self) -> ObjectStore:

@@ -109,6 +109,15 @@ class YearLayout:
         """The same as a page."""
         return f"{self.root}/drift.html"
 
+    def stage(self, name: str) -> str:
+        """Record of a stage that reads or packs all cells."""
+        return f"{self.root}/stages/{name}.json"
+
+    @property
+    def review(self) -> str:
+        """Folder of the review of the year's outlines, where somebody made one here."""
+        return f"{self.root}/review"
+
     @property
     def products(self) -> str:
         """Folder of what is collected from all cells."""
@@ -164,6 +173,11 @@ class FetchLayout(YearLayout):
 
     folder: str
     """Of the plan or image, below the store."""
+
+    @classmethod
+    def of_plan(cls, year: int, digest: str) -> "FetchLayout":
+        """Keys of the cells of a plan."""
+        return cls(year, f"plans/{digest[:16]}")
 
     @property
     def root(self) -> str:

@@ -13,6 +13,8 @@ from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.recipe import Prices
 from rtsx.campaign.records import Failure
 from rtsx.campaign.run_log import RunRecord, hardware_mixture, hardware_of, read_runs
+from rtsx.campaign.stages import YearStages, year_stages
+from rtsx.errors import CampaignError
 from rtsx.grid.grid import cell_id
 from rtsx.pages import html_table
 from rtsx.storage.object_store import ObjectStore
@@ -53,6 +55,8 @@ class CampaignStatus:
     """Hours of all workers together, over all runs, and what they cost."""
     hardware: tuple[str, ...]
     """What its cells were computed with, as far as runs have said."""
+    stages: YearStages | None = None
+    """Cells by stage, from the same listing; None where only records of a run were given."""
     damaged: tuple[str, ...] = ()
     """What is wrong with records that cannot be read, and that count for nothing."""
 
@@ -122,16 +126,22 @@ def campaign_status(objects: ObjectStore, plan: CampaignPlan, *, prices: Prices)
     layout = YearLayout(plan.year)
     ledger = CampaignLedger(objects, layout)
     damaged: list[str] = []
+    marked, failures = ledger.moments(), ledger.failures(damaged=damaged)
     status = status_of(
         plan,
-        marked=ledger.moments(),
+        marked=marked,
         leases=tuple(ledger.leases(damaged=damaged).values()),
-        failures=ledger.failures(damaged=damaged),
+        failures=failures,
         runs=read_runs(objects, layout, damaged=damaged),
         prices=prices,
         now=datetime.now(UTC),
     )
-    return replace(status, damaged=tuple(sorted(damaged)))
+    stages = None
+    try:
+        stages = year_stages(objects, plan, marked=marked, failed=failures)
+    except CampaignError as error:
+        damaged.append(str(error))
+    return replace(status, stages=stages, damaged=tuple(sorted(damaged)))
 
 
 def status_of(

@@ -1,4 +1,4 @@
-"""Alerts of a campaign, each once: cells set aside, runs that stopped, silence, and the end with what it has cost."""
+"""Alerts of a campaign, each once: a drift check that has tripped, cells set aside, runs that stopped, silence, and the end with what it has cost."""
 
 import http.client
 import json
@@ -8,10 +8,12 @@ import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Collection, Iterator, Set
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit
 
+from rtsx.campaign.drift import DriftCheck, read_check
 from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.lease import Lease
 from rtsx.campaign.ledger import CampaignLedger
@@ -45,6 +47,7 @@ def due_alerts(
     *,
     leases: Collection[Lease],
     runs: Collection[RunRecord],
+    drift: DriftCheck | None,
     sent: Set[str],
     quiet: timedelta,
     now: datetime,
@@ -57,6 +60,8 @@ def due_alerts(
         How the campaign stands.
     leases, runs
         Of all its cells and runs, in any state.
+    drift
+        The drift check; None where nobody checked.
     sent
         Keys of those that were.
     quiet
@@ -65,6 +70,10 @@ def due_alerts(
         The time, aware.
     """
     name = f"{status.name} {status.year}"
+    if drift is not None and not drift.may_run and (key := f"drift {drift.when}") not in sent:
+        found = [f"  {one}" for one in drift.findings[:_MOST_NAMED]]
+        text = f"{name}: the drift check has tripped, so the year is not run before the source is cured or somebody accepts it"
+        yield Alert((key,), "\n".join([text, *found]))
     aside = {f"set aside {cell_id(*cell)} {one.when}": one for cell, one in sorted(status.failed.items())}
     fresh = {key: one for key, one in aside.items() if key not in sent}
     if fresh:
@@ -115,7 +124,10 @@ def watch_campaign(
         now=now,
     )
     sent = _read_sent(objects, layout)
-    for alert in due_alerts(status, leases=leases, runs=runs, sent=set(sent), quiet=quiet, now=now):
+    drift = None
+    with suppress(CampaignError):  # a damaged one, which whoever runs is told of
+        drift = read_check(objects, plan)
+    for alert in due_alerts(status, leases=leases, runs=runs, drift=drift, sent=set(sent), quiet=quiet, now=now):
         notify(alert.text)
         # After it, and one by one: who is killed between the two sends one alert twice, and none never.
         sent += alert.keys

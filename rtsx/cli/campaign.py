@@ -18,6 +18,7 @@ from rtsx.cli.console import print_info, show, show_line, warn
 from rtsx.errors import CampaignError, GridError, RtsxError
 
 if TYPE_CHECKING:
+    from rtsx.campaign import Campaign
     from rtsx.campaign.cells import Address
 
 FAULTY = 1
@@ -54,17 +55,43 @@ def status(
     year: YearOption = None,
     check: Annotated[bool, typer.Option("--check", help="Exit status 1 unless every cell is done.")] = False,
 ) -> None:
-    """Tell how far a campaign is, from any machine: done, running, failed and why, left, rate, time to go, hours, cost."""
+    """Tell how far a campaign is, from any machine: cells of each year by stage; of one year who runs, failed and why, rate, hours, cost.
+
+    Without --year, the table has all years, and the rest is of the newest.
+    """
     opened = opened_campaign(campaign, year=year)
     from rtsx.campaign.ledger import planned_years
+    from rtsx.campaign.stages import stage_table
 
     found = opened.status()
+    others = planned_years(opened.objects) if year is None else []
+    stages = [*opened.stages(one for one in others if one != found.year), *([found.stages] if found.stages else [])]
+    years = sorted(stages, key=lambda one: one.year)
+    rows = stage_table(years, reviewed=_reviewed(opened, [one.year for one in years]))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        show_line("  ".join(value.rjust(width) for value, width in zip(row, widths, strict=True)), asked=True)
     show_line(str(found), asked=True)
-    others = [str(one) for one in planned_years(opened.objects) if one != opened.plan.year]
-    if others and year is None:
-        print_info(f"other years, with --year: {', '.join(others)}")
     if check and not found.is_complete:
         raise typer.Exit(FAULTY)
+
+
+def _reviewed(campaign: "Campaign", years: Sequence[int]) -> dict[int, str]:
+    """Outlines that were reviewed of all, by year, of the reviews that lie in the output."""
+    from rtsx.campaign.layout import YearLayout
+
+    folders = {year: YearLayout(year).review for year in years}
+    there = {year: one for year, one in folders.items() if campaign.objects.get(f"{one}/review.json") is not None}
+    if not there:
+        return {}
+    from rtsx.review import open_review  # here, because it is heavy
+
+    options = campaign.storage_options
+    reviews = {
+        year: open_review(f"{campaign.output.rstrip('/')}/{one}", storage_options=options)
+        for year, one in there.items()
+    }
+    return {year: "{:,} of {:,}".format(*review.progress()) for year, review in reviews.items()}
 
 
 _WATCH = """Examples:
@@ -95,7 +122,7 @@ def watch(
         typer.Option(metavar="SECONDS", help="Look again so often until every cell is done; once if left out.", min=1),
     ] = None,
 ) -> None:
-    """Send an alert once each: cells set aside, runs that stopped, silence, and the end with what it has cost.
+    """Send an alert once each: a tripped drift check, cells set aside, runs that stopped, silence, and the end with what it has cost.
 
     What was sent is kept in the output, so a restart, or another look of cron, repeats nothing.
     """

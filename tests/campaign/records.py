@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from rtsx.campaign.cells import Address, CellTable
+from rtsx.campaign.drift import DriftCheck, compare
 from rtsx.campaign.lease import Lease
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.recipe import OutlineSpec
@@ -13,6 +14,7 @@ from rtsx.campaign.records import CommitRecord, Failure
 from rtsx.campaign.run_log import RunRecord
 from rtsx.grid import Grid
 from rtsx.inference.plan import PredictionPlan
+from rtsx.model.metadata import LayerDistribution
 from rtsx.tiling import TilePlan
 
 NOW = datetime(2024, 7, 1, 12, tzinfo=UTC)
@@ -126,3 +128,17 @@ def a_run(**changes: Any) -> RunRecord:
         "worker_seconds": 7200.0,
     }
     return RunRecord(**(facts | changes))
+
+
+def a_check(plan: CampaignPlan, *, factor: float) -> DriftCheck:
+    """A drift check of two cells, whose red is so many times that of another year."""
+    red = [{"red": LayerDistribution.of(np.arange(2000.0) * one, pixels=2000)} for one in (1, factor)]
+    return DriftCheck(
+        plan_digest=plan.digest,
+        when=NOW.isoformat(),
+        cells=("r000c000", "r000c001"),
+        invalid=0.0,
+        layers=red[1],
+        comparisons=tuple(compare(red[1], red[0], against="2023", with_invalid=True, decides=True)),
+        same_cells=1.0,
+    )

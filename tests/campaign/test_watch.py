@@ -4,6 +4,7 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from rtsx.campaign.campaign import Campaign
+from rtsx.campaign.drift import Acceptance
 from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.ledger import CampaignLedger
 from rtsx.campaign.plan import write_plan
@@ -20,7 +22,7 @@ from rtsx.campaign.status import status_of
 from rtsx.campaign.watch import due_alerts, notifier
 from rtsx.errors import CampaignError
 from rtsx.storage.object_store import open_object_store
-from tests.campaign.records import NOW, a_failure, a_lease, a_mark, a_plan, a_run
+from tests.campaign.records import NOW, a_check, a_failure, a_lease, a_mark, a_plan, a_run
 
 PLAN = a_plan(rows=2, columns=2)
 QUIET = timedelta(minutes=30)
@@ -28,12 +30,26 @@ QUIET = timedelta(minutes=30)
 
 def told(**facts: Any) -> list[str]:
     """First lines of what is due."""
-    known = {"marked": {}, "leases": (), "failures": {}, "runs": (), "sent": frozenset(), "now": NOW} | facts
+    known = {
+        "marked": {},
+        "leases": (),
+        "failures": {},
+        "runs": (),
+        "drift": None,
+        "sent": frozenset(),
+        "now": NOW,
+    } | facts
     status = status_of(
         PLAN, prices=Prices(), **{name: known[name] for name in ("marked", "leases", "failures", "runs", "now")}
     )
     due = due_alerts(
-        status, leases=known["leases"], runs=known["runs"], sent=known["sent"], quiet=QUIET, now=known["now"]
+        status,
+        leases=known["leases"],
+        runs=known["runs"],
+        drift=known["drift"],
+        sent=known["sent"],
+        quiet=QUIET,
+        now=known["now"],
     )
     return [alert.text.splitlines()[0] for alert in due]
 
@@ -57,6 +73,15 @@ def test_it_is_quiet_only_without_any_sign(mark: float, written: float, lease: f
 
 def test_nothing_is_told_of_what_has_not_begun() -> None:
     assert told() == []
+
+
+def test_a_drift_check_that_has_tripped_is_told_until_it_is_accepted() -> None:
+    check = a_check(PLAN, factor=10)
+    (text,) = told(drift=check)
+    assert text.startswith("arctic 2024: the drift check has tripped")
+    accepted = replace(check, acceptances=(Acceptance(name="Ada", reason="new", when=check.when),))
+    assert told(drift=accepted) == told(drift=a_check(PLAN, factor=1)) == []
+    assert told(drift=check, sent=frozenset([f"drift {check.when}"])) == []
 
 
 def test_stops_and_failures_are_told_by_name() -> None:
