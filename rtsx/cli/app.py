@@ -217,6 +217,8 @@ COMMANDS = {
             "collect": "Products that are written stay; {again} makes the rest.",
             "copy": "What is copied stays, and no cell is half there; {again} copies the rest.",
             "deliver": "Files that are written stay; {again} makes the rest.",
+            "check": _WHOLE,
+            "fetch": "What has come stays; {again} fetches the rest.",
         },
     ),
     "review": Entry(
