@@ -106,7 +106,8 @@ def ran(campaign: Campaign) -> dict[str, bytes]:
     summary = campaign.work()
     assert summary.complete, summary
     found = objects_below(Path(campaign.output))
-    return {name: one for name, one in found.items() if "searches" not in name and "/items/" not in name}
+    asked = "searches", "/items/", "/stages/"  # what a campaign notes of where its images came from
+    return {name: one for name, one in found.items() if not any(part in name for part in asked)}
 
 
 def inputs(campaign: Campaign) -> list[Any]:
