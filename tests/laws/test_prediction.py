@@ -131,7 +131,8 @@ def test_law_2_where_the_batch_decides_the_answer(tile: int, batch_size: int, mo
         assert set(Shaped.seen) == {batch_size}
         if not fails_at:
             n_tiles = non_empty_tiles(cube, **plan, trim=0)
-            assert len(Shaped.seen) <= -(-n_tiles // batch_size) + 1  # the last ones are not full
+            # The last ones are not full, nor those for which no thread could read on; a batch for each chunk would be 28.
+            assert len(Shaped.seen) <= 1.25 * n_tiles / batch_size + 3
 
 
 @settings(max_examples=7, deadline=None)
