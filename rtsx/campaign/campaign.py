@@ -25,7 +25,7 @@ from rtsx.campaign.verification import Verification, verify_year
 from rtsx.errors import CampaignError
 from rtsx.grid.grid import cell_id
 from rtsx.pages import html_table
-from rtsx.storage import absolute, cloud_of
+from rtsx.storage import cloud_of
 from rtsx.storage.object_store import ObjectStore, open_object_store
 
 if TYPE_CHECKING:
@@ -345,7 +345,6 @@ class Campaign:
         """
         from rtsx.campaign.work import fetch_campaign
 
-        note_stage(self.objects, self.plan, "fetched", marked={}, where=absolute(os.fspath(to)))
         return fetch_campaign(
             self.plan,
             self._recipe("Fetching"),

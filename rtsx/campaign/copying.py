@@ -221,10 +221,10 @@ def _is_newer(there: StoredObject | None, one: StoredObject) -> bool:
 
 
 def _listed(objects: ObjectStore, years: Iterable[int]) -> Iterator[StoredObject]:
-    """What years have, but cells, marks and leases; and the map, but cells."""
+    """What years have, but cells, marks, leases, and when stages were done, which is told by the times of marks; and the map, but cells."""
     for year in years:
         layout = YearLayout(year)
-        folders = (layout.marks, layout.leases, layout.outlines, layout.cogs)
+        folders = (layout.marks, layout.leases, layout.outlines, layout.cogs, layout.stages)
         yield from (
             found
             for found in objects.list(layout.root)

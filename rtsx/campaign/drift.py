@@ -122,7 +122,8 @@ class DriftCheck(StoredRecord):
         """Lines for people."""
         lines = [f"{len(self.cells)} cells sampled, {100 * self.invalid:.1f} % of their pixels invalid"]
         lines += [
-            f"{name}: mean {one.mean:.6g}, standard deviation {one.std:.6g}, invalid {100 * one.invalid:.1f} %"
+            f"{name}: {f'mean {one.mean:.6g}, standard deviation {one.std:.6g}' if one.quantiles else 'too few values'}, "
+            f"invalid {100 * one.invalid:.1f} %"
             for name, one in self.layers.items()
         ]
         lines += [
@@ -271,6 +272,13 @@ def compare_valid(invalid: float, then: float, *, against: str) -> LayerComparis
     )
 
 
+def compare_nothing(invalid: float) -> list[LayerComparison]:
+    """Compare a year of which no pixel can be trusted, which no reference need tell."""
+    hint = "no pixel of the sample can be trusted: is the mask rule that of these images, and is there ground in these days?"
+    found = LayerComparison(layer="valid", against="any use", invalid=invalid, is_drifted=True, decides=True, hint=hint)
+    return [found] if invalid == 1 else []
+
+
 def _moved(now: LayerDistribution, then: LayerDistribution) -> tuple[float, float, float]:
     """How far mean, deviation and the farthest quantile are away, in standard deviations of the reference."""
     # Of a layer with one value, those of what it is now; of one that still has one value, every change counts.
@@ -367,8 +375,9 @@ def drift_page(plan: CampaignPlan, check: DriftCheck) -> str:
             name,
             f"{100 * (1 - one.invalid):.1f} %",
             *(
-                f"{value:.6g}"
-                for value in (one.mean, one.std, *(one.quantiles[place] for place in _SHOWN if one.quantiles))
+                [""] * (2 + len(_SHOWN))
+                if not one.quantiles
+                else (f"{value:.6g}" for value in (one.mean, one.std, *(one.quantiles[place] for place in _SHOWN)))
             ),
         )
         for name, one in check.layers.items()

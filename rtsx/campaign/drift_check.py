@@ -16,8 +16,8 @@ from pandas.util import hash_array
 from rtsx.campaign.cells import Address, CellTable
 from rtsx.campaign.drift import (
     DriftCheck,
-    LayerComparison,
     compare,
+    compare_nothing,
     compare_ranges,
     compare_valid,
     read_check,
@@ -72,7 +72,7 @@ def check_drift(
     chosen = sampled_cells(plan.cells, cells, also=() if other is None else map(parse_cell_id, other[1].cells))
     cube_of = cubes_of(recipe, plan, objects, digest=plan.digest)
     invalid, measured = _measured(plan, cube_of, chosen, progress=progress)
-    compared: list[LayerComparison] = []
+    compared = compare_nothing(invalid)
     if other is not None:
         year, found = other
         compared += compare(measured, found.layers, against=str(year), with_invalid=True, decides=True)

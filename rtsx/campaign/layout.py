@@ -109,9 +109,14 @@ class YearLayout:
         """The same as a page."""
         return f"{self.root}/drift.html"
 
+    @property
+    def stages(self) -> str:
+        """Folder of the records of stages."""
+        return f"{self.root}/stages"
+
     def stage(self, name: str) -> str:
         """Record of a stage that reads or packs all cells."""
-        return f"{self.root}/stages/{name}.json"
+        return f"{self.stages}/{name}.json"
 
     @property
     def review(self) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
+from pathlib import Path
 from typing import Literal
 
 from rtsx.campaign.cells import Address
@@ -18,6 +19,7 @@ from rtsx.campaign.plan import CampaignPlan
 from rtsx.errors import CampaignError, OutputNotWritableError, RtsxError
 from rtsx.grid.grid import cell_id, parse_cell_id
 from rtsx.parsing import AwareDatetime, StoredRecord, parsed_json
+from rtsx.storage import is_url
 from rtsx.storage.object_store import ObjectStore, open_object_store
 
 Stage = Literal["fetched", "verified", "collected", "delivered"]
@@ -205,6 +207,8 @@ def _fetched(objects: ObjectStore, plan: CampaignPlan) -> int | None:
     """Cells in the store that was fetched last; None where there is none, or it is not reached from here."""
     record = _read(objects, plan, "fetched")
     if record is None:
+        return None
+    if not is_url(record.where) and not Path(record.where).is_dir():
         return None
     layout = FetchLayout.of_plan(plan.year, plan.digest)
     try:

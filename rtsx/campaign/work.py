@@ -33,6 +33,7 @@ from rtsx.campaign.records import Failure
 from rtsx.campaign.run import RECORD_S, RunLog, new_run, warn_of_mixed_hardware
 from rtsx.campaign.run_log import TIME_OVER, ProgressCallback, RunRecord, RunSummary, read_runs
 from rtsx.campaign.searches import ask_searches
+from rtsx.campaign.stages import note_stage
 from rtsx.campaign.task_queue import CellResult, CellTask, TaskQueue
 from rtsx.campaign.workers import WorkerRequirements, versions_here
 from rtsx.errors import CampaignError, ClusterError
@@ -290,6 +291,7 @@ def fetch_campaign(
     job = FetchJob(recipe=recipe, plan=plan, store=fetched)
     refuse_other_format(store, what="the folder of a store of fetched pixels")
     check_object_store(fetched.objects, lease_s=recipe.retry.lease_s)
+    note_stage(objects, plan, "fetched", marked={}, where=fetched.path)
     if update:
         ask_searches(objects, plan, recipe.cube)
         fetched.drop_changed(recipe.cube, plan, cubes_of(recipe, plan, objects, digest=plan.digest))

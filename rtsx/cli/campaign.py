@@ -64,9 +64,13 @@ def status(
     from rtsx.campaign.stages import stage_table
 
     found = opened.status()
-    others = planned_years(opened.objects) if year is None else []
-    stages = [*opened.stages(one for one in others if one != found.year), *([found.stages] if found.stages else [])]
-    years = sorted(stages, key=lambda one: one.year)
+    years = [found.stages] if found.stages else []
+    for other in (one for one in planned_years(opened.objects) if one != found.year and year is None):
+        try:
+            years += opened.stages([other])
+        except RtsxError as error:
+            warn(f"{other} is left out of the table: {error}")
+    years.sort(key=lambda one: one.year)
     rows = stage_table(years, reviewed=_reviewed(opened, [one.year for one in years]))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
@@ -86,12 +90,15 @@ def _reviewed(campaign: "Campaign", years: Sequence[int]) -> dict[int, str]:
         return {}
     from rtsx.review import open_review  # here, because it is heavy
 
-    options = campaign.storage_options
-    reviews = {
-        year: open_review(f"{campaign.output.rstrip('/')}/{one}", storage_options=options)
-        for year, one in there.items()
-    }
-    return {year: "{:,} of {:,}".format(*review.progress()) for year, review in reviews.items()}
+    options, counts = campaign.storage_options, {}
+    for year, one in there.items():
+        try:
+            review = open_review(f"{campaign.output.rstrip('/')}/{one}", storage_options=options)
+            counts[year] = "{:,} of {:,}".format(*review.progress())
+        except RtsxError as error:
+            warn(f"The review of {year} cannot be counted: {error}")
+            counts[year] = "?"
+    return counts
 
 
 _WATCH = """Examples:

@@ -50,7 +50,7 @@ def split_classes(
     threshold : float or None
         Where given, the binary map is not used.
     class_name : str or None
-        The class to keep; None keeps all.
+        The class to keep; None keeps all but the background.
     water : xarray.DataArray or None
         `(y, x)` on the prediction's grid; the same for all maps.
 
@@ -121,7 +121,7 @@ def _classes(scene: xr.Dataset, class_name: str | None) -> list[tuple[xr.Dataset
     return [
         (one.assign_coords({"class": name}), single)
         for one, name in zip(scenes, named, strict=True)
-        if class_name in (None, name)
+        if class_name == name or (class_name is None and (single or name != "background"))
     ]
 
 

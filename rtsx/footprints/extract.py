@@ -55,7 +55,7 @@ def extract_footprints(
         Smallest probability (0-1) of an object pixel. Default: what the bundle chose by objects, where it did
         (`pred.attrs["outline_threshold"]`), else what it chose by pixels, as in `binary`.
     class_name : str, optional
-        The class to outline. Default: every class of the prediction, one after the other.
+        The class to outline. Default: every class of the prediction but ``background``, one after the other.
     edge_distance : int
         Pixels, counted in king's moves: objects at most this far from an invalid pixel or from the border of `pred`
         get `touches_edge`, because their true outline may go on. Borders of chunks do not count. 0 flags nothing.

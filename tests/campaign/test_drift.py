@@ -120,6 +120,16 @@ def test_missing_ground_trips_and_is_no_value(before: Path, tmp_path: Path) -> N
     assert all(one.invalid is not None and one.invalid > 0.2 for one in found.findings)
 
 
+def test_a_first_year_of_which_nothing_can_be_trusted_trips(tmp_path: Path) -> None:
+    files = country(tmp_path / "first", lambda pixels: pixels * 0)
+    for path in files:
+        with rasterio.open(path, "r+") as file:
+            file.write(np.zeros(file.shape, np.uint16)[None].repeat(file.count, axis=0))
+    found = year(files, tmp_path, bundles=(make_bundle(),)).check(cells=6)
+    assert ("valid", 1.0) in [(one.layer, one.invalid) for one in found.findings]
+    assert "no pixel of the sample can be trusted" in str(found)
+
+
 @pytest.mark.parametrize(("haze", "trips"), [(0.03, False), (0.2, True)])
 def test_haze_of_the_synthetic_sky_trips_and_that_of_a_usual_year_does_not(haze: float, trips: bool) -> None:
     ground = 0.08 + 0.015 * np.random.default_rng(0).normal(size=(4, 240, 240)).astype(np.float32)

@@ -149,6 +149,10 @@ def test_classes_are_outlined_one_by_one_or_alone(predict, level):
     pd.testing.assert_frame_equal(alone, both[both["class_name"] == "slump"])
     with pytest.raises(FootprintError, match=r"classes \['slump', 'rest'\], not 'slumps': did you mean 'slump'"):
         extract_footprints(pred, class_name="slumps")
+    # The background is no object, unless somebody asks for it.
+    pred = pred.assign_coords({"class": ["slump", "background"]})
+    assert set(extract_footprints(pred)["class_name"]) == {"slump"}
+    assert len(extract_footprints(pred, class_name="background")) == 1
 
 
 def test_ids_depend_on_the_lattice_alone(pred):

@@ -113,7 +113,7 @@ def test_each_of_several_classes_is_drawn_and_has_its_values() -> None:
         opacity = page.layers[0].source.data["image"][0].view(np.uint8).reshape(4, -1, 4)[..., 3]
         west, east = opacity[:, 0].max(), opacity[:, -1].max()
         assert (west, east) == expected
-    page._tell(3.0, 3594.0)
+    page._show_values(3.0, 3594.0)
     settle()
     assert page.values.text.split("<br>")[1:] == [
         "probability: slump 0.9 (stored 90) ",
@@ -154,7 +154,7 @@ def test_an_image_that_cannot_be_read_leaves_the_others_on_the_page(monkeypatch:
     assert page.status.text == "cube: OSError: the disk &lt;is&gt; gone"
     assert [len(layer.source.data["image"]) for layer in page.layers] == [0, 1]
     monkeypatch.setattr(page, "_values", lambda title, *_, **__: broken(title, "valid", page.time) and ["here"])
-    page._tell(3.0, 3594.0)
+    page._show_values(3.0, 3594.0)
     settle()
     assert page.values.text == "cube: OSError: the disk &lt;is&gt; gone<br><b>map</b><br>here"
     page.close()

@@ -187,15 +187,20 @@ class Facts:
 
     @property
     def _caveats_of_rasters(self) -> list[str]:
-        threshold = f"{self.plan.prediction.threshold:g}"
+        prediction = self.plan.prediction
+        reached = (
+            "where its class is the most probable one"
+            if prediction.exclusive
+            else f"where the probability, before it is rounded to per cent, is at least {prediction.threshold:g}"
+        )
         if self.tiling.document["tiles"] == "cells":
             return [
-                f"`binary` is probability of at least {threshold}. Other thresholds are had from `probability`.",
+                f"`binary` is 1 {reached}. Other thresholds are had from `probability`.",
             ]
         averaged = self.tiling.resampling("probability") == "average"
         way = "averaged over pixels" if averaged else "interpolated between pixels"
         said = (
-            f"`binary` is where the nearest pixel of the map has a probability of at least {threshold}. `probability` is {way}, so "
+            f"`binary` is that of the nearest pixel of the map: 1 {reached}. `probability` is {way}, so "
             "that a threshold of it may give other borders than `binary`, and leave small objects out."
         )
         return [
@@ -253,12 +258,12 @@ def _of_accuracy(estimates: Sequence[Mapping[str, Any]]) -> Section:
     return _section("Accuracy, from a reviewed sample", rows, ("Region", "Measure", "Estimate", "Low", "High"))
 
 
-FACTS_OF_OUTLINES = ("area_m2", "centroid_lat", "centroid_lon", "confidence_class")
+FACTS_OF_OUTLINES = ("area_m2", "centroid_lat", "centroid_lon", "class_name", "confidence_class")
 """Columns of footprints that a fact sheet is made of."""
 
 
 def _of_outlines(outlines: pd.DataFrame) -> list[Section]:
-    """Tables of objects by size, by latitude, and by confidence where they have a class of it."""
+    """Tables of objects by class where there are several, by size, by latitude, and by confidence where they have a class of it."""
     areas = outlines["area_m2"]
     edges = (0, *_SIZES_M2, float("inf"))
     names = [f"up to {_SIZES_M2[0]:,} m²"]
@@ -268,6 +273,9 @@ def _of_outlines(outlines: pd.DataFrame) -> list[Section]:
     bands = np.floor(outlines["centroid_lat"] / _BAND_DEGREES) * _BAND_DEGREES
     by_latitude = bands.map(lambda low: f"{low:.0f} to {low + _BAND_DEGREES:.0f}").astype(object)
     grouped = [("Objects by size", by_size, names), ("Objects by latitude", by_latitude, sorted(set(by_latitude)))]
+    if "class_name" in outlines.columns and outlines["class_name"].nunique() > 1:
+        kinds = outlines["class_name"].astype(str)
+        grouped.insert(0, ("Objects by class", kinds, sorted(set(kinds))))
     if "confidence_class" in outlines.columns:
         classes = outlines["confidence_class"].fillna("none").astype(str)
         grouped.append(("Objects by confidence", classes, sorted(set(classes))))

@@ -220,10 +220,11 @@ class InventoryRows:
         return made
 
     def darts_level1(self, table: geopandas.GeoDataFrame, start: int) -> geopandas.GeoDataFrame:
-        """Rows of DARTS for outlines whose cells were made of one image, in EPSG:4326: what several images show together is in no one of them."""
+        """Rows of DARTS for outlines whose cells were made of one image of one day, in EPSG:4326: what several images show together is in no one of them."""
         images = self._images(table)
-        single = np.array([len(one) == 1 for one in images], bool)
-        found = [one[0] for one in images if len(one) == 1]
+        # Of one day, because a mosaic shows many.
+        single = np.array([len(one) == 1 and len(set(one[0].days)) == 1 for one in images], bool)
+        found = [one[0] for one, is_single in zip(images, single, strict=True) if is_single]
         parts = [_planet_parts(image.name) for image in found]
         rows = self._darts(table[single], start)
         rows |= {

@@ -60,6 +60,8 @@ class MapLayer:
     """Whether it is shown when the project is opened."""
     stops: Sequence[tuple[float, str]] = ()
     """Values of a raster, physical, and their colours."""
+    band: int = 1
+    """Of a raster: what is drawn."""
     from_scale: float | None = None
     """Denominator of the scale from which on it is drawn; None for all scales. Thousands of files cannot be drawn at once."""
 
@@ -91,6 +93,8 @@ class MapLayer:
         style = ET.SubElement(ET.SubElement(named, "UserStyle"), "FeatureTypeStyle")
         if self.is_raster:
             symbolizer = ET.SubElement(ET.SubElement(style, "Rule"), "RasterSymbolizer")
+            channel = ET.SubElement(ET.SubElement(symbolizer, "ChannelSelection"), "GrayChannel")
+            channel.append(_element("SourceChannelName", str(self.band)))
             colours = ET.SubElement(symbolizer, "ColorMap", {"type": self.kind.replace("classes", "values")})
             for value, colour in self.stops:
                 ET.SubElement(
@@ -142,10 +146,19 @@ def map_layers(plan: CampaignPlan, *, tiles_crs: str, equal_area: str, outlines:
         MapLayer(key="overview/density_area_km2.tif", title="Area of objects per cell of 10 km, km²", kind="ramp", crs=equal_area, shown=False, stops=_AREAS),
     ]  # fmt: skip
     near = 500_000.0
+    classes = plan.prediction.classes
+    band = next((number for number, name in enumerate(classes, start=1) if name != "background"), 1)
     return [
         *(found if outlines else []),
         MapLayer(
-            key="binary.vrt", title="Found", kind="classes", crs=tiles_crs, shown=False, stops=_BINARY, from_scale=near
+            key="binary.vrt",
+            title="Found",
+            kind="classes",
+            crs=tiles_crs,
+            shown=False,
+            stops=_BINARY,
+            band=band,
+            from_scale=near,
         ),
         MapLayer(
             key="probability.vrt",
@@ -154,6 +167,7 @@ def map_layers(plan: CampaignPlan, *, tiles_crs: str, equal_area: str, outlines:
             crs=tiles_crs,
             shown=True,
             stops=RAMP,
+            band=band,
             from_scale=near,
         ),
         MapLayer(
@@ -272,7 +286,7 @@ def _raster_pipe(layer: MapLayer) -> ET.Element:
         "rasterrenderer",
         {
             "type": "singlebandpseudocolor",
-            "band": "1",
+            "band": str(layer.band),
             "opacity": "1",
             "alphaBand": "-1",
             "classificationMin": f"{low:g}",

@@ -42,6 +42,7 @@ from rtsx.campaign.products.deliver import Delivered
 from rtsx.campaign.products.fact_sheet import Facts
 from rtsx.campaign.products.inventories import ARTS, DARTS_LEVEL1, DARTS_LEVEL2
 from rtsx.campaign.products.rasters import CellTiling, MapReader, MatrixTiling
+from rtsx.campaign.products.styles import map_layers
 from rtsx.campaign.products.tables import cell_states, partition_name, partition_of
 from rtsx.campaign.records import InputVersion
 from rtsx.cli import main
@@ -414,7 +415,11 @@ def test_images_are_counted_once_and_gaps_are_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("zoom", "told"),
-    [(9, "interpolated between pixels"), (7, "averaged over pixels"), (None, "`binary` is probability of at least")],
+    [
+        (9, "interpolated between pixels"),
+        (7, "averaged over pixels"),
+        (None, "`binary` is 1 where the probability, before it is rounded to per cent, is at least"),
+    ],
 )
 def test_caveats_say_how_rasters_were_made(small: Finished, zoom: int | None, told: str) -> None:
     plan = small.plan
@@ -436,6 +441,17 @@ def test_caveats_say_how_rasters_were_made(small: Finished, zoom: int | None, to
         accuracy=(),
     )
     assert [said in facts.caveats_page() for said in (told, "Other thresholds are had from")] == [True, zoom is None]
+
+
+def test_of_several_classes_the_first_that_is_no_background_is_drawn_and_no_threshold_stated(small: Finished) -> None:
+    prediction = replace(small.plan.prediction, classes=("background", "slump", "lake"), exclusive=True)
+    plan = replace(small.plan, prediction=prediction)
+    for layer in map_layers(plan, tiles_crs="EPSG:3413", equal_area="EPSG:6931", outlines=True):
+        of_classes = layer.key in ("probability.vrt", "binary.vrt")
+        assert layer.band == (2 if of_classes else 1)
+        if layer.is_raster:
+            assert f'band="{layer.band}"' in layer.qml().decode()
+            assert f"<SourceChannelName>{layer.band}</SourceChannelName>" in layer.sld().decode()
 
 
 @pytest.mark.parametrize("way", ["cells", "tiles"])
