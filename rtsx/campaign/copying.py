@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from rtsx.campaign.cells import Address
 from rtsx.campaign.layout import CAMPAIGN, MAP, YearLayout
+from rtsx.campaign.lease import LeaseTaken, held
 from rtsx.campaign.ledger import CampaignLedger, map_in_threads, planned_years, settings_key
 from rtsx.campaign.map import ANSWERS, map_claims
 from rtsx.campaign.preflight import PROBES, check_object_store, require_space
@@ -26,8 +27,8 @@ _LOOKS = 3
 """How often a cell is looked at whose bytes are not those of its mark: it may be made anew at this moment."""
 _LEASE_S = 600.0
 """By which the clock of the other store is checked; the campaign may be run there."""
-_CLOCKS = timedelta(seconds=60)
-"""How far the clocks of two stores may be apart; what was written within this is read and compared."""
+_CLOCKS = timedelta(minutes=15)
+"""How far the clocks of two stores may be apart, and how long a document is on its way; what was written within this is read and compared."""
 _SHOWN = 5
 """Cells that a message names."""
 
@@ -123,7 +124,13 @@ def copy_campaign(
     stale = [one.key for one in documents if one.key not in last and not _is_newer(there.get(one.key), one)]
     for _ in map_in_threads(copier.document, stale, threads=_THREADS):
         pass
+    here = {one.key for one in documents}
     for year in wanted:
+        products = f"{YearLayout(year).products}/"
+        if any(key.startswith(products) for key in here):  # those of a copy that alone was collected stay
+            for key in there.keys() - here:
+                if key.startswith(products):
+                    target.delete(key)
         gone = CampaignLedger(target, YearLayout(year)).set_aside_cells()
         CampaignLedger(target, YearLayout(year)).reset(
             gone - CampaignLedger(source, YearLayout(year)).set_aside_cells()
@@ -156,6 +163,8 @@ class _Copier:
         self.source, self.target, self.to = source, target, to
         self.written: list[int] = []
         """Bytes of each object that was written."""
+        self._retired: dict[str, dict[Address, list[str]]] = {}
+        """Keys of the marks of older states of each cell, by their folder in the copy."""
 
     def document(self, key: str) -> None:
         """Copy what no mark names; what is gone meanwhile is left."""
@@ -167,32 +176,66 @@ class _Copier:
         """Copy what a mark names, and then the mark."""
         key = layout.mark(cell)
         for _ in range(_LOOKS):
-            content = self.source.get(key)
+            content, older = self.source.get(key), self.target.get(key)
             if content is None:
                 return "left"  # to be made anew since
-            mark, there = _mark_or_none(content, cell), _mark_or_none(self.target.get(key), cell)
+            mark, there = _mark_or_none(content, cell), _mark_or_none(older, cell)
             if mark is None:
                 return "damaged"
             if there is not None and there.finished >= mark.finished:
                 return "there"
-            self.target.delete(key)  # first, because bytes that it names are going to be replaced
-            if all(self._object(name, digest) for name, digest in mark.objects.items()):
-                for name in set() if there is None else set(there.objects) - set(mark.objects):
-                    self.target.delete(name)
-                if self.target.create(key, content):
-                    self.written.append(len(content))
-                return "copied"
+            try:
+                # Held, because the copy may be run at the same time; of one run with other copies, which write the same bytes, so that
+                # the next one need not wait for a lease of one that was killed.
+                with held(self.target, layout, cell, run="copy", lease_s=_LEASE_S):
+                    if self.target.get(key) != older:
+                        continue
+                    if self._replaced(layout, mark, content, older=older):
+                        return "copied"
+            except LeaseTaken:
+                return "left"
             if self.source.get(key) == content:
                 return "damaged"
         return "left"
 
+    def _replaced(self, layout: YearLayout, mark: CommitRecord, content: bytes, *, older: bytes | None) -> bool:
+        """Whether the copy has the cell now, in place of older states of it; False where the campaign has not the bytes of its mark."""
+        key, keys = layout.mark(mark.cell), self._retired_in(layout).get(mark.cell, [])
+        if older is not None:
+            if not all(_digest(self.source.get(name)) == digest for name, digest in mark.objects.items()):
+                return False  # before anything of the older state is lost
+            if _mark_or_none(older, mark.cell) is not None:
+                keys = [*keys, layout.retirement(mark.cell, _digest(older))]
+                self.target.put(keys[-1], older)  # so that its objects are known, should this be stopped
+            self.target.delete(key)
+        retired = [_mark_or_none(self.target.get(one), mark.cell) for one in keys]
+        before = {name for one in retired if one is not None for name in one.objects}
+        for name in filter(_is_valid, before):
+            self.target.delete(name)  # because who reads the map trusts it
+        for name in sorted(mark.objects, key=_is_valid):  # which comes last
+            if not self._object(name, mark.objects[name]):
+                return False
+        for name in before - mark.objects.keys():
+            self.target.delete(name)
+        if not self.target.create(key, content):
+            return False
+        self.written.append(len(content))
+        return True
+
+    def _retired_in(self, layout: YearLayout) -> dict[Address, list[str]]:
+        if layout.retired not in self._retired:
+            found: dict[Address, list[str]] = {}
+            for one in self.target.list(layout.retired):
+                found.setdefault(layout.address_of(one.key), []).append(one.key)
+            self._retired[layout.retired] = found
+        return self._retired[layout.retired]
+
     def _object(self, key: str, digest: str) -> bool:
         """Whether the copy has these bytes now; False where the campaign has not."""
-        there = self.target.get(key)
-        if there is not None and sha256(there).hexdigest() == digest:
+        if _digest(self.target.get(key)) == digest:
             return True
         content = self.source.get(key)
-        if content is None or sha256(content).hexdigest() != digest:
+        if content is None or _digest(content) != digest:
             return False
         self._put(key, content)
         return True
@@ -213,6 +256,15 @@ def _mark_or_none(content: bytes | None, cell: Address) -> CommitRecord | None:
     except CampaignError:
         return None
     return mark if mark is not None and mark.cell == cell else None
+
+
+def _digest(content: bytes | None) -> str:
+    return "" if content is None else sha256(content).hexdigest()
+
+
+def _is_valid(key: str) -> bool:
+    """Whether an object says which pixels of the map count."""
+    return key.startswith(f"{MAP}/valid/")
 
 
 def _is_newer(there: StoredObject | None, one: StoredObject) -> bool:

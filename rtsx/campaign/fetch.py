@@ -39,7 +39,7 @@ from rtsx.cube.images import Image
 from rtsx.cube.native import NativeGroup, StoredImage, bands_in, image_in, native_groups, read_native, stored_image
 from rtsx.cube.pinning import ResolvedImages, image_stamp, remote_state, resolve_images
 from rtsx.cube.recipe import SourceRecipe
-from rtsx.cube.resample.readers import VALID
+from rtsx.cube.resample.readers import MASKED, VALID
 from rtsx.cube.write import compressor_for
 from rtsx.errors import CampaignError, CubeError
 from rtsx.grid.grid import cell_id
@@ -297,8 +297,9 @@ class FetchJob:
                 for image, state in zip(source.images.images, states, strict=True):
                     named = {one.name for one in source.wanted}
                     wanted = replace(image, bands={name: one for name, one in image.bands.items() if name in named})
-                    path = _path(source, image, state)
-                    groups = native_groups(wanted, source, path=path, cube=geobox, anchor=cube.grid.origin)
+                    groups = native_groups(wanted, source, path="", cube=geobox, anchor=cube.grid.origin)
+                    path = _path(source, image, state, groups=groups)
+                    groups = [replace(group, path=f"{path}{group.path}") for group in groups]
                     for group in groups:
                         whole = _whole(group)
                         plan = PartPlan.of(whole.geobox.shape.yx, side=_SIDE)
@@ -387,10 +388,14 @@ def _root(store: Store) -> zarr.Group:
         return zarr.open_group(store, mode="r+", use_consolidated=False)
 
 
-def _path(source: SourceRecipe, image: Image, state: str) -> str:
-    """Return the path of an image in the store; one that has changed, or that another recipe reads, has another."""
+def _path(source: SourceRecipe, image: Image, state: str, *, groups: list[NativeGroup]) -> str:
+    """Return the path of an image in the store; one that has changed, or of which another recipe or grid reads other levels, has another."""
     layers = [(one.name, one.resampling) for one in source.layers]
-    told = repr((image_stamp(image), state, layers))
+    levels = [
+        (one.names, one.raster.shape.yx, tuple(one.raster.affine), str(one.raster.crs), one.factor, one.is_masked)
+        for one in groups
+    ]
+    told = repr((image_stamp(image), state, layers, levels))
     return f"{source.name}/{sub(r'[^A-Za-z0-9._-]', '_', image.id)}.{sha256(told.encode()).hexdigest()[:16]}"
 
 
@@ -433,6 +438,7 @@ def _array(root: zarr.Group, group: NativeGroup, name: str, *, plan: PartPlan) -
                 fill_value=dtype.type(0 if bands.nodata != 0 and dtype.kind != "b" else 1),
                 compressors=(compressor_for(name, dtype),),
                 dimension_names=("y", "x"),
+                attributes={MASKED: True} if group.is_masked and name != VALID else {},
             )
     array = root[path]
     assert isinstance(array, zarr.Array)

@@ -257,13 +257,13 @@ class FsspecObjects:
 
     def _pages(self, prefix: str) -> Iterator[StoredObject]:
         """The same of S3; one page of them is held at a time."""
-        system, root = self._root
-        bucket, _, base = root.partition("/")
+        bucket, _, base = self._root[1].partition("/")
         base = f"{base}/".lstrip("/")
         below = f"{base}{prefix}/" if prefix else base
         token: dict[str, str] = {}
         while True:
-            page = system.call_s3("list_objects_v2", Bucket=bucket, Prefix=below, MaxKeys=_PAGE, **token)
+            asked = {"Bucket": bucket, "Prefix": below, "MaxKeys": _PAGE, **token}
+            page = self._asked(prefix, lambda system, _, asked=asked: system.call_s3("list_objects_v2", **asked))  # type: ignore[misc]
             for entry in page.get("Contents", ()):
                 changed = entry["LastModified"].astimezone(UTC)
                 yield StoredObject(entry["Key"].removeprefix(base), entry["Size"], changed)
@@ -399,12 +399,15 @@ class RetryingObjects:
         given: set[str] = set()
         pauses = backoff_with_jitter(self.pauses_s)
         while True:
+            before = len(given)
             try:
                 for found in self.store.list(prefix):
                     if found.key not in given:  # those before the error have been given
                         given.add(found.key)
                         yield found
             except Exception as error:
+                if len(given) > before:  # it got on, and long listings may meet more than one error
+                    pauses = backoff_with_jitter(self.pauses_s)
                 pause = next(pauses, None) if classify_error(error) == "passing" else None
                 if pause is None:
                     raise

@@ -438,6 +438,8 @@ def _refusals(url: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        if isinstance(error, RtsxError) or classify_error(error) == "passing":
+            raise
         raise OutputNotWritableError(
             f"{url} cannot be written: {error}. Check that the bucket exists and the credentials allow it."
         ) from error

@@ -5,16 +5,20 @@ import random
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from rtsx import Campaign
+from rtsx.campaign.cells import Address
 from rtsx.campaign.copying import Copied
 from rtsx.campaign.layout import YearLayout
+from rtsx.campaign.lease import held
 from rtsx.campaign.ledger import CampaignLedger
 from rtsx.campaign.plan import CampaignPlan, write_plan
+from rtsx.campaign.records import CommitRecord
 from rtsx.campaign.verification import verify_year
 from rtsx.errors import CampaignError, OutputExistsError, OutputNotWritableError, RtsxError
 from rtsx.storage import atomic
@@ -149,6 +153,74 @@ def test_a_cell_that_is_made_anew_replaces_the_old_one(tmp_path: Path) -> None:
     assert _contents(target) == _contents(source)
     older = _copied(target, tmp_path / "c")
     assert older.n_cells == 4
+
+
+def _made_anew(output: Output, cell: Address, *, seed: int) -> CommitRecord:
+    CampaignLedger(output.objects, YEAR).retire(cell)
+    output.finish(make_pixels(PLAN, seed=seed), [cell])
+    mark = output.ledger.mark(cell)
+    assert mark is not None
+    later = replace(mark, finished="2031-01-01T00:00:00+00:00")
+    output.objects.put(YEAR.mark(cell), later.to_json().encode())
+    return later
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_replacement_that_is_stopped_leaves_nothing_of_two_states_to_be_trusted(
+    tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = tmp_path / "a", tmp_path / "b"
+    output = _campaign(source)
+    _copied(source, target)
+    _made_anew(output, CELLS[0], seed=2)
+
+    def stop() -> None:
+        raise Stopped
+
+    with monkeypatch.context() as patched:
+        _after(4 + seed, stop, patched)  # once the store was probed
+        with suppress(Stopped):
+            _copied(source, target)
+    assert verify_year(str(target), YEAR).is_sound
+    there = open_object_store(str(target), {})
+    if CELLS[0] not in CampaignLedger(there, YEAR).done():
+        older = CommitRecord.from_json(next(iter(_contents(target / YEAR.retired).values())) or b"")
+        assert not any(there.get(key) for key in older.objects if key.startswith("map.zarr/valid/"))
+    _copied(source, target)
+    assert _contents(target) == _contents(source)
+
+
+def test_a_cell_whose_new_bytes_are_damaged_keeps_its_older_state(tmp_path: Path) -> None:
+    source, target = tmp_path / "a", tmp_path / "b"
+    output = _campaign(source)
+    _copied(source, target)
+    mark = _made_anew(output, CELLS[0], seed=2)
+    output.objects.put(max(mark.objects), b"other")
+    assert _copied(source, target).damaged == {PLAN.year: (CELLS[0],)}
+    assert verify_year(str(target), YEAR).is_sound
+    assert CELLS[0] in CampaignLedger(open_object_store(str(target), {}), YEAR).done()
+
+
+def test_a_cell_that_somebody_makes_in_the_copy_is_left_to_them(tmp_path: Path) -> None:
+    source, target = tmp_path / "a", tmp_path / "b"
+    _campaign(source, done=1)
+    with held(open_object_store(str(target), {}), YEAR, CELLS[0], run="there", lease_s=600):
+        open_object_store(str(target), {}).put(
+            "campaign.json", open_object_store(str(source), {}).get("campaign.json") or b""
+        )
+        assert _copied(source, target).n_cells == 0
+    assert _copied(source, target).n_cells == 1
+
+
+def test_products_that_the_campaign_has_no_more_go_from_the_copy(tmp_path: Path) -> None:
+    source, target = tmp_path / "a", tmp_path / "b"
+    objects = _campaign(source, done=1).objects
+    for name in ("one", "two"):
+        objects.put(f"{YEAR.products}/{name}.parquet", b"rows")
+    _copied(source, target)
+    objects.delete(f"{YEAR.products}/two.parquet")
+    _copied(source, target)
+    assert _contents(target) == _contents(source)
 
 
 def test_a_damaged_cell_is_left_out_and_named(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from rtsx.campaign import fetch
 from rtsx.campaign.campaign import Campaign
 from rtsx.campaign.cell_input import cell_geobox
 from rtsx.campaign.cells import Address, CellTable
-from rtsx.campaign.fetch import FetchedImages, FetchJob
+from rtsx.campaign.fetch import FetchedImages, FetchJob, _path
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.run import CellUpdate
 from rtsx.cube import (
@@ -36,7 +36,8 @@ from rtsx.cube import (
 from rtsx.cube.chunk_loader import collected_missing
 from rtsx.cube.file_images import StoreImages
 from rtsx.cube.images import GivenImages, Image
-from rtsx.cube.native import NativeGroup, read_native
+from rtsx.cube.load import find_images
+from rtsx.cube.native import NativeGroup, native_groups, read_native
 from rtsx.cube.recipe import TASSELED_CAP_BANDS, TREND_EXTRAS, TREND_LAYERS
 from rtsx.errors import CampaignError, CubeError, MissingCoverageWarning
 from rtsx.grid import Grid
@@ -166,16 +167,35 @@ def file_cube(*files: Path, **changes: Any) -> CubeRecipe:
     return CubeRecipe(grid=GRID, sources=(SourceRecipe(name="images", images=images, layers=layers, **changes),))
 
 
-def test_of_a_file_with_overviews_the_one_that_cells_read_is_fetched(tmp_path: Path) -> None:
-    fine = tmp_path / "fine.tif"
+@pytest.fixture
+def fine(tmp_path: Path) -> Path:
+    """A file with overviews, four times finer than the grid, and a little off it."""
+    path = tmp_path / "fine.tif"
     (west, _) = write_country(tmp_path)
-    with rasterio.open(west) as file:  # four times finer than the grid, and a little off it
+    with rasterio.open(west) as file:
         pixels = file.read().repeat(4, axis=1).repeat(4, axis=2)
         transform = file.transform * file.transform.translation(0.37, 0.21) * file.transform.scale(0.25)
         profile = {**file.profile, "transform": transform, "height": pixels.shape[1], "width": pixels.shape[2]}
-    with rasterio.open(fine, "w", **profile) as file:
+    with rasterio.open(path, "w", **profile) as file:
         file.write(pixels + (pixels > 0))
         file.build_overviews([2, 4], Resampling.mode)
+    return path
+
+
+def test_campaigns_of_other_grids_share_no_levels_of_an_image(fine: Path) -> None:
+    recipe = file_cube(fine, resampling="average")
+    (source,) = recipe.sources
+    paths = []
+    for factor in (1, 2, 4):
+        cell = next(iter(job_of(recipe, fine.parent).plan.cells))
+        cube = GRID[cell].geobox.zoom_out(1 / factor)
+        (image,) = find_images(source, cube)
+        groups = native_groups(image, source, path="", cube=cube, anchor=GRID.origin)
+        paths.append(_path(source, image, "", groups=groups))
+    assert len(set(paths)) == 3
+
+
+def test_of_a_file_with_overviews_the_one_that_cells_read_is_fetched(fine: Path, tmp_path: Path) -> None:
     kinds = ["average", "bilinear", "cubic", "nearest"]
     jobs = [job_of(file_cube(fine, resampling=kind), tmp_path) for kind in kinds]
     cell = next(iter(jobs[0].plan.cells))

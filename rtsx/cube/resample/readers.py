@@ -272,6 +272,8 @@ _file_reader_conforms: type[WindowReader] = FileReader
 
 VALID = "valid"
 """Array of a cube's store that says which pixels count."""
+MASKED = "masked_by_valid"
+"""Attribute of an array whose pixels mean nothing without it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -321,13 +323,20 @@ class ZarrReader:
         group = open_group(self.path, {})
         shape = rows.stop - rows.start, columns.stop - columns.start
         pixels = np.empty((len(self.arrays), *shape), self.dtype)
+        is_masked = False
         for place, name in enumerate(self.arrays):
-            pixels[place] = self._read(self._array(group, name), rows, columns)
+            array = self._array(group, name)
+            is_masked |= bool(array.attrs.get(MASKED))
+            pixels[place] = self._read(array, rows, columns)
         has_value = output_nodata(self.nodata, self.dtype) is not None or self.dtype.kind not in "iu"
         if not has_value and not self.any_value and VALID not in self.arrays:
             valid = self._valid(group)
             if valid is not None:
                 return np.ma.MaskedArray(pixels, np.broadcast_to(~self._read(valid, rows, columns), pixels.shape))
+            if is_masked:
+                raise CubeError(
+                    f"{self._name} lacks its array {VALID!r}, which says which pixels count. Copy the store again."
+                )
         return pixels
 
     def overview_for(self, factor: float) -> Self:
