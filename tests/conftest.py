@@ -4,6 +4,7 @@ import fcntl
 import gc
 import os
 import pickle
+import shutil
 from collections.abc import Callable, Generator
 from functools import partial
 from pathlib import Path
@@ -78,7 +79,10 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
         with (root / f"{name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not made.exists():
-                made.write_bytes(pickle.dumps(write(root / name)))
+                shutil.rmtree(root / name, ignore_errors=True)  # of one that was killed
+                draft = made.with_suffix(".draft")
+                draft.write_bytes(pickle.dumps(write(root / name)))
+                draft.replace(made)
         return pickle.loads(made.read_bytes())
 
     return make

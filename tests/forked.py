@@ -5,10 +5,12 @@ do the same. A file is run by one process, as what its tests share is made once;
 """
 
 import fcntl
+import gc
 import sys
 import threading
 import warnings
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count, groupby
 from multiprocessing import get_context
@@ -101,12 +103,13 @@ class _Runner:
         config = self._session.config
         try:
             name, words = worker.connection.recv()
-        except (EOFError, ConnectionResetError):
+        except (EOFError, OSError):  # none, or half of one
             self._end(worker)
             return
         if name == "next":
             worker.given.append(self._next(worker))
-            worker.connection.send(self._places.get(worker.given[-1]))
+            with suppress(BrokenPipeError, ConnectionResetError):  # the next look finds that it has ended
+                worker.connection.send(self._places.get(worker.given[-1]))
         elif name == "report":
             report = config.hook.pytest_report_from_serializable(config=config, data=words)
             config.hook.pytest_runtest_logreport(report=report)
@@ -138,6 +141,7 @@ class _Runner:
             report = pytest.TestReport(running.nodeid, running.location, {}, "failed", ended, "call")
             self._session.config.hook.pytest_runtest_logreport(report=report)
         elif worker.process.exitcode:
+            self._session.shouldfail = ended  # which is printed
             raise self._session.Failed(ended)
 
 
@@ -175,6 +179,10 @@ class _Sender:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         data = self._config.hook.pytest_report_to_serializable(config=self._config, report=report)
         self._connection.send(("report", data))
+
+    def pytest_runtest_teardown(self, nextitem: pytest.Item | None) -> None:
+        if nextitem is None:
+            gc.collect()  # so that what was left open is found before the process ends
 
     def pytest_warning_recorded(
         self, warning_message: warnings.WarningMessage, when: str, nodeid: str, location: tuple[str, int, str] | None

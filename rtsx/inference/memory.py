@@ -231,7 +231,9 @@ def require_memory(runner: Runner, cube: xr.Dataset, *, available: int) -> Memor
         waiting = 0, waiting_sums(blocks, ahead=ahead) * output
     else:  # the workers of a cluster have a part of each row
         lazy = waiting_bytes(blocks, pixel_bytes=stored, output_bytes=output, hardware=hardware)
-        waiting = ceil(lazy[0] / max(1, len(_workers()))), ceil(lazy[1] / max(1, len(_workers())))
+        # In a task of a worker, whatever it computes is computed there.
+        workers = 1 if _client() is None or _is_worker() else max(1, len(_workers()))
+        waiting = ceil(lazy[0] / workers), ceil(lazy[1] / workers)
     estimated = MemoryPlan.estimate(
         plan,
         blocks,

@@ -148,7 +148,8 @@ class Mosaic:
         south, north = region.bounds[1], region.bounds[3]
         found: list[QuadRange] = []
         open_: dict[tuple[int, int], QuadRange] = {}
-        for y in range(max(0, self._row(south)), min(self.across, self._row(north) + 1)):
+        rows = math.floor(self._row(south) + _EDGE), math.ceil(self._row(north) - _EDGE)
+        for y in range(max(0, rows[0]), min(self.across, rows[1])):
             runs = self._runs(region, y)
             # What the row below has as well grows by a row, so that a box is one range.
             found += [area for run, area in open_.items() if run not in runs]
@@ -181,10 +182,10 @@ class Mosaic:
     def _column(self, lon: float) -> float:
         return (lon + 180) / 360 * self.across
 
-    def _row(self, lat: float) -> int:
+    def _row(self, lat: float) -> float:
         if abs(lat) >= 89.9:
-            return self.across if lat > 0 else -1
-        return math.floor((math.asinh(math.tan(math.radians(lat))) / math.pi + 1) / 2 * self.across)
+            return self.across + 1 if lat > 0 else -1
+        return (math.asinh(math.tan(math.radians(lat))) / math.pi + 1) / 2 * self.across
 
     def _lon(self, x: float) -> float:
         return x / self.across * 360 - 180

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
+from threading import Event
 from typing import BinaryIO
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
@@ -199,6 +200,16 @@ class Patience:
         return True
 
 
+def pauses_until(over: Event) -> Callable[[float], None]:
+    """Return what waits so many seconds, and raises an `OrderError` at once where the download is over, as after Ctrl-C."""
+
+    def pause(seconds: float) -> None:
+        if over.wait(seconds):
+            raise OrderError("The download was stopped.")
+
+    return pause
+
+
 Advance = Callable[[RemoteFile, int], None]
 """Told of every piece of a file that has arrived, in bytes; from several threads."""
 
@@ -219,7 +230,7 @@ def fetch_files(
     *,
     parallel: int = 4,
     advance: Advance = lambda file, count: None,
-    pause: Callable[[float], None] = time.sleep,
+    pause: Callable[[float], None] | None = None,
 ) -> dict[str, OrderError]:
     """Fetch files into ``folder/<scene id>/<name>``, several at a time; what is there already is kept.
 
@@ -229,6 +240,8 @@ def fetch_files(
         What went wrong, by ``<scene id>/<name>``; all other files are there, complete.
     """
     failures: dict[str, OrderError] = {}
+    over = Event()
+    pause = pause or pauses_until(over)
     with ThreadPoolExecutor(parallel) as pool:
         waiting = {
             pool.submit(fetch_file, file, folder / file.scene_id / file.name, advance=advance, pause=pause): file
@@ -242,6 +255,7 @@ def fetch_files(
                 elif error is not None:
                     raise error
         except BaseException:
+            over.set()
             pool.shutdown(wait=False, cancel_futures=True)  # what runs ends with its file; the rest never starts
             raise
     return failures

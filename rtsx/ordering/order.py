@@ -3,7 +3,6 @@
 import hashlib
 import json
 import re
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -128,7 +127,7 @@ def fetch_order(
     parallel: int = 4,
     advance: Advance = lambda file, count: None,
     starting: Callable[[Sequence[RemoteFile]], None] = lambda files: None,
-    pause: Callable[[float], None] = time.sleep,
+    pause: Callable[[float], None] | None = None,
 ) -> FetchResult:
     """Fetch what is ready and register it as STAC items; what is in the folder already is left as it is.
 

@@ -1,19 +1,18 @@
 """Downloading the quads of a basemap: listing those of a region, fetching them once, and stopping where going on is of no use."""
 
 import json
-import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from datetime import UTC
 from pathlib import Path
-from threading import Lock
+from threading import Event, Lock
 
 from shapely.geometry.base import BaseGeometry
 
 from rtsx.errors import OrderError
 from rtsx.ordering.basemap import BasemapApi, Mosaic, cure_of
 from rtsx.ordering.catalog import described_asset
-from rtsx.ordering.download import Advance, HttpError, fetch_file
+from rtsx.ordering.download import Advance, HttpError, fetch_file, pauses_until
 from rtsx.ordering.ledger import locked
 from rtsx.ordering.provider import RemoteFile
 from rtsx.ordering.quads import QuadCounts, QuadLedger, QuadResult, with_band_names
@@ -82,7 +81,7 @@ def fetch_quads(
     table: Path,
     parallel: int = 4,
     advance: Callable[[int, int], None] = lambda there, asked: None,
-    pause: Callable[[float], None] = time.sleep,
+    pause: Callable[[float], None] | None = None,
 ) -> QuadCounts:
     """Fetch the quads of a ledger that are not in the folder, and write the table of those that are.
 
@@ -129,13 +128,14 @@ def _fetch_all(
     mosaic: Mosaic,
     parallel: int,
     advance: Callable[[int, int], None],
-    pause: Callable[[float], None],
+    pause: Callable[[float], None] | None,
 ) -> OrderError | None:
     """Fetch what is not in the folder; returns what ended it early."""
     ledger.recheck(folder)
     known = ledger.counts()
     there, asked = known.there, known.asked
-    gate = _Gate(pause)
+    over = Event()
+    gate = _Gate(pause or pauses_until(over))
     ended: OrderError | None = None
     results: list[QuadResult] = []
     in_a_row = 0
@@ -164,10 +164,13 @@ def _fetch_all(
                         raise error
                     if _is_lost(cause := error.__cause__):
                         results.append(("missing", None, None, redacted(str(cause or error)), *place))
-                        in_a_row = 0
-                        continue
-                    results.append(("waiting", None, None, redacted(str(cause)), *place))
-                    in_a_row += 1
+                        # Of one quad, or of all that an account may not have.
+                        in_a_row = in_a_row + 1 if isinstance(cause, HttpError) and cause.status == 403 else 0
+                        if in_a_row < _FAILURES_IN_A_ROW:
+                            continue
+                    else:
+                        results.append(("waiting", None, None, redacted(str(cause)), *place))
+                        in_a_row += 1
                     passing = isinstance(cause, HttpError) and cause.passing and cause.wait_s is None
                     if ended is None and (not passing or in_a_row >= _FAILURES_IN_A_ROW):
                         cure = cure_of(cause) if isinstance(cause, HttpError) else "Run the same command again then."
@@ -178,6 +181,7 @@ def _fetch_all(
                     ledger.settle(results)
                     results.clear()
         except BaseException:
+            over.set()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
         finally:

@@ -193,10 +193,12 @@ class QuadLedger:
             (attempt,) = self._rows.execute(
                 "SELECT count(*) FROM batches WHERE state NOT IN ('submitting', 'queued', 'running')"
             ).fetchone()
+            (mosaic,) = self._rows.execute("SELECT mosaic FROM purpose").fetchone()
             # Sorted before the first row is given, so that what is written meanwhile changes nothing of it.
             rows = self._rows.execute(f"SELECT id, y, x FROM quads WHERE {_unordered(retry)} {_IN_ORDER}")
             while some := rows.fetchmany(size):
-                batch = batch_name(name, tuple(sorted(one[0] for one in some)), clip=None, attempt=attempt)
+                # With the mosaic, because quads of all mosaics have the same ids.
+                batch = batch_name(name, (mosaic, *sorted(one[0] for one in some)), clip=None, attempt=attempt)
                 self._rows.execute("INSERT INTO batches (name) VALUES (?)", (batch,))
                 places_of = [(y, x) for _, y, x in some]
                 self._rows.executemany(

@@ -84,6 +84,7 @@ class BasemapServer:
         self.not_there: set[str] = set()
         """Quads that the mosaic does not have."""
         self.refused: set[str] = set()
+        self.has_contract = True
         """Quads that are listed, and whose download is not there."""
         self.damaged: dict[str, bytes] = {}
         """Bytes that come instead, with the checksum of the right ones."""
@@ -231,6 +232,8 @@ class _Handler(BaseHTTPRequestHandler):
         server = self.basemaps
         if server.is_limited():
             self._send(429, {"message": "Too many requests"}, {"Retry-After": server.retry_after})
+        elif not server.has_contract:
+            self._send(403, {"message": "The contract has ended"})
         elif name in server.refused:
             self._send(404, {"message": f"Quad {name} not found {server.words}"})
         elif not server.is_left():

@@ -11,6 +11,7 @@ pytest.importorskip("planet", reason="needs the extra order")
 
 from rtsx.errors import OrderError
 from rtsx.ordering import BucketDelivery, QuadCounts, collect_quads, list_quads, order_quads, quad_ledger
+from rtsx.ordering.basemap import QuadRange
 from rtsx.ordering.planet import PlanetProvider
 from tests.ordering.basemap_server import KEY, NAME, deliver, quad_bytes, red_of
 from tests.ordering.planet_server import PlanetServer
@@ -114,6 +115,17 @@ def test_a_region_that_grows_orders_what_is_new_only(planet, ordered):
     ordered(2)
     ordered(3)
     assert sorted(len(order["products"][0]["quad_ids"]) for order in planet.orders.values()) == [4, 5]
+
+
+def test_orders_of_another_mosaic_have_other_names(tmp_path):
+    names = set()
+    for mosaic in ("spring", "summer"):
+        with quad_ledger(tmp_path / f"{mosaic}.quads.sqlite") as ledger:
+            ledger.begin(mosaic, "one", (QuadRange(0, 0, 1, 1),))
+            ledger._rows.execute("INSERT INTO quads (y, x, id, state) VALUES (0, 0, '0-0', 'waiting')")
+            ledger.gather("arctic", size=10, retry=False)
+            names |= {batch.name for batch in ledger.batches("submitting")}
+    assert len(names) == 2
 
 
 def test_a_bucket_is_an_address():

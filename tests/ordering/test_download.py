@@ -9,7 +9,7 @@ from rasterio.io import MemoryFile
 
 from rtsx.errors import OrderError
 from rtsx.ordering import download
-from rtsx.ordering.download import fetch_file, fetch_files
+from rtsx.ordering.download import fetch_file, fetch_files, pauses_until
 from rtsx.ordering.provider import Checksum, RemoteFile, checksum_of
 
 DATA = os.urandom(400_000)
@@ -152,6 +152,15 @@ def test_without_a_version_nothing_is_pieced_together(remote, file_server, tmp_p
     fetch_file(remote(size=None, checksum=None), tmp_path / "a.bin", pause=lambda seconds: None)
     assert (tmp_path / "a.bin").read_bytes() == DATA
     assert all(wanted is None for _, wanted, _ in file_server.asked)
+
+
+def test_a_download_that_is_over_waits_no_more():
+    over = threading.Event()
+    pause = pauses_until(over)
+    pause(0)
+    over.set()
+    with pytest.raises(OrderError, match="was stopped"):
+        pause(1800)
 
 
 def test_the_server_says_how_long_to_wait(remote, file_server, tmp_path, pauses):

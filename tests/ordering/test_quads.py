@@ -174,6 +174,21 @@ def test_a_wrong_key_stops_at_once(server, api, fetched, tmp_path):
     assert len(server.requests) == asked + 1
 
 
+def test_an_account_that_may_have_no_quad_is_not_asked_for_each(server, fetched, tmp_path):
+    server.has_contract = False
+    with pytest.raises(OrderError, match=r"403.*check your contract.*What is there is kept"):
+        fetched(8)
+    assert sum("/full" in path for path in server.requests) <= 20 + 8
+
+
+def test_a_sliver_beyond_a_row_or_column_is_none_of_the_next(api):
+    mosaic = api.mosaic(NAME)
+    west, south, east, north = mosaic.bounds(QuadRange(Y, X, Y + 2, X + 2))
+    sliver = 1e-12
+    wider = box(west - sliver, south - sliver, east + sliver, north + sliver)
+    assert mosaic.ranges(wider) == (QuadRange(Y, X, Y + 2, X + 2),)
+
+
 @pytest.mark.parametrize("how", ["halved", "other"])
 def test_half_a_quad_and_one_of_other_ground_are_missing(server, fetched, tmp_path, how):
     name = f"{X}-{Y}"
