@@ -30,9 +30,6 @@ from tests.campaign.small_campaign import (
     write_country,
 )
 
-# Until rasterio stops filtering this one while it outlines, which is not safe between threads; elsewhere it is only shown.
-pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
-
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[Client]:

@@ -25,10 +25,6 @@ EASTERN = {cell for cell in CELLS if cell[1] != -210}
 """Cells that look at the eastern file: its own column, and the one beside it, whose tiles reach into it."""
 
 
-# Until rasterio stops filtering this one while it outlines, which is not safe between threads; elsewhere it is only shown.
-pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
-
-
 @pytest.fixture(scope="module")
 def client() -> Iterator[Client]:
     with thread_client() as client:

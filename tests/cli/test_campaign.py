@@ -40,10 +40,6 @@ from tests.campaign.small_campaign import (
 Command = Callable[..., Any]
 
 
-# Until rasterio stops filtering this one while it outlines, which is not safe between threads; elsewhere it is only shown.
-pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
-
-
 @pytest.fixture(scope="module")
 def scheduler() -> Iterator[str]:
     """Address of a scheduler with a worker, in this process because another would import everything again."""

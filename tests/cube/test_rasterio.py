@@ -175,7 +175,6 @@ def test_what_the_caller_sets_goes_before(monkeypatch: pytest.MonkeyPatch) -> No
         assert rtsx.cube.rasterio._options(url)["GDAL_HTTP_MAX_RETRY"] == "3"
 
 
-@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")  # of the writer
 @pytest.mark.parametrize("action", ["error", "ignore"])
 def test_a_file_that_lies_nowhere_changes_no_filters(write_tif: WriteTif, action: Any) -> None:
     path = write_tif("a.tif", PIXELS, crs=None, transform=None)

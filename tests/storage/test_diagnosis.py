@@ -207,7 +207,6 @@ def placed_by_rpcs(file: Any, _: str) -> None:
     )  # fmt: skip
 
 
-@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")  # of the writer
 @pytest.mark.parametrize(
     ("place", "crs", "nodata", "command"),
     [
@@ -324,7 +323,6 @@ def test_names_are_read_without_what_is_no_part_of_them(name: str, is_zarr: bool
     assert is_store(name) is is_zarr
 
 
-@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")  # of the file as a whole
 def test_variables_of_a_file_are_named_and_open_by_their_names(tmp_path: Path) -> None:
     path = tmp_path / "a b.nc"
     cube = xr.Dataset(
