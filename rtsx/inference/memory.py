@@ -10,11 +10,9 @@ import psutil
 import xarray as xr
 
 from rtsx.errors import BundleError, ClusterError, MemoryPlanError
-from rtsx.inference.blocks import BlockPlan
 from rtsx.inference.dask import waiting_bytes
 from rtsx.inference.device import CPU, Hardware, host_bytes
 from rtsx.inference.in_memory import direct_chunks, plane_chunks, waiting_sums
-from rtsx.inference.plan import PredictionPlan
 from rtsx.inference.runner import Runner, forward_bytes_per_pixel, mixed_hardware
 from rtsx.model import ModelBundle
 from rtsx.model.backend_choice import reference_backend
@@ -49,44 +47,6 @@ class MemoryPlan:
     def total_bytes(self) -> int:
         """Sum of all, and a slack of 128 MiB for allocators."""
         return self.window_bytes + self.output_bytes + self.network_bytes + _SLACK_BYTES
-
-    @classmethod
-    def estimate(
-        cls,
-        plan: PredictionPlan,
-        blocks: BlockPlan,
-        *,
-        stored_bytes: int,
-        channels: int,
-        network_bytes: int,
-        in_flight: int,
-        waiting: tuple[int, int],
-    ) -> "MemoryPlan":
-        """Estimate the bound for the largest block.
-
-        Parameters
-        ----------
-        plan, blocks
-            What is run, and in which blocks.
-        stored_bytes
-            Of all layers of the largest block as they are read, halo included, and of the validity.
-        channels
-            Input channels of all members that want different ones, where they are in this memory.
-        network_bytes
-            Of one forward pass over a full batch, likewise; the most of any member.
-        in_flight
-            Blocks at once in one process: those that are computed, and one that is read or handed over meanwhile.
-        waiting
-            Bytes of windows and of sums that wait for the rest of a row.
-        """
-        read = blocks.largest_read
-        chunk = max(blocks.chunks[0]) * max(blocks.chunks[1])
-        output = 4 * plan.kept * len(plan.classes)
-        return cls(
-            window_bytes=in_flight * (stored_bytes + read * 4 * channels) + waiting[0],
-            output_bytes=in_flight * output * (read + 2 * chunk) + waiting[1],
-            network_bytes=network_bytes,
-        )
 
     def require(self, available: int) -> None:
         """Refuse a plan that does not fit.
@@ -234,14 +194,14 @@ def require_memory(runner: Runner, cube: xr.Dataset, *, available: int) -> Memor
         # In a task of a worker, whatever it computes is computed there.
         workers = 1 if _client() is None or _is_worker() else max(1, len(_workers()))
         waiting = ceil(lazy[0] / workers), ceil(lazy[1] / workers)
-    estimated = MemoryPlan.estimate(
-        plan,
-        blocks,
-        stored_bytes=host_bytes(blocks.largest_read * stored, hardware),
-        channels=channels if hardware.name == "CPU" else 0,
-        network_bytes=network_bytes if hardware.name == "CPU" else 0,
-        in_flight=runner.windows_in_flight(blocks),
-        waiting=waiting,
+    on_cpu = hardware.name == "CPU"
+    in_flight, read = runner.windows_in_flight(blocks), blocks.largest_read
+    chunk = max(blocks.chunks[0]) * max(blocks.chunks[1])
+    window = host_bytes(read * stored, hardware) + (read * 4 * channels if on_cpu else 0)
+    estimated = MemoryPlan(
+        window_bytes=in_flight * window + waiting[0],
+        output_bytes=in_flight * (host_bytes(read * output, hardware) + 2 * chunk * output) + waiting[1],
+        network_bytes=network_bytes if on_cpu else 0,
     )
     free = available if _worker_limit() is not None else psutil.virtual_memory().available
     estimated.require(min(available, free))
