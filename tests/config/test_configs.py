@@ -12,7 +12,7 @@ import rasterio
 import yaml
 from odc.geo.geobox import GeoBox
 
-from rtsx.config import build_cube, cube_schema, load_cube_config, open_cube
+from rtsx.config import build_cube, cube_schema, load_campaign_config, load_cube_config, open_cube
 from rtsx.errors import ConfigError
 from rtsx.grid import Grid, lonlat_polygon
 from rtsx.synthetic import RegionFiles, demo_spec, region_items, write_landsat, write_scene
@@ -67,13 +67,10 @@ def around(path: Path, grid: Grid, *, side: int) -> GeoBox:
 @pytest.fixture
 def local(region_files: RegionFiles, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Point the configs at the synthetic region."""
-    for window in ("2000-2019", "2005-2024"):
-        (tmp_path / f"tcvis_{window}.tif").symlink_to(region_files.tcvis)
     monkeypatch.setenv("RTSX_CATALOG", str(region_files.catalog))
     monkeypatch.setenv("RTSX_PLANETSCOPE", str(region_files.catalog))
     monkeypatch.setenv("RTSX_DEM_STAC", server)
     monkeypatch.setenv("RTSX_DEM_COLLECTION", "arcticdem-mosaic-10m")
-    monkeypatch.setenv("RTSX_TCVIS", str(tmp_path))
     monkeypatch.setenv("RTSX_LANDSAT_STAC", server)
 
 
@@ -94,7 +91,9 @@ def test_a_file_obeys_the_schema(path: Path) -> None:
 def test_the_file_of_the_documentation_means_the_published_layers(tmp_path: Path) -> None:
     page = (CONFIGS.parent / "docs" / "howto" / "cube.md").read_text()
     (tmp_path / "cube.yaml").write_text(page.split("```yaml\n")[1].split("```")[0])
-    assert load_cube_config(tmp_path / "cube.yaml").recipe().layers == TEN
+    recipe = load_cube_config(tmp_path / "cube.yaml").recipe()
+    assert recipe.layers == TEN
+    assert recipe.sources[-1].trend.window == (2000, 2019)
 
 
 def test_the_schema_refuses_unknown_keys() -> None:
@@ -120,6 +119,20 @@ def test_the_layers_of_darts_v2_open_with_a_step_per_day(ground: GeoBox) -> None
     assert set(cube["time"].dt.year.values) == {2024}
     assert {"dem", "aspect", "hillshade", "curvature", "ndvi"} <= set(cube.data_vars)
     assert 0 <= float(cube["hillshade"].min()) <= float(cube["hillshade"].max()) <= 1
+    trends = load_cube_config(CONFIGS / "cube-planetscope-darts-v2.yaml").recipe().sources[-1].trend
+    assert (trends.window, trends.resampling) == ((2005, 2024), "cubic")
+
+
+@pytest.mark.usefixtures("local")
+def test_the_ten_layers_of_the_arctic_open_without_files_of_trends(
+    region_files: RegionFiles, ground: GeoBox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "2024").symlink_to(region_files.catalog.parent)
+    monkeypatch.setenv("RTSX_PLANETSCOPE", str(tmp_path))
+    recipe = load_campaign_config(CONFIGS / "campaign-arctic.yaml").cube.recipe()
+    cube = open_cube(recipe, ground)
+    assert tuple(cube.data_vars)[:10] == TEN
+    assert cube["valid"].values.any()
 
 
 def test_files_open_without_a_catalog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
