@@ -55,7 +55,7 @@ class Campaign:
     output: str
     """Folder or URL that receives everything."""
     storage_options: Mapping[str, Any] = field(default_factory=dict)
-    """For fsspec, where `output` is a URL."""
+    """Storage options of the file system behind a URL, such as `endpoint_url` or `anon`."""
     recipe: CampaignRecipe | None = None
     """Sources and bundles; None where the campaign was opened from its output alone."""
     prices: Prices = field(default=Prices())
@@ -119,7 +119,7 @@ class Campaign:
         year
             Which; None for the newest.
         storage_options
-            For fsspec, where `output` is a URL.
+            Storage options of the file system behind a URL, such as `endpoint_url` or `anon`.
 
         Raises
         ------
@@ -615,7 +615,8 @@ class Campaign:
         accuracy
             The `accuracy.json` of a reviewed sample, whose estimates and intervals the fact sheet states.
         storage_options
-            For fsspec, where `to` is a URL; None for those of the output where both are in the same bucket.
+            Storage options of the file system behind a URL, such as `endpoint_url` or `anon`; None for those of the output
+            where both are in the same bucket.
 
         Raises
         ------
@@ -675,7 +676,8 @@ class Campaign:
         years
             Which; None for all that are planned.
         storage_options
-            For fsspec, where `to` is a URL; None for those of the output where both are in the same bucket.
+            Storage options of the file system behind a URL, such as `endpoint_url` or `anon`; None for those of the output
+            where both are in the same bucket.
 
         Raises
         ------

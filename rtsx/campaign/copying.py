@@ -90,7 +90,7 @@ def copy_campaign(
     output, to
         Folders or URLs of the campaign and of the copy.
     storage_options, to_options
-        For fsspec, where these are URLs.
+        Storage options of the file system behind a URL, such as `endpoint_url` or `anon`.
     years
         Which; None for all that are planned.
 

@@ -88,7 +88,7 @@ def create_map(output: str, plan: CampaignPlan, *, storage_options: Mapping[str,
     plan
         What is going to be written.
     storage_options
-        For fsspec, where `output` is a URL.
+        Storage options of the file system behind a URL, such as `endpoint_url` or `anon`.
 
     Raises
     ------
@@ -156,7 +156,7 @@ def open_map(output: str, *, storage_options: Mapping[str, Any]) -> xr.Dataset:
     output
         Folder or URL of the campaign.
     storage_options
-        For fsspec, where `output` is a URL.
+        Storage options of the file system behind a URL, such as `endpoint_url` or `anon`.
 
     Raises
     ------

@@ -275,7 +275,7 @@ class CampaignRecipe:
     output: str
     """Folder or URL that receives everything; a folder is kept as an absolute path."""
     storage_options: Mapping[str, Any] = field(default_factory=dict)
-    """For fsspec, where `output` is a URL; credentials belong into the environment."""
+    """Storage options of the file system behind a URL, such as `endpoint_url` or `anon`; credentials belong into the environment."""
     prediction: PredictionSpec = field(default=PredictionSpec())
     """How cells are predicted."""
     outlines: OutlineSpec | None = field(default=OutlineSpec())

@@ -107,7 +107,7 @@ def verify_year(
     layout
         Keys of the year.
     storage_options
-        For fsspec, where it is a URL.
+        Storage options of the file system behind a URL, such as `endpoint_url` or `anon`.
     cells
         Which cells; None for all with a mark.
     """

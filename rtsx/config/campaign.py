@@ -97,7 +97,8 @@ class CampaignConfig(ConfigModel):
     output: FilePath
     """Folder or URL that receives everything; later years go into the same."""
     storage_options: dict[str, Any] = Field(default_factory=dict)
-    """For fsspec, where `output` is a URL; credentials belong into the environment. Never stored beside an output."""
+    """Storage options of the file system behind a URL, such as `endpoint_url` or `anon`; credentials belong into the environment.
+    Never stored beside an output."""
     retry: Checked[RetrySpec] = RetrySpec()
     """What is done about cells that fail."""
     prices: Checked[Prices] = Prices()

@@ -374,7 +374,7 @@ def open_cube(
         What the bands of the raster files are: ``"planetscope"``, ``"sentinel2-l2a"``, ``"sentinel2-l2a-04.00"``,
         ``"landsat"``, ``"arcticdem"`` or another name of `SENSORS`, or a `Sensor`; gives names, scale, nodata and units.
     storage_options
-        For fsspec, where a Zarr store is behind a URL.
+        Storage options of the file system behind a URL, such as `endpoint_url` or `anon`.
 
     Returns
     -------
@@ -451,7 +451,7 @@ def build_cube(
     resolution
         Side of a pixel in CRS units; None for the grid's own. For what is coarser than the cube, such as trends of 30 m.
     storage_options
-        For fsspec, where `path` is a URL.
+        Storage options of the file system behind a URL, such as `endpoint_url` or `anon`.
 
     Returns
     -------

@@ -31,7 +31,7 @@ class CampaignOutput(ConfigModel):
     year: int | None = None
     """Year of the map."""
     storage_options: dict[str, Any] = Field(default_factory=dict)
-    """For fsspec, where `output` is a URL."""
+    """Storage options of the file system behind a URL, such as `endpoint_url` or `anon`."""
 
 
 class GridConfig(ConfigModel):

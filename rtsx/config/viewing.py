@@ -76,7 +76,7 @@ def view(
         What is seen at first: west, south, east and north, degrees. All of the cube if left out, or of the first image where there is
         none.
     storage_options
-        For fsspec, where a store is behind a URL.
+        Storage options of the file system behind a URL, such as `endpoint_url` or `anon`.
 
     Returns
     -------

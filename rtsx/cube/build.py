@@ -191,7 +191,7 @@ def build_store(
     config
         Text that is stored beside the data, such as the YAML that the recipe comes from.
     storage_options
-        For fsspec, where `path` is a URL.
+        Storage options of the file system behind a URL, such as `endpoint_url` or `anon`.
 
     Returns
     -------

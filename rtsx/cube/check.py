@@ -193,7 +193,7 @@ def check_cube(cube: xr.Dataset, *, path: str | None = None, options: Mapping[st
     path
         The store that it comes from; None for a cube that is nowhere yet.
     options
-        For fsspec.
+        Storage options of the file system behind a URL, such as `endpoint_url` or `anon`.
     """
     build: BuildState | None = None
     damaged: tuple[str, ...] = ()

@@ -166,7 +166,7 @@ def open_source(
         What the bands of the raster files are: ``"planetscope"``, ``"sentinel2-l2a"``, ``"sentinel2-l2a-04.00"``,
         ``"landsat"``, ``"arcticdem"`` or another name of `SENSORS`, or a `Sensor`; gives names, scale, nodata and units.
     storage_options
-        For fsspec, where a Zarr store is behind a URL.
+        Storage options of the file system behind a URL, such as `endpoint_url` or `anon`.
 
     Returns
     -------

@@ -304,7 +304,7 @@ def write_cube(
     progress
         Show how far it is, as `rtsx.show_progress` does.
     storage_options
-        For fsspec, where `path` is a URL.
+        Storage options of the file system behind a URL, such as `endpoint_url` or `anon`.
 
     Returns
     -------

@@ -146,7 +146,7 @@ class ConfidenceRule(StoredRecord):
         rule
             The rule, its path, or a URL of fsspec.
         storage_options
-            For fsspec, where it is a URL.
+            Storage options of the file system behind a URL, such as `endpoint_url` or `anon`.
 
         Raises
         ------

@@ -142,6 +142,18 @@ def crs_text(crs: PROJ_CRS) -> str:
     return crs_code(crs) or repr(crs.name)
 
 
+def length_text(length: float, crs: str) -> str:
+    """Return a length in CRS units with its unit.
+
+    Examples
+    --------
+    >>> length_text(3.0, "EPSG:3413"), length_text(0.0001, "EPSG:4326"), length_text(10.0, "EPSG:2225")
+    ('3 m', '0.0001 degrees', '10 US survey foot')
+    """
+    unit = PROJ_CRS.from_user_input(crs).axis_info[0].unit_name
+    return f"{length:g} {({'metre': 'm', 'degree': 'degrees'}).get(unit, unit)}"
+
+
 def period_of(crs: PROJ_CRS) -> float | None:
     """Return the full turn in the unit of a geographic CRS; None for any other."""
     return 2 * np.pi / crs.axis_info[0].unit_conversion_factor if crs.is_geographic else None

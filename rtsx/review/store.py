@@ -355,7 +355,7 @@ def create_review(
     opener : callable
         Opens a cube lazily; `rtsx.open_cube` takes YAML files, too.
     storage_options : mapping or None
-        Of fsspec, where `out` is a URL.
+        Storage options of the file system behind a URL, such as `endpoint_url` or `anon`.
 
     Returns
     -------
@@ -420,7 +420,7 @@ def open_review(path: str, *, storage_options: Mapping[str, Any] | None = None) 
     path : str
         Its folder or URL.
     storage_options : mapping or None
-        Of fsspec, where it is a URL.
+        Storage options of the file system behind a URL, such as `endpoint_url` or `anon`.
 
     Raises
     ------

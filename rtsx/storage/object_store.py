@@ -189,7 +189,7 @@ class FsspecObjects:
     url: str
     """Address that keys are relative to, without a slash at its end."""
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    """Storage options of fsspec; never shown, because credentials may be among them."""
+    """Storage options of the file system behind a URL, such as `endpoint_url` or `anon`; never shown, because credentials may be among them."""
 
     def __str__(self) -> str:
         return self.url
@@ -486,7 +486,7 @@ def open_object_store(output: str, options: Mapping[str, Any]) -> ObjectStore:
     output
         Folder, or URL such as ``s3://bucket/prefix``, ``gs://bucket/prefix`` or ``az://container/prefix``.
     options
-        Storage options of fsspec, where it is a URL.
+        Storage options of the file system behind a URL, such as `endpoint_url` or `anon`.
 
     Examples
     --------

@@ -127,7 +127,7 @@ def file_system(url: str, options: Mapping[str, Any], *, error: type[RtsxError] 
     url
         Path or URL.
     options
-        Storage options of fsspec.
+        Storage options of the file system behind a URL, such as `endpoint_url` or `anon`.
     error
         What to raise.
 

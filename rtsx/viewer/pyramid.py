@@ -113,7 +113,7 @@ class Pyramid:
         cell
             Ground of a recipe; None for its region.
         storage_options
-            For fsspec, where a store is behind a URL.
+            Storage options of the file system behind a URL, such as `endpoint_url` or `anon`.
         """
         if isinstance(source, CubeRecipe):
             source = replace(source, chunk=min(source.chunk, _CHUNK))

@@ -158,7 +158,7 @@ def collect_year(
     plan
         Of the year.
     storage_options
-        For fsspec, where `output` is a URL.
+        Storage options of the file system behind a URL, such as `endpoint_url` or `anon`.
     formats
         Files that hold all footprints at once, beside the GeoParquet dataset: ``"gpkg"``, ``"flatgeobuf"``, ``"pmtiles"``.
         Those that were asked for earlier are brought up to date, too. They are made in the folder for temporary files.

@@ -16,6 +16,7 @@ from rtsx.campaign.drift import DriftCheck
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.products.rasters import Tiling
 from rtsx.campaign.products.tables import CellStates
+from rtsx.geometry.crs import length_text
 from rtsx.pages import render_page
 from rtsx.storage.stac import bounding_box
 
@@ -85,7 +86,7 @@ class Facts:
         found = "" if self.outlines is None else f", and the outlines of {len(self.outlines):,} objects"
         return (
             f"Probability of {', '.join(self.plan.prediction.classes)} in {self.plan.year}, mapped by a neural network on "
-            f"{self.plan.grid.crs} at {self.plan.grid.resolution:g} units per pixel{found}."
+            f"{self.plan.grid.crs} at {length_text(self.plan.grid.resolution, self.plan.grid.crs)} per pixel{found}."
         )
 
     @property

@@ -31,7 +31,7 @@ from rtsx.campaign.products.tables import (
     partition_name,
 )
 from rtsx.geometry.antimeridian import lonlat_polygon
-from rtsx.geometry.crs import crs_code
+from rtsx.geometry.crs import crs_code, length_text
 from rtsx.grid.grid import cell_id
 from rtsx.storage.object_store import ObjectStore
 from rtsx.storage.stac import COG, PROJECTION, RASTER, bounding_box, geojson
@@ -133,8 +133,8 @@ def collection_document(
         "id": collection_id(plan),
         "title": f"{plan.name} {plan.year}",
         "description": (
-            f"Map of {', '.join(plan.prediction.classes)} of {plan.year} on {plan.grid.crs} at {plan.grid.resolution:g} "
-            "units per pixel, and its outlines."
+            f"Map of {', '.join(plan.prediction.classes)} of {plan.year} on {plan.grid.crs} at "
+            f"{length_text(plan.grid.resolution, plan.grid.crs)} per pixel, and its outlines."
         ),
         "license": "other",
         "extent": _extent(plan.year, box),

@@ -198,6 +198,8 @@ def test_vectors_and_documents(polar: Finished, package: tuple[Path, Delivered])
     assert provenance["package"]["plan"] == polar.plan.digest
     for page in ("fact_sheet.md", "fact_sheet.html"):
         assert f"{outlines['area_m2'].sum() / 1e6:,.3f}" in (to / page).read_text()
+    for page in ("fact_sheet.md", "collection.json"):
+        assert "on EPSG:3413 at 40 m per pixel" in (to / page).read_text()
 
 
 def test_the_map_at_a_glance(polar: Finished, package: tuple[Path, Delivered]) -> None:
