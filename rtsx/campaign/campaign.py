@@ -575,7 +575,8 @@ class Campaign:
         fields: Sequence[str] = (),
         arts: Mapping[str, str] | None = None,
         names: str | None = None,
-        accuracy: "str | PathLike[str] | None" = None,
+        accuracy: "str | PathLike[str] | Mapping[str, Any] | None" = None,
+        review: "geopandas.GeoDataFrame | None" = None,
         storage_options: Mapping[str, Any] | None = None,
     ) -> "Delivered":
         """Write the package that an archive takes; called again, only what has changed is written.
@@ -613,7 +614,13 @@ class Campaign:
         names
             How tiles of a matrix set are called below their folder: ``"{z}/{x}/{y}"``, which None stands for, or ``"{col}_{row}"``.
         accuracy
-            The `accuracy.json` of a reviewed sample, whose estimates and intervals the fact sheet states.
+            The `accuracy.json` of a reviewed sample, or what it holds, whose estimates and intervals the fact sheet states.
+        review
+            Outlines of this year with verdicts, as `MergedReview.table` of `merge_review` has them, in any CRS; complete, half done, or
+            of a sample, whose `accuracy` is needed, too. Outlines get `verdict`, `agreement`, `review_date`, `is_corrected` and
+            `is_added`: corrected ones are as reviewers have drawn them, and what they have added comes last. Refused ones are
+            in the files, but not in totals, density grids and DARTS; of ARTS they are the rows of ``Negative``, and what nobody has
+            decided is left out there.
         storage_options
             Storage options of the file system behind a URL, such as `endpoint_url` or `anon`; None for those of the output
             where both are in the same bucket.
@@ -621,7 +628,8 @@ class Campaign:
         Raises
         ------
         CampaignError
-            Cells are not done, there are no outlines, or no such tile matrix set or zoom.
+            Cells are not done, there are no outlines, no such tile matrix set or zoom, or the review is of another map or without a
+            verdict.
         MissingExtraError
             Tile matrix sets need the extra `deliver`.
         OutputExistsError
@@ -650,7 +658,8 @@ class Campaign:
             fields=fields,
             arts=arts or {},
             names=names,
-            accuracy=None if accuracy is None else os.fspath(accuracy),
+            accuracy=accuracy if accuracy is None or isinstance(accuracy, Mapping) else os.fspath(accuracy),
+            review=review,
         )
         note_stage(self.objects, self.plan, "delivered", marked=marked)
         return delivered

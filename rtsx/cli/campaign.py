@@ -3,12 +3,13 @@
 What runs is imported within the commands, because it loads libraries that `rtsx --help` should not wait for.
 """
 
+import json
 import time
 from collections.abc import Sequence
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,6 +19,8 @@ from rtsx.cli.console import print_info, show, show_line, warn
 from rtsx.errors import CampaignError, GridError, RtsxError
 
 if TYPE_CHECKING:
+    import geopandas
+
     from rtsx.campaign import Campaign
     from rtsx.campaign.cells import Address
 
@@ -321,12 +324,26 @@ def deliver(
             metavar="FILE", help="accuracy.json of a reviewed sample, for the fact sheet.", rich_help_panel="Output"
         ),
     ] = None,
+    review: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REVIEW|FILE",
+            help="Verdicts of reviewers beside outlines: a review of this year, or the file of rtsx review merge.",
+            rich_help_panel="Output",
+        ),
+    ] = None,
 ) -> None:
     """Write the package that an archive takes: GeoTIFFs, outlines, fact sheet, provenance, STAC, checksums; no pixel of an image.
 
     Run it again after it was stopped or the map has changed, and only what is missing or differs is written.
     """
-    delivered = opened_campaign(campaign, year=year).deliver(
+    opened = opened_campaign(campaign, year=year)
+    reviewed, estimates = (None, None) if review is None else _with_estimates(review)
+    if accuracy is not None and estimates is not None:
+        raise typer.BadParameter(
+            "the review is of a sample, and says how accurate the map is.", param_hint="--accuracy"
+        )
+    delivered = opened.deliver(
         to,
         tiles=tiles,
         zoom=zoom,
@@ -339,9 +356,20 @@ def deliver(
         fields=fields or (),
         arts=dict(one.partition("=")[::2] for one in arts or ()),
         names=names,
-        accuracy=accuracy,
+        accuracy=accuracy or estimates,
+        review=reviewed,
     )
     show_line(str(delivered))
+
+
+def _with_estimates(path: str) -> "tuple[geopandas.GeoDataFrame, dict[str, Any] | None]":
+    """Outlines with verdicts, and the accuracy that follows where they are a sample."""
+    reviewed = options.open_reviewed(path)
+    if "sample_id" not in reviewed.columns:
+        return reviewed, None
+    from rtsx.evaluation import assess_accuracy  # here, because it is heavy
+
+    return reviewed, json.loads(assess_accuracy(options.drawn_units(reviewed)).to_json())
 
 
 _COPY = """Examples:

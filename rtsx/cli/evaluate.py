@@ -10,10 +10,19 @@ import typer
 
 from rtsx.cli import options
 from rtsx.cli.console import print_info, progress, show, show_line
-from rtsx.cli.options import open_models, open_prediction, require_device, require_models, require_there
+from rtsx.cli.options import (
+    VECTORS,
+    drawn_units,
+    open_models,
+    open_prediction,
+    open_reviewed,
+    require_device,
+    require_models,
+    require_there,
+)
 from rtsx.cli.outputs import require_absent, require_suffix
 from rtsx.errors import MissingExtraError
-from rtsx.storage import absolute, refuse_other_format, write_whole
+from rtsx.storage import refuse_other_format, write_whole
 
 if TYPE_CHECKING:
     from rtsx.evaluation import Evaluation, ObjectChoice
@@ -42,7 +51,6 @@ rtsx evaluate --sample review --out report
 rtsx evaluate --sample review --confidence-rule rule.json --precision-floor 0.6
 """
 _CONFIGS = (".yaml", ".yml")
-_VECTORS = (".parquet", ".geoparquet", ".gpkg", ".fgb", ".geojson", ".shp")
 
 
 @app.command(epilog=_EXAMPLES)
@@ -239,15 +247,7 @@ def _of_map(path: str, models: list[str], *, trust: bool) -> "list[ModelBundle]"
 def _of_sample(path: str, out: Path | None, *, rule: Path | None, precision_floor: float, started: float) -> None:
     from rtsx.evaluation import assess_accuracy, derive_confidence_rule
 
-    if path.lower().endswith(_VECTORS):
-        require_there([path])
-        from rtsx.labels.io import read_table
-
-        reviewed = read_table(path, what="a sample")
-    else:
-        from rtsx.review import merge_review, open_review
-
-        reviewed = merge_review(open_review(absolute(path))).outlines
+    reviewed = drawn_units(open_reviewed(path))
     accuracy = assess_accuracy(reviewed)
     derived = None if rule is None else derive_confidence_rule(reviewed, precision_floor=precision_floor)
     if out is not None:
@@ -323,7 +323,7 @@ def _of_one(
 
 
 def _has_outlines(evaluated: str) -> bool:
-    return evaluated.lower().partition("|layername=")[0].endswith(_VECTORS)
+    return evaluated.lower().partition("|layername=")[0].endswith(VECTORS)
 
 
 def _refuse_given(given: Mapping[str, object], *, because: str) -> None:

@@ -12,11 +12,16 @@ import typer
 
 import rtsx
 from rtsx.errors import BundleError, CubeError, InputNotFoundError
+from rtsx.storage import absolute
 
 if TYPE_CHECKING:
+    import geopandas
     import xarray as xr
 
     from rtsx.model.metadata import Metadata
+
+VECTORS = (".parquet", ".geoparquet", ".gpkg", ".fgb", ".geojson", ".shp")
+"""Endings of files of outlines."""
 
 AugmentationName = Literal["hflip", "vflip", "rot90", "rot180", "rot270", "transpose"]
 """Turns that `--augment` takes."""
@@ -422,6 +427,29 @@ def open_prediction(path: str) -> "xr.Dataset":
             "Make one with rtsx predict."
         )
     return stored
+
+
+def open_reviewed(path: str) -> "geopandas.GeoDataFrame":
+    """Merge a review into one table of outlines with verdicts, those last that reviewers have drawn; or read the file of one.
+
+    Raises
+    ------
+    ReviewError
+        It is none.
+    """
+    if path.lower().endswith(VECTORS):
+        require_there([path])
+        from rtsx.labels.io import read_table  # here, because they are heavy
+
+        return read_table(path, what="a review")
+    from rtsx.review import merge_review, open_review
+
+    return merge_review(open_review(absolute(path))).table
+
+
+def drawn_units(reviewed: "geopandas.GeoDataFrame") -> "geopandas.GeoDataFrame":
+    """Return a reviewed sample without what reviewers have added, which nobody has drawn at random."""
+    return reviewed if "is_added" not in reviewed.columns else reviewed[~reviewed["is_added"].astype(bool)]
 
 
 def require_valid_pixel(pred: "xr.Dataset", *, source: str) -> None:

@@ -317,7 +317,13 @@ def _measure(table: gpd.GeoDataFrame, changed: np.ndarray[tuple[int], np.dtype[n
 
 
 def _together(one: gpd.GeoDataFrame, other: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
-    return one if not len(other) else other if not len(one) else pd.concat([one, other])
+    if not len(other) or not len(one):
+        return one if not len(other) else other
+    # Without columns of nothing, whose dtype says nothing: of outlines that were drawn those that a network fills.
+    nothing = [name for name in other.columns if other[name].isna().all()]
+    unsaid = [name for name in one.columns if one[name].isna().all() and name not in nothing]
+    joined = pd.concat([one.drop(columns=unsaid), other.drop(columns=nothing)])
+    return joined[list(one.columns)]
 
 
 def _status(review: Review, sent: Sequence[BatchVerdicts], outlines: gpd.GeoDataFrame, *, n_added: int) -> ReviewStatus:

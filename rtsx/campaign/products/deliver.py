@@ -4,7 +4,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from hashlib import sha256
 from typing import Any
@@ -33,6 +33,7 @@ from rtsx.campaign.products.rasters import (
     Tiling,
     encoded_raster,
 )
+from rtsx.campaign.products.reviews import Verdicts, reviewed_empty
 from rtsx.campaign.products.stac import ITEMS, PARQUET, item_table, year_collection
 from rtsx.campaign.products.styles import map_layers, mosaic, qgis_project
 from rtsx.campaign.products.tables import (
@@ -111,7 +112,8 @@ def deliver_year(
     fields: Sequence[str],
     arts: Mapping[str, str],
     names: str | None,
-    accuracy: str | None,
+    accuracy: str | Mapping[str, Any] | None,
+    review: geopandas.GeoDataFrame | None,
 ) -> Delivered:
     """Write the package of a year, or bring it up to date; see `Campaign.deliver`."""
     refuse_other_format(to, what="a folder of products")
@@ -140,19 +142,34 @@ def deliver_year(
         raise CampaignError("Fields are those of outlines. Leave either --fields or --no-outlines out.")
     history = _History.of(open_object_store(output, storage_options), plan, by_cell=bool(inventories))
     inventory = (
-        InventoryRows(plan=plan, images=history.by_cell, providers=list(named), given=arts) if inventories else None
+        InventoryRows(
+            plan=plan,
+            images=history.by_cell,
+            providers=list(named),
+            given=arts,
+            is_reviewed=review is not None,
+        )
+        if inventories
+        else None
     )
     if inventory is not None and "arts" in fields:
         inventory.require_creator()
     elif arts:
         raise CampaignError("Values of fields of ARTS (--arts) go with its fields: give --fields arts, too.")
     _require_finished(plan, history.states, allow_missing=allow_missing)
+    verdicts = None if review is None else Verdicts.of(review, plan, history.states)
+    if verdicts is not None and not verdicts.is_ground and not outlines:
+        raise CampaignError("Verdicts are those of outlines. Leave either --review or --no-outlines out.")
+    if verdicts is not None and verdicts.is_sample and accuracy is None:
+        raise CampaignError(
+            "This review is of a sample, from which totals follow: give its estimates of accuracy, too."
+        )
     package = _Package(open_object_store(to, to_options), to)
     _require_own(package, _identity(plan, tiling, outlines=outlines))
     pixels = sum(state.n_valid for state in history.states.values())
     if package.objects.get(CHECKSUMS) is None:
         require_space(to, pixels // 20)  # rarely less, compressed
-    table = _Outlines.of(output, plan, storage_options) if outlines else None
+    table = _Outlines.of(output, plan, storage_options, verdicts=verdicts) if outlines else None
     readers = {
         name: MapReader.of(
             output,
@@ -181,6 +198,7 @@ def deliver_year(
         providers=named,
         drift=read_check(open_object_store(output, storage_options), plan),
         accuracy=estimates,
+        review=verdicts,
     )
     _write_tables(package, facts, history=history, outlines=table)
     if table is not None and inventory is not None:
@@ -482,6 +500,7 @@ _KEPT_ROWS = 100_000
 class _Outlines:
     """Footprints of a year, of which a part is in memory at a time."""
 
+    plan: CampaignPlan
     table: PartTable
     names: tuple[str, ...]
     """Parts."""
@@ -492,32 +511,55 @@ class _Outlines:
     kept: Sequence[geopandas.GeoDataFrame] | None = field(repr=False)
     """All of them, where they are few: each file of the package would read them again."""
 
+    verdicts: Verdicts | None
+    """What reviewers say of them; None where nobody was asked."""
+
     @classmethod
-    def of(cls, output: str, plan: CampaignPlan, options: Mapping[str, Any]) -> "_Outlines":
+    def of(
+        cls, output: str, plan: CampaignPlan, options: Mapping[str, Any], *, verdicts: Verdicts | None
+    ) -> "_Outlines":
         """Collect them anew where that is needed."""
         collect_year(output, plan, storage_options=options, levels=False, tracks=False, overviews=False, stac=False)
         table = PartTable.of(open_object_store(output, options), YearLayout(plan.year), FOOTPRINTS)
         names = tuple(sorted(table.records.read()))
+        verdicts = None if verdicts is None or verdicts.is_ground else verdicts
+        if verdicts is not None:
+            verdicts.matched(table.walk(names))
         columns: dict[str, None] = {}
-        facts, kept, n_rows = [], list[geopandas.GeoDataFrame](), 0
         for part in table.walk(names):
-            n_rows += len(part)
-            kept = [*kept, part] if n_rows <= _KEPT_ROWS else []
-            rows = pd.DataFrame(part.drop(columns=part.geometry.name))
-            columns |= dict.fromkeys(rows.columns)
-            facts.append(rows[[name for name in FACTS_OF_OUTLINES if name in rows.columns]])
-        some = [one for one in facts if len(one)] or facts[:1]
-        return cls(
+            columns |= dict.fromkeys(name for name in part.columns if name != part.geometry.name)
+        found = cls(
+            plan=plan,
             table=table,
             names=names,
             further=tuple(columns),
-            facts=pd.concat(some, ignore_index=True),
-            kept=kept if n_rows <= _KEPT_ROWS else None,
+            verdicts=verdicts,
+            kept=None,
+            facts=pd.DataFrame(),
         )
+        facts, kept, n_rows = [], list[geopandas.GeoDataFrame](), 0
+        for part in found.walk():
+            n_rows += len(part)
+            kept = [*kept, part] if n_rows <= _KEPT_ROWS else []
+            facts.append(pd.DataFrame(part[[name for name in FACTS_OF_OUTLINES if name in part.columns]]))
+        some = [one for one in facts if len(one)] or facts[:1]
+        return replace(found, facts=pd.concat(some, ignore_index=True), kept=kept if n_rows <= _KEPT_ROWS else None)
 
     def walk(self) -> Iterator[geopandas.GeoDataFrame]:
-        """Return the parts, one after the other."""
-        return self.table.walk(self.names) if self.kept is None else iter(self.kept)
+        """Return the parts, one after the other, and last what reviewers have drawn."""
+        if self.kept is not None:
+            yield from self.kept
+            return
+        for part in self.table.walk(self.names):
+            yield part if self.verdicts is None else self.verdicts.applied(part)
+        if self.verdicts is not None:
+            yield self.verdicts.drawn(self.plan, self.further)
+
+    @property
+    def empty(self) -> geopandas.GeoDataFrame:
+        """Their table without a row."""
+        made = empty_outlines if self.verdicts is None else reviewed_empty
+        return made(self.plan.grid.crs, *self.further)
 
 
 _GPKG = FORMATS["gpkg"]
@@ -531,7 +573,7 @@ def _write_tables(package: _Package, facts: Facts, *, history: _History, outline
     """Write outlines in their formats, the images, and the cells that are missing."""
     plan = facts.plan
     if outlines is not None:
-        crs, empty = plan.grid.crs, empty_outlines(plan.grid.crs, *outlines.further)
+        crs, empty = plan.grid.crs, outlines.empty
         content = one_file(outlines.walk(), _GPKG, crs=crs, empty=empty)
         package.add("footprints.gpkg", content, "Outlines of all objects, as GeoPackage", media_type=_GPKG.media_type)
         content = parquet_of_parts(outlines.walk(), empty=empty)
@@ -590,7 +632,7 @@ def _write_styles(package: _Package, facts: Facts, rasters: Sequence[RasterFile]
             "density_count": "Objects by cells of 10 km, equal-area",
             "density_area_km2": "Their area, km², likewise",
         }
-        for name, content in density_grids(plan, facts.states, facts.outlines):
+        for name, content in density_grids(plan, facts.states, facts.objects):
             package.add(f"{_OVERVIEW}/{name}.tif", content, titles[name], media_type=COG)
     classes = plan.prediction.classes
     for name in DELIVERED:
@@ -633,6 +675,13 @@ def _write_documents(package: _Package, facts: Facts) -> None:
             "findings": [str(one) for one in facts.drift.findings],
             "acceptances": [asdict(one) for one in facts.drift.acceptances],
         }
+    if facts.review is not None:
+        provenance["review"] = {
+            "is_sample": facts.review.is_sample,
+            "units": facts.review.units,
+            "reviewed": facts.review.reviewed,
+            "added": len(facts.review.added),
+        }
     title = "Totals, sizes, latitudes, model, inputs and versions"
     package.add("fact_sheet.html", facts.html().encode(), title, media_type="text/html")
     package.add("fact_sheet.md", facts.markdown().encode(), "The same as Markdown", media_type=_MARKDOWN)
@@ -669,18 +718,17 @@ def _write_documents(package: _Package, facts: Facts) -> None:
             package.delete(key)
 
 
-def _estimates(path: str) -> list[Record]:
-    """Read the estimates of a review, as `rtsx evaluate --sample` writes them; those that are not known are left out."""
+def _estimates(given: str | Mapping[str, Any]) -> list[Record]:
+    """Take the estimates of a review, as `rtsx evaluate --sample` writes them; those that are not known are left out."""
     try:
-        document = json.loads(local_path(path).read_bytes())
-        found = [one for one in document["estimates"] if one["value"] is not None]
+        document = json.loads(local_path(given).read_bytes()) if isinstance(given, str) else given
+        found = [{"region": "all"} | one for one in document["estimates"] if one["value"] is not None]
         for one in found:
             if any(not isinstance(one[name], int | float) for name in ("value", "low", "high")) or not one["measure"]:
                 raise ValueError(f"{one} is no estimate")
-            one.setdefault("region", "all")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CampaignError(
-            f"{path} holds no estimates of accuracy ({error}). Give the accuracy.json of a reviewed sample: rtsx evaluate --sample REVIEW --out DIR"
+            f"{given} holds no estimates of accuracy ({error}). Give the accuracy.json of a reviewed sample: rtsx evaluate --sample REVIEW --out DIR"
         ) from error
     return found
 

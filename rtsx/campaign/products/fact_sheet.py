@@ -15,6 +15,7 @@ from pyproj import Geod
 from rtsx.campaign.drift import DriftCheck
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.products.rasters import Tiling
+from rtsx.campaign.products.reviews import Verdicts, verdict_counts
 from rtsx.campaign.products.tables import CellStates
 from rtsx.geometry.crs import length_text
 from rtsx.pages import render_page
@@ -67,6 +68,8 @@ class Facts:
     """Addresses of who provides it, by name; empty where there is none."""
     accuracy: Sequence[Mapping[str, Any]]
     """Measures of accuracy that a review has estimated, with their intervals; empty where there is none."""
+    review: Verdicts | None
+    """What reviewers say of the outlines, or of a sample; None where nobody was asked."""
     drift: DriftCheck | None
     """How the year's images compare with those of before; None where nobody checked."""
 
@@ -83,11 +86,17 @@ class Facts:
     @property
     def summary(self) -> str:
         """What it is, in a sentence."""
-        found = "" if self.outlines is None else f", and the outlines of {len(self.outlines):,} objects"
+        found = "" if self.outlines is None else f", and the outlines of {len(self.objects):,} objects"
         return (
             f"Probability of {', '.join(self.plan.prediction.classes)} in {self.plan.year}, mapped by a neural network on "
             f"{self.plan.grid.crs} at {length_text(self.plan.grid.resolution, self.plan.grid.crs)} per pixel{found}."
         )
+
+    @cached_property
+    def objects(self) -> pd.DataFrame:
+        """`outlines` without those that reviewers have refused."""
+        assert self.outlines is not None
+        return self.outlines[self.outlines["verdict"] != "other"] if "verdict" in self.outlines else self.outlines
 
     @property
     def mapped_km2(self) -> float:
@@ -121,10 +130,12 @@ class Facts:
             ("Ground that could be classified, km²", self.mapped_km2),
         ]
         if self.outlines is not None:
+            refused = ", without those that reviewers have refused" if "verdict" in self.outlines else ""
             totals += [
-                ("Objects", len(self.outlines)),
-                ("Area of all objects, km²", float(self.outlines["area_m2"].sum()) / 1e6),
+                (f"Objects{refused}", len(self.objects)),
+                (f"Area of all objects{refused}, km²", float(self.objects["area_m2"].sum()) / 1e6),
             ]
+        totals += self._estimated
         model: list[Row] = [("Digest of the model", member) for member in plan.prediction.members]
         model += [
             ("Threshold of probability", float(plan.prediction.threshold)),
@@ -135,7 +146,8 @@ class Facts:
         found = [
             _section("Totals", totals),
             *([_of_accuracy(self.accuracy)] if self.accuracy else []),
-            *([] if self.outlines is None else _of_outlines(self.outlines)),
+            *([_of_verdicts(self.outlines)] if self.outlines is not None and "verdict" in self.outlines else []),
+            *([] if self.outlines is None else _of_outlines(self.objects)),
             _section(
                 "Rasters", [("Files of each variable", self.n_rasters), *((k, str(v)) for k, v in tiling.items())]
             ),
@@ -153,15 +165,65 @@ class Facts:
         ]
 
     @property
+    def _estimated(self) -> list[Row]:
+        """Totals that follow from a reviewed sample of this map, with the ends of their intervals."""
+        if self.review is None or not self.review.is_sample:
+            return []
+        of_all = {one["measure"]: one for one in self.accuracy if one["region"] == "all"}
+        wanted = [("Area of the target, km²", of_all.get("area_m2"), 1e-6, 3)]
+        if self.outlines is not None and not self.review.is_ground:
+            wanted.append(
+                (
+                    "Objects that are right",
+                    of_all.get("precision"),
+                    float(len(self.outlines) - len(self.review.added)),
+                    0,
+                )
+            )
+        rows: list[Row] = []
+        for title, one, per, digits in wanted:
+            if one is not None:
+                value, low, high = (f"{float(one[name]) * per:,.{digits}f}" for name in ("value", "low", "high"))
+                rows.append((f"{title}, estimated from the reviewed sample", f"{value} ({low} to {high})"))
+        return rows
+
+    @property
+    def _caveats_of_review(self) -> list[str]:
+        """What is not known of the outlines, though they were reviewed."""
+        review = self.review
+        if review is None:
+            return []
+        if review.is_sample:
+            left = "" if review.reviewed == review.units else ", which is not complete: those reviewed stand for all"
+            units = "points of the ground" if review.is_ground else "outlines"
+            reviewed = f"{review.reviewed:,} of {review.units:,} {units} of a random sample were reviewed{left}."
+            return [f"{reviewed} Whatever is not in the sample has no verdict of its own."]
+        assert self.outlines is not None
+        open_ = int(self.outlines["verdict"].isna().sum())
+        said = [
+            "Outlines with the verdict `other` were refused by reviewers; they are not counted, but they are in the files."
+        ]
+        if open_:
+            said.append(
+                f"The review is not complete: {open_:,} of {len(self.outlines):,} outlines have no verdict, and are what the network "
+                "has found."
+            )
+        return said
+
+    @property
     def caveats(self) -> list[str]:
         """What whoever uses it has to know, a sentence or two each."""
         plan = self.plan
         said = [
-            "Outlines are where a network found its target, not ground truth. What it missed is in no file.",
+            "Outlines are where a network found its target, not ground truth. What it missed is in no file"
+            + (", unless reviewers have drawn it." if self.review is not None and len(self.review.added) else "."),
             "How often outlines are right was estimated from a reviewed sample, see the fact sheet; intervals hold what the sample "
             "leaves open, and not what reviewers cannot see."
             if self.accuracy
-            else "How often outlines are right is not stated here: review a sample before areas or counts are published.",
+            else "How often outlines are right is not stated here: review a sample before areas or counts are published."
+            if self.review is None
+            else "Reviewers have looked at the outlines, but what the network missed was not searched for.",
+            *self._caveats_of_review,
             *self._caveats_of_rasters,
             "Missing pixels (255) could not be classified, because there was no usable image. They are not absence.",
             "Areas of objects are on the ellipsoid. Pixels are not all of one area on the ground, so that counting them gives other areas.",
@@ -259,7 +321,16 @@ def _of_accuracy(estimates: Sequence[Mapping[str, Any]]) -> Section:
     return _section("Accuracy, from a reviewed sample", rows, ("Region", "Measure", "Estimate", "Low", "High"))
 
 
-FACTS_OF_OUTLINES = ("area_m2", "centroid_lat", "centroid_lon", "class_name", "confidence_class")
+def _of_verdicts(outlines: pd.DataFrame) -> Section:
+    """Table of objects by what reviewers say."""
+    areas = outlines["area_m2"]
+    rows = [(name, int(of.sum()), float(areas[of].sum()) / 1e6) for name, of in verdict_counts(outlines)]
+    return _section("Objects by verdict of reviewers", rows, ("", "Objects", "Area, km²"))
+
+
+FACTS_OF_OUTLINES = (
+    "area_m2", "centroid_lat", "centroid_lon", "class_name", "confidence_class", "verdict", "is_added",
+)  # fmt: skip
 """Columns of footprints that a fact sheet is made of."""
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import geopandas
 import numpy as np
+import pandas as pd
 from pyproj import CRS
 
 from rtsx.campaign.cells import Address
@@ -161,6 +162,8 @@ class InventoryRows:
     """Who made the map."""
     given: Mapping[str, str]
     """Fields of ARTS that are the same in every row, by name."""
+    is_reviewed: bool
+    """Whether outlines have verdicts."""
     _dated: dict[tuple[str, str], DatedImage | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -177,6 +180,10 @@ class InventoryRows:
                     f"A field of ARTS that is the same in every row is one of {', '.join(settable)}; got {name!r}."
                     + suggest(name, settable)
                 )
+            if name == "TrainClass" and self.is_reviewed:
+                raise CampaignError(
+                    "TrainClass is what reviewers say. Leave either it (--arts) or the review out (--review)."
+                )
             if not value.strip():
                 raise CampaignError(f"A field of ARTS is given as NAME=VALUE; got no value of {name}.")
             if name == "BaseMapResolution" and not _is_number(value):
@@ -192,6 +199,8 @@ class InventoryRows:
     def arts(self, table: geopandas.GeoDataFrame, start: int) -> geopandas.GeoDataFrame:
         """Rows of ARTS, in EPSG:3413."""
         rows: dict[str, Any] = dict.fromkeys(ARTS)
+        table = _decided(table)
+        noted = pd.DataFrame(table).reindex(columns=_NOTED)
         dated = self._images(table)
         whole_year = f"{self.plan.year}-01-01,{self.plan.year}-12-31"
         every = ",".join(sorted({source for images in self.images.values() for source, _ in images})) or self.plan.name
@@ -203,16 +212,11 @@ class InventoryRows:
             "BaseMapDate": [",".join(dict.fromkeys(map(str, _span(one)))) if one else whole_year for one in dated],
             "BaseMapSource": [",".join(sorted({each.source for each in one})) or every for one in dated],
             "BaseMapResolution": self._resolution,
-            "TrainClass": "Positive",
+            "TrainClass": np.where(noted["verdict"] == "other", "Negative", "Positive"),
             "LabelType": "Polygon",
             "BaseMapID": [one[0].name if len(one) == 1 else None for one in dated],
             "Area": table["area_m2"],
-            "Notes": [
-                f"Found by a neural network, not reviewed: footprint {name}, model {model}, greatest probability {most:.2f}"
-                for name, model, most in zip(
-                    table["footprint_id"], table["bundle_digest"], table["prob_max"], strict=True
-                )
-            ],
+            "Notes": [_note(row) for row in noted.to_dict("records")],
         }
         rows |= {name: float(text) if name == "BaseMapResolution" else text for name, text in self.given.items()}
         made = conform(rows, table.geometry.to_crs("EPSG:3413"), dtypes=ARTS)
@@ -221,6 +225,7 @@ class InventoryRows:
 
     def darts_level1(self, table: geopandas.GeoDataFrame, start: int) -> geopandas.GeoDataFrame:
         """Rows of DARTS for outlines whose cells were made of one image of one day, in EPSG:4326: what several images show together is in no one of them."""
+        table = _of_network(table)
         images = self._images(table)
         # Of one day, because a mosaic shows many.
         single = np.array([len(one) == 1 and len(set(one[0].days)) == 1 for one in images], bool)
@@ -236,6 +241,7 @@ class InventoryRows:
 
     def darts_level2(self, table: geopandas.GeoDataFrame, start: int) -> geopandas.GeoDataFrame:
         """Rows of DARTS of the year, in EPSG:4326."""
+        table = _of_network(table)
         images = self._images(table)
         spans = [_span(one) if one else (None, None) for one in images]
         rows = self._darts(table, start) | {
@@ -281,6 +287,34 @@ class InventoryRows:
             is_of_year = days is not None and days[0].year == self.plan.year
             self._dated[named] = DatedImage(source=named[0], name=named[1], days=days) if days and is_of_year else None
         return self._dated[named]
+
+
+_NOTED = ("footprint_id", "bundle_digest", "prob_max", "verdict", "is_added", "agreement", "review_date")
+"""Columns that a note is made of; those of a review are missing where there was none."""
+
+
+def _decided(table: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
+    """Outlines that reviewers have confirmed or refused; all where nobody was asked."""
+    return table[table["verdict"].isin(["target", "other"])] if "verdict" in table.columns else table
+
+
+def _of_network(table: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
+    """Outlines that the network has found and nobody has refused."""
+    is_known = "verdict" in table.columns
+    return table[(table["verdict"] != "other") & ~table["is_added"]] if is_known else table
+
+
+def _note(row: Mapping[Any, Any]) -> str:
+    """Return how an outline came to be, and how it was reviewed."""
+    name, day = row["footprint_id"], "" if pd.isna(row["review_date"]) else f" on {row['review_date']:%Y-%m-%d}"
+    if row["is_added"] is True:
+        return f"Drawn by reviewers{day}, not found by the network: {name}"
+    agreed = "" if pd.isna(row["agreement"]) else f", agreement {row['agreement']:.2f}"
+    said = {"target": f"confirmed by reviewers{day}{agreed}", "other": f"refused by reviewers{day}{agreed}"}
+    return (
+        f"Found by a neural network, {said.get(row['verdict'], 'not reviewed')}: footprint {name}, model {row['bundle_digest']}, "
+        f"greatest probability {row['prob_max']:.2f}"
+    )
 
 
 def _is_number(text: str) -> bool:

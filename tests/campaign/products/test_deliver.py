@@ -441,6 +441,7 @@ def test_caveats_say_how_rasters_were_made(small: Finished, zoom: int | None, to
         providers={},
         drift=None,
         accuracy=(),
+        review=None,
     )
     assert [said in facts.caveats_page() for said in (told, "Other thresholds are had from")] == [True, zoom is None]
 
