@@ -202,6 +202,7 @@ def _listed_quads(order: Path, config: "OrderConfig") -> Iterator[tuple["QuadLed
                 mosaic=basemap.mosaic,
                 region=config.geometry(),
                 digest=config.digest(),
+                delivery=basemap.delivery,
                 advance=shown,
             )
         if basemap.delivery is None:
@@ -218,14 +219,21 @@ def _submit_quads(order: Path, config: "OrderConfig", *, yes: bool, retry: bool)
 
     basemap = config.basemap
     assert basemap is not None  # else there is no mosaic
-    if basemap.delivery is None:
+    delivery = basemap.delivery
+    if delivery is None:
         raise OrderError(
             f"Quads of a basemap are downloaded without an order, unless basemap.delivery names a bucket. Run rtsx order fetch {order}."
         )
-    with _listed_quads(order, config) as (ledger, _, _):
-        if count := ledger.unordered(retry=retry):
-            _confirm(yes, f"Order {count} quads of {basemap.mosaic} to {basemap.delivery.destination}?")
-        order_quads(basemap.provider(), ledger, name=config.name, retry=retry)
+    with _listed_quads(order, config) as (ledger, _, mosaic):
+        order_quads(
+            basemap.provider(),
+            ledger,
+            name=config.name,
+            mosaic=mosaic,
+            delivery=delivery,
+            retry=retry,
+            confirm=lambda count: _confirm(yes, f"Order {count} quads of {basemap.mosaic} to {delivery.destination}?"),
+        )
 
 
 def _fetch_quads(order: Path, config: "OrderConfig") -> None:

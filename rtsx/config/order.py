@@ -23,6 +23,7 @@ from rtsx.ordering import (
     OrderCriteria,
     OrderLimits,
     Provider,
+    QuadProvider,
     StacApi,
     StacProvider,
     StaticCatalog,
@@ -122,10 +123,10 @@ class BasemapConfig(ConfigModel):
         auth = planet.credentials()
         return BasemapApi(lambda href: planet.authorization(auth, href), base_url=self.base_url)
 
-    def provider(self) -> Provider:
+    def provider(self) -> QuadProvider:
         """Who takes orders of quads, for a delivery; see `api` for its errors."""
         assert self.delivery is not None  # else there is nobody to order from
-        provider: Provider = _planet().PlanetProvider(
+        provider: QuadProvider = _planet().PlanetProvider(
             mosaic=self.mosaic, delivery=self.delivery, base_url=self.delivery.base_url
         )
         return provider

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rtsx.ordering.basemap import BasemapApi, Mosaic
     from rtsx.ordering.catalog import StacApi, StaticCatalog
     from rtsx.ordering.criteria import OrderCriteria, OrderLimits, Scene
-    from rtsx.ordering.delivery import BucketDelivery, collect_quads, order_quads
+    from rtsx.ordering.delivery import BucketDelivery, QuadProvider, collect_quads, order_quads
     from rtsx.ordering.ledger import Ledger, OrderEntry
     from rtsx.ordering.order import FetchResult, fetch_order, order_status, planned_batches, submit_order
     from rtsx.ordering.provider import Batch, OrderStatus, Provider, RemoteFile

@@ -25,7 +25,8 @@ _WORLD_M = 2 * math.pi * 6378137
 """Side of the square that EPSG:3857 shows of the world, m."""
 _RANGE = 64
 """Quads of a side that are listed together, so that what a crash costs is bounded."""
-_QUAD_ID = re.compile(r"(?:L\d+-)?(\d+)E?-(\d+)N?")
+QUAD_ID = re.compile(r"(?:L\d+-)?(\d+)E?-(\d+)N?")
+"""Id of a quad, with its column and row."""
 _EDGE = 1e-9
 """Share of a quad by which ground may reach into the next one without meaning it."""
 
@@ -276,7 +277,7 @@ class BasemapApi:
 
     def _quad(self, mosaic: Mosaic, told: Mapping[str, Any]) -> Quad:
         name = str(told["id"])
-        match = _QUAD_ID.fullmatch(name)
+        match = QUAD_ID.fullmatch(name)
         if match is None:
             raise OrderError(f"{mosaic.name} lists a quad {name!r}; an id such as 455-1273 was expected. Report it.")
         links = told.get("_links") or {}

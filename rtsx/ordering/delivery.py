@@ -1,21 +1,19 @@
 """Quads of a basemap that Planet delivers to a bucket: ordering them, asking for the orders, and the table of what has arrived."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from rtsx.cube.rasterio import read_header
 from rtsx.errors import OrderError
 from rtsx.ordering.basemap import Mosaic
 from rtsx.ordering.catalog import raster_fields
-from rtsx.ordering.provider import Batch, Checksum, Provider, State
-from rtsx.ordering.quads import QuadBatch, QuadLedger, QuadResult, with_band_names
+from rtsx.ordering.provider import Batch, Checksum, OrderStatus
+from rtsx.ordering.quads import QuadLedger, QuadOrder, QuadResult, with_band_names
 from rtsx.parsing import STRICT, json_value, wrap_damage
 from rtsx.storage import file_system
-
-_OVER: tuple[State, ...] = ("success", "partial", "failed", "cancelled")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,39 +45,76 @@ class BucketDelivery:
                 "mounted at by its absolute path."
             )
 
+    @property
+    def place(self) -> str:
+        """Where Planet writes to; with the mosaic it says which orders are the same."""
+        return f"{self.destination} {self.path_prefix.strip('/')}"
+
     def folder_of(self, order_id: str) -> str:
         """Address of the folder of an order."""
         return "/".join(filter(None, (self.bucket.rstrip("/"), self.path_prefix.strip("/"), order_id)))
 
 
-def order_quads(provider: Provider, ledger: QuadLedger, *, name: str, retry: bool = False) -> None:
-    """Order the quads of a ledger that wait; call it as often as you like, because nothing is ordered twice.
+class QuadProvider(Protocol):
+    """Who takes orders of the quads of one mosaic for one place; one thread at a time calls it, and errors are `OrderError`."""
+
+    batch_size: int
+    """Quads at most in one order."""
+
+    def placed(self) -> Iterable[tuple[Batch, OrderStatus]]:
+        """Orders of this mosaic for this place that the provider has, oldest first, whoever has placed them."""
+
+    def submit(self, batch: Batch) -> OrderStatus:
+        """Order a batch once; see `Provider`."""
+
+
+def order_quads(
+    provider: QuadProvider,
+    ledger: QuadLedger,
+    *,
+    name: str,
+    mosaic: Mosaic,
+    delivery: BucketDelivery,
+    retry: bool = False,
+    confirm: Callable[[int], None] = lambda count: None,
+) -> None:
+    """Order the quads of a ledger that no order has; call it as often as you like, because nothing is ordered twice.
+
+    What the provider has been ordered to deliver there before counts, whether the ledger knows it or not.
 
     Parameters
     ----------
     provider
         Planet, for quads of this mosaic.
     ledger
-        The ledger; `list_quads` has filled it. It has a batch before the provider is called, and its state afterwards.
+        The ledger; `list_quads` has filled it.
     name
         Names of the orders begin with it.
+    mosaic, delivery
+        What is ordered, and for where; as `list_quads` has been told.
     retry
-        Also order again what was not delivered.
+        Also order again what was not delivered, for which the bucket is looked at.
+    confirm
+        Told of the number of quads before the first is ordered; nothing is ordered if it raises.
 
     Raises
     ------
     OrderError
-        The provider refuses, as where the quota is used up; what was ordered is kept.
+        The provider refuses, as where the quota is used up, or with `retry` the bucket cannot be read; what was ordered is kept.
     """
-    ledger.gather(name, size=provider.batch_size, retry=retry)
-    for batch in ledger.batches("submitting"):
-        ledger.answer(batch.name, provider.submit(Batch(name=batch.name, scene_ids=tuple(batch.places))))
+    _update(provider, ledger)
+    if retry:
+        _compare(ledger, mosaic, delivery)
+    if count := ledger.unordered(retry=retry):
+        confirm(count)
+    for batch in ledger.gather(name, size=provider.batch_size, retry=retry):
+        ledger.enter(batch, provider.submit(batch))
 
 
 def collect_quads(
-    provider: Provider, ledger: QuadLedger, *, mosaic: Mosaic, delivery: BucketDelivery, table: Path
+    provider: QuadProvider, ledger: QuadLedger, *, mosaic: Mosaic, delivery: BucketDelivery, table: Path
 ) -> None:
-    """Ask for the orders that are not over, compare what was ordered with what is in the bucket, and write the table of that.
+    """Ask for the orders, compare what was ordered with what is in the bucket, and write the table of that.
 
     Each order has a manifest there, and its folder is listed once: a quad is there if the bucket has it with the size that the manifest
     states.
@@ -89,28 +124,37 @@ def collect_quads(
     OrderError
         The provider cannot be asked, or the bucket cannot be read or has nothing of an order that was delivered.
     """
-    for batch in ledger.batches("queued", "running"):
-        named = Batch(name=batch.name, scene_ids=tuple(batch.places))
-        ledger.answer(batch.name, provider.status(named, str(batch.order_id)))
-    for batch in ledger.batches(*_OVER):
-        ledger.settle(list(_results(batch, mosaic, delivery)))
+    _update(provider, ledger)
+    _compare(ledger, mosaic, delivery)
     ledger.write_items(table, mosaic)
 
 
-def _results(batch: QuadBatch, mosaic: Mosaic, delivery: BucketDelivery) -> Iterator[QuadResult]:
+def _update(provider: QuadProvider, ledger: QuadLedger) -> None:
+    """Enter every order that the provider has."""
+    for batch, status in provider.placed():
+        ledger.enter(batch, status)
+
+
+def _compare(ledger: QuadLedger, mosaic: Mosaic, delivery: BucketDelivery) -> None:
+    """Settle the quads of all orders that are over by what is in the bucket."""
+    for order in ledger.orders_over():
+        ledger.settle(list(_results(order, mosaic, delivery)))
+
+
+def _results(order: QuadOrder, mosaic: Mosaic, delivery: BucketDelivery) -> Iterator[QuadResult]:
     """States of the quads of an order that is over."""
-    if batch.state in ("failed", "cancelled"):
-        for place in batch.places.values():
-            yield "missing", None, None, f"its order has {batch.state}: {batch.message}", *place
+    if order.state in ("failed", "cancelled"):
+        for place in order.places.values():
+            yield "missing", None, None, f"its order has {order.state}: {order.message}", *place
         return
-    folder = delivery.folder_of(str(batch.order_id))
-    stated, sizes = _manifest(folder, str(batch.order_id))
+    folder = delivery.folder_of(order.order_id)
+    stated, sizes = _manifest(folder, order.order_id)
     fields: dict[str, Any] = {}
-    for name, place in batch.places.items():
+    for name, place in order.places.items():
         path, entry = stated.get(f"{name}_quad.tif", ("", {}))
         size = sizes.get(path)
         if not entry:
-            yield "missing", None, None, f"it was not delivered: {batch.message}", *place
+            yield "missing", None, None, f"it was not delivered: {order.message}", *place
         elif size is None or size != entry.get("size", size):
             yield "missing", None, None, f"the bucket has {size or 0} of its {entry.get('size')} bytes", *place
         else:

@@ -38,7 +38,7 @@ from rtsx.cube.stac.assets import absolute_href
 from rtsx.cube.stac.client import is_same_host
 from rtsx.errors import OrderError
 from rtsx.ordering.criteria import Scene
-from rtsx.ordering.delivery import BucketDelivery
+from rtsx.ordering.delivery import BucketDelivery, QuadProvider
 from rtsx.ordering.provider import Batch, Checksum, OrderStatus, Provider, RemoteFile
 from rtsx.redaction import withhold
 
@@ -375,6 +375,22 @@ class PlanetProvider:
         )
         return self._answer(order)
 
+    def placed(self) -> Iterator[tuple[Batch, OrderStatus]]:
+        """Orders of quads of the mosaic for the bucket, oldest first; see `QuadProvider`."""
+        to = self._delivery
+        assert to is not None  # else there is no place that they are the same by
+
+        async def all_pages(session: planet.Session) -> list[Mapping[str, Any]]:
+            orders = self._client(session, "orders").list_orders(
+                source_type="basemaps", destination_ref=to.destination, sort_by="created_on", limit=0
+            )
+            return [order async for order in orders if _is_for(to, order)]
+
+        for order in self._asked(all_pages, what="list orders"):
+            products = [product for product in order["products"] if product.get("mosaic_name") == self._mosaic]
+            if quads := tuple(name for product in products for name in product.get("quad_ids") or ()):
+                yield Batch(name=order["name"], scene_ids=quads), self._answer(order)
+
     def describe(self, scene_id: str, files: Sequence[Path]) -> Mapping[str, Any]:
         """The item in the metadata that came with a scene; see `Provider`."""
         return described_item(scene_id, files)
@@ -511,8 +527,15 @@ def _scene(item: Mapping[str, Any]) -> Scene:
     )
 
 
+def _is_for(delivery: BucketDelivery, order: Mapping[str, Any]) -> bool:
+    """Whether an order brings quads as they are to the place of a delivery."""
+    to = (order.get("delivery") or {}).get("destination") or {}
+    place = (to.get("ref"), (to.get("path_prefix") or "").strip("/"))
+    return place == (delivery.destination, delivery.path_prefix.strip("/")) and not order.get("tools")
+
+
 def _ids(order: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(name for product in order["products"] for name in product["item_ids"])
 
 
-_conforms: type[Provider] = PlanetProvider
+_conforms: tuple[type[Provider], type[QuadProvider]] = (PlanetProvider, PlanetProvider)

@@ -90,6 +90,8 @@ OF_ONE_ITEM = (RtsxError, ShapelyError, OSError, ValueError, LookupError, TypeEr
 
 State = Literal["submitting", "queued", "running", "success", "partial", "failed", "cancelled"]
 """Life of an order: the words of Planet's Orders API, and *submitting* for what may or may not have reached the provider."""
+OVER: tuple[State, ...] = ("success", "partial", "failed", "cancelled")
+"""States after which nothing more arrives."""
 
 
 @dataclass(frozen=True, kw_only=True)

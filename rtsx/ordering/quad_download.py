@@ -12,6 +12,7 @@ from shapely.geometry.base import BaseGeometry
 from rtsx.errors import OrderError
 from rtsx.ordering.basemap import BasemapApi, Mosaic, cure_of
 from rtsx.ordering.catalog import described_asset
+from rtsx.ordering.delivery import BucketDelivery
 from rtsx.ordering.download import Advance, HttpError, fetch_file, pauses_until
 from rtsx.ordering.ledger import locked
 from rtsx.ordering.provider import RemoteFile
@@ -36,6 +37,7 @@ def list_quads(
     mosaic: str,
     region: BaseGeometry,
     digest: str,
+    delivery: BucketDelivery | None = None,
     advance: Callable[[int, int], None] = lambda done, count: None,
 ) -> Mosaic:
     """Enter the quads of a region into a ledger; goes on where an earlier call was stopped, and ends at once where none was.
@@ -54,6 +56,8 @@ def list_quads(
         Ground in longitude and latitude.
     digest
         Changes with whatever changes what is asked for.
+    delivery
+        Bucket that the quads are ordered for; None where they are downloaded.
     advance
         Told of the number of ranges that are listed, and of all.
 
@@ -64,7 +68,8 @@ def list_quads(
     """
     found = api.mosaic(mosaic)
     _claim(folder, found)
-    ledger.begin(found.id, digest, ranges := found.ranges(region))
+    target = found.id if delivery is None else f"{found.id} {delivery.place}"
+    ledger.begin(target, digest, ranges := found.ranges(region))
     open_ = ledger.unlisted()
     for number, area in enumerate(open_, start=len(ranges) - len(open_) + 1):
         ledger.list_range(area, api, found)

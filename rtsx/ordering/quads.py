@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 from shapely import box, to_wkb
 
 from rtsx.errors import OrderError
-from rtsx.ordering.basemap import BasemapApi, Mosaic, QuadRange
+from rtsx.ordering.basemap import QUAD_ID, BasemapApi, Mosaic, QuadRange
 from rtsx.ordering.ledger import locked
 from rtsx.ordering.order import batch_name
-from rtsx.ordering.provider import OrderStatus, State
+from rtsx.ordering.provider import OVER, Batch, OrderStatus, State
 from rtsx.redaction import redacted
 from rtsx.storage import staged
 
@@ -27,17 +27,21 @@ QuadResult = tuple[QuadState, int | None, str | None, str, int, int]
 """State, bytes, asset as JSON, message, row and column of a quad."""
 
 _TABLES = """
-CREATE TABLE IF NOT EXISTS purpose (mosaic TEXT, digest TEXT);
+CREATE TABLE IF NOT EXISTS purpose (target TEXT, digest TEXT);
 CREATE TABLE IF NOT EXISTS ranges (y0, x0, y1, x1, listed INTEGER DEFAULT 0, PRIMARY KEY (y0, x0));
 CREATE TABLE IF NOT EXISTS quads (
     y INTEGER, x INTEGER, id TEXT, state TEXT, href TEXT, times INTEGER DEFAULT 0, percent REAL, size INTEGER, asset TEXT,
     message TEXT DEFAULT '', PRIMARY KEY (y, x)
 ) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS batches (name TEXT PRIMARY KEY, order_id TEXT, state TEXT DEFAULT 'submitting', message TEXT DEFAULT '');
 CREATE INDEX IF NOT EXISTS states ON quads (state, y, x);
-CREATE TABLE IF NOT EXISTS ordered (y INTEGER, x INTEGER, batch TEXT, PRIMARY KEY (y, x)) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS members ON ordered (batch);
+CREATE TABLE IF NOT EXISTS orders (target TEXT, id TEXT, state TEXT, message TEXT, PRIMARY KEY (target, id));
+CREATE TABLE IF NOT EXISTS ordered (
+    target TEXT, y INTEGER, x INTEGER, order_id TEXT, PRIMARY KEY (target, y, x)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS members ON ordered (target, order_id);
+CREATE VIEW IF NOT EXISTS taken AS SELECT y, x, order_id FROM ordered WHERE target = (SELECT target FROM purpose);
 """
+"""A target is a mosaic and where it is delivered to."""
 _CURES = {
     sqlite3.SQLITE_FULL: "Free space, then run the same command again.",
     sqlite3.SQLITE_BUSY: "Another process writes it; run the same command again later.",
@@ -79,13 +83,11 @@ class QuadCounts:
     """Quads that the API listed more than once; each is fetched once."""
 
 
-class QuadBatch(NamedTuple):
-    """Quads that are ordered together."""
+class QuadOrder(NamedTuple):
+    """An order and its quads that are of the region."""
 
-    name: str
-    """Name of the order, which no other order has."""
-    order_id: str | None
-    """Id that the provider gave; None while it is *submitting*."""
+    order_id: str
+    """Id that the provider gave."""
     state: State
     """Where it stands."""
     message: str
@@ -123,16 +125,14 @@ class QuadLedger:
         """Close the file."""
         self._rows.close()
 
-    def begin(self, mosaic: str, digest: str, ranges: tuple[QuadRange, ...]) -> None:
-        """Set up for some ranges of a mosaic; other lists are forgotten, as files are found again by their names, and orders are not."""
+    def begin(self, target: str, digest: str, ranges: tuple[QuadRange, ...]) -> None:
+        """Set up for some ranges of a target; other lists are forgotten, as files are found again by their names, and orders are not."""
         with self._transaction():
-            purposes = self._rows.execute("SELECT mosaic, digest FROM purpose").fetchall()
-            if purposes == [(mosaic, digest)]:
+            if self._rows.execute("SELECT target, digest FROM purpose").fetchall() == [(target, digest)]:
                 return
-            others = () if purposes and purposes[0][0] == mosaic else ("batches", "ordered")
-            for table in ("purpose", "ranges", "quads", *others):
+            for table in ("purpose", "ranges", "quads"):
                 self._rows.execute(f"DELETE FROM {table}")
-            self._rows.execute("INSERT INTO purpose VALUES (?, ?)", (mosaic, digest))
+            self._rows.execute("INSERT INTO purpose VALUES (?, ?)", (target, digest))
             self._rows.executemany(
                 "INSERT INTO ranges (y0, x0, y1, x1) VALUES (?, ?, ?, ?)", [(r.y0, r.x0, r.y1, r.x1) for r in ranges]
             )
@@ -184,50 +184,58 @@ class QuadLedger:
             )
 
     def unordered(self, *, retry: bool) -> int:
-        """Number of quads that no batch has; with `retry` those count that were not delivered."""
+        """Number of quads that no order has; with `retry` those count that were not delivered."""
         return int(self._rows.execute(f"SELECT count(*) FROM quads WHERE {_unordered(retry)}").fetchone()[0])
 
-    def gather(self, name: str, *, size: int, retry: bool) -> None:
-        """Gather quads that no batch has into batches of `size`; see `unordered`."""
-        with self._transaction():
-            (attempt,) = self._rows.execute(
-                "SELECT count(*) FROM batches WHERE state NOT IN ('submitting', 'queued', 'running')"
-            ).fetchone()
-            (mosaic,) = self._rows.execute("SELECT mosaic FROM purpose").fetchone()
-            # Sorted before the first row is given, so that what is written meanwhile changes nothing of it.
-            rows = self._rows.execute(f"SELECT id, y, x FROM quads WHERE {_unordered(retry)} {_IN_ORDER}")
-            while some := rows.fetchmany(size):
-                # With the mosaic, because quads of all mosaics have the same ids.
-                batch = batch_name(name, (mosaic, *sorted(one[0] for one in some)), clip=None, attempt=attempt)
-                self._rows.execute("INSERT INTO batches (name) VALUES (?)", (batch,))
-                places_of = [(y, x) for _, y, x in some]
-                self._rows.executemany(
-                    "INSERT OR REPLACE INTO ordered VALUES (?, ?, ?)", [(*at, batch) for at in places_of]
-                )
-                self._rows.executemany("UPDATE quads SET state = 'waiting' WHERE y = ? AND x = ?", places_of)
+    def gather(self, name: str, *, size: int, retry: bool) -> Iterator[Batch]:
+        """Gather quads that no order has into batches of `size`, each of which may be entered before the next one; see `unordered`."""
+        target = self._target()
+        # Grows before anything is ordered again, so that no two orders have one name.
+        attempt = sum(count for state, count in self.orders().items() if state in OVER)
+        # Sorted before the first row is given, so that what is written meanwhile changes nothing of it.
+        rows = self._rows.execute(f"SELECT id FROM quads WHERE {_unordered(retry)} {_IN_ORDER}")
+        while some := tuple(sorted(one for (one,) in rows.fetchmany(size))):
+            # With the target, because quads of all mosaics have the same ids.
+            yield Batch(name=batch_name(name, (target, *some), clip=None, attempt=attempt), scene_ids=some)
 
-    def batches(self, *states: State) -> Iterator[QuadBatch]:
-        """Batches that stand so, with their quads that are of the region."""
-        rows = self._rows.execute("SELECT name, order_id, state, message FROM batches ORDER BY rowid").fetchall()
-        for name, order_id, state, message in rows:
-            if state in states:
-                quads = self._rows.execute(
-                    "SELECT id, y, x FROM ordered JOIN quads USING (y, x) WHERE batch = ? ORDER BY id", (name,)
-                )
-                if places := {id_: (y, x) for id_, y, x in quads}:
-                    yield QuadBatch(name, order_id, state, message, places)
-
-    def answer(self, name: str, status: OrderStatus) -> None:
-        """Write what the provider says of a batch."""
+    def enter(self, batch: Batch, status: OrderStatus) -> None:
+        """Write what the provider says of an order of this target, and the first time that its quads are ordered."""
+        target, order = self._target(), status.order_id
         with self._transaction():
+            known = self._rows.execute("SELECT 1 FROM orders WHERE target = ? AND id = ?", (target, order)).fetchone()
             self._rows.execute(
-                "UPDATE batches SET order_id = ?, state = ?, message = ? WHERE name = ?",
-                (status.order_id, status.state, redacted(status.message), name),
+                "INSERT OR REPLACE INTO orders VALUES (?, ?, ?, ?)",
+                (target, order, status.state, redacted(status.message)),
+            )
+            if known:
+                return
+            places = [(int(match[2]), int(match[1])) for match in map(QUAD_ID.fullmatch, batch.scene_ids) if match]
+            # What brings nothing takes no quad from an order that does.
+            instead = "IGNORE" if status.state in ("failed", "cancelled") else "REPLACE"
+            self._rows.executemany(
+                f"INSERT OR {instead} INTO ordered VALUES (?, ?, ?, ?)", [(target, *at, order) for at in places]
+            )
+            self._rows.executemany(
+                "UPDATE quads SET state = 'waiting' WHERE y = ? AND x = ? AND state = 'missing'", places
             )
 
+    def orders_over(self) -> Iterator[QuadOrder]:
+        """Orders of this target that nothing more will come of, with their quads that are of the region."""
+        rows = self._rows.execute(
+            "SELECT id, state, message FROM orders WHERE target = ? ORDER BY id", (self._target(),)
+        )
+        for order, state, message in rows.fetchall():
+            if state in OVER:
+                quads = self._rows.execute(
+                    "SELECT id, y, x FROM taken JOIN quads USING (y, x) WHERE order_id = ? ORDER BY id", (order,)
+                )
+                if places := {name: (y, x) for name, y, x in quads}:
+                    yield QuadOrder(order, state, message, places)
+
     def orders(self) -> dict[str, int]:
-        """Number of batches by state."""
-        return dict(self._rows.execute("SELECT state, count(*) FROM batches GROUP BY state"))
+        """Number of orders of this target by state."""
+        query = "SELECT state, count(*) FROM orders WHERE target = (SELECT target FROM purpose) GROUP BY state"
+        return dict(self._rows.execute(query))
 
     def counts(self) -> QuadCounts:
         """Where the quads stand."""
@@ -271,6 +279,9 @@ class QuadLedger:
                 items = [_item(mosaic, QuadRange(y, x, y + 1, x + 1), name, asset=asset) for y, x, name, asset in some]
                 table.write_table(pa.Table.from_pylist(items, _SCHEMA))
 
+    def _target(self) -> str:
+        return str(self._rows.execute("SELECT target FROM purpose").fetchone()[0])
+
     def _chunks(self, query: str) -> Iterator[list[Any]]:
         """Rows of a query on quads, some at a time, so that others may be written between."""
         last = (-1, -1)
@@ -305,7 +316,7 @@ class QuadLedger:
 
 
 def _unordered(retry: bool) -> str:
-    new = "state = 'waiting' AND (y, x) NOT IN (SELECT y, x FROM ordered)"
+    new = "state = 'waiting' AND (y, x) NOT IN (SELECT y, x FROM taken)"
     return f"({new}) OR state = 'missing'" if retry else new
 
 

@@ -6,7 +6,7 @@ import threading
 import uuid
 from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 import numpy as np
 from affine import Affine
@@ -203,8 +203,7 @@ class _Handler(BaseHTTPRequestHandler):
                 return
             self._send(202, order)
         elif url.path == "/compute/ops/orders/v2":
-            orders = [order for order in planet.orders.values() if query.get("name") in (None, order["name"])]
-            self._send(200, {"orders": orders, "_links": {}})
+            self._orders(query)
         elif url.path.startswith("/compute/ops/orders/v2/"):
             order = planet.orders.get(url.path.split("/")[-1])
             if order is None:
@@ -219,6 +218,21 @@ class _Handler(BaseHTTPRequestHandler):
             self._file(query["token"], cut=trouble is not None)
         else:
             self._send(404, {"message": "no such address"})
+
+    def _orders(self, query: dict[str, str]) -> None:
+        found = [order for order in self.planet.orders.values() if query.get("name") in (None, order["name"])]
+        if query.get("source_type", "scenes") != "all":
+            found = [order for order in found if order["source_type"] == query.get("source_type", "scenes")]
+        if "destination_ref" in query:
+            to = [((order["delivery"] or {}).get("destination") or {}).get("ref") for order in found]
+            found = [order for order, ref in zip(found, to, strict=True) if ref == query["destination_ref"]]
+        found.sort(key=lambda order: order["created_on"], reverse=query.get("sort_by") != "created_on")
+        page, links = int(query.get("page_marker", 0)), {}
+        if len(found) > 2 * (page + 1):
+            links["next"] = (
+                f"{self.planet.url}{urlsplit(self.path).path}?{urlencode(query | {'page_marker': page + 1})}"
+            )
+        self._send(200, {"orders": found[2 * page : 2 * page + 2], "_links": links})
 
     def _search(self, body: dict) -> list[dict]:
         assert body["item_types"] == ["PSScene"]
