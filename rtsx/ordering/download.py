@@ -265,13 +265,15 @@ def fetch_file(
     file: RemoteFile,
     target: Path,
     *,
+    once: bool = False,
     advance: Advance = lambda file, count: None,
     pause: Callable[[float], None] = time.sleep,
 ) -> None:
     """Fetch one file; it has its name when it is complete and adds up, and a raster opens. What is there and does not is fetched anew.
 
     Until then it is a hidden file beside it, which a later call goes on from if the server still has the same content.
-    Failures that may pass are tried five times, with growing pauses or as long as the server asks for.
+    Failures that may pass are tried five times, with growing pauses or as long as the server asks for, and so is what arrives damaged,
+    unless it is to arrive `once`, as where it came damaged before.
 
     Raises
     ------
@@ -301,10 +303,10 @@ def fetch_file(
             return
         draft.unlink(missing_ok=True)  # from the beginning, because a wrong beginning never adds up
         version.unlink(missing_ok=True)
-        if not patience.is_left:
+        if once or not patience.is_left:
             raise OrderError(
-                f"{file.name} of scene {file.scene_id} arrived {_ATTEMPTS} times, but {wrong}. The provider's file or its "
-                "description is damaged; report it there."
+                f"{file.name} of scene {file.scene_id} arrived {'again' if once else f'{_ATTEMPTS} times'}, but {wrong}. The "
+                "provider's file or its description is damaged; report it there."
             )
 
 

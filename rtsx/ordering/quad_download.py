@@ -90,7 +90,7 @@ def fetch_quads(
 ) -> QuadCounts:
     """Fetch the quads of a ledger that are not in the folder, and write the table of those that are.
 
-    A quad has its name when it is complete, and is asked for once. Where the quota is used up or the key refused, nothing more is
+    A quad has its name when it is complete, and is asked for once; five times if it comes damaged, and once in each later call. Where the quota is used up or the key refused, nothing more is
     asked for; what is there stays.
 
     Parameters
@@ -150,11 +150,15 @@ def _fetch_all(
         try:
             while True:
                 while ended is None and len(running) < 2 * parallel and (one := next(wanted, None)) is not None:
-                    y, x, name, href = one
+                    y, x, name, href, state = one
                     file = RemoteFile(
                         scene_id=name, asset="data", name=f"{name}.tif", href=href, headers=api.headers_for(href)
                     )
-                    running[pool.submit(_fetch, file, folder, mosaic=mosaic, place=(x, y), gate=gate)] = (y, x)
+                    running[
+                        pool.submit(
+                            _fetch, file, folder, mosaic=mosaic, place=(x, y), gate=gate, once=state == "missing"
+                        )
+                    ] = (y, x)
                 if not running:
                     break
                 for done in wait(running, return_when=FIRST_COMPLETED).done:
@@ -168,7 +172,8 @@ def _fetch_all(
                     if not isinstance(error, OrderError):
                         raise error
                     if _is_lost(cause := error.__cause__):
-                        results.append(("missing", None, None, redacted(str(cause or error)), *place))
+                        told = str(cause or f"{error} The next run asks for it once.")
+                        results.append(("missing", None, None, redacted(told), *place))
                         # Of one quad, or of all that an account may not have.
                         in_a_row = in_a_row + 1 if isinstance(cause, HttpError) and cause.status == 403 else 0
                         if in_a_row < _FAILURES_IN_A_ROW:
@@ -221,12 +226,14 @@ class _Gate:
                 self._waits += 1
 
 
-def _fetch(file: RemoteFile, folder: Path, *, mosaic: Mosaic, place: tuple[int, int], gate: _Gate) -> tuple[int, str]:
+def _fetch(
+    file: RemoteFile, folder: Path, *, mosaic: Mosaic, place: tuple[int, int], gate: _Gate, once: bool
+) -> tuple[int, str]:
     """Bytes of one quad, once it is there, and its asset as JSON."""
     path = folder / file.name
     gate.pass_through()
     advance: Advance = lambda file, count: None  # noqa: E731
-    fetch_file(file, path, advance=advance, pause=gate.pause)
+    fetch_file(file, path, once=once, advance=advance, pause=gate.pause)
     asset = described_asset(path, file, {})
     if "proj:transform" not in asset:
         path.unlink()

@@ -170,10 +170,10 @@ class QuadLedger:
                 gone,
             )
 
-    def wanted(self) -> Iterator[tuple[int, int, str, str]]:
-        """Row, column, id and address of what is not there."""
+    def wanted(self) -> Iterator[tuple[int, int, str, str, QuadState]]:
+        """Row, column, id, address and state of what is not there."""
         # The sign keeps SQLite from the index of states, which would sort all that is left for each piece.
-        for rows in self._chunks("SELECT y, x, id, href FROM quads WHERE +state IN ('waiting', 'missing') {}"):
+        for rows in self._chunks("SELECT y, x, id, href, state FROM quads WHERE +state IN ('waiting', 'missing') {}"):
             yield from rows
 
     def settle(self, results: list[QuadResult]) -> None:

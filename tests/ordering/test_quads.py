@@ -146,9 +146,14 @@ def test_interrupted_ten_times_and_limited_it_ends_with_exact_counts(server, fet
     assert len(rows) == 64
     assert {row["quad"] for row in rows if row["state"] == "there" and row["checksum"].startswith("1220")} == there
     before = sum(server.downloads.values())
+    assert fetched(side).missing == 4
+    assert sum(server.downloads.values()) == before + 1  # five times in one run, and then once
+    told = named(tmp_path, "missing")[corrupt]
+    assert "arrived again, but its md5 is" in told
+    assert told.endswith("report it there. The next run asks for it once.")
     server.refused, server.damaged = set(), {}
     assert fetched(side).missing == 0
-    assert sum(server.downloads.values()) == before + 4
+    assert sum(server.downloads.values()) == before + 5
 
 
 def test_a_used_up_quota_stops_and_loses_nothing(server, fetched, tmp_path):
