@@ -577,6 +577,7 @@ class Campaign:
         names: str | None = None,
         accuracy: "str | PathLike[str] | Mapping[str, Any] | None" = None,
         review: "geopandas.GeoDataFrame | None" = None,
+        expected_area: bool = False,
         storage_options: Mapping[str, Any] | None = None,
     ) -> "Delivered":
         """Write the package that an archive takes; called again, only what has changed is written.
@@ -621,6 +622,9 @@ class Campaign:
             `is_added`: corrected ones are as reviewers have drawn them, and what they have added comes last. Refused ones are
             in the files, but not in totals, density grids and DARTS; of ARTS they are the rows of ``Negative``, and what nobody has
             decided is left out there.
+        expected_area
+            Deliver what `rtsx.evaluation.expected_area` computes, too: GeoTIFFs of the area that the map expects, m², by cells of 10 km of
+            the map's CRS, or of 0.5 degrees where that is geographic.
         storage_options
             Storage options of the file system behind a URL, such as `endpoint_url` or `anon`; None for those of the output
             where both are in the same bucket.
@@ -660,6 +664,7 @@ class Campaign:
             names=names,
             accuracy=accuracy if accuracy is None or isinstance(accuracy, Mapping) else os.fspath(accuracy),
             review=review,
+            expected_area=expected_area,
         )
         note_stage(self.objects, self.plan, "delivered", marked=marked)
         return delivered

@@ -332,6 +332,14 @@ def deliver(
             rich_help_panel="Output",
         ),
     ] = None,
+    expected_area: Annotated[
+        bool,
+        typer.Option(
+            "--expected-area",
+            help="Area that the map expects, too: probability x ground by cells, as of rtsx area.",
+            rich_help_panel="Output",
+        ),
+    ] = False,
 ) -> None:
     """Write the package that an archive takes: GeoTIFFs, outlines, fact sheet, provenance, STAC, checksums; no pixel of an image.
 
@@ -358,6 +366,7 @@ def deliver(
         names=names,
         accuracy=accuracy or estimates,
         review=reviewed,
+        expected_area=expected_area,
     )
     show_line(str(delivered))
 

@@ -15,6 +15,7 @@ from rtsx.evaluation.dask import check_range, reduce_blocks
 from rtsx.footprints.class_maps import split_classes, thresholds_of
 from rtsx.geometry.pixels import PixelMesh
 from rtsx.labels import TruthWindow
+from rtsx.scores.area import CellSums, SumCells
 
 _MISSING = 255
 
@@ -85,75 +86,32 @@ def expected_area(
     missing = np.uint8(_MISSING) if probability.dtype == np.uint8 else np.nan
     known = probability.where(~maps[0].invalid, missing)
     geobox = geobox_of(pred)
-    kernel = _SumCells(
+    kernel = SumCells(
         mesh=PixelMesh(geobox),
         side=side,
         degrees=cell_degrees is not None,
         levels=1 if probability.dtype.kind == "f" else thresholds_of(probability),
     )
-    sums = reduce_blocks(known.expand_dims("layer"), kernel)
+    sums = reduce_blocks(known.expand_dims("layer"), _Checked(sums=kernel))
     if not len(sums.cells):
         raise EvaluationError("The map has no valid pixel.")
     return _on_grid(sums, side=side, crs="EPSG:4326" if cell_degrees is not None else str(geobox.crs))
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _CellSums:
-    """Sums of some cells; blocks add up."""
-
-    cells: NDArray[np.int64]
-    """`(cell, 2)` numbers along y (upwards) and x; each cell once, in order."""
-    area_m2: NDArray[np.float64]
-    """`(cell, 2)` expected and valid."""
-
-    def __add__(self, more: "_CellSums") -> "_CellSums":
-        cells, place = np.unique(np.concatenate([self.cells, more.cells]), axis=0, return_inverse=True)
-        area = np.zeros((len(cells), 2))
-        np.add.at(area, place.ravel(), np.concatenate([self.area_m2, more.area_m2]))
-        return _CellSums(cells=cells, area_m2=area)
-
-
 @dataclass(frozen=True, kw_only=True)
-class _SumCells:
-    """The kernel: expected and valid area of one block by cell."""
+class _Checked:
+    """The kernel, which refuses what is no probability."""
 
-    mesh: PixelMesh
-    side: float
-    """Of a cell, in the unit of the map or in degrees."""
-    degrees: bool
-    levels: int
-    """Steps between probability 0 and 1, of floats 1."""
+    sums: SumCells
 
-    def __call__(self, stacked: NDArray[np.float32] | NDArray[np.uint8], window: TruthWindow) -> _CellSums:
+    def __call__(self, stacked: NDArray[np.float32] | NDArray[np.uint8], window: TruthWindow) -> CellSums:
         stored = stacked[0]
         valid = np.isfinite(stored) if stored.dtype.kind == "f" else stored != _MISSING
-        if not valid.any():  # most of an Arctic is sea
-            return _CellSums(cells=np.empty((0, 2), np.int64), area_m2=np.empty((0, 2)))
-        check_range(stored[valid], levels=self.levels, window=window)
-        along_x, along_y = self.mesh.lonlat(window) if self.degrees else self._coordinates(window)
-        cell_y, cell_x = (np.floor(along / self.side).astype(np.int64) for along in (along_y, along_x))
-        first_y, first_x = cell_y.min(), cell_x.min()
-        shape = (int(cell_y.max() - first_y) + 1, int(cell_x.max() - first_x) + 1)
-        place = ((cell_y - first_y) * shape[1] + (cell_x - first_x))[valid]
-        ground = self.mesh.areas_m2(window)[valid]
-        sums = [
-            np.bincount(place, weights=weights, minlength=shape[0] * shape[1])
-            for weights in (ground * stored[valid] / self.levels, ground)
-        ]
-        met = np.flatnonzero(sums[1])
-        y, x = np.divmod(met, shape[1])
-        return _CellSums(
-            cells=np.column_stack([y + first_y, x + first_x]), area_m2=np.column_stack([each[met] for each in sums])
-        )
-
-    def _coordinates(self, window: TruthWindow) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return x and y `(y, x)` of the middles of a window's pixels."""
-        a, b, c, d, e, f = self.mesh.geobox.affine[:6]
-        row, column = (np.arange(part.start, part.stop) + 0.5 for part in window)
-        return a * column + b * row[:, None] + c, d * column + e * row[:, None] + f
+        check_range(stored[valid], levels=self.sums.levels, window=window)
+        return self.sums(stored, window)
 
 
-def _on_grid(sums: _CellSums, *, side: float, crs: str) -> xr.Dataset:
+def _on_grid(sums: CellSums, *, side: float, crs: str) -> xr.Dataset:
     first, last = sums.cells.min(axis=0), sums.cells.max(axis=0)
     areas = np.zeros((2, *(last - first + 1)))
     areas[:, last[0] - sums.cells[:, 0], sums.cells[:, 1] - first[1]] = sums.area_m2.T

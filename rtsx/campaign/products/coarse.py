@@ -24,17 +24,15 @@ from rtsx.campaign.products.rasters import MapReader, native_size
 from rtsx.campaign.products.tables import (
     SIDE,
     CellStates,
-    digest_of,
-    group_by_partition,
     parse_partition,
     partition_name,
     partition_of,
+    partition_sources,
 )
 from rtsx.cube.cog import encoded_cog
 from rtsx.cube.encoding import packing_attrs
 from rtsx.cube.georeference import with_georeference
 from rtsx.geometry.crs import transform
-from rtsx.grid.grid import cell_id
 from rtsx.inference.kernel import NODATA
 
 _PIXEL_M = 95.0
@@ -91,11 +89,7 @@ class CoarseMap:
     @cached_property
     def sources(self) -> dict[str, str]:
         """What each partition of the map is made of: digests by its name."""
-        parts = group_by_partition(cell for cell, state in self.states.items() if not state.is_empty)
-        return {
-            partition_name(partition): digest_of([(cell_id(*cell), self.states[cell].map) for cell in cells])
-            for partition, cells in parts.items()
-        }
+        return partition_sources(self.states)
 
     def encode(self, before: bytes | None, known: Mapping[str, str]) -> bytes:
         """Encode it as a cloud-optimised GeoTIFF with a colour table, pixel by pixel a function of the map alone.

@@ -20,6 +20,7 @@ from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.preflight import require_space
 from rtsx.campaign.products.coarse import CoarseMap, density_grids, equal_area_crs, thumbnail
 from rtsx.campaign.products.collect import collect_year
+from rtsx.campaign.products.expected import ExpectedArea
 from rtsx.campaign.products.fact_sheet import FACTS_OF_OUTLINES, Facts
 from rtsx.campaign.products.footprints import FOOTPRINTS
 from rtsx.campaign.products.inventories import INVENTORIES, InventoryRows, inventory_files
@@ -46,6 +47,7 @@ from rtsx.campaign.products.tables import (
     digest_of,
     empty_outlines,
     parquet_of_parts,
+    partition_sources,
     plainly_typed,
 )
 from rtsx.campaign.products.vector_files import FORMATS, one_file
@@ -114,6 +116,7 @@ def deliver_year(
     names: str | None,
     accuracy: str | Mapping[str, Any] | None,
     review: geopandas.GeoDataFrame | None,
+    expected_area: bool,
 ) -> Delivered:
     """Write the package of a year, or bring it up to date; see `Campaign.deliver`."""
     refuse_other_format(to, what="a folder of products")
@@ -184,6 +187,7 @@ def deliver_year(
     rasters = _write_rasters(package, readers, tiling=tiling, states=history.states, verify=verify)
     coarse = CoarseMap(reader=readers["probability"], states=history.states)
     picture = _write_coarse(package, coarse, verify=verify)
+    expected = ExpectedArea(reader=readers["probability"], states=history.states) if expected_area else None
     facts = Facts(
         plan=plan,
         states=history.states,
@@ -199,6 +203,7 @@ def deliver_year(
         drift=read_check(open_object_store(output, storage_options), plan),
         accuracy=estimates,
         review=verdicts,
+        expected_m2={} if expected is None else _write_expected(package, expected),
     )
     _write_tables(package, facts, history=history, outlines=table)
     if table is not None and inventory is not None:
@@ -208,7 +213,7 @@ def deliver_year(
             package.add(name, content, file.title, media_type=file.form.media_type)
     content = item_table(plan, rasters, variables=DELIVERED)
     package.add(ITEMS, content, "STAC items of all files in probability/ and binary/, as a table", media_type=PARQUET)
-    _write_styles(package, facts, rasters)
+    _write_styles(package, facts, rasters, expected=expected)
     _write_documents(package, facts)
     package.close()
     return Delivered(
@@ -480,6 +485,32 @@ def _write_coarse(package: _Package, coarse: CoarseMap, *, verify: bool) -> byte
     return picture
 
 
+def _write_expected(package: _Package, expected: ExpectedArea) -> dict[str, float]:
+    """Bring the rasters of expected area up to date; the sum of each class, m²."""
+    before, wanted = Records(package.objects, _RECORDS).read(), partition_sources(expected.states)
+
+    def summed(partition: str) -> Record:
+        name = f"expected_area-{partition}"
+        record = before.get(name, {})
+        sums = {key: record.get(key) for key in ("cells", "m2")}
+        if record.get("from") != wanted[partition] or record.get("digest") != digest_of(sums):
+            sums = expected.sums(partition)
+            record = {"from": wanted[partition], "digest": digest_of(sums), **sums}
+        package.put(f"{_RECORDS}/{name}.json", _json(record))
+        return record
+
+    records = dict(zip(wanted, map_in_threads(summed, wanted, threads=WORKERS), strict=True))
+    cells, areas = expected.totals(records)
+    titles = (
+        f"Expected area of the target, m², by cells of {expected.side}",
+        "Ground with a valid probability, likewise",
+    )
+    for (name, content), title in zip(expected.rasters(cells, areas), titles, strict=True):
+        package.add(f"{_OVERVIEW}/{name}.tif", content, title, media_type=COG)
+    names = [expected.plan.prediction.classes[place] for place in expected.classes]
+    return dict(zip(names, areas[:, :-1].sum(axis=0).tolist(), strict=True))
+
+
 def _sources(file: RasterFile, states: CellStates) -> str:
     return digest_of([(cell_id(*cell), states[cell].map) for cell in file.cells])
 
@@ -624,7 +655,9 @@ def _csv(table: pd.DataFrame, *, header: bool = True) -> bytes:
     return table.to_csv(index=False, header=header, lineterminator="\n").encode()
 
 
-def _write_styles(package: _Package, facts: Facts, rasters: Sequence[RasterFile]) -> None:
+def _write_styles(
+    package: _Package, facts: Facts, rasters: Sequence[RasterFile], *, expected: ExpectedArea | None
+) -> None:
     """Write grids of density, mosaics of the tiles, styles of all layers, and the project that opens them."""
     plan = facts.plan
     if facts.outlines is not None:
@@ -646,6 +679,7 @@ def _write_styles(package: _Package, facts: Facts, rasters: Sequence[RasterFile]
         tiles_crs=str(rasters[0].geobox.crs),
         equal_area=str(equal_area_crs(plan)),
         outlines=facts.outlines is not None,
+        expected=None if expected is None else expected.crs,
     )
     for layer in layers:
         package.put(f"{layer.name}.qml", layer.qml())

@@ -68,6 +68,8 @@ class Facts:
     """Addresses of who provides it, by name; empty where there is none."""
     accuracy: Sequence[Mapping[str, Any]]
     """Measures of accuracy that a review has estimated, with their intervals; empty where there is none."""
+    expected_m2: Mapping[str, float]
+    """Sum of probability x ground by class, m²; empty where nobody asked for it."""
     review: Verdicts | None
     """What reviewers say of the outlines, or of a sample; None where nobody was asked."""
     drift: DriftCheck | None
@@ -135,6 +137,10 @@ class Facts:
                 (f"Objects{refused}", len(self.objects)),
                 (f"Area of all objects{refused}, km²", float(self.objects["area_m2"].sum()) / 1e6),
             ]
+        several = len(self.expected_m2) > 1
+        for name, area in self.expected_m2.items():
+            of = f" of {name}" if several else ""
+            totals.append((f"Expected area{of}: probability x ground, without a threshold, km²", area / 1e6))
         totals += self._estimated
         model: list[Row] = [("Digest of the model", member) for member in plan.prediction.members]
         model += [
@@ -236,6 +242,11 @@ class Facts:
         if self.outlines is not None:
             said.append(
                 "Objects with `touches_edge` lie at the end of what could be classified, and may be larger than their outlines."
+            )
+        if self.expected_m2:
+            said.append(
+                "Expected area is the sum of probability x ground. It is an area as far as probabilities are calibrated on such ground, and "
+                "holds what no outline does, because it is unlikely."
             )
         if self.missing:
             said.append(

@@ -124,7 +124,9 @@ class MapLayer:
         return _xml(root)
 
 
-def map_layers(plan: CampaignPlan, *, tiles_crs: str, equal_area: str, outlines: bool) -> list[MapLayer]:
+def map_layers(
+    plan: CampaignPlan, *, tiles_crs: str, equal_area: str, outlines: bool, expected: str | None
+) -> list[MapLayer]:
     """List the layers of a delivery, the uppermost first.
 
     Parameters
@@ -137,6 +139,8 @@ def map_layers(plan: CampaignPlan, *, tiles_crs: str, equal_area: str, outlines:
         In which density grids are.
     outlines
         Whether there are outlines.
+    expected
+        In which rasters of expected area are; None where there are none.
     """
     crs = plan.grid.crs
     found = [
@@ -150,6 +154,7 @@ def map_layers(plan: CampaignPlan, *, tiles_crs: str, equal_area: str, outlines:
     band = next((number for number, name in enumerate(classes, start=1) if name != "background"), 1)
     return [
         *(found if outlines else []),
+        *([] if expected is None else _expected_layers(expected)),
         MapLayer(
             key="binary.vrt",
             title="Found",
@@ -179,6 +184,15 @@ def map_layers(plan: CampaignPlan, *, tiles_crs: str, equal_area: str, outlines:
             stops=RAMP,
         ),
     ]
+
+
+def _expected_layers(crs: str) -> list[MapLayer]:
+    stops = tuple((1e6 * km2, colour) for km2, colour in _AREAS)
+    ground = ((0.0, "#f7f7f7"), (1e8, "#525252"))
+    return [
+        MapLayer(key="overview/expected_area_m2.tif", title="Expected area per cell, m²", kind="ramp", crs=crs, shown=False, stops=stops),
+        MapLayer(key="overview/valid_area_m2.tif", title="Ground with a probability per cell, m²", kind="ramp", crs=crs, shown=False, stops=ground),
+    ]  # fmt: skip
 
 
 def mosaic(variable: str, files: Sequence[RasterFile], *, bands: Sequence[str], scale: float) -> bytes:

@@ -171,6 +171,15 @@ def group_by_partition(cells: Iterable[Address]) -> dict[Address, list[Address]]
     return dict(sorted(found.items()))
 
 
+def partition_sources(states: CellStates) -> dict[str, str]:
+    """What the map of each partition is made of: digests by its name."""
+    parts = group_by_partition(cell for cell, state in states.items() if not state.is_empty)
+    return {
+        partition_name(partition): digest_of([(cell_id(*cell), states[cell].map) for cell in cells])
+        for partition, cells in parts.items()
+    }
+
+
 WORKERS = min(os.cpu_count() or 1, 8)
 """Partitions that are worked on at a time: each holds its tables."""
 

@@ -129,7 +129,14 @@ def packages(
         geometry=geopandas.points_from_xy(range(20), range(20)),
     )  # fmt: skip
     (folder / "accuracy.json").write_text(assess_accuracy(sample).to_json())
-    options = {"tiles": "WebMercatorQuad", "zoom": 9, "tile_zoom": 9, "names": "{col}_{row}", "outlines": False}
+    options: dict[str, Any] = {
+        "tiles": "WebMercatorQuad",
+        "zoom": 9,
+        "tile_zoom": 9,
+        "names": "{col}_{row}",
+        "outlines": False,
+    }
+    options["expected_area"] = True
     options["accuracy"] = folder / "accuracy.json"
     polar.campaign.deliver(folder / "to", **options)
     return {"cells": (package[0], OPTIONS), "tiles": (folder / "to", options)}
@@ -442,6 +449,7 @@ def test_caveats_say_how_rasters_were_made(small: Finished, zoom: int | None, to
         drift=None,
         accuracy=(),
         review=None,
+        expected_m2={},
     )
     assert [said in facts.caveats_page() for said in (told, "Other thresholds are had from")] == [True, zoom is None]
 
@@ -449,7 +457,7 @@ def test_caveats_say_how_rasters_were_made(small: Finished, zoom: int | None, to
 def test_of_several_classes_the_first_that_is_no_background_is_drawn_and_no_threshold_stated(small: Finished) -> None:
     prediction = replace(small.plan.prediction, classes=("background", "slump", "lake"), exclusive=True)
     plan = replace(small.plan, prediction=prediction)
-    for layer in map_layers(plan, tiles_crs="EPSG:3413", equal_area="EPSG:6931", outlines=True):
+    for layer in map_layers(plan, tiles_crs="EPSG:3413", equal_area="EPSG:6931", outlines=True, expected="EPSG:3413"):
         of_classes = layer.key in ("probability.vrt", "binary.vrt")
         assert layer.band == (2 if of_classes else 1)
         if layer.is_raster:
