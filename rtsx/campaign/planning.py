@@ -28,7 +28,14 @@ from rtsx.errors import BundleError, CampaignError
 from rtsx.footprints.pieces import AREA_THRESHOLDS
 from rtsx.inference.device import CPU, Hardware, default_batch_size, tiles_ahead
 from rtsx.inference.ensemble import check_runtime, ensemble, tiling_needs_of, warn_of_pixel_size
-from rtsx.inference.memory import MemoryPlan, available_bytes, largest_tile, planned_hardware, require_card
+from rtsx.inference.memory import (
+    MemoryPlan,
+    available_bytes,
+    largest_tile,
+    mask_bytes,
+    planned_hardware,
+    require_card,
+)
 from rtsx.inference.runner import forward_bytes_per_pixel, needed_layers, packings_of, prediction_plan
 from rtsx.model import ModelBundle, OutlineChoice
 from rtsx.storage import refuse_other_format
@@ -62,6 +69,8 @@ class TaskMemory:
     """What runs the networks; a GPU holds them, and their input, in memory of its own."""
     precision: str = "auto"
     """Of the network's arithmetic."""
+    mask_bytes: int = 0
+    """Of a forward pass of the largest network that masks clouds, which runs on the CPU."""
 
     @classmethod
     def of(cls, recipe: CampaignRecipe, sample: xr.Dataset, *, layers: Sequence[str]) -> "TaskMemory":
@@ -74,6 +83,7 @@ class TaskMemory:
             batch_size=recipe.prediction.batch_size,
             hardware=planned_of(recipe),
             precision=recipe.prediction.precision,
+            mask_bytes=mask_bytes(sample, layers),
         )
 
     def estimate(self, tiling: TilePlan) -> MemoryPlan:
@@ -96,13 +106,13 @@ class TaskMemory:
             return MemoryPlan(
                 window_bytes=(_BANDS + more) * height * across * self.stored_bytes,
                 output_bytes=(_BLOCKS + more) * 4 * classes * height * across + kept * self.side**2,
-                network_bytes=0,
+                network_bytes=self.mask_bytes,
             )
         return MemoryPlan(
             window_bytes=_BANDS * height * across * self.stored_bytes
             + _BLOCKS * height * min(span, across) * 4 * self._channels,
             output_bytes=_BLOCKS * 4 * classes * height * across + kept * self.side**2,
-            network_bytes=self._pixel_bytes * self._batch_size(tiling) * tiling.tile**2,
+            network_bytes=max(self._pixel_bytes * self._batch_size(tiling) * tiling.tile**2, self.mask_bytes),
         )
 
     def require(self, tiling: TilePlan, *, available: int) -> None:

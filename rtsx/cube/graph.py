@@ -1,7 +1,7 @@
 """Files and images as lazy arrays: which images meet which chunk, and one task per chunk that reads all bands."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from itertools import accumulate, product
 from operator import getitem
@@ -117,6 +117,10 @@ class ChunkReader(Protocol):
     """Reads one chunk of several arrays at once; a value that pickles, and that all tasks of a graph share."""
 
     @property
+    def images(self) -> Sequence[Image]:
+        """What it reads."""
+
+    @property
     def names(self) -> tuple[str, ...]:
         """What `__call__` returns, in order."""
 
@@ -167,6 +171,13 @@ def lazy_blocks(
             read[(f"block-{token}", *step, iy, ix)] = (task, shared)
     graph = HighLevelGraph({f"blocks-{token}": read}, {f"blocks-{token}": set()})
     return split_outputs(graph, blocks, token=token, chunks=chunks, steps=len(meeting) if has_time else None)
+
+
+def images_behind(array: da.Array) -> Iterator[Image]:
+    """Yield the images that tasks of `lazy_blocks` read for an array; none for what is computed or stored."""
+    for name, layer in array.dask.layers.items():
+        if isinstance(layer, Mapping) and (blocks := layer.get(f"images-{name.removeprefix('blocks-')}")) is not None:
+            yield from blocks.images
 
 
 def split_outputs(

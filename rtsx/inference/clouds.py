@@ -18,7 +18,9 @@ from rtsx.cube.recipe import CubeRecipe, LayerRecipe, SourceRecipe
 from rtsx.cube.resample.readers import WindowReader
 from rtsx.errors import BundleError, CubeError
 from rtsx.grid import Grid
+from rtsx.inference.device import CPU
 from rtsx.inference.predict import predict_cube
+from rtsx.inference.runner import forward_bytes_per_pixel
 from rtsx.model import ModelBundle
 from rtsx.model.backend_choice import reference_backend
 from rtsx.storage import absolute
@@ -128,6 +130,12 @@ class CloudReader:
     def nodata(self) -> float | None:
         """None: what 0 means is for the rule to say."""
         return None
+
+    @property
+    def network_bytes(self) -> int:
+        """Of one forward pass of the bundle, on a tile as it was trained."""
+        bundle = _bundle(self.model, self.digest)
+        return forward_bytes_per_pixel(bundle, CPU, precision="auto") * bundle.tile**2
 
     def overview_for(self, factor: float) -> Self:
         """Return itself: a network has learnt pixels of one size."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import psutil
 import xarray as xr
 
+from rtsx.cube.graph import images_behind
 from rtsx.errors import BundleError, ClusterError, MemoryPlanError
 from rtsx.inference.dask import waiting_bytes
 from rtsx.inference.device import CPU, Hardware, host_bytes
@@ -41,7 +42,7 @@ class MemoryPlan:
     output_bytes: int
     """Sums of these blocks and of the strips that wait for neighbours, of a whole row."""
     network_bytes: int
-    """Tensors of one forward pass, with the scratch of its convolutions."""
+    """Tensors of one forward pass on the CPU, with the scratch of its convolutions: of the largest network, those of cloud masks included."""
 
     @property
     def total_bytes(self) -> int:
@@ -163,6 +164,16 @@ def largest_tile(bundles: Sequence[ModelBundle], *, hardware: Hardware, precisio
     return max(min(fitting, _LARGEST_TILE), bundles[0].tile)
 
 
+def mask_bytes(cube: xr.Dataset, layers: Sequence[str]) -> int:
+    """Return what a forward pass takes of the networks that mask the images of some layers, bytes; 0 where there are none.
+
+    Of the largest alone, because one thread runs all networks of a process on the CPU.
+    """
+    arrays = [cube[name].data for name in (*layers, "valid") if name in cube and cube[name].chunks is not None]
+    readers = (bands.reader for array in arrays for image in images_behind(array) for bands in image.bands.values())
+    return max((getattr(reader, "network_bytes", 0) for reader in readers), default=0)
+
+
 def require_memory(runner: Runner, cube: xr.Dataset, *, available: int) -> MemoryPlan:
     """Estimate what a prediction of a cube needs, and refuse it where a worker has less than `available` bytes.
 
@@ -201,7 +212,7 @@ def require_memory(runner: Runner, cube: xr.Dataset, *, available: int) -> Memor
     estimated = MemoryPlan(
         window_bytes=in_flight * window + waiting[0],
         output_bytes=in_flight * (host_bytes(read * output, hardware) + 2 * chunk * output) + waiting[1],
-        network_bytes=network_bytes if on_cpu else 0,
+        network_bytes=max(network_bytes if on_cpu else 0, mask_bytes(cube, plan.layers)),
     )
     free = available if _worker_limit() is not None else psutil.virtual_memory().available
     estimated.require(min(available, free))

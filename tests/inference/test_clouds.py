@@ -1,6 +1,7 @@
 """Cloud masks by a model: the classes of a small network decide which pixels of an image count, wherever it is read."""
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from shutil import copytree, rmtree
 from typing import Any
@@ -14,11 +15,18 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 
 import rtsx
+from rtsx.campaign.planning import TaskMemory
+from rtsx.campaign.recipe import CampaignRecipe, PredictionSpec
 from rtsx.config import CubeConfig, build_cube, load_cube_config, open_cube
 from rtsx.cube.build_state import describe_recipe
 from rtsx.errors import BundleError, ConfigError
 from rtsx.grid import lonlat_polygon
+from rtsx.inference import predict
+from rtsx.inference.device import CPU, Hardware
+from rtsx.inference.memory import mask_bytes
+from rtsx.inference.runner import forward_bytes_per_pixel
 from rtsx.model import ModelBundle
+from rtsx.tiling import TilePlan
 
 SIZE = 60
 BOX = GeoBox((SIZE, SIZE), Affine(10, 0, 558_000, 0, -10, 7_720_000), "EPSG:32607")
@@ -145,6 +153,35 @@ def test_another_bundle_at_the_same_path_is_another_recipe(scenes: Path, tmp_pat
     assert describe_recipe(CubeConfig.model_validate(config(scenes, mask)).recipe()) != described
     with pytest.raises(BundleError, match="not the one that this work was begun with"):
         open_cube(pickle.loads(pickle.dumps(recipe)), BOX)
+
+
+def test_the_network_of_a_mask_is_in_the_memory_plan(
+    scenes: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values, own = config(scenes, bundle, composite="median"), ModelBundle.open(bundle)
+    one_pass = forward_bytes_per_pixel(own, CPU, precision="auto") * 32**2
+    cube = open_cube(CubeConfig.model_validate(values).recipe(), BOX)
+    assert mask_bytes(cube, ("red", "nir")) == one_pass
+    assert mask_bytes(cube.compute(), ("red", "nir")) == 0
+    path = tmp_path / "cube.yaml"
+    path.write_text(yaml.safe_dump(values | {"region": {"wkt": lonlat_polygon(BOX.extent.geom, "EPSG:32607").wkt}}))
+    build_cube(path, tmp_path / "native.zarr", layout="native")
+    assert mask_bytes(open_cube(tmp_path / "native.zarr"), ("red", "nir")) == 0
+
+    plans, real = [], predict.require_memory
+    monkeypatch.setattr(predict, "require_memory", lambda *given, **more: plans.append(real(*given, **more)))
+    for tile, expected in ((8, one_pass), (64, 4 * one_pass)):  # the larger of two that never run at once
+        rtsx.predict_cube(cube, own, tile=tile, overlap=4, trim=0)
+        assert plans.pop().network_bytes == expected
+
+    recipe = CampaignRecipe(
+        name="c", year=2024, region=lonlat_polygon(BOX.extent.geom, "EPSG:32607"), cube=CubeConfig.model_validate(values).recipe(),
+        bundles=(own,), output=str(tmp_path / "out"), prediction=PredictionSpec(device="cpu"), shard=64, chunk=64,
+    )  # fmt: skip
+    memory = TaskMemory.of(recipe, cube, layers=("red", "nir"))
+    for hardware, expected in ((CPU, one_pass), (Hardware("GPU"), one_pass)):
+        tiling = TilePlan(shape=(64, 64), offset=(0, 0), tile=8, overlap=4, trim=0, blend="linear", stride=1)
+        assert replace(memory, hardware=hardware).estimate(tiling).network_bytes == expected
 
 
 def test_what_is_no_mask_of_clouds(scenes: Path, bundle: Path, tmp_path: Path) -> None:

@@ -234,6 +234,11 @@ class TrendChunkReader:
     anchor: tuple[float, float]
     """Corner (x, y) of the pixel grid that coordinates are anchored to."""
 
+    @property
+    def images(self) -> tuple[Image, ...]:
+        """Scenes on the grids of all projections."""
+        return tuple(image for stack in self.stacks for image in stack.images)
+
     @classmethod
     def plan(
         cls, source: SourceRecipe, images: Sequence[Image], *, geobox: GeoBox, anchor: tuple[float, float]
