@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         Prices,
         RetrySpec,
     )
+    from rtsx.campaign.report import CampaignReport
     from rtsx.campaign.run import CampaignUpdate
     from rtsx.campaign.run_log import RunSummary
     from rtsx.campaign.stages import YearStages

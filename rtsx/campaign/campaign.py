@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from rtsx.campaign.estimate import CampaignEstimate
     from rtsx.campaign.fetch import Fetched
     from rtsx.campaign.products import Collected, Delivered
+    from rtsx.campaign.report import CampaignReport
     from rtsx.campaign.run import CampaignUpdate
     from rtsx.footprints import ConfidenceRule
 
@@ -481,18 +482,29 @@ class Campaign:
             note_damage(self.objects, self.plan, found.cells)
         return found
 
-    def report(self, path: str | Path | None = None) -> str:
-        """Write the report: one HTML page that needs nothing else, with map, throughput, costs and failures.
+    @typed(CampaignError)
+    def report(self, path: str | Path | None = None, *, coast: "str | PathLike[str] | None" = None) -> "CampaignReport":
+        """Write the report: one HTML page that needs nothing else, with map, pictures of what was found, throughput, costs and failures.
 
         Parameters
         ----------
         path
             Local file; None for ``report.html`` in the year's folder of the output.
+        coast
+            Vector file whose lines, or borders of land, are drawn on the map; None for Natural Earth where cartopy keeps it, or, coarser,
+            as it comes with pyogrio.
 
         Returns
         -------
-        str
-            Path or URL of the page.
+        CampaignReport
+            Where the page lies, and what a cell and 10⁶ km² have cost, with standard errors.
+
+        Raises
+        ------
+        CampaignError, LabelError, InputNotFoundError
+            The coast lines cannot be read.
+        OutputNotWritableError
+            The page cannot be written.
         """
         from rtsx.campaign.report import write_report
 
@@ -503,6 +515,7 @@ class Campaign:
             storage_options=self.storage_options,
             prices=self.prices,
             path=path,
+            coast=coast,
         )
 
     def collect(

@@ -3,10 +3,11 @@
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import fsum
+from math import fsum, sqrt
 from typing import Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rtsx.campaign.recipe import Machine, Prices
 from rtsx.campaign.run_log import RunRecord
@@ -101,6 +102,80 @@ class Costs:
         missing = " and ".join(f"{one.hours:,.2f} hours of {one.name}" for one in self.unpriced)
         told = [] if self.total is None else [f"{self.total:,.2f} {self.currency}"]
         return ", and ".join([*told, f"{missing} without a price"] if missing else told)
+
+
+LEAST_CELLS = 10
+"""Cells below which a standard error would say nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitCost:
+    """What one of something has cost, such as a cell: the mean over finished cells, and its standard error.
+
+    Each cell bears its own time at the price of its hardware and, in proportion to it, a share of all else that was paid. The mean is
+    the sum of costs over the sum of amounts, and its standard error that of such a ratio over independent cells, to first order: where
+    each counts as one, their standard deviation over the root of their number.
+
+    Examples
+    --------
+    >>> print(UnitCost.of(np.array([1.0, 3.0] * 8), np.ones(16), total=64.0, currency="EUR"))
+    4.00 ± 0.52 EUR, from 16 cells
+    """
+
+    mean: float | None
+    """None where nothing has a price, or nothing is done."""
+    error: float | None
+    """Standard error of the mean; None for fewer than `LEAST_CELLS` cells, or where hours have no price."""
+    cells: int
+    """Finished cells that it comes from."""
+    currency: str
+    is_least: bool
+    """Whether hours without a price make the mean too low."""
+
+    @classmethod
+    def of(
+        cls,
+        spent: NDArray[np.float64],
+        amounts: NDArray[np.float64],
+        *,
+        total: float | None,
+        currency: str,
+        is_least: bool = False,
+    ) -> Self:
+        """Divide what was paid.
+
+        Parameters
+        ----------
+        spent
+            What each cell's own time has cost.
+        amounts
+            What each cell counts, such as its area.
+        total
+            All that was paid; None where nothing has a price.
+        currency
+            Of the prices.
+        is_least
+            Whether there are hours without a price.
+        """
+        n, whole, own = len(spent), float(amounts.sum()), float(spent.sum())
+        if total is None or not whole:
+            return cls(mean=None, error=None, cells=n, currency=currency, is_least=is_least)
+        mean, error = total / whole, None
+        if n >= LEAST_CELLS and own and not is_least:
+            residuals = spent * (total / own) - mean * amounts
+            error = sqrt(fsum(residuals**2) * n / (n - 1)) / whole
+        return cls(mean=mean, error=error, cells=n, currency=currency, is_least=is_least)
+
+    def __str__(self) -> str:
+        if self.mean is None:
+            return "not known: no hours have a price, or nothing is done"
+        least = "at least " if self.is_least else ""
+        error = "" if self.error is None else f" ± {_rounded(self.error)}"
+        return f"{least}{_rounded(self.mean)}{error} {self.currency}, from {self.cells:,} cell{'s' * (self.cells != 1)}"
+
+
+def _rounded(price: float) -> str:
+    return f"{price:,.2f}" if abs(price) >= 0.1 or not price else f"{price:.2g}"
 
 
 @dataclass(frozen=True, kw_only=True)

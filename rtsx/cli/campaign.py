@@ -193,9 +193,21 @@ def report(
         Path | None,
         typer.Option(metavar="HTML", help="Local file; in the output if left out.", rich_help_panel="Output"),
     ] = None,
+    coast: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Vector file of coast lines or land; Natural Earth if left out, where cartopy or pyogrio has it.",
+            rich_help_panel="Output",
+        ),
+    ] = None,
 ) -> None:
-    """Write a page of one file: map of cells, throughput over time, costs, failures."""
-    show("Written", [("report", opened_campaign(campaign, year=year).report(out))])
+    """Write a page of one file: map of cells, pictures of what was found, throughput, costs, failures.
+
+    What a cell and 10⁶ km² have cost is printed, too: means, and their standard errors over finished cells.
+    """
+    written = opened_campaign(campaign, year=year).report(out, coast=coast)
+    show("Written", [("report", written.path), ("a cell", written.cell), ("10⁶ km² of valid ground", written.area)])
 
 
 _COLLECT = """Examples:

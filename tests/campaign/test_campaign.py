@@ -1,5 +1,6 @@
 """A campaign as users have it: created, run, stopped, run again, and the same bytes as one prediction of the whole."""
 
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -8,13 +9,17 @@ from pathlib import Path
 import geopandas
 import numpy as np
 import pytest
+import rasterio
 from distributed import Client
+from rasterio.features import rasterize
 from shapely import box
 
 import rtsx
 from rtsx.campaign.campaign import Campaign
 from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.ledger import planned_years
+from rtsx.campaign.products.coarse import colour_table
+from rtsx.campaign.quicklooks import make_quicklooks
 from rtsx.campaign.recipe import CampaignRecipe, Prices
 from rtsx.campaign.run_log import RunSummary
 from rtsx.errors import CampaignError, OutputNotWritableError
@@ -98,11 +103,45 @@ def test_its_products_and_its_report_are_made_from_the_output_alone(done: Campai
     footprints = sorted((Path(done.output) / YearLayout(2024).products).rglob("*.parquet"))
     assert footprints
     assert sum(len(geopandas.read_parquet(file)) for file in footprints) > 0
-    inside = opened.report()
+    inside = opened.report().path
     assert inside == f"{done.output}/years/2024/report.html"
     outside = opened.report(tmp_path / "report.html")
     assert "All 6 cells are done." in Path(inside).read_text()
     assert "All 6 cells are done." in Path(outside).read_text()
+
+
+def test_the_report_shows_what_was_found_by_the_pixels_of_its_own_map(done: Campaign, tmp_path: Path) -> None:
+    marks = [*done.ledger.marks()]
+    cells = [mark.cell for mark in marks]
+    looks = make_quicklooks(
+        done.objects, done.plan, output=done.output, storage_options={}, outlined=cells, finished=cells
+    )
+    outlines = done.outlines()
+    assert len(looks) == 6
+    assert f"{outlines['area_m2'].max():,.0f} m²" in looks[0].title
+    probability = done.map()["probability"].isel(time=0).values
+    table = np.array(list(colour_table().values()))
+    for look in looks:
+        with rasterio.MemoryFile(look.picture) as memory, memory.open() as file:
+            shown = np.moveaxis(file.read(), 0, -1)
+        windows = np.lib.stride_tricks.sliding_window_view(probability, (look.side, look.side))
+        (found,) = [window for row in windows for window in row if (table[window] == shown).all()]
+        # Its outline is drawn over the pixels that it was made of.
+        inside = rasterize([look.outline], out_shape=found.shape) == 1
+        assert inside.any()
+        assert (found[inside] >= 50).all()
+        assert "data:image/png;base64," in look.html
+
+    page = Path(done.report(tmp_path / "page.html").path).read_text()
+    assert page.count('class="look"') == 6
+    shard = next(name for mark in marks for name in mark.objects if "/probability/" in name)
+    shutil.copytree(done.output, tmp_path / "copy")
+    for path in (tmp_path / "copy" / shard).parent.parent.rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[:-3])
+    told = Path(Campaign.open(tmp_path / "copy").report(tmp_path / "damaged.html").path).read_text()
+    assert "Outlines have no pictures, because the map cannot be read" in told
+    assert 'class="look"' not in told
 
 
 def test_a_campaign_is_seen_with_its_cells_and_outlines(done: Campaign) -> None:

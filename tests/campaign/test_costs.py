@@ -6,12 +6,13 @@ from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rtsx.campaign.costs import CellHours, Costs, MachineEstimate
+from rtsx.campaign.costs import LEAST_CELLS, CellHours, Costs, MachineEstimate, UnitCost
 from rtsx.campaign.estimate import CampaignEstimate, finished_cells
 from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.ledger import CampaignLedger, read_prices, write_prices
@@ -101,6 +102,46 @@ def test_a_cell_bears_its_share_of_what_finished_none() -> None:
     assert (found.mean, found.low, found.high) == pytest.approx((0.029, 0.02, 0.029))
     assert CellHours.of([3600.0], paid_hours=0).mean == 1.0  # nobody has recorded what was paid
     assert CellHours.of([3600.0] * 5, paid_hours=30.0, share=0.5).mean == 3.0  # half of the cells were looked at
+
+
+def unit_cost(spent: np.ndarray, amounts: np.ndarray, **changes: object) -> UnitCost:
+    return UnitCost.of(spent, amounts, **({"total": 2.0 * float(spent.sum()), "currency": "EUR"} | changes))
+
+
+def test_the_standard_error_of_a_cell_is_that_of_a_mean_and_scales_with_what_was_paid() -> None:
+    spent = np.random.default_rng(0).gamma(2.0, size=50)
+    found = unit_cost(spent, np.ones(50))
+    assert found.mean == pytest.approx(2 * spent.mean())
+    assert found.error == pytest.approx(2 * spent.std(ddof=1) / 50**0.5)
+    assert str(found) == f"{found.mean:.2f} ± {found.error:.2f} EUR, from 50 cells"
+
+
+def test_the_standard_error_of_an_area_is_what_other_cells_would_have_given() -> None:
+    rng = np.random.default_rng(1)
+
+    def drawn() -> UnitCost:
+        areas = rng.uniform(0, 1, 200) * (rng.uniform(size=200) > 0.2)
+        return unit_cost(1 + 3 * areas + rng.gamma(1.0, size=200), areas)
+
+    several = [drawn() for _ in range(400)]
+    spread = np.std([one.mean for one in several])
+    assert np.mean([one.error for one in several]) == pytest.approx(spread, rel=0.1)
+    # What costs the same for each area has no error, however different the cells are.
+    areas = rng.uniform(1, 9, 20)
+    assert unit_cost(3 * areas, areas).error == pytest.approx(0, abs=1e-12)
+
+
+def test_there_is_no_standard_error_where_it_would_say_nothing() -> None:
+    few = unit_cost(np.arange(1.0, LEAST_CELLS), np.ones(LEAST_CELLS - 1))
+    assert (few.mean, few.error) == (10.0, None)
+    assert str(few) == "10.00 EUR, from 9 cells"
+    many = np.arange(1.0, 1 + LEAST_CELLS)
+    assert unit_cost(many, np.ones(LEAST_CELLS)).error is not None
+    least = unit_cost(many, np.ones(LEAST_CELLS), is_least=True)
+    assert (least.error, str(least)) == (None, "at least 11.00 EUR, from 10 cells")
+    for unknown in (unit_cost(many, np.ones(LEAST_CELLS), total=None), unit_cost(many, np.zeros(LEAST_CELLS))):
+        assert (unknown.mean, unknown.error) == (None, None)
+    assert str(unit_cost(np.empty(0), np.empty(0))).startswith("not known")
 
 
 def test_machines_are_compared_by_what_is_best_known() -> None:

@@ -169,7 +169,7 @@ def test_nothing_runs_after_a_trip_until_somebody_says_who_and_why(before: Path,
     assert first.check(cells=6).acceptances == kept.acceptances  # what was accepted was found again
     assert "the region is bright" in (first.objects.get(YearLayout(2024).drift_page) or b"").decode()
     require_accepted(first.objects, first.plan)
-    assert "the region is bright" in Path(first.report(tmp_path / "report.html")).read_text()
+    assert "the region is bright" in Path(first.report(tmp_path / "report.html").path).read_text()
 
 
 def test_a_check_of_another_plan_does_not_count(before: Path, tmp_path: Path) -> None:

@@ -152,7 +152,7 @@ def test_a_campaign_on_failing_machines_ends_as_if_nothing_had_been(s3: S3, sour
     assert "damaged.tif" in operator.said()
     assert writes_after_marks(store.answered) == {}
     assert campaign.plan == rtsx.Campaign.open(str(whole)).plan
-    page = campaign.objects.get(campaign.report().removeprefix(f"{s3.url}/"))
+    page = campaign.objects.get(campaign.report().path.removeprefix(f"{s3.url}/"))
     assert page is not None
     assert b"damaged.tif" in page
     ours, theirs = stage.objects_of(s3.url, s3.options), stage.objects_of(str(whole), {})

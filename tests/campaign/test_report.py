@@ -4,23 +4,11 @@ from datetime import timedelta
 from html.parser import HTMLParser
 from typing import Any
 
-import pytest
-
-from rtsx.campaign.cells import Address
+from rtsx.campaign.coast import Coast
 from rtsx.campaign.costs import Costs
 from rtsx.campaign.recipe import Machine, Prices
 from rtsx.campaign.records import CommitRecord
-from rtsx.campaign.report import (
-    CellState,
-    _costs,
-    cell_map,
-    collect_records,
-    map_squares,
-    report_page,
-    states_of,
-    throughput,
-    throughput_chart,
-)
+from rtsx.campaign.report import _costs, collect_records, report_page, states_of
 from rtsx.campaign.run_log import RunRecord
 from rtsx.campaign.status import status_of
 from tests.campaign.records import NOW, a_failure, a_lease, a_mark, a_plan, a_run
@@ -76,6 +64,8 @@ def page(*, name: str = "arctic", prices: Prices = UNPRICED, **changes: Any) -> 
         drift=None,
         stored={"probability": 2_500_000_000, "marks": 4096},
         prices=prices,
+        coast=Coast.installed(),
+        looks=(),
         now=NOW,
     )
     return Page(text)
@@ -94,7 +84,7 @@ def test_it_tells_what_there_is_to_tell() -> None:
         "running: 1",
         "failed: 1",
         "left: 3",
-        "r001c001: failed: CubeError: scene.tif cannot be read",
+        "r001c001: failed, at 89.987° N, 0.000° E: CubeError: scene.tif cannot be read",
         "Traceback (most recent call last)",
         "the disk is full",
         "not ended, or killed",
@@ -112,7 +102,7 @@ def test_it_needs_nothing_else() -> None:
     made = page()
     assert {"script", "link", "iframe", "img"}.isdisjoint(tag for tag, _ in made.elements)
     assert not any(name in attributes for _, attributes in made.elements for name in ("src", "href", "onclick"))
-    assert made.count("svg") == 2
+    assert made.count("svg") == 5  # the map and its surroundings, each with what its frame cuts off, and the throughput
 
 
 def test_nothing_in_it_is_read_as_markup() -> None:
@@ -130,7 +120,18 @@ def test_nothing_in_it_is_read_as_markup() -> None:
 def test_a_campaign_that_has_not_begun_has_a_page() -> None:
     plan = a_plan(rows=1, columns=1)
     status = status_of(plan, marked={}, leases=(), failures={}, runs=(), prices=Prices(), now=NOW)
-    text = report_page(plan, status, collect_records([]), runs=(), drift=None, stored={}, prices=Prices(), now=NOW)
+    text = report_page(
+        plan,
+        status,
+        collect_records([]),
+        runs=(),
+        drift=None,
+        stored={},
+        prices=Prices(),
+        coast=None,
+        looks=(),
+        now=NOW,
+    )
     assert "0 of 1 cells are done; none was set aside" in Page(text).text
 
 
@@ -149,33 +150,6 @@ def test_every_cell_has_the_state_that_counts() -> None:
     assert list(states_of(plan, status, marks).values()) == ["mapped", "empty", "running", "failed", "left"]
 
 
-def test_many_cells_are_drawn_as_blocks() -> None:
-    states: dict[Address, CellState] = {
-        (row, column): "mapped" if column < 0 else "left" for row in range(-60, 60) for column in range(-50, 50)
-    }
-    states[3, 3] = "failed"
-    squares = map_squares(states)
-    assert len(squares) <= 2500
-    assert {square.side for square in squares} == {4}
-    assert sum(sum(square.counts.values()) for square in squares) == len(states)
-    (failed,) = (square for square in squares if square.state == "failed")
-    assert failed.first == (0, 0)
-    assert failed.counts == {"left": 15, "failed": 1}
-    drawn = Page(cell_map(states, reasons={(3, 3): "why"}))
-    assert drawn.count("rect") == len(squares)
-    assert "r000c000 to r003c003: 1 failed, 15 left" in drawn.text
-
-
-@pytest.mark.parametrize(("span", "n"), [(timedelta(0), 1), (timedelta(seconds=59), 60), (timedelta(days=900), 500)])
-def test_throughput_counts_every_cell_once(span: timedelta, n: int) -> None:
-    found = throughput([NOW + span * place / max(n - 1, 1) for place in range(n)])
-    assert found is not None
-    assert sum(found.counts) == n
-    assert len(found.counts) <= 60
-    assert found.start <= NOW < found.start + found.step
-    assert Page(throughput_chart(found)).count("rect") == len(found.counts)
-
-
 def test_slowest_cells_workers_and_versions_are_gathered() -> None:
     marks = [
         a_mark((0, n), seconds=float(n), worker=f"w{n % 2}", versions={"torch": "2" if n < 12 else "3"})
@@ -186,6 +160,7 @@ def test_slowest_cells_workers_and_versions_are_gathered() -> None:
     assert len(facts.slowest) == 10
     assert facts.workers == {"w0": (7, 42.0), "w1": (6, 36.0)}
     assert facts.versions == {"torch": ("2", "3")}
+    assert facts.spans[:, 1].tolist() == [NOW.timestamp()] * 13
     assert (facts.median_seconds, facts.valid.tolist()) == (6.0, [4000] * 13)
 
 
@@ -206,14 +181,15 @@ def test_costs_are_told_for_a_cell_and_for_an_area() -> None:
     assert told["Worker-hours on NVIDIA T4"] == (1.0, "no price given")
     assert told["Worker-hours of all runs"] == (3.0, "at least 1.00")
     assert told["Hours of cells that are done"] == (0.1, "")
-    assert told["A cell that is done"] == ("from 3", "at least 0.33")
+    assert told["A cell that is done"] == ("", "at least 0.33 USD, from 3 cells")
     # Of 6 minutes of cells, 120 were paid.
     assert told["Nine in ten cells on CPU (desk)"] == ("1,320 to 3,480 s of 3", "0.1833 to 0.4833")
-    assert told["10⁶ km² of valid ground"] == (f"from {km2:,.4g} km²", f"at least {1e6 / km2:,.2f}")
+    assert told["10⁶ km² of valid ground"] == (f"from {km2:,.4g} km²", f"at least {1e6 / km2:,.2f} USD, from 3 cells")
     assert told["Stored"] == ("1.000 GB", "0.10 a month")
     none = rows([], [])
-    assert none["A cell that is done"] == ("from 0", "no price given")
-    assert none["10⁶ km² of valid ground"] == ("from 0 km²", "no price given")
+    unknown = "not known: no hours have a price, or nothing is done"
+    assert none["A cell that is done"] == ("", unknown)
+    assert none["10⁶ km² of valid ground"] == ("from 0 km²", unknown)
 
 
 def test_cells_are_named_by_what_computed_them() -> None:
@@ -222,7 +198,9 @@ def test_cells_are_named_by_what_computed_them() -> None:
     marks += [a_mark((0, 2), hardware="NVIDIA L4", state="empty")]  # of which nothing is in the map
     status = status_of(plan, marked={}, leases=(), failures={}, runs=(), prices=Prices(), now=NOW)
     statistics = collect_records(marks)
-    page = report_page(plan, status, statistics, runs=(), stored={}, prices=Prices(), drift=None, now=NOW)
+    page = report_page(
+        plan, status, statistics, runs=(), stored={}, prices=Prices(), drift=None, coast=None, looks=(), now=NOW
+    )
     text = Page(page).text
     assert "computed with CPU and NVIDIA T4, whose probabilities differ" in text
     assert "r000c001" in text

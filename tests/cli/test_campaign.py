@@ -122,8 +122,13 @@ def test_a_file_becomes_a_map_and_products(rtsx_command: Command, config: Path, 
     assert rtsx_command("campaign", "status", config, "--check").status == 0
     assert "all bytes are those that were written" in rtsx_command("campaign", "verify", config).out
     page = config.parent / "report.html"
-    assert rtsx_command("campaign", "report", out, "--out", page).status == 0
+    refused = rtsx_command("campaign", "report", out, "--out", page, "--coast", "nowhere.shp")
+    assert (refused.status, "Coast lines are read from a file" in refused.err, page.exists()) == (2, True, False)
+    written = rtsx_command("campaign", "report", out, "--out", page)
+    assert written.status == 0, written.err
     assert "small" in page.read_text()
+    assert "10⁶ km² of valid ground" in written.out
+    assert "from 6 cells" in written.out
     collected = rtsx_command("campaign", "collect", out, "--format", "flatgeobuf", "--no-tracks")
     assert collected.status == 0, collected.err
     assert list((out / YearLayout(2024).products).rglob("*.fgb"))

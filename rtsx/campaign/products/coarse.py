@@ -153,7 +153,6 @@ def _parts(first: int, stop: int) -> list[int]:
 
 def thumbnail(coarse: bytes) -> bytes:
     """Draw a coarse map as a small PNG: of each pixel the greatest probability, transparent where there is none."""
-    table = np.array(list(colour_table().values()), np.uint8)
     with rasterio.MemoryFile(coarse) as memory, memory.open() as file:
         step = max(-(-max(file.shape) // _THUMBNAIL), 1)
         height, width = (-(-length // step) for length in file.shape)
@@ -163,11 +162,18 @@ def thumbnail(coarse: bytes) -> bytes:
             strip = file.read(1, window=window) + np.uint8(1)
             padded = np.pad(strip, ((0, 0), (0, width * step - file.width)))
             rows[number] = padded.reshape(len(strip), width, step).max(axis=(0, 2)) - np.uint8(1)
+    return probability_png(rows)
+
+
+def probability_png(stored: NDArray[np.uint8]) -> bytes:
+    """Draw probabilities (y, x) in per cent, 255 where there is none, in the colours of `colour_table`."""
+    table = np.array(list(colour_table().values()), np.uint8)
+    height, width = stored.shape
     with rasterio.MemoryFile() as memory:
         # The transform means nothing, but rasterio warns of rasters without one.
         turned = Affine(1, 0, 0, 0, -1, height)
         with memory.open(driver="PNG", width=width, height=height, count=4, dtype="uint8", transform=turned) as picture:
-            picture.write(np.moveaxis(table[rows], -1, 0))
+            picture.write(np.moveaxis(table[stored], -1, 0))
         content: bytes = memory.read()
     return content
 

@@ -1,0 +1,396 @@
+"""The map of a report: cells by state, with meridians, parallels and coast lines, and where on the Earth it lies."""
+
+import html
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import isfinite
+from typing import Literal
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from odc.geo.crs import CRS
+
+from rtsx.campaign.cells import Address
+from rtsx.campaign.coast import Coast
+from rtsx.campaign.plan import CampaignPlan
+from rtsx.geometry.crs import cached_transformer, longitude_period
+from rtsx.grid.grid import cell_id
+
+Floats = NDArray[np.float64]
+Lines = NDArray[np.object_]
+
+CellState = Literal["mapped", "empty", "running", "failed", "left"]
+"""Done with a map; done, and nothing was there; leased by a run; set aside; none of these."""
+
+COLOURS: Mapping[CellState, str] = {
+    "mapped": "#2a8c55",
+    "empty": "#a9c8d8",
+    "running": "#e0a100",
+    "failed": "#c0392b",
+    "left": "#dddddd",
+}
+"""Fill of each state."""
+
+_MOST_SQUARES = 2500
+"""Squares of a page that every browser still moves easily."""
+_MAP_SIZE = (700.0, 700.0)
+"""Greatest width and height of the map, in units of the picture."""
+_SQUARE = 160.0
+"""Greatest side of a square."""
+_MARGIN = (74.0, 20.0)
+"""Room for labels at the sides, and above and below."""
+_LOCATOR = 200.0
+"""Side of the map around it."""
+_AROUND_M = 2_500_000.0
+"""Ground from its middle to its sides, m, or one and a half times the map's extent; there is none where that is more than twice as much."""
+
+
+@dataclass(frozen=True)
+class MapSquare:
+    """One square of the picture: a cell, or a block of `side` x `side` cells."""
+
+    place: tuple[int, int]
+    """Row and column of the square, in squares."""
+    first: Address
+    """Cell in its upper left corner, or the cell itself."""
+    side: int
+    """Cells along each of its sides."""
+    counts: Mapping[CellState, int]
+    """Cells of the campaign in it by state."""
+
+    @property
+    def state(self) -> CellState:
+        """What its colour says: the state of most of its cells, but a failure always shows."""
+        if "failed" in self.counts:
+            return "failed"
+        return max(self.counts, key=lambda state: (self.counts[state], state))
+
+    @property
+    def title(self) -> str:
+        """What a pointer over it reads."""
+        if self.side == 1:
+            return f"{cell_id(*self.first)}: {self.state}"
+        parts = ", ".join(f"{self.counts[state]:,} {state}" for state in COLOURS if state in self.counts)
+        last = self.first[0] + self.side - 1, self.first[1] + self.side - 1
+        return f"{cell_id(*self.first)} to {cell_id(*last)}: {parts}"
+
+
+def map_squares(states: Mapping[Address, CellState], *, most: int = _MOST_SQUARES) -> list[MapSquare]:
+    """Squares that show all cells: one each, or one for a block of them where they are more than `most`.
+
+    Examples
+    --------
+    >>> square, = map_squares({(4, -1): "mapped", (5, -1): "left", (5, -2): "left"}, most=1)
+    >>> square.side, dict(square.counts), square.title
+    (2, {'mapped': 1, 'left': 2}, 'r004c-002 to r005c-001: 1 mapped, 2 left')
+    """
+    if not states:
+        return []
+    side = _side(np.array(list(states), np.int64), most)
+    blocks: dict[Address, Counter[CellState]] = {}
+    for (row, column), state in states.items():
+        blocks.setdefault((row // side, column // side), Counter())[state] += 1
+    top, left = min(row for row, _ in blocks), min(column for _, column in blocks)
+    return [
+        MapSquare((row - top, column - left), (row * side, column * side), side, counts)
+        for (row, column), counts in sorted(blocks.items())
+    ]
+
+
+def _side(cells: NDArray[np.int64], most: int) -> int:
+    """Cells along a block, a power of two, so that there are few enough blocks."""
+    side = 1
+    while len(np.unique((cells[:, 0] // side << 32) + cells[:, 1] // side)) > most:
+        side *= 2
+    return side
+
+
+def place_names(plan: CampaignPlan, cells: Iterable[Address], *, side: int = 1) -> dict[Address, str]:
+    """Name the middles of cells, or of blocks of `side` x `side` cells by their first ones, as latitude and longitude."""
+    addresses = [*cells]
+    length = plan.grid.cell_size * plan.grid.resolution
+    rows, columns = np.reshape(np.array(addresses, np.float64), (-1, 2)).T + side / 2
+    x, y = plan.grid.origin[0] + columns * length, plan.grid.origin[1] - rows * length
+    lon, lat = cached_transformer(plan.grid.crs, "EPSG:4326").transform(x, y)
+    return {cell: place_name(*at) for cell, at in zip(addresses, np.stack([lon, lat], axis=1).tolist(), strict=True)}
+
+
+def place_name(lon: float, lat: float) -> str:
+    """Return latitude and longitude for people, to a hundred metres.
+
+    Examples
+    --------
+    >>> place_name(-135.25, 70.0), place_name(190.0, -1.5), place_name(-180.0, 65.0)
+    ('70.000° N, 135.250° W', '1.500° S, 170.000° W', '65.000° N, 180.000° E')
+    """
+    if not (isfinite(lon) and isfinite(lat)):
+        return "off the Earth"
+    lon = 180 - (180 - lon) % 360
+    return f"{abs(lat):.3f}° {'S' if lat < 0 else 'N'}, {abs(lon):.3f}° {'W' if lon < 0 else 'E'}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapFrame:
+    """A rectangle of a CRS, as it is drawn."""
+
+    crs: str
+    """Anything that PROJ knows."""
+    box: tuple[float, float, float, float]
+    """Left, bottom, right and top, CRS units."""
+    width: float
+    """Of the picture."""
+
+    @property
+    def scale(self) -> float:
+        """Units of the picture by those of the CRS."""
+        return self.width / (self.box[2] - self.box[0])
+
+    @property
+    def height(self) -> float:
+        """Of the picture."""
+        return (self.box[3] - self.box[1]) * self.scale
+
+    def lonlat(self, x: Floats, y: Floats) -> Floats:
+        """Longitude and latitude `(..., 2)` of points of the picture; infinite where they are no place on the Earth."""
+        there = cached_transformer(self.crs, "EPSG:4326").transform(
+            self.box[0] + x / self.scale, self.box[3] - y / self.scale
+        )
+        return np.stack(there, axis=-1)
+
+    @cached_property
+    def samples(self) -> Floats:
+        """Longitude and latitude (n, 2) of points all over it."""
+        x, y = np.meshgrid(np.linspace(0, self.width, 33), np.linspace(0, self.height, 33))
+        found = self.lonlat(x.ravel(), y.ravel())
+        return np.asarray(found[np.isfinite(found).all(axis=1)])
+
+    def lines(self, lonlat: Floats, line: NDArray[np.int64]) -> Lines:
+        """Project lines, and keep the parts that lie in the picture, or nearly so.
+
+        Parameters
+        ----------
+        lonlat
+            Vertices (n, 2), degrees.
+        line
+            Line that each belongs to, in order.
+        """
+        x, y = cached_transformer("EPSG:4326", self.crs).transform(*lonlat.T)
+        points = np.stack([(x - self.box[0]) * self.scale, (self.box[3] - y) * self.scale], axis=1)
+        # What is far away may come to lie anywhere in a projection that is not made for it.
+        usable = np.isfinite(points).all(axis=1) & self._is_near(lonlat)
+        period = longitude_period(CRS(self.crs)) * self.scale
+        found = [
+            _within(
+                points + np.array([turn, 0]), usable, line, size=(self.width, self.height), most=period / 2 or np.inf
+            )
+            for turn in ((-period, 0.0, period) if period else (0.0,))
+        ]
+        return np.concatenate(found)
+
+    def _is_near(self, lonlat: Floats) -> NDArray[np.bool_]:
+        if not len(self.samples):
+            return np.zeros(len(lonlat), bool)
+        seen = _directions(self.samples)
+        middle = seen.mean(axis=0)
+        least = np.arccos(np.clip(seen @ middle / max(float(np.linalg.norm(middle)), 1e-9), -1, 1)).max()
+        reach = np.cos(min(least + np.radians(5), np.pi))
+        return np.asarray(_directions(lonlat) @ middle / max(float(np.linalg.norm(middle)), 1e-9) >= reach - 1e-9)
+
+
+def _directions(lonlat: Floats) -> Floats:
+    lon, lat = np.radians(lonlat).T
+    return np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], axis=1)
+
+
+def _within(
+    points: Floats, usable: NDArray[np.bool_], line: NDArray[np.int64], *, size: tuple[float, float], most: float
+) -> Lines:
+    """Join edges whose boxes meet the picture to lines."""
+    begin, end = points[:-1], points[1:]
+    with np.errstate(invalid="ignore"):
+        meets = (np.minimum(begin, end) <= size).all(axis=1) & (np.maximum(begin, end) >= 0).all(axis=1)
+        kept = meets & usable[1:] & usable[:-1] & (line[1:] == line[:-1]) & (np.abs(end - begin)[:, 0] < most)
+    edges = np.flatnonzero(kept)
+    runs = np.split(edges, np.flatnonzero(np.diff(edges) != 1) + 1) if edges.size else []
+    return np.array([shapely.linestrings(points[run[0] : run[-1] + 2]) for run in runs], object)
+
+
+_STEPS = (30.0, 20.0, 10.0, 5.0, 2.0, 1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001)
+"""Degrees between meridians or parallels."""
+
+
+def graticule(frame: MapFrame) -> tuple[Lines, list[str]]:
+    """Meridians and parallels of a frame, each with its name, `(line,)` and `[name]`; a line may come in parts."""
+    if not len(frame.samples):
+        return np.empty(0, object), []
+    lon, lat = frame.samples.T
+    middle = float(np.degrees(np.arctan2(*_directions(frame.samples).mean(axis=0)[[1, 0]])))
+    around = middle + (lon - middle + 180) % 360 - 180
+    x, y = cached_transformer("EPSG:4326", frame.crs).transform([0.0, 0.0], [90.0, -90.0])
+    left, bottom, right, top = frame.box
+    poles = [left < px < right and bottom < py < top for px, py in zip(x, y, strict=True)]
+    if any(poles):
+        around = np.array([middle - 180, middle + 180])
+    south, north = (-90.0 if poles[1] else lat.min()), (90.0 if poles[0] else lat.max())
+    along = np.linspace(south, north, 181), np.linspace(around.min(), around.max(), 361)
+    drawn, names = [], []
+    for number, (low, high) in enumerate(((around.min(), around.max()), (south, north))):
+        for value in _multiples(low, high):
+            lonlat = np.stack(np.broadcast_arrays(*((value, along[0]) if number == 0 else (along[1], value))), axis=1)
+            degrees = 180 - (180 - value) % 360 if number == 0 else value
+            side = (
+                (" W" if degrees < 0 else "" if degrees == 180 else " E")
+                if number == 0
+                else (" S" if degrees < 0 else " N")
+            )
+            found = frame.lines(lonlat, np.zeros(len(lonlat), np.int64))
+            drawn.append(found)
+            names += [f"{abs(degrees):g}°{side}"] * len(found)
+    return np.concatenate(drawn) if drawn else np.empty(0, object), names
+
+
+def _multiples(low: float, high: float) -> Iterator[float]:
+    """Values to draw lines at: round ones, two of them at least."""
+    step = next((step for step in _STEPS if (high - low) / step >= 2), _STEPS[-1])
+    # Not up to the end, because once around ends where it has begun.
+    for number in range(int(np.ceil(low / step)), int(np.ceil(high / step))):
+        yield round(number * step, 9)
+
+
+def cell_map(
+    plan: CampaignPlan, states: Mapping[Address, CellState], *, reasons: Mapping[Address, str], coast: Coast | None
+) -> str:
+    """The map as HTML: its place in words, an ``<svg>`` of the cells, and one of the ground around it where it is small.
+
+    Parameters
+    ----------
+    plan
+        Of the year.
+    states
+        State of every cell of the campaign.
+    reasons
+        Why cells failed; shown where a square is one cell.
+    coast
+        Coast lines; None for none.
+    """
+    squares = map_squares(states)
+    if not squares:
+        return "<p>No cells.</p>"
+    side = squares[0].side
+    rows, columns = (max(square.place[axis] for square in squares) + 1 for axis in (0, 1))
+    unit = min(_MAP_SIZE[0] / columns, _MAP_SIZE[1] / rows, _SQUARE)
+    length = side * plan.grid.cell_size * plan.grid.resolution
+    corner = [squares[0].first[axis] - squares[0].place[axis] * side for axis in (0, 1)]
+    left, top = plan.grid.origin[0] + corner[1] // side * length, plan.grid.origin[1] - corner[0] // side * length
+    frame = MapFrame(
+        crs=plan.grid.crs, box=(left, top - rows * length, left + columns * length, top), width=columns * unit
+    )
+    places = place_names(plan, [square.first for square in squares], side=side)
+    drawn = [
+        _square(square, unit, place=places[square.first], reason=reasons.get(square.first, "") if side == 1 else "")
+        for square in squares
+    ]
+    each = "Each square is a cell." if side == 1 else f"Each square is a block of {side} x {side} cells."
+    legend = "".join(
+        f'<span class="key"><i style="background:{colour}"></i>{state}: {count:,}</span>'
+        for state, colour in COLOURS.items()
+        if (count := sum(square.counts.get(state, 0) for square in squares))
+    )
+    crs = CRS(plan.grid.crs)
+    up = "north" if crs.geographic else f"up in {html.escape(str(crs.proj.name))}, which is not north everywhere"
+    known = f"Coast lines: {html.escape(coast.name)}." if coast is not None else "No coast lines are installed."
+    return (
+        f"<p>{each} {legend}</p><p>{_extent(frame)} Up is {up}. {known}</p>"
+        f'<div class="maps">{_picture(frame, coast, drawn, label="map of cells")}{_locator(frame, coast)}</div>'
+    )
+
+
+def _extent(frame: MapFrame) -> str:
+    corners = frame.lonlat(np.array([0.5, 0, 1, 1, 0]) * frame.width, np.array([0.5, 0, 0, 1, 1]) * frame.height)
+    names = [place_name(*at) for at in corners.tolist()]
+    return f"The map's middle is at {names[0]}; its corners, clockwise from the upper left one, are at {'; '.join(names[1:])}."
+
+
+def _square(square: MapSquare, unit: float, *, place: str, reason: str) -> str:
+    row, column = square.place
+    done = (square.counts.get("mapped", 0) + square.counts.get("empty", 0)) / sum(square.counts.values())
+    # A block that is done in part is paler, because its colour stands for most of its cells only.
+    opacity = "" if square.side == 1 or square.state != "mapped" else f' fill-opacity="{0.35 + 0.65 * done:.2f}"'
+    title = html.escape(f"{square.title}, at {place}" + (f": {reason}" if reason else ""))
+    return (
+        f'<rect x="{column * unit:.2f}" y="{row * unit:.2f}" width="{unit * 0.94:.2f}" height="{unit * 0.94:.2f}" '
+        f'fill="{COLOURS[square.state]}"{opacity}><title>{title}</title></rect>'
+    )
+
+
+def _picture(
+    frame: MapFrame, coast: Coast | None, drawn: Sequence[str], *, label: str, pad: tuple[float, float] = _MARGIN
+) -> str:
+    """An ``<svg>`` of what is drawn in a frame, with meridians and parallels named at its edges, and the coast above."""
+    lines, names = graticule(frame)
+    shore = np.empty(0, object) if coast is None else frame.lines(coast.lonlat, coast.line)
+    width, height = frame.width, frame.height
+    labels = _labels(frame, lines, names) if pad[0] else []
+    return (
+        f'<svg class="map" role="img" aria-label="{label}" width="{width + 2 * pad[0]:.0f}" '
+        f'viewBox="{-pad[0]:g} {-pad[1]:g} {width + 2 * pad[0]:.2f} {height + 2 * pad[1]:.2f}">'
+        # A picture within it, because that cuts off what leaves the frame.
+        f'<svg x="0" y="0" width="{width:.2f}" height="{height:.2f}"><rect width="100%" height="100%" class="sea"/>{"".join(drawn)}'
+        f'<path class="graticule" d="{_path(lines)}"/><path class="coast" d="{_path(shore)}"/></svg>{"".join(labels)}</svg>'
+    )
+
+
+def _path(lines: Lines) -> str:
+    simple = shapely.simplify(lines, 0.3)
+    coordinates, line = shapely.get_coordinates(simple, return_index=True)
+    begins = np.diff(line, prepend=-1) > 0
+    return "".join(
+        f"{'M' if first else 'L'}{x:.1f} {y:.1f}" for first, (x, y) in zip(begins, coordinates.tolist(), strict=True)
+    )
+
+
+def _labels(frame: MapFrame, lines: Lines, names: Sequence[str]) -> Iterator[str]:
+    """Names of lines where they leave the frame, each once for a side, none over another; within it for a closed one."""
+    width, height = frame.width, frame.height
+    taken: list[tuple[float, float]] = []
+    for line, name in zip(shapely.clip_by_rect(lines, 0, 0, width, height), names, strict=True):
+        coordinates = shapely.get_coordinates(line)
+        for x, y in coordinates[[0, -1]] if len(coordinates) else ():
+            distance, anchor, at = min(
+                (x, "end", (-4.0, y + 4)),
+                (width - x, "start", (width + 4, y + 4)),
+                (y, "middle", (x, -5.0)),
+                (height - y, "middle", (x, height + 13)),
+            )
+            if distance >= 1:  # it ends within the frame: meridians at a pole, and parallels where they have begun
+                if name[-1] not in "NS":
+                    continue
+                anchor, at = "middle", (x, y)
+            if all(abs(at[0] - other[0]) > 52 or abs(at[1] - other[1]) > 12 for other in taken):
+                taken.append(at)
+                yield f'<text x="{at[0]:.1f}" y="{at[1]:.1f}" text-anchor="{anchor}">{name}</text>'
+
+
+def _locator(frame: MapFrame, coast: Coast | None) -> str:
+    """An ``<svg>`` of the ground around a frame; empty where there is no coast to find it by, or it is as large itself."""
+    border = shapely.segmentize(shapely.box(0, 0, frame.width, frame.height), frame.width / 16)
+    around = frame.lonlat(*shapely.get_coordinates(border).T)
+    lon, lat = frame.lonlat(np.array(frame.width / 2), np.array(frame.height / 2)).tolist()
+    if coast is None or not np.isfinite([lon, lat, *around.ravel()]).all():
+        return ""
+    crs = f"+proj=laea +lat_0={lat:.6f} +lon_0={lon:.6f} +datum=WGS84 +units=m"
+    x, y = cached_transformer("EPSG:4326", crs).transform(*around.T)
+    extent = float(np.abs([x, y]).max())
+    reach = max(_AROUND_M, 1.5 * extent)
+    if not reach <= 2 * _AROUND_M:
+        return ""
+    there = MapFrame(crs=crs, box=(-reach, -reach, reach, reach), width=_LOCATOR)
+    corners = " ".join(
+        f"{(px + reach) * there.scale:.1f},{(reach - py) * there.scale:.1f}" for px, py in zip(x, y, strict=True)
+    )
+    half = _LOCATOR / 2
+    drawn = [f'<polygon class="here" points="{corners}"/>', f'<circle class="here" cx="{half}" cy="{half}" r="7"/>']
+    return _picture(there, coast, drawn, label="where the map lies", pad=(0.0, 0.0))

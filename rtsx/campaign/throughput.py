@@ -1,0 +1,181 @@
+"""Cells finished over the time that a campaign ran, by minutes, hours or days of it; pauses between runs are no part of it."""
+
+import html
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from math import inf
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtsx.campaign.run_log import RunRecord
+
+Floats = NDArray[np.float64]
+
+_UNITS = (("minute", 60.0, 7200.0), ("hour", 3600.0, 5 * 86400.0), ("day", 86400.0, inf))
+"""Intervals, their length, s, and the running time up to which they are taken, s."""
+_SHORTEST_S = 1.0
+"""Running time of whatever ran."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Throughput:
+    """Cells finished by intervals of running time.
+
+    Examples
+    --------
+    Two runs of a minute, a day apart:
+
+    >>> runs = np.array([[0.0, 60.0], [86400.0, 86460.0]])
+    >>> found = Throughput.of(np.array([10.0, 59.0, 86430.0]), runs)
+    >>> found.unit, found.counts, found.per_hour.tolist(), found.running_s
+    ('minute', (2, 1), [120.0, 60.0], 120.0)
+    >>> found.moment(90.0).isoformat()
+    '1970-01-02T00:00:30+00:00'
+    """
+
+    unit: str
+    """Name of the interval: minute, hour or day."""
+    edges: Floats
+    """Ends of the intervals, s of running time, one more than there are; the last one holds what is left over."""
+    counts: tuple[int, ...]
+    """Cells finished in each."""
+    stretches: Floats
+    """Begin and end `(stretch, 2)` of each stretch without a pause, s since 1970, UTC."""
+
+    @classmethod
+    def of(cls, finished: Floats, running: Floats) -> Self | None:
+        """Count cells; None without one.
+
+        Parameters
+        ----------
+        finished
+            When, s since 1970; each within a stretch of running.
+        running
+            Begin and end `(n, 2)` of what ran, likewise, in any order; they may overlap.
+        """
+        if not finished.size:
+            return None
+        stretches = _merged(running)
+        total = max(float(np.diff(stretches).sum()), _SHORTEST_S)
+        unit, length = next((name, length) for name, length, most in _UNITS if total <= most)
+        n = max(round(total / length), 1)
+        edges = np.append(np.arange(n) * length, total)
+        place = np.searchsorted(stretches[:, 0], finished, side="right") - 1
+        ran = _ran_before(stretches)[place] + finished - stretches[place, 0]
+        counts = np.bincount(np.minimum((ran // length).astype(np.int64), n - 1), minlength=n)
+        return cls(unit=unit, edges=edges, counts=tuple(counts.tolist()), stretches=stretches)
+
+    @property
+    def running_s(self) -> float:
+        """Time that it ran, s."""
+        return float(self.edges[-1])
+
+    @property
+    def per_hour(self) -> Floats:
+        """Cells an hour in each interval."""
+        return np.asarray(self.counts / np.diff(self.edges) * 3600)
+
+    @property
+    def mean_per_hour(self) -> float:
+        """Cells an hour over all of it."""
+        return sum(self.counts) / self.running_s * 3600
+
+    @property
+    def pauses(self) -> list[tuple[float, float]]:
+        """Pauses of at least an interval: after how many seconds of running, and how long they were, s."""
+        ends = _ran_before(self.stretches)[1:]
+        lengths = self.stretches[1:, 0] - self.stretches[:-1, 1]
+        least = next(length for name, length, _ in _UNITS if name == self.unit)
+        return [(float(at), float(length)) for at, length in zip(ends, lengths, strict=True) if length >= least]
+
+    def moment(self, ran_s: float) -> datetime:
+        """Return the time, UTC, at which it had run for so many seconds."""
+        before = _ran_before(self.stretches)
+        place = int(np.searchsorted(before, ran_s, side="right")) - 1
+        return datetime.fromtimestamp(float(self.stretches[place, 0] + ran_s - before[place]), UTC)
+
+
+def running_spans(runs: Iterable[RunRecord], cells: Floats) -> Floats:
+    """Begin and end `(n, 2)` of all that ran, s since 1970: runs until they last wrote their records, and cells, whose run may have left none."""
+    spans = [[datetime.fromisoformat(moment).timestamp() for moment in (run.started, run.written)] for run in runs]
+    return np.sort(np.concatenate([np.reshape(spans, (-1, 2)), cells]), axis=1)
+
+
+def _merged(spans: Floats) -> Floats:
+    spans = spans[np.argsort(spans[:, 0])]
+    ends = np.maximum.accumulate(spans[:, 1])
+    first = np.flatnonzero(np.append(True, spans[1:, 0] > ends[:-1]))
+    return np.stack([spans[first, 0], ends[np.append(first[1:], len(spans)) - 1]], axis=1)
+
+
+def _ran_before(stretches: Floats) -> Floats:
+    """Running time before each stretch, s."""
+    return np.asarray(np.append(0.0, np.cumsum(np.diff(stretches)[:-1])))
+
+
+_WIDTH, _HEIGHT = 900, 240
+_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 12, 14, 34
+_TICKS = 5
+
+
+def throughput_chart(found: Throughput) -> str:
+    """Draw an ``<svg>`` element: bars over running time, cells an hour upwards, a dashed line for each pause."""
+    rates, edges = found.per_hour, found.edges
+    top = float(rates.max())
+    parts = [
+        f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{_level(share):.1f}" y2="{_level(share):.1f}" class="grid"/>'
+        f'<text x="{_LEFT - 6}" y="{_level(share) + 4:.1f}" class="y">{top * share:,.4g}</text>'
+        for share in (0.0, 0.5, 1.0)
+    ]
+    left = _LEFT + edges / edges[-1] * (_WIDTH - _LEFT - _RIGHT)
+    for number, (rate, count) in enumerate(zip(rates, found.counts, strict=True)):
+        y = _level(rate / top if top else 0.0)
+        begin, end = (found.moment(edge) for edge in edges[number : number + 2])
+        title = html.escape(f"{_told(begin)} to {_told(end)} UTC: {count:,} cells, {rate:,.4g} an hour")
+        parts.append(
+            f'<rect x="{left[number]:.2f}" y="{y:.1f}" width="{left[number + 1] - left[number] - 0.8:.2f}" '
+            f'height="{_HEIGHT - _BOTTOM - y:.1f}" class="bar"><title>{title}</title></rect>'
+        )
+    for ran, length in found.pauses:
+        x = _LEFT + ran / edges[-1] * (_WIDTH - _LEFT - _RIGHT)
+        parts.append(
+            f'<line x1="{x:.2f}" x2="{x:.2f}" y1="{_TOP}" y2="{_HEIGHT - _BOTTOM}" class="pause">'
+            f"<title>Nothing ran for {duration(length)}</title></line>"
+        )
+    for share in np.linspace(0, 1, _TICKS):
+        anchor = "start" if share == 0 else "end" if share == 1 else "middle"
+        x = _LEFT + share * (_WIDTH - _LEFT - _RIGHT)
+        moment = _told(found.moment(share * edges[-1]))
+        parts.append(f'<text x="{x:.1f}" y="{_HEIGHT - _BOTTOM + 18}" text-anchor="{anchor}">{moment}</text>')
+    n = len(found.pauses)
+    pauses = f", with {n:,} pause{'s' * (n > 1)} of at least that (dashed) left out" if n else ""
+    return (
+        f"<p>Cells an hour while it ran, by the {found.unit} of running{pauses}: {found.mean_per_hour:,.4g} an hour over "
+        f'{duration(found.running_s)}. Times are UTC.</p><svg class="chart" role="img" '
+        f'aria-label="cells an hour over the time that it ran" viewBox="0 0 {_WIDTH} {_HEIGHT}">{"".join(parts)}</svg>'
+    )
+
+
+def _level(share: float) -> float:
+    return _HEIGHT - _BOTTOM - share * (_HEIGHT - _TOP - _BOTTOM)
+
+
+def _told(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S}"
+
+
+def duration(seconds: float) -> str:
+    """Return a length of time in the unit that suits it.
+
+    Examples
+    --------
+    >>> duration(45), duration(5400), duration(864000)
+    ('45 s', '1.5 hours', '10 days')
+    """
+    for name, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 1.5 * length:
+            return f"{seconds / length:,.3g} {name}"
+    return f"{seconds:,.0f} s"
