@@ -69,6 +69,12 @@ def cells_of(count: int) -> CellTable:
     return CellTable(np.stack(np.divmod(np.arange(count), side), axis=1).astype(np.int32))
 
 
+def quiet() -> None:
+    """Keep what a cluster says of itself out of the tables."""
+    for name in ("distributed", "distributed.scheduler", "distributed.worker", "distributed.shuffle"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
 def overhead(cells: int, *, workers: int) -> Overhead:
     """Run cells that do nothing on worker processes of this machine."""
     process, seen, early = psutil.Process(), 0, math.nan
@@ -140,8 +146,7 @@ def run(
     limit_s: float = 600.0,
 ) -> tuple[list[Overhead], dict[int, float], list[GraphRun]]:
     """Measure and print the three tables, of cells up to so many."""
-    for name in ("distributed", "distributed.scheduler", "distributed.worker", "distributed.shuffle"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    quiet()
     sizes = [count for count in (cells // 100, cells // 10, cells) if count]
     print(f"{'cells':>9}{'first s':>9}{'clock ms':>10}{'busy ms':>9}{'MiB, 1/10':>11}{'MiB, end':>10}{'growth':>8}")
     flown = []

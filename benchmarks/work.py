@@ -1,23 +1,27 @@
-"""How workers without a scheduler share the cells of a campaign: claims a second, and how many of them meet another's cell.
+"""How workers without a scheduler share the cells of a campaign, and what a cell costs them beside those of a dask cluster.
 
-The kernel sleeps, so all that is measured is what `rtsx campaign work` adds: leases, marks and listings. Workers are threads of
-this process, on one folder of this disk, and on the same with a pause before each request, as of a distant store. With `--kills`,
-worker processes map a small campaign while they are killed.
+The kernel sleeps, so all that is measured is what `rtsx campaign work` and `run` add: leases and marks, listings here and a scheduler
+there. Workers of both are threads of this process, on one folder of this disk, and on the same with a pause before each request, as of
+a distant store. With `--kills`, worker processes map a small campaign while they are killed.
 """
 
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from distributed import Client, LocalCluster
+
 import rtsx
-from benchmarks.campaign import cells_of
+from benchmarks.campaign import cells_of, quiet
 from rtsx.campaign.cells import Address
+from rtsx.campaign.dask_runner import run_on_cluster
 from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.lease import held
 from rtsx.campaign.ledger import CampaignLedger
@@ -61,30 +65,73 @@ class Distant:
 
     def __getattr__(self, name: str) -> Any:
         """Wait, and do it."""
+        if name.startswith("_"):  # before it is unpickled
+            raise AttributeError(name)
         time.sleep(self._latency)
         return getattr(self._objects, name)
 
 
-def share(workers: int, *, cells: int, seconds: float, latency: float = 0.0) -> tuple[float, float, float]:
-    """Claims a second, the part of them that met another worker, and the least possible time over the time taken."""
+@dataclass(frozen=True, kw_only=True)
+class Shared:
+    """What became of cells that sleep."""
+
+    claims_per_s: float
+    """Cells that workers tried to take, a second."""
+    met: float
+    """Part of them that another worker held or had done."""
+    efficiency: float
+    """Least possible time over the time taken."""
+    overhead_ms: float
+    """Time of a worker per cell beyond its sleep, ms."""
+
+
+@contextmanager
+def _sleeping(cells: int, *, seconds: float, latency: float) -> Iterator[Sleeper]:
+    """The kernel, on a new folder; every cell has to be done when it is over."""
     with tempfile.TemporaryDirectory() as folder:
         objects = open_object_store(str(Path(folder)), {})
-        ledger = CampaignLedger(Distant(objects, latency) if latency else objects, YearLayout(2024))
+        there: Any = Distant(objects, latency) if latency else objects
+        yield Sleeper(CampaignLedger(there, YearLayout(2024)), seconds)
+        assert len(CampaignLedger(objects, YearLayout(2024)).done()) == cells
+
+
+def share(workers: int, *, cells: int, seconds: float, latency: float = 0.0) -> Shared:
+    """Let workers without a scheduler share cells."""
+    with _sleeping(cells, seconds=seconds, latency=latency) as job:
         table = cells_of(cells)
-        job = Sleeper(ledger, seconds)
 
         def work(_: int) -> None:
-            for _summary in CellWorker(job, FreeCells(table, ledger), ledger=ledger, retry=RetrySpec()).work(None):
+            worker = CellWorker(job, FreeCells(table, job.ledger), ledger=job.ledger, retry=RetrySpec())
+            for _summary in worker.work(None):
                 pass
 
         begin = time.perf_counter()
         with ThreadPoolExecutor(workers) as pool:
             list(pool.map(work, range(workers)))
         clock = time.perf_counter() - begin
-        assert len(ledger.done()) == cells
-        assert job.outcomes["done"] == cells
+    assert job.outcomes["done"] == cells
     claims = job.outcomes.total()
-    return claims / clock, 1 - cells / claims, seconds * cells / workers / clock
+    return Shared(
+        claims_per_s=claims / clock,
+        met=1 - cells / claims,
+        efficiency=seconds * cells / workers / clock,
+        overhead_ms=1000 * (clock * workers / cells - seconds),
+    )
+
+
+def overhead_of_run(workers: int, *, cells: int, seconds: float, latency: float = 0.0) -> float:
+    """Time of a worker of a dask cluster per cell beyond its sleep, ms."""
+    with (
+        _sleeping(cells, seconds=seconds, latency=latency) as job,
+        LocalCluster(n_workers=0, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
+        Client(cluster) as client,
+    ):
+        cluster.scale(workers)
+        client.wait_for_workers(workers)
+        begin = time.perf_counter()
+        assert run_on_cluster(client, job, cells_of(cells), run="benchmark", retry=RetrySpec()).complete
+        clock = time.perf_counter() - begin
+    return 1000 * (clock * workers / cells - seconds)
 
 
 def run(
@@ -95,14 +142,20 @@ def run(
     latencies: Sequence[float] = (0.0, 0.05),
 ) -> None:
     """Print the table, `rounds` cells for each worker, on this disk and on one that is so many seconds away."""
+    quiet()
+    print(f"{'':60}{'overhead per cell, ms':>24}")
     print(
-        f"{'workers':>8}{'cells':>8}{'away s':>8}{'claims / s':>12}{'met another':>13}{'efficiency':>12}   (cells of {seconds:g} s)"
+        f"{'workers':>8}{'cells':>8}{'away s':>8}{'claims / s':>12}{'met another':>13}{'efficiency':>12}{'work':>11}{'run':>12}"
+        f"   (cells of {seconds:g} s)"
     )
     for latency in latencies:
         for workers in simulated:
-            rate, met, efficiency = share(workers, cells=workers * rounds, seconds=seconds, latency=latency)
+            cells = workers * rounds
+            shared = share(workers, cells=cells, seconds=seconds, latency=latency)
+            beside = overhead_of_run(workers, cells=cells, seconds=seconds, latency=latency)
             print(
-                f"{workers:8}{workers * rounds:8}{latency:8g}{rate:12.1f}{met:13.1%}{efficiency:12.3f}",
+                f"{workers:8}{cells:8}{latency:8g}{shared.claims_per_s:12.1f}{shared.met:13.1%}{shared.efficiency:12.3f}"
+                f"{shared.overhead_ms:11.1f}{beside:12.1f}",
                 flush=True,
             )
 

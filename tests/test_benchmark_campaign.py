@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from benchmarks import campaign
+from benchmarks import campaign, work
 from tests import warm
 
 
@@ -35,6 +35,20 @@ def test_campaign_prints_its_three_tables(capsys: pytest.CaptureFixture[str]) ->
 
 def test_a_graph_that_takes_too_long_is_ended(capsys: pytest.CaptureFixture[str]) -> None:
     assert math.isinf(campaign.graph(4, workers=1, limit_s=0.0).clock_s)
+
+
+def test_work_and_run_stand_side_by_side(capsys: pytest.CaptureFixture[str]) -> None:
+    work.run((2,), rounds=2, seconds=0.02, latencies=(0.0, 0.001))
+    above, head, *rows = capsys.readouterr().out.splitlines()
+    assert "overhead per cell, ms" in above
+    assert "work         run   (cells of 0.02 s)" in head
+    for row, away in zip(rows, (0.0, 0.001), strict=True):
+        workers, cells, latency, claims, met, efficiency, by_work, by_run = row.split()
+        assert (workers, cells, float(latency)) == ("2", "4", away)
+        assert float(claims) > 0
+        assert 0 <= float(met.rstrip("%")) < 100
+        assert 0 < float(efficiency) < 1
+        assert min(float(by_work), float(by_run)) > 0
 
 
 def test_cells_are_different_ones() -> None:
