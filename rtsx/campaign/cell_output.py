@@ -22,13 +22,14 @@ from zarr.core.sync import sync
 
 from rtsx.campaign.cells import Address
 from rtsx.campaign.layout import MAP
-from rtsx.campaign.map import ANSWERS, ShardEncoder, map_year
+from rtsx.campaign.map import ShardEncoder, answers_of, map_year
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.recipe import OutlineSpec
 from rtsx.cube.build_state import DigestStore
 from rtsx.cube.georeference import with_georeference
 from rtsx.footprints import extract_footprints
 from rtsx.inference.blocks import Region
+from rtsx.inference.kernel import NODATA
 from rtsx.inference.predict import variable_attrs
 from rtsx.model import ModelBundle
 
@@ -38,7 +39,8 @@ class CellShards:
 
     def __init__(self, store: Store, plan: CampaignPlan, cell: Address) -> None:
         self._store = DigestStore(store)
-        self._encoder = ShardEncoder(store, ANSWERS)
+        self._names = answers_of(plan)
+        self._encoder = ShardEncoder(store, self._names)
         self._arrays = self._encoder.arrays
         self._year = map_year(zarr.open_group(store, mode="r", use_consolidated=False), plan.year)
         self._withdrawn: dict[str, Buffer] = {}
@@ -79,7 +81,7 @@ class CellShards:
 
     def clear(self) -> None:
         """Remove all shards."""
-        for name in reversed(ANSWERS):
+        for name in reversed(self._names):
             sync(self._put(dict.fromkeys(self._keys(name))))
 
     @contextmanager
@@ -94,7 +96,8 @@ class CellShards:
         """Take the next rows of the map, all columns of the cell; whole rows of shards are written, but for `valid`."""
         top = self._region[0].start
         for name, pixels in self.pixels.items():
-            pixels[..., rows.start - top : rows.stop - top, :] = answers[name]
+            own = _per_cent(answers[name]) if name == "spread" else answers[name]
+            pixels[..., rows.start - top : rows.stop - top, :] = own
         while self._written + self._shard <= rows.stop - top:
             start = self._written
             self._waiting.append(self._writer.submit(self._write_rows, slice(start, start + self._shard)))
@@ -118,7 +121,7 @@ class CellShards:
     def _write_rows(self, rows: slice) -> None:
         top = self._region[0].start
         place = (slice(top + rows.start, top + rows.stop), self._region[1])
-        for name in ANSWERS[:-1]:
+        for name in self._names[:-1]:
             self._write(name, self.pixels[name][..., rows, :], place)
 
     def _write(self, name: str, pixels: NDArray[Any], place: Region) -> None:
@@ -143,6 +146,11 @@ class CellShards:
             yield f"{name}/{array.metadata.encode_chunk_key(index)}"
 
 
+def _per_cent(fraction: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Return fractions as they are stored: whole per cents, and 255 for NaN."""
+    return np.where(np.isnan(fraction), np.float32(NODATA), np.rint(100 * fraction)).astype(np.uint8)
+
+
 def cell_dataset(
     pixels: Mapping[str, NDArray[Any]], plan: CampaignPlan, *, geobox: GeoBox, bundles: Sequence[ModelBundle]
 ) -> xr.Dataset:
@@ -151,7 +159,7 @@ def cell_dataset(
     Parameters
     ----------
     pixels
-        `probability` and `binary` ([class,] y, x), `valid` (y, x).
+        `probability`, `binary` and maybe `spread` ([class,] y, x), `valid` (y, x).
     plan
         What they were made by.
     geobox

@@ -38,8 +38,8 @@ from rtsx.storage.codecs import fast_codecs
 from rtsx.storage.object_store import ObjectStore, open_object_store, single_attempts
 from rtsx.storage.zarr import COMPLETE, LAYERS, RetryingStore, consolidate, open_group, store_of
 
-ANSWERS = ("probability", "binary", "valid")
-"""Variables of the map, `valid` last, as it is written."""
+ANSWERS = ("probability", "binary", "spread", "valid")
+"""Variables that a map may have, `valid` last, as it is written; `spread` where the plan keeps it."""
 
 _IDENTITY = "rtsx:map"
 """Root attribute: what all years have in common."""
@@ -50,6 +50,16 @@ _CLAIMS = f"{MAP}/time/claims"
 _NO_DAY = -1
 """Stored day of a step whose creation was stopped; no first of January."""
 _EPOCH = np.datetime64("1970-01-01", "D")
+
+
+def answers_of(plan: CampaignPlan) -> tuple[str, ...]:
+    """Variables of the map of a plan, `valid` last."""
+    return tuple(name for name in ANSWERS if name != "spread" or plan.prediction.keep_members)
+
+
+def stored_answers(group: zarr.Group) -> tuple[str, ...]:
+    """Variables that a map has, `valid` last."""
+    return tuple(name for name in ANSWERS if name in group)
 
 
 def map_path(output: str) -> str:
@@ -99,10 +109,9 @@ def create_map(output: str, plan: CampaignPlan, *, storage_options: Mapping[str,
     OutputNotWritableError
         Nothing can be written there.
     """
-    if plan.prediction.dtype != "uint8" or plan.prediction.keep_members:
+    if plan.prediction.dtype != "uint8":
         raise CampaignError(
-            "A campaign stores probability in per cent (dtype='uint8') and no single members; the plan has "
-            f"dtype={plan.prediction.dtype!r} and keep_members={plan.prediction.keep_members}."
+            f"A campaign stores probability in per cent (dtype='uint8'); the plan has dtype={plan.prediction.dtype!r}."
         )
     store, objects, path = (
         map_store(output, storage_options),
@@ -119,7 +128,7 @@ def create_map(output: str, plan: CampaignPlan, *, storage_options: Mapping[str,
     found = first_difference(group.attrs[_IDENTITY], _identity(plan), name="")
     if found is not None:
         raise CampaignError(
-            f"{path} was made for another map: {found}. Years share a map where grid, extent, classes and shards "
+            f"{path} was made for another map: {found}. Years share a map where grid, extent, classes, spread and shards "
             "are the same: make them so, or choose another output."
         )
     claim = {"year": plan.year, "facts": _facts(plan)}
@@ -208,7 +217,7 @@ def _created(store: Store, plan: CampaignPlan, *, path: str) -> zarr.Group:
     coords = xr.Dataset(coords=xr_coords(plan.geobox, always_yx=True), attrs={COMPLETE: False}).assign_coords(classes)
     coords = coords.drop_encoding()
     coords.to_zarr(store, mode="a", zarr_format=3, consolidated=False)
-    for name in ANSWERS:
+    for name in answers_of(plan):
         if name not in group:
             _create_answer(group, name, plan)
     if "time" not in group:
@@ -227,7 +236,7 @@ def _created(store: Store, plan: CampaignPlan, *, path: str) -> zarr.Group:
         # The grid's, because the names of outlines are counted from it and must not depend on tiles.
         "lattice_origin": [float(value) for value in plan.grid.origin],
         "bundle_classes": json.dumps(plan.prediction.classes),
-        LAYERS: list(ANSWERS),
+        LAYERS: list(answers_of(plan)),
         _IDENTITY: _identity(plan),
         COMPLETE: True,
     }
@@ -306,8 +315,8 @@ def _is_whole(store: Store, claims: Mapping[int, Mapping[str, Any]]) -> bool:
     return (
         group.attrs.get(COMPLETE) is True
         and known is not None
-        and all(getattr(known.metadata.get(name), "shape", (0,))[0] >= n for name in (*ANSWERS, "time"))
-        and all(_array(group, name).shape[0] >= n for name in (*ANSWERS, "time"))
+        and all(getattr(known.metadata.get(name), "shape", (0,))[0] >= n for name in (*stored_answers(group), "time"))
+        and all(_array(group, name).shape[0] >= n for name in (*stored_answers(group), "time"))
         and all(days[place] == _day(claim["year"]) for place, claim in claims.items())
         and all(years.get(str(claim["year"])) == claim["facts"] for claim in claims.values())
     )
@@ -318,7 +327,7 @@ def _write_steps(store: Store, claims: Mapping[int, Mapping[str, Any]]) -> None:
     group = zarr.open_group(store, mode="r+", use_consolidated=False)
     days = _days(group)
     n = max(len(days), *(place + 1 for place in claims))
-    for name in (*ANSWERS, "time"):
+    for name in (*stored_answers(group), "time"):
         array = _array(group, name)
         if array.shape[0] < n:
             array.resize((n, *array.shape[1:]))
@@ -356,6 +365,7 @@ def _identity(plan: CampaignPlan) -> dict[str, Any]:
         "classes": list(plan.prediction.classes),
         "shard": plan.shard,
         "chunk": plan.chunk,
+        **({"spread": True} if plan.prediction.keep_members else {}),
     }
 
 

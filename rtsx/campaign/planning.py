@@ -71,6 +71,8 @@ class TaskMemory:
     """Of the network's arithmetic."""
     mask_bytes: int = 0
     """Of a forward pass of the largest network that masks clouds, which runs on the CPU."""
+    spread: bool = False
+    """Whether members are added up one by one."""
 
     @classmethod
     def of(cls, recipe: CampaignRecipe, sample: xr.Dataset, *, layers: Sequence[str]) -> "TaskMemory":
@@ -84,6 +86,7 @@ class TaskMemory:
             hardware=planned_of(recipe),
             precision=recipe.prediction.precision,
             mask_bytes=mask_bytes(sample, layers),
+            spread=recipe.prediction.spread,
         )
 
     def estimate(self, tiling: TilePlan) -> MemoryPlan:
@@ -98,20 +101,20 @@ class TaskMemory:
         span = max(tiling.tile, _SPAN)
         height = min(span, self.side + 2 * tiling.tile)
         classes = len(self.bundles[0].classes)
-        kept = 2 * classes + 1 + (_LABEL_BYTES if self.is_outlined else 0)
+        kept = (2 + self.spread) * classes + 1 + (_LABEL_BYTES if self.is_outlined else 0)
         if self.hardware.name != "CPU":  # batches are filled from the bands below, of which a cell has only so many
             tiles = self._rows(tiling) * ceil(self.side / tiling.step)
             ahead = tiles_ahead(self.hardware, batch_size=self._batch_size(tiling))
             more = min(ceil(ahead / tiles), ceil(self.side / (self._rows(tiling) * tiling.step)))
             return MemoryPlan(
                 window_bytes=(_BANDS + more) * height * across * self.stored_bytes,
-                output_bytes=(_BLOCKS + more) * 4 * classes * height * across + kept * self.side**2,
+                output_bytes=(_BLOCKS + more) * 4 * self._sums * height * across + kept * self.side**2,
                 network_bytes=self.mask_bytes,
             )
         return MemoryPlan(
             window_bytes=_BANDS * height * across * self.stored_bytes
             + _BLOCKS * height * min(span, across) * 4 * self._channels,
-            output_bytes=_BLOCKS * 4 * classes * height * across + kept * self.side**2,
+            output_bytes=_BLOCKS * 4 * self._sums * height * across + kept * self.side**2,
             network_bytes=max(self._pixel_bytes * self._batch_size(tiling) * tiling.tile**2, self.mask_bytes),
         )
 
@@ -128,7 +131,7 @@ class TaskMemory:
         require_card(
             self.hardware,
             network_bytes=self._pixel_bytes * batch_size * tiling.tile**2,
-            block_bytes=span**2 * (self.stored_bytes + 4 * self._channels + 4 * len(self.bundles[0].classes)),
+            block_bytes=span**2 * (self.stored_bytes + 4 * self._channels + 4 * self._sums),
             tiles_per_block=self._rows(tiling) ** 2,
             batch_size=batch_size,
             tile=tiling.tile,
@@ -138,6 +141,11 @@ class TaskMemory:
     def _channels(self) -> int:
         """Input channels of all members that want different ones."""
         return sum(len(layers) for layers, _ in {(bundle.inputs, bundle.fill) for bundle in self.bundles})
+
+    @property
+    def _sums(self) -> int:
+        """Outputs that are added up for each pixel."""
+        return len(self.bundles[0].classes) * (len(self.bundles) if self.spread else 1)
 
     @property
     def _pixel_bytes(self) -> int:
@@ -218,7 +226,7 @@ def plan_campaign(
         augment=spec.augment,
         scales=spec.scales,
         merge=spec.merge,
-        keep_members=False,
+        keep_members=spec.spread,
         dtype="uint8",
     )
     packings_of(bundles, sample, layers=prediction.layers)
@@ -270,6 +278,14 @@ def _check(recipe: CampaignRecipe) -> None:
         )
     if spec.memory_bytes is not None and spec.memory_bytes < 1:
         raise CampaignError(f"Memory of a worker is a number of bytes above 0; got {spec.memory_bytes}.")
+    if spec.spread and len(recipe.bundles) < 2:
+        raise CampaignError(
+            "Spread is how far the members of an ensemble disagree, but there is one model. Name several, or leave spread out."
+        )
+    if spec.spread and spec.blend == "max":
+        raise CampaignError(
+            "Spread cannot go with blend max, where members count no more one by one. Take another blend."
+        )
     require_untimed(recipe)
     require_fixed_sun(recipe)
 

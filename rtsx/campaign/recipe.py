@@ -54,6 +54,8 @@ class PredictionSpec:
     """Sizes at which tiles are shown."""
     merge: Merge = "mean"
     """How scales are fused."""
+    spread: bool = False
+    """Also store how far the members of an ensemble disagree: the standard deviation of their probabilities, as `spread`."""
     memory_bytes: Memory | None = field(default=None, metadata={"alias": "memory"})
     """Memory of one worker, such as 8GB, by which the tile is chosen where it is auto; that of the smallest worker at hand, else of
     this machine, if left out."""

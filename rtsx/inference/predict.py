@@ -95,7 +95,7 @@ def variable_attrs(name: str, dtype: str) -> dict[str, Any]:
     attributes: dict[str, Any] = {"long_name": _LONG_NAMES[name]}
     if dtype == "uint8":
         attributes["_FillValue"] = NODATA
-    if name.startswith("probability"):
+    if name.startswith("probability") or name == "spread":
         attributes |= {"units": "1"} | ({"scale_factor": 0.01} if dtype == "uint8" else {})
     if name == "binary":
         attributes |= {"flag_values": [0, 1], "flag_meanings": "absent present"}

@@ -25,17 +25,17 @@ from rtsx.campaign.products.fact_sheet import FACTS_OF_OUTLINES, Facts
 from rtsx.campaign.products.footprints import FOOTPRINTS
 from rtsx.campaign.products.inventories import INVENTORIES, InventoryRows, inventory_files
 from rtsx.campaign.products.rasters import (
-    DELIVERED,
     NAMES,
     CellTiling,
     MapReader,
     MatrixTiling,
     RasterFile,
     Tiling,
+    delivered,
     encoded_raster,
 )
 from rtsx.campaign.products.reviews import Verdicts, reviewed_empty
-from rtsx.campaign.products.stac import ITEMS, PARQUET, item_table, year_collection
+from rtsx.campaign.products.stac import ITEMS, PARQUET, SPREAD, item_table, year_collection
 from rtsx.campaign.products.styles import map_layers, mosaic, qgis_project
 from rtsx.campaign.products.tables import (
     WORKERS,
@@ -181,7 +181,7 @@ def deliver_year(
             options=storage_options,
             finished=[cell for cell, state in history.states.items() if not state.is_empty],
         )
-        for name in DELIVERED
+        for name in delivered(plan)
     }
     package.begin(_identity(plan, tiling, outlines=outlines))
     rasters = _write_rasters(package, readers, tiling=tiling, states=history.states, verify=verify)
@@ -211,8 +211,9 @@ def deliver_year(
             rows = file.walk(inventory, table.walk())
             content = one_file(rows, file.form, crs=file.crs, empty=file.empty)
             package.add(name, content, file.title, media_type=file.form.media_type)
-    content = item_table(plan, rasters, variables=DELIVERED)
-    package.add(ITEMS, content, "STAC items of all files in probability/ and binary/, as a table", media_type=PARQUET)
+    content = item_table(plan, rasters, variables=delivered(plan))
+    folders = " and ".join(f"{name}/" for name in delivered(plan))
+    package.add(ITEMS, content, f"STAC items of all files in {folders}, as a table", media_type=PARQUET)
     _write_styles(package, facts, rasters, expected=expected)
     _write_documents(package, facts)
     package.close()
@@ -406,7 +407,7 @@ def _write_rasters(
     for file in files:
         groups[file.group].append(file)
     before = Records(package.objects, _RECORDS).read()
-    there = {found.key: found.n_bytes for name in DELIVERED for found in package.objects.list(name)}
+    there = {found.key: found.n_bytes for name in readers for found in package.objects.list(name)}
     threshold = readers["binary"].plan.prediction.attrs
     attrs = {name: str(threshold[name]) for name in ("bundle_digest", "threshold")}
 
@@ -414,7 +415,7 @@ def _write_rasters(
         known = record.get(file.name)
         if not isinstance(known, dict) or known.get("from") != _sources(file, states):
             return False
-        return all(is_whole(_key(name, file), known.get(name, {})) for name in DELIVERED)
+        return all(is_whole(_key(name, file), known.get(name, {})) for name in readers)
 
     def is_whole(key: str, written: Record | None) -> bool:
         if written is None:  # no pixel, and no file
@@ -425,7 +426,7 @@ def _write_rasters(
 
     def write(file: RasterFile) -> Record:
         made: Record = {"from": _sources(file, states)}
-        for name in DELIVERED:
+        for name in readers:
             content = encoded_raster(readers[name], name, file, tiling=tiling, attrs=attrs)
             made[name] = None if content is None else {"sha256": _digest(content), "bytes": len(content)}
             if content is not None:
@@ -445,7 +446,7 @@ def _write_rasters(
         for file in members:
             known = kept[file.name]
             package.sums.update(
-                {_key(name, file): known[name]["sha256"] for name in DELIVERED if known[name] is not None}
+                {_key(name, file): known[name]["sha256"] for name in readers if known[name] is not None}
             )
             if known["probability"] is not None:
                 rasters.append(file)
@@ -668,9 +669,9 @@ def _write_styles(
         for name, content in density_grids(plan, facts.states, facts.objects):
             package.add(f"{_OVERVIEW}/{name}.tif", content, titles[name], media_type=COG)
     classes = plan.prediction.classes
-    for name in DELIVERED:
+    for name in delivered(plan):
         bands = [f"{name} {one}" for one in classes] if len(classes) > 1 else [name]
-        content = mosaic(name, rasters, bands=bands, scale=0.01 if name == "probability" else 1.0)
+        content = mosaic(name, rasters, bands=bands, scale=1.0 if name == "binary" else 0.01)
         package.add(
             f"{name}.vrt", content, f"Mosaic of all files in {name}/, for GDAL", media_type="application/x-gdal-vrt"
         )
@@ -725,6 +726,7 @@ def _write_documents(package: _Package, facts: Facts) -> None:
     readme = [
         ("`probability/`", "Probability of the target as cloud-optimised GeoTIFFs"),
         ("`binary/`", "Where that of the map reaches the threshold, likewise"),
+        *([("`spread/`", SPREAD)] if "spread" in delivered(plan) else []),
         *((f"`{key}`", title) for key, (_, title) in package.listed.items()),
         ("`*.qml`, `*.sld`", "Styles of the layer that is called alike, for QGIS and for map servers"),
         ("`collection.json`", "STAC collection"),
@@ -742,10 +744,10 @@ def _write_documents(package: _Package, facts: Facts) -> None:
             "rtsx:bundles": list(plan.prediction.members),
             "rtsx:rasters": facts.n_rasters,
         },
-        variables=DELIVERED,
+        variables=delivered(plan),
     )
     package.put("collection.json", _json(collection))
-    for folder in (*DELIVERED, _OVERVIEW, _RECORDS):
+    for folder in (*delivered(plan), _OVERVIEW, _RECORDS):
         package.remove_others(folder)
     for key in set(_SOMETIMES) - set(package.sums):
         if package.objects.get(key) is not None:

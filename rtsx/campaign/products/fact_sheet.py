@@ -14,7 +14,7 @@ from pyproj import Geod
 
 from rtsx.campaign.drift import DriftCheck
 from rtsx.campaign.plan import CampaignPlan
-from rtsx.campaign.products.rasters import Tiling
+from rtsx.campaign.products.rasters import Tiling, delivered
 from rtsx.campaign.products.reviews import Verdicts, verdict_counts
 from rtsx.campaign.products.tables import CellStates
 from rtsx.geometry.crs import length_text
@@ -243,6 +243,11 @@ class Facts:
             said.append(
                 "Objects with `touches_edge` lie at the end of what could be classified, and may be larger than their outlines."
             )
+        if "spread" in delivered(self.plan):
+            said.append(
+                f"`spread` is the standard deviation of the probabilities of {len(self.plan.prediction.members)} networks, at most 0.5. "
+                "Where they agree they may be wrong together."
+            )
         if self.expected_m2:
             said.append(
                 "Expected area is the sum of probability x ground. It is an area as far as probabilities are calibrated on such ground, and "
@@ -306,12 +311,13 @@ class Facts:
 
     def readme(self, files: Iterable[Row]) -> str:
         """The page to begin with, which lists files and what they are."""
+        stored = "Probability and spread are" if "spread" in delivered(self.plan) else "Probability is"
         return "\n\n".join(
             [
                 f"# {self.title}",
                 self.summary,
                 _table(files, ("File", "What it is")),
-                "Probability is stored in per cent (scale 0.01), `binary` as 0 and 1; 255 is missing in both.",
+                f"{stored} stored in per cent (scale 0.01), `binary` as 0 and 1; 255 is missing in all.",
                 "[CAVEATS.md](CAVEATS.md): what it is not good for. [fact_sheet.md](fact_sheet.md): totals, model, inputs.",
                 "Whether every file is what was delivered:\n\n```sh\nsha256sum --check --quiet SHA256SUMS\n```",
                 f"Licence: {self.licence}."

@@ -16,7 +16,7 @@ from zarr.abc.store import Store
 
 from rtsx.campaign.cells import Address
 from rtsx.campaign.layout import YearLayout
-from rtsx.campaign.map import ANSWERS, map_store, map_year, open_map
+from rtsx.campaign.map import map_store, map_year, open_map, stored_answers
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.products.tables import CellStates, Records, group_by_partition, partition_name
 from rtsx.cube.encoding import packing
@@ -137,7 +137,7 @@ def _is_untold(group: zarr.Group, levels: Levels) -> bool:
     Not while another run is adding a year, of which readers are not to be told before it is whole; it will tell them.
     """
     years = array_of(group, "time", level=".").shape[0]
-    parts = [(name, part) for name, _ in levels[1:] for part in (*ANSWERS, "time")]
+    parts = [(name, part) for name, _ in levels[1:] for part in (*stored_answers(group), "time")]
     there = {place: array_of(group, place[1], level=place[0]).shape for place in parts}
     known = {name: zarr.open_group(group.store, path=name, mode="r").metadata for name, _ in levels[1:]}
     told = {
@@ -154,13 +154,13 @@ def _is_untold(group: zarr.Group, levels: Levels) -> bool:
 def _prepare(group: zarr.Group, name: str, geobox: GeoBox, *, plan: CampaignPlan) -> None:
     """Make a level, or what is missing of it."""
     level = group.require_group(name)
-    if any(part not in level for part in (*ANSWERS, "time", "x", "y", "spatial_ref")):
+    if any(part not in level for part in (*stored_answers(group), "time", "x", "y", "spatial_ref")):
         _create(group, name, geobox, plan=plan)
     times = np.asarray(array_of(group, "time", level=".")[:])
     stored = array_of(group, "time", level=name)
     if np.array_equal(np.asarray(stored[:]), times):
         return
-    for part in (*ANSWERS, "time"):  # the time last, so that a step which can be found is there in all
+    for part in (*stored_answers(group), "time"):  # the time last, so that a step which can be found is there in all
         array = array_of(group, part, level=name)
         array.resize((len(times), *array.shape[1:]))
     stored = array_of(group, "time", level=name)
@@ -172,7 +172,7 @@ def _create(group: zarr.Group, name: str, geobox: GeoBox, *, plan: CampaignPlan)
     coords = xr.Dataset(coords=xr_coords(geobox, always_yx=True)).assign_coords(several).drop_encoding()
     coords.to_zarr(group.store, group=name, mode="a", zarr_format=3, consolidated=False)
     level = group.require_group(name)
-    for part in (*ANSWERS, "time"):
+    for part in (*stored_answers(group), "time"):
         full = array_of(group, part, level=".")
         if part in level:
             continue
@@ -190,7 +190,7 @@ def _create(group: zarr.Group, name: str, geobox: GeoBox, *, plan: CampaignPlan)
             attributes=full.attrs.asdict(),
             dimension_names=full.metadata.dimension_names,
         )
-    level.update_attributes({LAYERS: list(ANSWERS), **spatial_attrs(geobox)})
+    level.update_attributes({LAYERS: list(stored_answers(group)), **spatial_attrs(geobox)})
 
 
 _AT_ONCE = 1000
@@ -223,7 +223,7 @@ def collect_overviews(
     touched = overviews.touched(plan.region(cell) for cell in sorted(changed))
     variables = open_map(output, storage_options=options)
     rules: dict[str, Rule] = {
-        name: (reduction_of(variables[name]), packing(variables[name])["nodata"]) for name in ANSWERS
+        name: (reduction_of(variables[name]), packing(variables[name])["nodata"]) for name in stored_answers(group)
     }
     time = map_year(group, plan.year)
     for number, ((above, _), (name, _)) in enumerate(pairwise(levels), start=1):

@@ -14,7 +14,7 @@ from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 
 from rtsx.campaign.cells import Address
-from rtsx.campaign.map import map_path, map_year
+from rtsx.campaign.map import answers_of, map_path, map_year
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.products.tables import partition_name, partition_of
 from rtsx.cube.cog import encoded_cog
@@ -29,8 +29,6 @@ from rtsx.inference.predict import variable_attrs
 from rtsx.storage.zarr import open_group
 from rtsx.suggest import suggest
 
-DELIVERED = ("probability", "binary")
-"""Variables of the map that are delivered."""
 NAMES = ("{z}/{x}/{y}", "{col}_{row}")
 """How tiles of a matrix set may be called."""
 _LEVELS = 4
@@ -214,12 +212,12 @@ class MatrixTiling:
             "zoom": self.zoom,
             "tile_zoom": self.tile_zoom,
             "pixel_size": self.pixel_size,
-            "resampling": {name: self.resampling(name) for name in DELIVERED},
+            "resampling": {name: self.resampling(name) for name in delivered(self.plan)},
             **({} if self.names == NAMES[0] else {"names": self.names}),
         }
 
     def resampling(self, variable: str) -> Resampling:
-        """Return nearest for classes; the mean of probability where pixels become larger, and between pixels else."""
+        """Return nearest for classes; the mean of probability and spread where pixels become larger, and between pixels else."""
         if variable == "binary":
             return "nearest"
         return "average" if self.pixel_size > 1.5 * self._native else "bilinear"
@@ -282,6 +280,11 @@ class MatrixTiling:
             inside = range(max(first, 0), min(last, height - 1) + 1)
             places |= {(i, j) for i in range(max(low, 0), min(high, width - 1) + 1) for j in inside}
         return places
+
+
+def delivered(plan: CampaignPlan) -> tuple[str, ...]:
+    """Variables of the map that are delivered: all but `valid`, which their missing pixels say."""
+    return answers_of(plan)[:-1]
 
 
 def _corners(values: NDArray[np.float64]) -> NDArray[np.float64]:

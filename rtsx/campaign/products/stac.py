@@ -43,7 +43,9 @@ _JSON, _GEOJSON = "application/json", "application/geo+json"
 _TITLES = {
     "probability": "Probability of the target",
     "binary": "Where the target was found",
+    "spread": "Standard deviation of the probabilities of the members of the ensemble",
 }
+SPREAD = _TITLES["spread"]
 
 Document = dict[str, Any]
 
@@ -318,7 +320,7 @@ def _bands(variable: str, plan: CampaignPlan) -> list[Document]:
     """Bands of a GeoTIFF: one for each class where there are several."""
     several = len(plan.prediction.classes) > 1
     names = [f"{variable} {name}" for name in plan.prediction.classes] if several else [variable]
-    scaled = {"raster:scale": 0.01, "raster:offset": 0.0} if variable == "probability" else {}
+    scaled = {"raster:scale": 0.01, "raster:offset": 0.0} if variable != "binary" else {}
     return [{"name": name, "data_type": "uint8", "nodata": 255, **scaled} for name in names]
 
 

@@ -13,7 +13,7 @@ from pyproj import CRS
 
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.products.coarse import RAMP
-from rtsx.campaign.products.rasters import RasterFile
+from rtsx.campaign.products.rasters import RasterFile, delivered
 from rtsx.geometry.crs import crs_code
 
 _QGIS = "3.22.16"
@@ -40,6 +40,13 @@ _AREAS: tuple[tuple[float, str], ...] = (
     (0.1, "#74c476"),
     (0.5, "#238b45"),
     (2.0, "#00441b"),
+)
+_SPREAD: tuple[tuple[float, str], ...] = (
+    (0.0, "#f7fcfd"),
+    (0.05, "#bfd3e6"),
+    (0.1, "#8c96c6"),
+    (0.2, "#88419d"),
+    (0.5, "#4d004b"),
 )
 _BINARY: tuple[tuple[float, str], ...] = ((1.0, "#e31a1c"),)
 
@@ -164,6 +171,22 @@ def map_layers(
             stops=_BINARY,
             band=band,
             from_scale=near,
+        ),
+        *(
+            [
+                MapLayer(
+                    key="spread.vrt",
+                    title="Spread of members",
+                    kind="ramp",
+                    crs=tiles_crs,
+                    shown=False,
+                    stops=_SPREAD,
+                    band=band,
+                    from_scale=near,
+                )
+            ]
+            if "spread" in delivered(plan)
+            else []
         ),
         MapLayer(
             key="probability.vrt",
