@@ -227,7 +227,7 @@ def cross_validate(
         Where to train and predict: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
     client
         A `distributed.Client`, whose workers run the folds, one at a time in each process, and must see `out`. None: the
-        scheduler in force; folds of one process wait for each other.
+        current one; without any, one fold after the other in this process.
     plot
         Draw ``regions.png`` and ``matrix.png``, with matplotlib.
 

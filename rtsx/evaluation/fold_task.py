@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import dask
-from dask.base import compute
 from dask.delayed import Delayed
 
 from rtsx.errors import EvaluationError, OutputExistsError, RtsxError
@@ -20,6 +19,7 @@ from rtsx.evaluation.folds import Fold, FoldPlan
 from rtsx.evaluation.result import Evaluation
 from rtsx.evaluation.scoring import evaluate
 from rtsx.inference import predict_cube
+from rtsx.inference.memory import current_client
 from rtsx.model import ModelBundle
 from rtsx.parsing import json_value
 from rtsx.storage import write_whole
@@ -197,13 +197,20 @@ class BundleTrainer:
 
 
 def run_jobs(jobs: Sequence[Callable[[], str]], *, client: "Client | None") -> list[str]:
-    """What each job returns; on the workers of a client, else on the scheduler in force.
+    """What each job returns; on the workers of a client, of the current one where none is given, else one after the other here.
 
     Graphs by hand, instead of `dask.delayed`, because that looks into the scenes of a job and would compute them.
     """
+    client = current_client() if client is None else client
+    if client is None:
+        return [job() for job in jobs]
+    from distributed import wait  # loaded, where there is a client
+
     # Names of their own, because a job is remembered on disk, and not by its key on a scheduler that may have failed it.
     keys = [f"fold-{number}-{uuid4().hex}" for number in range(len(jobs))]
     pending = [Delayed(key, {key: (job,)}) for key, job in zip(keys, jobs, strict=True)]
-    if client is None:
-        return list(compute(*pending))
-    return list(client.gather(client.compute(pending)))
+    futures = client.compute(pending)
+    wait(
+        futures
+    )  # all of them, because one that still runs when another has failed would write into a folder that is given up
+    return list(client.gather(futures))

@@ -88,11 +88,12 @@ def _worker_limit() -> int | None:
 
 def _workers() -> Collection[Mapping[str, Any]]:
     """Return what the scheduler of the current client says of its workers; nothing without a client."""
-    client = _client()
+    client = current_client()
     return () if client is None else client.scheduler_info(n_workers=-1)["workers"].values()
 
 
-def _client() -> "Client | None":
+def current_client() -> "Client | None":
+    """Return the client in force; None without one."""
     distributed = sys.modules.get("distributed")  # without a client nobody has imported it
     if distributed is None:
         return None
@@ -117,7 +118,7 @@ def planned_hardware(bundles: Sequence[ModelBundle], *, device: str, backend: st
     if device == "cpu":
         return CPU
     backends = [reference_backend(each) if backend == "auto" else backend for each in bundles]
-    client = _client()
+    client = current_client()
     if client is None or _is_worker():
         return Hardware.of(resolve_device(device, backends=backends))
     if client.asynchronous:
@@ -203,7 +204,7 @@ def require_memory(runner: Runner, cube: xr.Dataset, *, available: int) -> Memor
     else:  # the workers of a cluster have a part of each row
         lazy = waiting_bytes(blocks, pixel_bytes=stored, output_bytes=output, hardware=hardware)
         # In a task of a worker, whatever it computes is computed there.
-        workers = 1 if _client() is None or _is_worker() else max(1, len(_workers()))
+        workers = 1 if current_client() is None or _is_worker() else max(1, len(_workers()))
         waiting = ceil(lazy[0] / workers), ceil(lazy[1] / workers)
     on_cpu = hardware.name == "CPU"
     in_flight, read = runner.windows_in_flight(blocks), blocks.largest_read

@@ -198,6 +198,25 @@ def test_folds_run_on_the_workers_of_a_client(recipe, tmp_path):
     assert there.to_json() == here.to_json()
 
 
+def test_a_fold_that_fails_on_a_cluster_waits_for_those_that_run(recipe, tmp_path):
+    from distributed import Client
+
+    out = tmp_path / "out"
+
+    def trainer(fold, folder):
+        if "lena" in fold.id:
+            raise TrainingError("The loss is NaN.")
+        folder.mkdir(parents=True)
+        (folder / "step").touch()
+        return brightness_bundle()
+
+    with Client(processes=False, n_workers=3, threads_per_worker=1, dashboard_address=":0") as client:
+        with pytest.raises(EvaluationError, match="Fold 'lena'"):
+            run(leave_one_out, recipe, out, trainer, client=client)
+        assert len(list(out.rglob("step"))) == 2
+        run(leave_one_out, recipe, out, WritingTrainer(tmp_path), client=client)
+
+
 def test_what_cannot_work_is_refused_before_anything_is_trained(recipe, tmp_path, monkeypatch):
     out = tmp_path / "out"
     with pytest.raises(EvaluationError, match="make 2 to 3 folds; with folds=7 one would be empty"):

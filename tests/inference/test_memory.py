@@ -154,7 +154,7 @@ A10, H200 = Hardware("NVIDIA A10", 24 * 2**30), Hardware("NVIDIA H200", 140 * 2*
 def test_workers_that_would_compute_otherwise_are_refused(
     device: str, have: list[Hardware | str], refused: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memory, "_client", lambda: Workers(*have))
+    monkeypatch.setattr(memory, "current_client", lambda: Workers(*have))
     monkeypatch.setattr(memory, "_is_worker", lambda: False)
     if refused is None:
         expected = CPU if device == "cpu" else have[0]
@@ -168,7 +168,7 @@ def test_workers_that_would_compute_otherwise_are_refused(
 def test_a_device_that_is_not_here_is_refused_where_there_are_no_workers(
     device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memory, "_client", lambda: None)
+    monkeypatch.setattr(memory, "current_client", lambda: None)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(BundleError, match=f"{device!r}"):
         memory.planned_hardware([], device=device, backend="eager")
