@@ -19,6 +19,7 @@ from rtsx.ordering import Mosaic, QuadLedger
 from rtsx.ordering.basemap import Quad, QuadRange
 from rtsx.ordering.catalog import described_asset
 from rtsx.ordering.provider import RemoteFile
+from rtsx.ordering.quad_items import write_items
 
 CORNER = (-15_480_000, 10_910_000)
 """South-west of the quads in EPSG:3857, near Herschel Island, m."""
@@ -77,7 +78,7 @@ def write_quads(folder: Path, *, side: int, rows: int) -> Mosaic:
     ledger.list_range(area, Complete(), mosaic)  # type: ignore[arg-type]
     plain = assets[x0, y0]
     ledger.settle([("there", 1, assets.get((x, y), plain), "", y, x) for y, x, *_ in ledger.wanted()])
-    ledger.write_items(folder / "all.parquet", mosaic)
+    write_items(ledger, folder / "all.parquet", mosaic)
     ledger.close()
     return mosaic
 

@@ -34,6 +34,13 @@ def test_predicting_waits_for_neither_architectures_nor_compilers() -> None:
     assert loaded == "[]"
 
 
+def test_ordering_scenes_waits_for_nothing_that_reads_them() -> None:
+    unwanted = ("rasterio", "xarray", "pandas", "numba", "zarr", "pyarrow")
+    names = "list_quads, order_status, quad_ledger, select_scenes, submit_order"
+    code = f"import rtsx.config.order; from rtsx.ordering import {names}; import sys; "
+    assert run(f"{code}print([n for n in {unwanted} if n in sys.modules])") == "[]"
+
+
 def test_a_lazy_name_is_the_one_its_module_defines() -> None:
     import rtsx
     from rtsx.tiling import TilePlan

@@ -35,8 +35,8 @@ from rtsx.cube.images import BandRequest, Image, ImageSource, Period
 from rtsx.cube.recipe import SourceRecipe
 from rtsx.cube.stac import StacSearch
 from rtsx.cube.stac.assets import self_href
-from rtsx.cube.stac.images import buffered_area, selected_images
-from rtsx.cube.stac.item import ItemDict, item_footprint, time_of
+from rtsx.cube.stac.images import selected_images
+from rtsx.cube.stac.item import ItemDict, buffered_area, item_footprint, time_of
 from rtsx.errors import CampaignError, CubeError
 from rtsx.geometry.antimeridian import lonlat_region
 from rtsx.grid import Grid

@@ -142,10 +142,10 @@ def fetch(order: OrderArgument) -> None:
     if config.basemap is not None:
         _fetch_quads(order, config)
         return
-    from rtsx.ordering import fetch_order
-
     path = _ledger_of(order)
     provider = config.provider()
+    from rtsx.ordering import fetch_order
+
     sizes, lock = [0, 0], Lock()  # bytes that came, and that will come
 
     with counting("fetching", unit="MB") as show_fetched:

@@ -5,29 +5,24 @@ import json
 from os import PathLike
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field, model_validator
 from shapely import to_wkb
 from shapely.geometry.base import BaseGeometry
 
+from rtsx import ordering
 from rtsx.config.place import PeriodConfig, RegionConfig
 from rtsx.config.validate import Checked, ConfigModel, FilePath, Names, validate_config
 from rtsx.config.yaml import read_yaml
 from rtsx.cube.stac import HttpAccess
 from rtsx.cube.stac.assets import SignerName
 from rtsx.errors import MissingExtraError
-from rtsx.ordering import (
-    BasemapApi,
-    BucketDelivery,
-    OrderCriteria,
-    OrderLimits,
-    Provider,
-    QuadProvider,
-    StacApi,
-    StacProvider,
-    StaticCatalog,
-)
+from rtsx.ordering.criteria import OrderCriteria, OrderLimits
+from rtsx.ordering.provider import BucketDelivery
+
+if TYPE_CHECKING:
+    from rtsx.ordering import BasemapApi, Provider, QuadProvider
 
 
 class PlanetConfig(ConfigModel):
@@ -48,7 +43,7 @@ class PlanetConfig(ConfigModel):
     base_url: str | None = None
     """Address of the APIs; Planet's if left out."""
 
-    def provider(self) -> Provider:
+    def provider(self) -> "Provider":
         """The provider.
 
         Raises
@@ -76,10 +71,10 @@ class StacOrderConfig(ConfigModel):
     access: HttpAccess = HttpAccess()
     """Headers, time-outs and retries."""
 
-    def provider(self) -> Provider:
+    def provider(self) -> "Provider":
         """The provider."""
-        api = StacApi(self.url, self.collections, access=self.access)
-        return StacProvider(api, assets=self.assets, sign=self.sign)
+        api = ordering.StacApi(self.url, self.collections, access=self.access)
+        return ordering.StacProvider(api, assets=self.assets, sign=self.sign)
 
 
 class CatalogOrderConfig(ConfigModel):
@@ -94,9 +89,11 @@ class CatalogOrderConfig(ConfigModel):
     access: HttpAccess = HttpAccess()
     """Headers, time-outs and retries."""
 
-    def provider(self) -> Provider:
+    def provider(self) -> "Provider":
         """The provider."""
-        return StacProvider(StaticCatalog(self.path, access=self.access), assets=self.assets, sign=self.sign)
+        return ordering.StacProvider(
+            ordering.StaticCatalog(self.path, access=self.access), assets=self.assets, sign=self.sign
+        )
 
 
 class BasemapConfig(ConfigModel):
@@ -109,7 +106,7 @@ class BasemapConfig(ConfigModel):
     delivery: Checked[BucketDelivery] | None = None
     """Bucket that Planet delivers the quads to; they are downloaded if left out."""
 
-    def api(self) -> BasemapApi:
+    def api(self) -> "BasemapApi":
         """The API.
 
         Raises
@@ -121,9 +118,9 @@ class BasemapConfig(ConfigModel):
         """
         planet = _planet()
         auth = planet.credentials()
-        return BasemapApi(lambda href: planet.authorization(auth, href), base_url=self.base_url)
+        return ordering.BasemapApi(lambda href: planet.authorization(auth, href), base_url=self.base_url)
 
-    def provider(self) -> QuadProvider:
+    def provider(self) -> "QuadProvider":
         """Who takes orders of quads, for a delivery; see `api` for its errors."""
         assert self.delivery is not None  # else there is nobody to order from
         provider: QuadProvider = _planet().PlanetProvider(
@@ -208,7 +205,7 @@ class OrderConfig(ConfigModel):
         assert geometry is not None  # no cell, checked above
         return geometry
 
-    def provider(self) -> Provider:
+    def provider(self) -> "Provider":
         """The provider; see `PlanetConfig.provider` for its errors."""
         given = self.planet or self.stac or self.catalog
         assert given is not None  # a basemap has an API instead

@@ -16,6 +16,7 @@ from shapely.geometry.base import BaseGeometry
 from rtsx.cube.images import BandRequest, BandSource, Image, ImageSource, Period
 from rtsx.cube.load import find_images
 from rtsx.cube.recipe import CubeRecipe
+from rtsx.cube.stac.assets import address_of
 from rtsx.errors import CubeError
 from rtsx.storage import file_system, is_url, local_path
 
@@ -100,11 +101,6 @@ def remote_state(image: Image) -> str:
     addresses = sorted(address for address in map(address_of, hrefs) if is_url(address))
     states = [_head(address) for address in addresses]
     return sha256(json.dumps(states).encode()).hexdigest()[:32] if addresses and all(states) else ""
-
-
-def address_of(href: str) -> str:
-    """Return the URL that GDAL's names for remote files stand for."""
-    return href.removeprefix("/vsicurl/").replace("/vsis3/", "s3://", 1)
 
 
 def _head(address: str) -> str:

@@ -1,71 +1,19 @@
 """Quads of a basemap that Planet delivers to a bucket: ordering them, asking for the orders, and the table of what has arrived."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from rtsx.cube.rasterio import read_header
 from rtsx.errors import OrderError
 from rtsx.ordering.basemap import Mosaic
 from rtsx.ordering.catalog import raster_fields
-from rtsx.ordering.provider import Batch, Checksum, OrderStatus
-from rtsx.ordering.quads import QuadLedger, QuadOrder, QuadResult, with_band_names
-from rtsx.parsing import STRICT, json_value, wrap_damage
+from rtsx.ordering.provider import BucketDelivery, Checksum, QuadProvider
+from rtsx.ordering.quad_items import with_band_names, write_items
+from rtsx.ordering.quads import QuadLedger, QuadOrder, QuadResult
+from rtsx.parsing import json_value, wrap_damage
 from rtsx.storage import file_system
-
-
-@dataclass(frozen=True, kw_only=True)
-class BucketDelivery:
-    """A bucket that Planet writes to; its keys are with Planet's Destinations API, and rtsx never sees them.
-
-    Raises
-    ------
-    OrderError
-        The bucket is no address.
-    """
-
-    __pydantic_config__ = STRICT
-
-    destination: str
-    """Reference of a destination, such as pl:destinations/my-bucket-qIjRfLd; `planet destinations list` shows them."""
-    bucket: str
-    """Address that rtsx reads the bucket by, such as gs://my-bucket."""
-    path_prefix: str = ""
-    """Folder in the bucket."""
-    base_url: str | None = None
-    """Address of Planet's APIs; Planet's own if left out."""
-
-    def __post_init__(self) -> None:
-        """Check the address, which means the same in every working folder."""
-        if "://" not in self.bucket and not self.bucket.startswith("/"):
-            raise OrderError(
-                f"An address such as gs://my-bucket was expected, got {self.bucket!r}. Add its scheme, or name the folder that it is "
-                "mounted at by its absolute path."
-            )
-
-    @property
-    def place(self) -> str:
-        """Where Planet writes to; with the mosaic it says which orders are the same."""
-        return f"{self.destination} {self.path_prefix.strip('/')}"
-
-    def folder_of(self, order_id: str) -> str:
-        """Address of the folder of an order."""
-        return "/".join(filter(None, (self.bucket.rstrip("/"), self.path_prefix.strip("/"), order_id)))
-
-
-class QuadProvider(Protocol):
-    """Who takes orders of the quads of one mosaic for one place; one thread at a time calls it, and errors are `OrderError`."""
-
-    batch_size: int
-    """Quads at most in one order."""
-
-    def placed(self) -> Iterable[tuple[Batch, OrderStatus]]:
-        """Orders of this mosaic for this place that the provider has, oldest first, whoever has placed them."""
-
-    def submit(self, batch: Batch) -> OrderStatus:
-        """Order a batch once; see `Provider`."""
 
 
 def order_quads(
@@ -126,7 +74,7 @@ def collect_quads(
     """
     _update(provider, ledger)
     _compare(ledger, mosaic, delivery)
-    ledger.write_items(table, mosaic)
+    write_items(ledger, table, mosaic)
 
 
 def _update(provider: QuadProvider, ledger: QuadLedger) -> None:

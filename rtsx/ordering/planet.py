@@ -38,8 +38,15 @@ from rtsx.cube.stac.assets import absolute_href
 from rtsx.cube.stac.client import is_same_host
 from rtsx.errors import OrderError
 from rtsx.ordering.criteria import Scene
-from rtsx.ordering.delivery import BucketDelivery, QuadProvider
-from rtsx.ordering.provider import Batch, Checksum, OrderStatus, Provider, RemoteFile
+from rtsx.ordering.provider import (
+    Batch,
+    BucketDelivery,
+    Checksum,
+    OrderStatus,
+    Provider,
+    QuadProvider,
+    RemoteFile,
+)
 from rtsx.redaction import withhold
 
 PASSING = (TooManyRequests, BadGateway, ServerError, httpx.TransportError, httpx.HTTPStatusError)

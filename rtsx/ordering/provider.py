@@ -1,8 +1,8 @@
-"""The protocol of a provider of scenes: the few calls that an order needs, the values they pass, and checksums of files."""
+"""The protocols of providers of scenes and of quads: the few calls that an order needs, the values they pass, and checksums of files."""
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -13,6 +13,7 @@ from shapely.geometry.base import BaseGeometry
 from rtsx.cube.images import Period
 from rtsx.errors import OrderError, RtsxError
 from rtsx.ordering.criteria import Scene
+from rtsx.parsing import STRICT
 
 _CODES = {"11": "sha1", "12": "sha256", "13": "sha512", "d501": "md5"}
 """Multihash codes of the algorithms that hashlib has everywhere."""
@@ -174,3 +175,55 @@ class Provider(Protocol):
         files
             What has been delivered for it, on the local disk; among them may be the provider's metadata.
         """
+
+
+@dataclass(frozen=True, kw_only=True)
+class BucketDelivery:
+    """A bucket that Planet writes to; its keys are with Planet's Destinations API, and rtsx never sees them.
+
+    Raises
+    ------
+    OrderError
+        The bucket is no address.
+    """
+
+    __pydantic_config__ = STRICT
+
+    destination: str
+    """Reference of a destination, such as pl:destinations/my-bucket-qIjRfLd; `planet destinations list` shows them."""
+    bucket: str
+    """Address that rtsx reads the bucket by, such as gs://my-bucket."""
+    path_prefix: str = ""
+    """Folder in the bucket."""
+    base_url: str | None = None
+    """Address of Planet's APIs; Planet's own if left out."""
+
+    def __post_init__(self) -> None:
+        """Check the address, which means the same in every working folder."""
+        if "://" not in self.bucket and not self.bucket.startswith("/"):
+            raise OrderError(
+                f"An address such as gs://my-bucket was expected, got {self.bucket!r}. Add its scheme, or name the folder that it is "
+                "mounted at by its absolute path."
+            )
+
+    @property
+    def place(self) -> str:
+        """Where Planet writes to; with the mosaic it says which orders are the same."""
+        return f"{self.destination} {self.path_prefix.strip('/')}"
+
+    def folder_of(self, order_id: str) -> str:
+        """Address of the folder of an order."""
+        return "/".join(filter(None, (self.bucket.rstrip("/"), self.path_prefix.strip("/"), order_id)))
+
+
+class QuadProvider(Protocol):
+    """Who takes orders of the quads of one mosaic for one place; one thread at a time calls it, and errors are `OrderError`."""
+
+    batch_size: int
+    """Quads at most in one order."""
+
+    def placed(self) -> Iterable[tuple[Batch, OrderStatus]]:
+        """Orders of this mosaic for this place that the provider has, oldest first, whoever has placed them."""
+
+    def submit(self, batch: Batch) -> OrderStatus:
+        """Order a batch once; see `Provider`."""

@@ -1,80 +1,26 @@
-"""Downloading the quads of a basemap: listing those of a region, fetching them once, and stopping where going on is of no use."""
+"""Downloading the quads of a basemap: fetching them once, and stopping where going on is of no use."""
 
 import json
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from datetime import UTC
 from pathlib import Path
 from threading import Event, Lock
-
-from shapely.geometry.base import BaseGeometry
 
 from rtsx.errors import OrderError
 from rtsx.ordering.basemap import BasemapApi, Mosaic, cure_of
 from rtsx.ordering.catalog import described_asset
-from rtsx.ordering.delivery import BucketDelivery
-from rtsx.ordering.download import Advance, HttpError, fetch_file, pauses_until
+from rtsx.ordering.download import Advance, fetch_file
+from rtsx.ordering.http import HttpError, pauses_until
 from rtsx.ordering.ledger import locked
 from rtsx.ordering.provider import RemoteFile
-from rtsx.ordering.quads import QuadCounts, QuadLedger, QuadResult, with_band_names
-from rtsx.parsing import json_value, wrap_damage
+from rtsx.ordering.quad_items import with_band_names, write_items
+from rtsx.ordering.quads import MOSAIC_FILE, QuadCounts, QuadLedger, QuadResult
 from rtsx.redaction import redacted
-from rtsx.storage import write_whole
 
-MOSAIC_FILE = "mosaic.json"
-"""Name of the document that says which mosaic the quads of a folder are of."""
 _SETTLED_TOGETHER = 50
 """Quads after which the ledger is written; what a crash leaves out is found in the folder."""
 _FAILURES_IN_A_ROW = 20
 """Files that cannot be had for reasons that pass, after which the server is taken to be down."""
-
-
-def list_quads(
-    api: BasemapApi,
-    ledger: QuadLedger,
-    folder: Path,
-    *,
-    mosaic: str,
-    region: BaseGeometry,
-    digest: str,
-    delivery: BucketDelivery | None = None,
-    advance: Callable[[int, int], None] = lambda done, count: None,
-) -> Mosaic:
-    """Enter the quads of a region into a ledger; goes on where an earlier call was stopped, and ends at once where none was.
-
-    Parameters
-    ----------
-    api
-        The API.
-    ledger
-        The ledger.
-    folder
-        Where quads go to; it is of one mosaic.
-    mosaic
-        Name of the mosaic.
-    region
-        Ground in longitude and latitude.
-    digest
-        Changes with whatever changes what is asked for.
-    delivery
-        Bucket that the quads are ordered for; None where they are downloaded.
-    advance
-        Told of the number of ranges that are listed, and of all.
-
-    Raises
-    ------
-    OrderError
-        There is no such mosaic, the region has none of its quads, the folder is another's, or the API cannot be asked.
-    """
-    found = api.mosaic(mosaic)
-    _claim(folder, found)
-    target = found.id if delivery is None else f"{found.id} {delivery.place}"
-    ledger.begin(target, digest, ranges := found.ranges(region))
-    open_ = ledger.unlisted()
-    for number, area in enumerate(open_, start=len(ranges) - len(open_) + 1):
-        ledger.list_range(area, api, found)
-        advance(number, len(ranges))
-    return found
 
 
 def fetch_quads(
@@ -119,7 +65,7 @@ def fetch_quads(
     """
     with locked(folder / MOSAIC_FILE):
         ended = _fetch_all(api, ledger, folder, mosaic=mosaic, parallel=parallel, advance=advance, pause=pause)
-        ledger.write_items(table, mosaic)
+        write_items(ledger, table, mosaic)
     if ended is not None:
         raise ended
     return ledger.counts()
@@ -246,23 +192,3 @@ def _fetch(
             f"Quad {file.scene_id} shows other ground: its middle is at {middle} in EPSG:{asset.get('proj:epsg')}. Report it to Planet."
         )
     return asset["file:size"], json.dumps(with_band_names(asset))
-
-
-def _claim(folder: Path, mosaic: Mosaic) -> None:
-    """Make a folder that of a mosaic, or refuse one that is another's, because quads of all mosaics are called alike."""
-    path = folder / MOSAIC_FILE
-    try:
-        text = path.read_bytes()
-    except FileNotFoundError:
-        folder.mkdir(parents=True, exist_ok=True)
-        told = {"id": mosaic.id, "name": mosaic.name, "quad_size": mosaic.quad_size, "resolution": mosaic.resolution}
-        dates = {"start": mosaic.start.astimezone(UTC).isoformat(), "end": mosaic.end.astimezone(UTC).isoformat()}
-        write_whole(path, (json.dumps(told | dates, indent=1) + "\n").encode())
-        return
-    content = json_value(text, what=str(path), error=OrderError)
-    with wrap_damage(str(path), OrderError):
-        other, name = content["id"], content["name"]
-    if other != mosaic.id:
-        raise OrderError(
-            f"{folder} holds quads of {name} ({other}); this order is for {mosaic.name} ({mosaic.id}). Choose another folder in out."
-        )

@@ -1,25 +1,25 @@
-"""The quads of a basemap: a ledger of every one that was asked for, and the table of those that are there, which cubes search."""
+"""The quads of a basemap: those of a region, and a ledger of every one that was asked for."""
 
 import csv
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from datetime import UTC
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-from shapely import box, to_wkb
+from shapely.geometry.base import BaseGeometry
 
 from rtsx.errors import OrderError
 from rtsx.ordering.basemap import QUAD_ID, BasemapApi, Mosaic, QuadRange
 from rtsx.ordering.ledger import locked
 from rtsx.ordering.order import batch_name
-from rtsx.ordering.provider import OVER, Batch, OrderStatus, State
+from rtsx.ordering.provider import OVER, Batch, BucketDelivery, OrderStatus, State
+from rtsx.parsing import json_value, wrap_damage
 from rtsx.redaction import redacted
-from rtsx.storage import staged
+from rtsx.storage import staged, write_whole
 
 QuadState = Literal["waiting", "there", "missing", "absent"]
 """Not tried to the end yet; complete in the folder; asked for and not to be had; on the grid and not in the mosaic."""
@@ -48,16 +48,10 @@ _CURES = {
 }
 _IN_ORDER = "ORDER BY y / 64, x / 64, y, x"
 """Of the table: neighbours stand together, so that a search reads few groups of rows."""
-_GROUP_ROWS = 4096
+MOSAIC_FILE = "mosaic.json"
+"""Name of the document that says which mosaic the quads of a folder are of."""
 _AT_ONCE = 500
 """Rows of the ledger that are read together."""
-_BANDS = {
-    ("uint8", 3): ("red", "green", "blue"),
-    ("uint8", 4): ("red", "green", "blue", "alpha"),
-    ("uint16", 4): ("blue", "green", "red", "nir"),
-    ("uint16", 5): ("blue", "green", "red", "nir", "alpha"),
-}
-"""Bands of Planet's visual and analytic mosaics, by dtype and number."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -271,13 +265,9 @@ class QuadLedger:
             )
             lines.writerows(rows)
 
-    def write_items(self, path: Path, mosaic: Mosaic) -> None:
-        """Write the quads that are there as a GeoParquet table of STAC items, neighbours together."""
-        with staged(path, overwrite=True) as stage, pq.ParquetWriter(stage, _SCHEMA) as table:
-            rows = self._rows.execute(f"SELECT y, x, id, asset FROM quads WHERE state = 'there' {_IN_ORDER}")
-            while some := rows.fetchmany(_GROUP_ROWS):
-                items = [_item(mosaic, QuadRange(y, x, y + 1, x + 1), name, asset=asset) for y, x, name, asset in some]
-                table.write_table(pa.Table.from_pylist(items, _SCHEMA))
+    def there(self) -> Iterator[tuple[int, int, str, str]]:
+        """Row, column, id and asset of what is there, neighbours together."""
+        yield from self._rows.execute(f"SELECT y, x, id, asset FROM quads WHERE state = 'there' {_IN_ORDER}")
 
     def _target(self) -> str:
         return str(self._rows.execute("SELECT target FROM purpose").fetchone()[0])
@@ -320,48 +310,6 @@ def _unordered(retry: bool) -> str:
     return f"({new}) OR state = 'missing'" if retry else new
 
 
-_SCHEMA = pa.schema(
-    {
-        "type": pa.string(),
-        "stac_version": pa.string(),
-        "id": pa.string(),
-        "collection": pa.string(),
-        "geometry": pa.binary(),
-        "bbox": pa.struct([(name, pa.float64()) for name in ("xmin", "ymin", "xmax", "ymax")]),
-        "datetime": pa.timestamp("us", "UTC"),
-        "start_datetime": pa.timestamp("us", "UTC"),
-        "end_datetime": pa.timestamp("us", "UTC"),
-        "assets": pa.string(),
-    },
-    metadata={
-        "geo": json.dumps(
-            {
-                "version": "1.1.0",
-                "primary_column": "geometry",
-                "columns": {"geometry": {"encoding": "WKB", "geometry_types": ["Polygon"]}},
-            }
-        )
-    },
-)
-
-
-def _item(mosaic: Mosaic, quad: QuadRange, name: str, *, asset: str) -> dict[str, Any]:
-    bounds = mosaic.bounds(quad)
-    return {
-        "type": "Feature",
-        "stac_version": "1.0.0",
-        "id": name,
-        "collection": mosaic.name,
-        "geometry": to_wkb(box(*bounds)),
-        "bbox": dict(zip(("xmin", "ymin", "xmax", "ymax"), bounds, strict=True)),
-        "datetime": mosaic.start
-        + (mosaic.end - mosaic.start) / 2,  # of a quarter its middle, because one day is asked for
-        "start_datetime": mosaic.start,
-        "end_datetime": mosaic.end,
-        "assets": json.dumps({"data": json.loads(asset)}),
-    }
-
-
 @contextmanager
 def quad_ledger(path: Path) -> Iterator[QuadLedger]:
     """Open a ledger for the block, which no other process of this machine then does."""
@@ -369,18 +317,76 @@ def quad_ledger(path: Path) -> Iterator[QuadLedger]:
         yield ledger
 
 
-def with_band_names(asset: dict[str, Any]) -> dict[str, Any]:
-    """The asset of a quad with the names of its bands, where the file does not tell them."""
-    stored = asset["raster:bands"]
-    names = _BANDS.get((stored[0]["data_type"], len(stored)))
-    if "eo:bands" not in asset and names is not None:
-        asset["eo:bands"] = [{"name": name} | ({"common_name": name} if name != "alpha" else {}) for name in names]
-    asset["type"] = "image/tiff; application=geotiff; profile=cloud-optimized"
-    return asset
-
-
 def _size(path: Path) -> int:
     try:
         return path.stat().st_size
     except FileNotFoundError:
         return -1
+
+
+def list_quads(
+    api: BasemapApi,
+    ledger: QuadLedger,
+    folder: Path,
+    *,
+    mosaic: str,
+    region: BaseGeometry,
+    digest: str,
+    delivery: BucketDelivery | None = None,
+    advance: Callable[[int, int], None] = lambda done, count: None,
+) -> Mosaic:
+    """Enter the quads of a region into a ledger; goes on where an earlier call was stopped, and ends at once where none was.
+
+    Parameters
+    ----------
+    api
+        The API.
+    ledger
+        The ledger.
+    folder
+        Where quads go to; it is of one mosaic.
+    mosaic
+        Name of the mosaic.
+    region
+        Ground in longitude and latitude.
+    digest
+        Changes with whatever changes what is asked for.
+    delivery
+        Bucket that the quads are ordered for; None where they are downloaded.
+    advance
+        Told of the number of ranges that are listed, and of all.
+
+    Raises
+    ------
+    OrderError
+        There is no such mosaic, the region has none of its quads, the folder is another's, or the API cannot be asked.
+    """
+    found = api.mosaic(mosaic)
+    _claim(folder, found)
+    target = found.id if delivery is None else f"{found.id} {delivery.place}"
+    ledger.begin(target, digest, ranges := found.ranges(region))
+    open_ = ledger.unlisted()
+    for number, area in enumerate(open_, start=len(ranges) - len(open_) + 1):
+        ledger.list_range(area, api, found)
+        advance(number, len(ranges))
+    return found
+
+
+def _claim(folder: Path, mosaic: Mosaic) -> None:
+    """Make a folder that of a mosaic, or refuse one that is another's, because quads of all mosaics are called alike."""
+    path = folder / MOSAIC_FILE
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        folder.mkdir(parents=True, exist_ok=True)
+        told = {"id": mosaic.id, "name": mosaic.name, "quad_size": mosaic.quad_size, "resolution": mosaic.resolution}
+        dates = {"start": mosaic.start.astimezone(UTC).isoformat(), "end": mosaic.end.astimezone(UTC).isoformat()}
+        write_whole(path, (json.dumps(told | dates, indent=1) + "\n").encode())
+        return
+    content = json_value(text, what=str(path), error=OrderError)
+    with wrap_damage(str(path), OrderError):
+        other, name = content["id"], content["name"]
+    if other != mosaic.id:
+        raise OrderError(
+            f"{folder} holds quads of {name} ({other}); this order is for {mosaic.name} ({mosaic.id}). Choose another folder in out."
+        )

@@ -1,5 +1,6 @@
 """The list of commands: it says what the commands say, and loads none of them."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -91,6 +92,15 @@ campaign status planned --check
 campaign retry planned.yaml
 campaign verify planned
 """
+# Scenes are chosen, ordered and asked for without what reads them.
+WITHOUT_IMAGES = """
+order plan mistyped.yaml
+order plan scenes.yaml
+order submit scenes.yaml
+order status scenes.yaml
+order fetch scenes.yaml
+order status basemap.yaml
+"""
 WITHOUT_TORCH = """
 train epochs.yaml --out run
 train loss.yaml --out run
@@ -120,6 +130,7 @@ for words, expected, unwanted in {lines!r}:
 def test_help_and_refusals_do_not_wait_for_heavy_libraries(tmp_path: Path) -> None:
     training = "id: a\nclasses: slump\nscenes: {training: {cube: missing.zarr, labels: missing.gpkg}}\n"
     cube = "cube: {sources: {a: {files: a.tif, layers: [red]}}}"
+    order = "name: a\nregion: {bbox: [0, 60, 1, 61]}\nout: scenes\n"
     planned = tmp_path / "planned"
     rtsx.Campaign.create(make_recipe(write_country(tmp_path), str(planned)))
     for name, text in {
@@ -129,6 +140,9 @@ def test_help_and_refusals_do_not_wait_for_heavy_libraries(tmp_path: Path) -> No
         "loss": training + "loss: {DiceLos: 1}",
         "names": training + "augment: [Blurr]\noptimiser: Adm\nmodel: {architectur: Unet}",
         "paths": training,
+        "mistyped": f"{order}planet: {{bundl: analytic}}",
+        "scenes": f"{order}period: {{years: 2024}}\nplanet: {{}}",
+        "basemap": f"{order}basemap: {{mosaic: global}}",
         "campaign": f"name: a\nyear: 2024\nregion: arctic\n{cube}\nmodel: missing\noutput: out\n",
     }.items():
         (tmp_path / f"{name}.yaml").write_text(text)
@@ -146,6 +160,7 @@ def test_help_and_refusals_do_not_wait_for_heavy_libraries(tmp_path: Path) -> No
     for text, unwanted in (
         (WITHOUT_ANY, (*makers, "dask")),
         (WITHOUT_DATA, makers),
+        (WITHOUT_IMAGES, tuple(name for name in makers if name != "pystac_client")),
         (WITHOUT_TORCH, ("torch",)),
     ):
         for line in text.strip().splitlines():
@@ -153,7 +168,11 @@ def test_help_and_refusals_do_not_wait_for_heavy_libraries(tmp_path: Path) -> No
                 looks = {"--help", "planned.yaml"} & set(words)
                 lines.append((words, 0 if looks else 1 if "--check" in words else 2, unwanted))
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT.format(lines=lines)], cwd=tmp_path, capture_output=True, text=True
+        [sys.executable, "-c", SCRIPT.format(lines=lines)],
+        cwd=tmp_path,
+        env={name: value for name, value in os.environ.items() if name != "PL_API_KEY"} | {"HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr[-2000:]
 

@@ -17,7 +17,7 @@ from rtsx.errors import OrderError
 from rtsx.ordering import BasemapApi, QuadCounts, QuadLedger, fetch_quads, list_quads, quad_ledger
 from rtsx.ordering.basemap import QuadRange
 from rtsx.ordering.ledger import locked
-from rtsx.ordering.quad_download import MOSAIC_FILE
+from rtsx.ordering.quads import MOSAIC_FILE
 from tests.ordering.basemap_server import ACROSS, KEY, NAME, BasemapServer, quad_bytes, red_of
 
 X, Y = 460, 1600

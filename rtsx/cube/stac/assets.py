@@ -571,3 +571,8 @@ def check_signer(name: str) -> EntryPoint:
             f"group {SIGNER_GROUP!r}; in Python, a function may be given."
         )
     return known[name]
+
+
+def address_of(href: str) -> str:
+    """Return the URL that GDAL's names for remote files stand for."""
+    return href.removeprefix("/vsicurl/").replace("/vsis3/", "s3://", 1)

@@ -26,8 +26,7 @@ from urllib3 import Retry
 from rtsx.cube.images import Period
 from rtsx.cube.stac.assets import located, self_href
 from rtsx.cube.stac.checking import oddity_of
-from rtsx.cube.stac.images import buffered_area
-from rtsx.cube.stac.item import ItemDict
+from rtsx.cube.stac.item import ItemDict, buffered_area
 from rtsx.errors import CubeError
 from rtsx.parsing import STRICT, json_value
 from rtsx.storage import file_problem, file_system, is_url, local_path

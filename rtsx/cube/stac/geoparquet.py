@@ -15,8 +15,7 @@ from shapely.geometry.base import BaseGeometry
 from rtsx.cube.images import Period
 from rtsx.cube.stac.assets import located, self_href
 from rtsx.cube.stac.checking import oddity_of
-from rtsx.cube.stac.images import buffered_area
-from rtsx.cube.stac.item import ItemDict
+from rtsx.cube.stac.item import ItemDict, buffered_area
 from rtsx.errors import CubeError
 from rtsx.storage import absolute, file_system
 

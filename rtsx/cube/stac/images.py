@@ -8,7 +8,6 @@ from functools import cache
 from typing import Any, TypeVar
 
 from odc.geo.geobox import GeoBox
-from shapely import box
 from shapely.geometry.base import BaseGeometry
 
 from rtsx.cube.images import BandRequest, BandSource, Image, Period
@@ -279,16 +278,6 @@ def _one(draft: _Draft, what: str, values: Sequence[_T]) -> _T:
 def _is_zarr(draft: _Draft) -> bool:
     kind = str(draft.item["assets"][draft.choice.asset].get("type") or "")
     return "zarr" in kind or without_query(draft.href).rstrip("/").endswith(".zarr")
-
-
-_MARGIN = 0.02
-"""Degrees by which a catalog is asked for more than the area: about 2 km, since an item's outline is straight in degrees
-where the edge of its raster is bent, by some 600 m for a tile of Sentinel-2 at 66° N. What is too much is dropped again."""
-
-
-def buffered_area(area: BaseGeometry) -> BaseGeometry:
-    """Return the area that a catalog is asked for: a little more than the one that images have to meet."""
-    return area.buffer(_MARGIN, join_style="mitre") & box(-180, -90, 180, 90)
 
 
 def selected_images(

@@ -370,3 +370,13 @@ def _crosses(lon: NDArray[np.float64]) -> bool:
     jumps = np.abs(np.diff(lon))
     is_world_edge = (np.abs(lon[1:]) == 180) & (np.abs(lon[:-1]) == 180)
     return bool((np.abs(lon) > 180).any() or ((jumps > 180) & ~is_world_edge).any())
+
+
+_MARGIN = 0.02
+"""Degrees by which a catalog is asked for more than the area: about 2 km, since an item's outline is straight in degrees
+where the edge of its raster is bent, by some 600 m for a tile of Sentinel-2 at 66° N. What is too much is dropped again."""
+
+
+def buffered_area(area: BaseGeometry) -> BaseGeometry:
+    """Return the area that a catalog is asked for: a little more than the one that images have to meet."""
+    return area.buffer(_MARGIN, join_style="mitre") & box(-180, -90, 180, 90)

@@ -19,8 +19,8 @@ from rtsx.cube.stac.assets import Sign, Signer, absolute_href, located, self_hre
 from rtsx.cube.stac.checking import oddity_of, sound_items
 from rtsx.cube.stac.client import HttpAccess, check_query, meets_query, read_document, searched_items
 from rtsx.cube.stac.geoparquet import table_items
-from rtsx.cube.stac.images import buffered_area, selected_images
-from rtsx.cube.stac.item import ItemDict, bounds_of
+from rtsx.cube.stac.images import selected_images
+from rtsx.cube.stac.item import ItemDict, bounds_of, buffered_area
 from rtsx.errors import CubeError
 from rtsx.parsing import STRICT, ConfigDict, Several, wrap_damage
 from rtsx.storage import absolute, is_url, local_path

@@ -15,7 +15,6 @@ from shapely import box
 from rtsx.cube.images import BandRequest, Period
 from rtsx.cube.rasterio import RasterHeader, read_header
 from rtsx.cube.stac import StacItems, images_of
-from rtsx.cube.stac.images import buffered_area
 from rtsx.errors import CubeError
 
 Make = Callable[..., dict[str, Any]]
@@ -271,8 +270,3 @@ def test_something_else_than_items_is_refused() -> None:
         StacItems([{"type": "Collection"}])
     with pytest.raises(CubeError, match=r"got str 'item.json'"):
         StacItems(["item.json"])  # type: ignore[list-item]
-
-
-def test_catalogs_are_asked_for_more_but_not_beyond_the_world() -> None:
-    assert buffered_area(box(10, 60, 11, 61)).bounds == pytest.approx((9.98, 59.98, 11.02, 61.02))
-    assert buffered_area(box(179, 89, 180, 90)).bounds == pytest.approx((178.98, 88.98, 180, 90))

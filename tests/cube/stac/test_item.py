@@ -13,6 +13,7 @@ from shapely.geometry import mapping
 
 from rtsx.cube.stac.item import (
     bounds_of,
+    buffered_area,
     cloud_cover_of,
     densify_in_source_crs,
     item_footprint,
@@ -214,3 +215,8 @@ def test_without_a_crs_there_is_no_grid() -> None:
 def test_rotated_grids_stay_rotated() -> None:
     box = grid({"transform": [8, 6, 0, 6, -8, 0], "shape": [10, 10]}, epsg=32601)
     assert tuple(box.affine)[:6] == (8, 6, 0, 6, -8, 0)
+
+
+def test_catalogs_are_asked_for_more_but_not_beyond_the_world() -> None:
+    assert buffered_area(box(10, 60, 11, 61)).bounds == pytest.approx((9.98, 59.98, 11.02, 61.02))
+    assert buffered_area(box(179, 89, 180, 90)).bounds == pytest.approx((178.98, 88.98, 180, 90))
