@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import fsum, sqrt
+from math import floor, fsum, log10, sqrt
 from typing import Self
 
 import numpy as np
@@ -170,12 +170,13 @@ class UnitCost:
         if self.mean is None:
             return "not known: no hours have a price, or nothing is done"
         least = "at least " if self.is_least else ""
-        error = "" if self.error is None else f" ± {_rounded(self.error)}"
-        return f"{least}{_rounded(self.mean)}{error} {self.currency}, from {self.cells:,} cell{'s' * (self.cells != 1)}"
-
-
-def _rounded(price: float) -> str:
-    return f"{price:,.2f}" if abs(price) >= 0.1 or not price else f"{price:.2g}"
+        scale = self.error or self.mean
+        # Two digits of the error, or of the mean alone, and cents at least.
+        digits = max(2, 1 - floor(log10(scale))) if scale else 2
+        error = "" if self.error is None else f" ± {self.error:,.{digits}f}"
+        return (
+            f"{least}{self.mean:,.{digits}f}{error} {self.currency}, from {self.cells:,} cell{'s' * (self.cells != 1)}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,11 +1,14 @@
 """The report of a campaign: one page for people, with its map, what it has found, throughput, costs and statistics of all cells."""
 
+import re
 import statistics
 from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import chain
 from math import fsum
 from os import PathLike, fspath
 from pathlib import Path
@@ -31,8 +34,8 @@ from rtsx.campaign.records import CommitRecord
 from rtsx.campaign.run_log import RunRecord, hardware_mixture, read_runs
 from rtsx.campaign.status import CampaignStatus, campaign_status
 from rtsx.campaign.throughput import Throughput, duration, running_spans, throughput_chart
-from rtsx.errors import CampaignError
-from rtsx.grid.grid import cell_id
+from rtsx.errors import CampaignError, GridError
+from rtsx.grid.grid import cell_id, parse_cell_id
 from rtsx.pages import render_page
 from rtsx.storage import refuse_other_format, staged
 from rtsx.storage.object_store import ObjectStore
@@ -42,6 +45,8 @@ _MOST_NAMED = 200
 """Cells of one kind of hardware that are named."""
 _FIRST_CELLS = 3
 """Cells that are named of those without an image."""
+_CELL = re.compile(r"\br-?\d{3,}c-?\d{3,}\b")
+"""Name of a cell within a message."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -307,6 +312,8 @@ def report_page(
     listed = [*status.failed, *(cell for cell, _ in marks.slowest)]
     listed += [cell for _, cells in gaps for cell in cells[:_FIRST_CELLS]]
     listed += [cell for cells in marks.computed.values() for cell in cells[:_MOST_NAMED]]
+    damaged = {one: _cells_named(one) for one in status.damaged}
+    listed += chain.from_iterable(damaged.values())
     places = place_names(plan, dict.fromkeys(listed))
 
     def named(cells: Sequence[Address], most: int) -> str:
@@ -335,7 +342,7 @@ def report_page(
             for cell, one in failed
         ],
         "traces": [f"{cell_id(*cell)} at {places[cell]}\n{one.traceback}" for cell, one in failed[:3] if one.traceback],
-        "damaged": [(one,) for one in status.damaged],
+        "damaged": [(one, named(cells, _FIRST_CELLS)) for one, cells in damaged.items()],
         "gaps": [(image, len(cells), named(cells, _FIRST_CELLS)) for image, cells in gaps],
         "runs": [_run(one) for one in runs],
         "workers": [
@@ -352,6 +359,14 @@ def report_page(
         "versions": [(name, ", ".join(found)) for name, found in marks.versions.items()],
     }
     return render_page("campaign.html", facts)
+
+
+def _cells_named(message: str) -> list[Address]:
+    found = []
+    for name in dict.fromkeys(_CELL.findall(message)):
+        with suppress(GridError):  # of letters and digits that are none
+            found.append(parse_cell_id(name))
+    return found
 
 
 def _result(

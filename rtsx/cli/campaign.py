@@ -184,7 +184,15 @@ def verify(campaign: CampaignArgument, *, year: YearOption = None, cell: _CellOp
         raise typer.Exit(FAULTY)
 
 
-@app.command(epilog="Example:\n\nrtsx campaign report campaign.yaml --out report.html")
+_REPORT = """Examples:
+
+rtsx campaign report campaign.yaml --out report.html
+
+rtsx campaign report campaign.yaml --coast ne_10m_coastline.shp
+"""
+
+
+@app.command(epilog=_REPORT)
 def report(
     campaign: CampaignArgument,
     *,

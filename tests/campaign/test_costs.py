@@ -144,6 +144,20 @@ def test_there_is_no_standard_error_where_it_would_say_nothing() -> None:
     assert str(unit_cost(np.empty(0), np.empty(0))).startswith("not known")
 
 
+@pytest.mark.parametrize(
+    ("mean", "error", "said"),
+    [
+        (12345.678, 67.8, "12,345.68 ± 67.80"),
+        (0.00032, 2.9e-6, "0.0003200 ± 0.0000029"),
+        (0.0012, None, "0.0012"),
+        (0.0, 0.0, "0.00 ± 0.00"),
+    ],
+)
+def test_prices_have_the_digits_that_are_known(mean: float, error: float | None, said: str) -> None:
+    found = UnitCost(mean=mean, error=error, cells=20, currency="EUR", is_least=False)
+    assert str(found) == f"{said} EUR, from 20 cells"
+
+
 def test_machines_are_compared_by_what_is_best_known() -> None:
     done = {CARD: CellHours(cells=20, mean=0.5, low=0.25, high=1.0)}
     common = {"cells": 100, "tiles": 1200, "measured": {"CPU": 9.0, "NVIDIA T4": 6.0}}

@@ -1,9 +1,11 @@
 """The report: one page that is whole, well-formed and tells what is there, whatever names contain."""
 
+from dataclasses import replace
 from datetime import timedelta
 from html.parser import HTMLParser
 from typing import Any
 
+from rtsx.campaign.cell_map import place_names
 from rtsx.campaign.coast import Coast
 from rtsx.campaign.costs import Costs
 from rtsx.campaign.recipe import Machine, Prices
@@ -46,7 +48,7 @@ class Page(HTMLParser):
         return sum(name == tag for name, _ in self.elements)
 
 
-def page(*, name: str = "arctic", prices: Prices = UNPRICED, **changes: Any) -> Page:
+def page(*, name: str = "arctic", prices: Prices = UNPRICED, damaged: tuple[str, ...] = (), **changes: Any) -> Page:
     plan = a_plan(rows=2, columns=4, name=name)
     marks = [a_mark((0, 0)), a_mark((0, 1), state="empty", seconds=5.0), a_mark((0, 2), gaps=("scenes/a", "scenes/b"))]
     facts: dict[str, Any] = {
@@ -58,7 +60,7 @@ def page(*, name: str = "arctic", prices: Prices = UNPRICED, **changes: Any) -> 
     status = status_of(plan, prices=prices, now=NOW, **facts)
     text = report_page(
         plan,
-        status,
+        replace(status, damaged=damaged),
         collect_records(marks),
         runs=facts["runs"],
         drift=None,
@@ -96,6 +98,22 @@ def test_it_tells_what_there_is_to_tell() -> None:
         a_plan(rows=2, columns=4).digest,
     ):
         assert said in made.text, said
+
+
+def test_whatever_names_a_cell_names_its_place() -> None:
+    plan = a_plan(rows=2, columns=4)
+    places = place_names(plan, [(0, 0), (0, 2), (1, 1), (1, 3)])
+    assert len(set(places.values())) == 4
+    damaged = "years/2024/marks/r001c003.json is no commit mark"
+    text = page(damaged=(damaged, "r00001c001 is no name")).text
+    for cell, section in (
+        ((0, 0), "Slowest"),
+        ((0, 0), "Hardware"),
+        ((1, 1), "Failures"),
+        ((1, 3), "Damaged"),
+        ((0, 2), "left out"),
+    ):
+        assert places[cell] in text.partition(section)[2].partition("Runs")[0], section
 
 
 def test_it_needs_nothing_else() -> None:

@@ -15,8 +15,8 @@ from tests.campaign.test_report import Page
 DAY = 86400.0
 
 
-@given(st.lists(st.tuples(st.floats(0, 3e7), st.floats(0.1, 3e5)), min_size=1, max_size=20), st.randoms())
-def test_it_agrees_with_a_count_second_by_second(spans: list[tuple[float, float]], draw: object) -> None:
+@given(st.lists(st.tuples(st.floats(0, 3e7), st.floats(0.1, 3e5)), min_size=1, max_size=20))
+def test_it_agrees_with_a_count_second_by_second(spans: list[tuple[float, float]]) -> None:
     running = np.array([(begin, begin + length) for begin, length in spans])
     finished = running[:, 1]
     found = Throughput.of(finished, running)
@@ -27,7 +27,7 @@ def test_it_agrees_with_a_count_second_by_second(spans: list[tuple[float, float]
     assert sum(found.counts) == len(spans)
     assert (found.per_hour * np.diff(found.edges)).sum() / found.running_s == pytest.approx(found.mean_per_hour)
     assert len(found.counts) <= 120 or found.unit == "day"
-    assert found.moment(0.0).timestamp() == pytest.approx(running[:, 0].min())
+    assert found.moment(0.0).timestamp() == pytest.approx(running[:, 0].min(), abs=1e-5)
 
 
 @pytest.mark.parametrize(
