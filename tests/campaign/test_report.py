@@ -5,12 +5,15 @@ from datetime import timedelta
 from html.parser import HTMLParser
 from typing import Any
 
+import numpy as np
+import pytest
+
 from rtsx.campaign.cell_map import place_names
 from rtsx.campaign.coast import Coast
 from rtsx.campaign.costs import Costs
 from rtsx.campaign.recipe import Machine, Prices
 from rtsx.campaign.records import CommitRecord
-from rtsx.campaign.report import _costs, collect_records, report_page, states_of
+from rtsx.campaign.report import _costs, collect_records, report_page, states_of, unit_costs
 from rtsx.campaign.run_log import RunRecord
 from rtsx.campaign.status import status_of
 from tests.campaign.records import NOW, a_failure, a_lease, a_mark, a_plan, a_run
@@ -208,6 +211,25 @@ def test_costs_are_told_for_a_cell_and_for_an_area() -> None:
     unknown = "not known: no hours have a price, or nothing is done"
     assert none["A cell that is done"] == ("", unknown)
     assert none["10⁶ km² of valid ground"] == ("from 0 km²", unknown)
+
+
+def test_prices_of_a_cell_and_an_area_have_errors_from_what_each_cell_took() -> None:
+    plan = a_plan(rows=3, columns=4)
+    hour = {"CPU": 0.5, "NVIDIA T4": 4.0}
+    prices = Prices(machines=tuple(Machine(name=name, hour=price, hardware=name) for name, price in hour.items()))
+    marks = [
+        a_mark(cell, hardware=("CPU", "NVIDIA T4")[n % 3 == 0], seconds=10.0 + n * n, n_valid=300 * n)
+        for n, cell in enumerate(reversed([*plan.cells]))
+    ]
+    # Of the T4 more was paid than its cells have taken.
+    costs = Costs.paid([a_run(hardware={"CPU": 7200.0, "NVIDIA T4": 3600.0}, worker_seconds=10800.0)], prices)
+    cell, area = unit_costs(plan, costs, collect_records(marks), prices=prices)
+    own = np.array([mark.seconds / 3600 * hour[mark.hardware] for mark in marks])
+    spent = own * 5.0 / own.sum()
+    km2 = plan.areas_m2([mark.cell for mark in marks]) * [mark.n_valid / 64**2 for mark in marks] / 1e12
+    assert (cell.mean, cell.error) == pytest.approx((5 / 12, spent.std(ddof=1) / 12**0.5))
+    residuals = spent - 5 / km2.sum() * km2
+    assert (area.mean, area.error) == pytest.approx((5 / km2.sum(), residuals.std(ddof=1) / 12**0.5 / km2.mean()))
 
 
 def test_cells_are_named_by_what_computed_them() -> None:
