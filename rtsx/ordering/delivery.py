@@ -9,7 +9,7 @@ from rtsx.cube.rasterio import read_header
 from rtsx.errors import OrderError
 from rtsx.ordering.basemap import Mosaic
 from rtsx.ordering.catalog import raster_fields
-from rtsx.ordering.provider import BucketDelivery, Checksum, QuadProvider
+from rtsx.ordering.provider import Batch, BucketDelivery, Checksum, QuadProvider
 from rtsx.ordering.quad_items import with_band_names, write_items
 from rtsx.ordering.quads import QuadLedger, QuadOrder, QuadResult
 from rtsx.parsing import json_value, wrap_damage
@@ -78,9 +78,14 @@ def collect_quads(
 
 
 def _update(provider: QuadProvider, ledger: QuadLedger) -> None:
-    """Enter every order that the provider has."""
+    """Enter every order that the provider lists, and ask for those of the ledger that it does not."""
+    listed = set()
     for batch, status in provider.placed():
         ledger.enter(batch, status)
+        listed.add(status.order_id)
+    for order_id in ledger.orders_open() - listed:
+        batch = Batch(name=order_id, scene_ids=())  # whose quads the ledger knows
+        ledger.enter(batch, provider.status(batch, order_id))
 
 
 def _compare(ledger: QuadLedger, mosaic: Mosaic, delivery: BucketDelivery) -> None:

@@ -227,3 +227,6 @@ class QuadProvider(Protocol):
 
     def submit(self, batch: Batch) -> OrderStatus:
         """Order a batch once; see `Provider`."""
+
+    def status(self, batch: Batch, order_id: str) -> OrderStatus:
+        """Where an order stands."""

@@ -213,6 +213,11 @@ class QuadLedger:
                 "UPDATE quads SET state = 'waiting' WHERE y = ? AND x = ? AND state = 'missing'", places
             )
 
+    def orders_open(self) -> set[str]:
+        """Ids of the orders of this target that the provider still works on, when it was last asked."""
+        rows = self._rows.execute("SELECT id, state FROM orders WHERE target = ?", (self._target(),))
+        return {order for order, state in rows if state not in OVER}
+
     def orders_over(self) -> Iterator[QuadOrder]:
         """Orders of this target that nothing more will come of, with their quads that are of the region."""
         rows = self._rows.execute(

@@ -190,6 +190,14 @@ def test_orders_that_bring_nothing_or_something_else_count_for_nothing(planet, o
     assert len(quads_of(*[*planet.orders.values()][4:])) == 5
 
 
+def test_orders_that_are_not_listed_are_asked_for(planet, ordered, tmp_path):
+    ordered(2)
+    (order,) = planet.orders.values()
+    deliver(order, tmp_path / "bucket")
+    order["delivery"] = None
+    assert ordered(2, collect=True).there == 4
+
+
 def test_nothing_is_ordered_that_is_not_confirmed(planet, ordered):
     def refuse(count):
         raise OrderError(f"{count} quads are too many.")
