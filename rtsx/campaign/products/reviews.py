@@ -56,11 +56,11 @@ class Verdicts:
             It is no review, nothing of it is reviewed, or its points lie outside of the map.
         """
         is_ground = "design" in table.columns and bool((table["design"] == "ground").any())
-        needed = ("verdict",) if is_ground else ("verdict", "footprint_id", *_SAME)
+        needed = ("verdict", "sample_id") if is_ground else ("verdict", "footprint_id", *_SAME)
         missing = [name for name in needed if name not in table.columns]
         if missing or table.crs is None:
             raise CampaignError(
-                f"A review of outlines has a CRS and the columns {', '.join(needed)}, but {', '.join(missing) or 'the CRS'} is not "
+                f"A review has a CRS and the columns {', '.join(needed)}, but {', '.join(missing) or 'the CRS'} is not "
                 "there. Give what rtsx review create made, or the file of rtsx review merge."
             )
         verdict = table["verdict"].where(table["verdict"].notna(), None)
@@ -73,7 +73,7 @@ class Verdicts:
             )
         placed = table.to_crs(plan.grid.crs).assign(verdict=verdict)
         is_added = _flag(placed, "is_added")
-        if is_ground:
+        if is_ground:  # of which nothing is drawn
             _require_on_map(placed, plan, states)
         own = placed[:0].assign(footprint_id="") if is_ground else placed[~is_added]
         names = own["footprint_id"].astype(str)
@@ -81,13 +81,15 @@ class Verdicts:
             raise CampaignError(
                 f"A review has each outline once, but {names[names.duplicated()].iloc[0]} is in it twice: are these several reviews?"
             )
-        added = _with_review(placed[is_added])
+        is_sample = "sample_id" in table.columns
+        # In an order that no file changes.
+        added = _with_review(placed[is_added].sort_values("sample_id" if is_sample else "footprint_id"))
         return cls(
             rows=_with_review(own).set_index(pd.Index(names, name="outline")),
             # Not by their own names, which hold those of reviewers.
             added=added.assign(footprint_id=[f"added-{number}" for number in range(1, len(added) + 1)]),
             is_ground=is_ground,
-            is_sample="sample_id" in table.columns,
+            is_sample=is_sample,
             units=int((~is_added).sum()),
             reviewed=int(verdict[~is_added].notna().sum()),
         )

@@ -106,7 +106,11 @@ def agreeing(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     return Finished(tmp_path_factory.mktemp("agreeing"), plan)
 
 
-OPTIONS: dict[str, Any] = {"license": "CC-BY-4.0", "providers": ["We=https://example.org", "They"]}
+OPTIONS: dict[str, Any] = {
+    "license": "CC-BY-4.0",
+    "providers": ["We=https://example.org", "They"],
+    "expected_area": True,
+}
 
 
 @pytest.fixture(scope="module")
@@ -550,7 +554,7 @@ def dying(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_killed_anywhere_and_called_again_gives_the_same(
     polar: Finished, package: tuple[Path, Delivered], tmp_path: Path, dying: list[int]
 ) -> None:
-    for writes in (0, 1, 6, 12, 14):  # each goes on where the one before was ended
+    for writes in (0, 1, 6, 12, 16):  # each goes on where the one before was ended
         dying[0] = writes
         with pytest.raises(Killed):
             polar.campaign.deliver(tmp_path / "stopped", **OPTIONS)

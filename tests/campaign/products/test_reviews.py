@@ -12,10 +12,11 @@ import shapely
 
 from rtsx.campaign.plan import write_plan
 from rtsx.cli import main
+from rtsx.cli.options import open_reviewed
 from rtsx.errors import CampaignError
 from rtsx.evaluation import assess_accuracy, sample_ground, sample_outlines
 from rtsx.labels import standardise_labels
-from rtsx.review import AddedOutline, Answer, BatchVerdicts, Review, create_review, merge_review
+from rtsx.review import AddedOutline, Answer, BatchVerdicts, Review, create_review, merge_review, open_review
 from tests.campaign.collect.finished import plan_of
 from tests.campaign.products.test_deliver import Finished, changed, files
 
@@ -132,6 +133,18 @@ def test_a_second_call_writes_nothing_and_one_without_the_review_takes_it_back(
     assert files(tmp_path / "to") == files(folder / "to")
     made.campaign.deliver(tmp_path / "to", **options)
     assert files(tmp_path / "to") == plain
+
+
+@pytest.mark.parametrize("suffix", ["gpkg", "parquet", "fgb"])
+def test_a_file_of_a_merged_review_is_the_same(
+    made: Finished, whole: tuple[Path, geopandas.GeoDataFrame], tmp_path: Path, suffix: str
+) -> None:
+    folder, _ = whole
+    file = tmp_path / f"merged.{suffix}"
+    merge_review(open_review(str(folder / "review"))).write(str(file))
+    made.campaign.deliver(tmp_path / "to", review=open_reviewed(str(file)))
+    for name in ("footprints.csv", "footprints.gpkg"):
+        assert files(tmp_path / "to")[name] == files(folder / "to")[name]
 
 
 def test_half_a_review_says_so(made: Finished, tmp_path: Path) -> None:
