@@ -607,7 +607,9 @@ def _write_tables(package: _Package, facts: Facts, *, history: _History, outline
     if outlines is not None:
         crs, empty = plan.grid.crs, outlines.empty
         content = one_file(outlines.walk(), _GPKG, crs=crs, empty=empty)
-        package.add("footprints.gpkg", content, "Outlines of all objects, as GeoPackage", media_type=_GPKG.media_type)
+        said = ", with the verdicts of reviewers" if facts.is_reviewed else ""
+        title = f"Outlines of all objects{said}, as GeoPackage"
+        package.add("footprints.gpkg", content, title, media_type=_GPKG.media_type)
         content = parquet_of_parts(outlines.walk(), empty=empty)
         package.add("footprints.parquet", content, "The same as GeoParquet", media_type=PARQUET)
         points = (part.set_geometry(part.geometry.centroid) for part in outlines.walk())
@@ -681,6 +683,7 @@ def _write_styles(
         equal_area=str(equal_area_crs(plan)),
         outlines=facts.outlines is not None,
         expected=None if expected is None else expected.crs,
+        reviewed=facts.is_reviewed,
     )
     for layer in layers:
         package.put(f"{layer.name}.qml", layer.qml())

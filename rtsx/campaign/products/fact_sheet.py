@@ -94,6 +94,11 @@ class Facts:
             f"{self.plan.grid.crs} at {length_text(self.plan.grid.resolution, self.plan.grid.crs)} per pixel{found}."
         )
 
+    @property
+    def is_reviewed(self) -> bool:
+        """Whether outlines have verdicts."""
+        return self.outlines is not None and "verdict" in self.outlines
+
     @cached_property
     def objects(self) -> pd.DataFrame:
         """`outlines` without those that reviewers have refused."""
@@ -132,7 +137,7 @@ class Facts:
             ("Ground that could be classified, km²", self.mapped_km2),
         ]
         if self.outlines is not None:
-            refused = ", without those that reviewers have refused" if "verdict" in self.outlines else ""
+            refused = ", without those that reviewers have refused" if self.is_reviewed else ""
             totals += [
                 (f"Objects{refused}", len(self.objects)),
                 (f"Area of all objects{refused}, km²", float(self.objects["area_m2"].sum()) / 1e6),
@@ -152,7 +157,7 @@ class Facts:
         found = [
             _section("Totals", totals),
             *([_of_accuracy(self.accuracy)] if self.accuracy else []),
-            *([_of_verdicts(self.outlines)] if self.outlines is not None and "verdict" in self.outlines else []),
+            *([_of_verdicts(self.outlines)] if self.outlines is not None and self.is_reviewed else []),
             *([] if self.outlines is None else _of_outlines(self.objects)),
             _section(
                 "Rasters", [("Files of each variable", self.n_rasters), *((k, str(v)) for k, v in tiling.items())]
@@ -172,26 +177,22 @@ class Facts:
 
     @property
     def _estimated(self) -> list[Row]:
-        """Totals that follow from a reviewed sample of this map, with the ends of their intervals."""
-        if self.review is None or not self.review.is_sample:
-            return []
+        """Total that follows from a reviewed sample of this map, with the ends of its interval."""
         of_all = {one["measure"]: one for one in self.accuracy if one["region"] == "all"}
-        wanted = [("Area of the target, km²", of_all.get("area_m2"), 1e-6, 3)]
-        if self.outlines is not None and not self.review.is_ground:
-            wanted.append(
-                (
-                    "Objects that are right",
-                    of_all.get("precision"),
-                    float(len(self.outlines) - len(self.review.added)),
-                    0,
-                )
+        if "area_m2" in of_all:
+            title, one, per, digits = "Area of the target, km²", of_all["area_m2"], 1e-6, 3
+        elif "precision" in of_all and self.outlines is not None:
+            added = 0 if self.review is None else len(self.review.added)
+            title, one, per, digits = (
+                "Objects that are right",
+                of_all["precision"],
+                float(len(self.outlines) - added),
+                0,
             )
-        rows: list[Row] = []
-        for title, one, per, digits in wanted:
-            if one is not None:
-                value, low, high = (f"{float(one[name]) * per:,.{digits}f}" for name in ("value", "low", "high"))
-                rows.append((f"{title}, estimated from the reviewed sample", f"{value} ({low} to {high})"))
-        return rows
+        else:
+            return []
+        value, low, high = (f"{float(one[name]) * per:,.{digits}f}" for name in ("value", "low", "high"))
+        return [(f"{title}, estimated from the reviewed sample", f"{value} ({low} to {high})")]
 
     @property
     def _caveats_of_review(self) -> list[str]:

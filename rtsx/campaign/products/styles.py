@@ -2,7 +2,7 @@
 
 import io
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 from xml.etree import ElementTree as ET
@@ -27,6 +27,13 @@ _OUTLINES: tuple[tuple[float, float, str], ...] = (
     (0.8, 1.0, "#b10026"),
 )
 """Greatest probability of an outline, from (excluded) and to (included), and its colour."""
+_VERDICTS: tuple[tuple[str, str, str], ...] = (
+    ("target", "confirmed", "#1a9641"),
+    ("other", "refused", "#636363"),
+    ("unsure", "unsure", "#fdae61"),
+    ("", "without a verdict", "#1f78b4"),
+)
+"""What reviewers say, empty for nothing; in the legend; and its colour."""
 _COUNTS: tuple[tuple[float, str], ...] = (
     (0.0, "#f7fbff"),
     (1.0, "#c6dbef"),
@@ -65,6 +72,8 @@ class MapLayer:
     """In which it is."""
     shown: bool
     """Whether it is shown when the project is opened."""
+    by_verdict: bool = False
+    """Whether outlines are coloured by what reviewers say, instead of by their greatest probability."""
     stops: Sequence[tuple[float, str]] = ()
     """Values of a raster, physical, and their colours."""
     band: int = 1
@@ -90,7 +99,20 @@ class MapLayer:
 
     def symbology(self) -> list[ET.Element]:
         """The elements of QGIS that say how it is drawn."""
-        return [_raster_pipe(self), _element("blendMode", "0")] if self.is_raster else [_graduated(self)]
+        return [_raster_pipe(self), _element("blendMode", "0")] if self.is_raster else [_classified(self)]
+
+    def _sld_classes(self) -> Iterator[tuple[str, str, ET.Element]]:
+        """Label, colour and filter of each class of outlines."""
+        if self.by_verdict:
+            for value, label, colour in _VERDICTS:
+                comparison = "PropertyIsEqualTo" if value else "PropertyIsNull"
+                yield label, colour, _compared(comparison, "verdict", value or None)
+            return
+        for low, high, colour in _OUTLINES:
+            both = ET.Element("ogc:And")
+            both.append(_compared("PropertyIsGreaterThan", "prob_max", f"{low:g}"))
+            both.append(_compared("PropertyIsLessThanOrEqualTo", "prob_max", f"{high:g}"))
+            yield f"{low:g} to {high:g}", colour, both
 
     def sld(self) -> bytes:
         """Its style for map servers."""
@@ -108,14 +130,10 @@ class MapLayer:
                     colours, "ColorMapEntry", {"color": colour, "quantity": f"{value:g}", "label": f"{value:g}"}
                 )
             return _xml(root)
-        for low, high, colour in _OUTLINES:
+        for label, colour, chosen in self._sld_classes():
             rule = ET.SubElement(style, "Rule")
-            rule.append(_element("Title", f"{low:g} to {high:g}"))
-            both = ET.SubElement(ET.SubElement(rule, "ogc:Filter"), "ogc:And")
-            for comparison, limit in (("PropertyIsGreaterThan", low), ("PropertyIsLessThanOrEqualTo", high)):
-                compared = ET.SubElement(both, f"ogc:{comparison}")
-                compared.append(_element("ogc:PropertyName", "prob_max"))
-                compared.append(_element("ogc:Literal", f"{limit:g}"))
+            rule.append(_element("Title", label))
+            ET.SubElement(rule, "ogc:Filter").append(chosen)
             if self.kind == "polygon":
                 drawn = ET.SubElement(rule, "PolygonSymbolizer")
                 within = drawn
@@ -131,8 +149,17 @@ class MapLayer:
         return _xml(root)
 
 
+def _compared(comparison: str, name: str, value: str | None) -> ET.Element:
+    """Return a comparison of a column of SLD."""
+    made = ET.Element(f"ogc:{comparison}")
+    made.append(_element("ogc:PropertyName", name))
+    if value is not None:
+        made.append(_element("ogc:Literal", value))
+    return made
+
+
 def map_layers(
-    plan: CampaignPlan, *, tiles_crs: str, equal_area: str, outlines: bool, expected: str | None
+    plan: CampaignPlan, *, tiles_crs: str, equal_area: str, outlines: bool, expected: str | None, reviewed: bool
 ) -> list[MapLayer]:
     """List the layers of a delivery, the uppermost first.
 
@@ -148,11 +175,13 @@ def map_layers(
         Whether there are outlines.
     expected
         In which rasters of expected area are; None where there are none.
+    reviewed
+        Whether outlines have verdicts.
     """
     crs = plan.grid.crs
     found = [
-        MapLayer(key="footprints_centroids.gpkg", title="Centroids", kind="point", crs=crs, shown=False),
-        MapLayer(key="footprints.gpkg", title="Outlines by greatest probability", kind="polygon", crs=crs, shown=True),
+        MapLayer(key="footprints_centroids.gpkg", title="Centroids", kind="point", crs=crs, shown=False, by_verdict=reviewed),
+        MapLayer(key="footprints.gpkg", title=f"Outlines by {'verdict' if reviewed else 'greatest probability'}", kind="polygon", crs=crs, shown=True, by_verdict=reviewed),
         MapLayer(key="overview/density_count.tif", title="Objects per cell of 10 km", kind="ramp", crs=equal_area, shown=False, stops=_COUNTS),
         MapLayer(key="overview/density_area_km2.tif", title="Area of objects per cell of 10 km, km²", kind="ramp", crs=equal_area, shown=False, stops=_AREAS),
     ]  # fmt: skip
@@ -346,18 +375,24 @@ def _raster_pipe(layer: MapLayer) -> ET.Element:
     return pipe
 
 
-def _graduated(layer: MapLayer) -> ET.Element:
-    drawn = ET.Element(
-        "renderer-v2", {"type": "graduatedSymbol", "attr": "prob_max", "graduatedMethod": "GraduatedColor"}
-    )
-    ranges, symbols = ET.SubElement(drawn, "ranges"), ET.SubElement(drawn, "symbols")
-    for number, (low, high, colour) in enumerate(_OUTLINES):
-        label = f"{low:g} to {high:g}"
-        ET.SubElement(
-            ranges,
-            "range",
-            {"lower": f"{low:g}", "upper": f"{high:g}", "symbol": str(number), "label": label, "render": "true"},
+def _classified(layer: MapLayer) -> ET.Element:
+    if layer.by_verdict:
+        drawn = ET.Element("renderer-v2", {"type": "categorizedSymbol", "attr": "verdict"})
+        classes, symbols = ET.SubElement(drawn, "categories"), ET.SubElement(drawn, "symbols")
+        colours = [colour for *_, colour in _VERDICTS]
+        for number, (value, label, _) in enumerate(_VERDICTS):
+            stated = {"value": value, "symbol": str(number), "label": label, "render": "true"}
+            ET.SubElement(classes, "category", stated)
+    else:
+        drawn = ET.Element(
+            "renderer-v2", {"type": "graduatedSymbol", "attr": "prob_max", "graduatedMethod": "GraduatedColor"}
         )
+        classes, symbols = ET.SubElement(drawn, "ranges"), ET.SubElement(drawn, "symbols")
+        colours = [colour for *_, colour in _OUTLINES]
+        for number, (low, high, _) in enumerate(_OUTLINES):
+            stated = {"lower": f"{low:g}", "upper": f"{high:g}", "symbol": str(number), "label": f"{low:g} to {high:g}"}
+            ET.SubElement(classes, "range", stated | {"render": "true"})
+    for number, colour in enumerate(colours):
         is_fill = layer.kind == "polygon"
         symbol = ET.SubElement(
             symbols, "symbol", {"type": "fill" if is_fill else "marker", "name": str(number), "alpha": "1"}

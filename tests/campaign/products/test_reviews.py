@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import geopandas
 import numpy as np
@@ -89,6 +90,21 @@ def test_outlines_carry_verdicts(made: Finished, whole: tuple[Path, geopandas.Ge
     assert not any(b"zuse" in content for name, content in files(folder / "to").items() if not name.endswith(".tif"))
 
 
+def test_outlines_are_coloured_by_verdict(whole: tuple[Path, geopandas.GeoDataFrame]) -> None:
+    folder, _ = whole
+    for name in ("footprints", "footprints_centroids"):
+        drawn = ET.parse(folder / "to" / f"{name}.qml").find("renderer-v2")
+        assert drawn is not None
+        assert drawn.get("attr") == "verdict"
+        categories = {one.get("symbol"): one.get("value") for one in drawn.iter("category")}
+        assert list(categories.values()) == ["target", "other", "unsure", ""]
+        assert [one.get("name") for one in drawn.iterfind("symbols/symbol")] == list(categories)
+        rules = ET.parse(folder / "to" / f"{name}.sld").getroot().iter("{http://www.opengis.net/ogc}Filter")
+        filters = [(one[0].tag.rpartition("}")[2], [part.text for part in one[0]]) for one in rules]
+        assert filters[0] == ("PropertyIsEqualTo", ["verdict", "target"])
+        assert filters[-1] == ("PropertyIsNull", ["verdict"])
+
+
 def test_refused_outlines_are_in_no_total_and_negative_rows_of_arts(whole: tuple[Path, geopandas.GeoDataFrame]) -> None:
     folder, merged = whole
     counts = merged["verdict"].value_counts()
@@ -116,6 +132,7 @@ def test_refused_outlines_are_in_no_total_and_negative_rows_of_arts(whole: tuple
     caveats = (folder / "to" / "CAVEATS.md").read_text()
     assert "were refused by reviewers" in caveats
     assert "not complete" not in caveats
+    assert "with the verdicts of reviewers" in (folder / "to" / "README.md").read_text()
     assert json.loads((folder / "to" / "provenance.json").read_text())["review"]["reviewed"] == len(merged) - 1
 
 
