@@ -20,7 +20,7 @@ from rtsx.campaign.fetch import cubes_of
 from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.lease import held
 from rtsx.campaign.ledger import CampaignLedger
-from rtsx.campaign.map import map_store
+from rtsx.campaign.map import answers_of, map_store
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.recipe import CampaignRecipe
 from rtsx.campaign.records import CommitRecord, InputVersion
@@ -35,9 +35,6 @@ from rtsx.errors import CampaignError, NoImageError
 from rtsx.grid.grid import cell_id
 from rtsx.inference.streaming import predict_region
 from rtsx.storage.object_store import ObjectStore, open_object_store
-
-_COGS = ("probability", "binary")
-"""Variables that are written as GeoTIFFs."""
 
 
 def cell_job(recipe: CampaignRecipe, plan: CampaignPlan, *, most_lost: int | None = None) -> "CellJob":
@@ -205,7 +202,7 @@ class _Making:
                 self._put(layout.outline(self._cell), footprints_parquet(outlines))
         if plan.cogs:
             pred = cell_dataset(self._shards.pixels, plan, geobox=plan.grid[self._cell].geobox, bundles=bundles)
-            for name in _COGS:
+            for name in answers_of(plan)[:-1]:
                 self._put(layout.cog(self._cell, name), encoded_cog(pred, name))
         self._memory.sample()
 
@@ -216,7 +213,10 @@ class _Making:
     def _remove_stale(self) -> None:
         """Remove what an earlier run of this cell has written and this one has not, so that nobody collects it."""
         layout = self._job._layout
-        for key in (layout.outline(self._cell), *(layout.cog(self._cell, name) for name in _COGS)):
+        for key in (
+            layout.outline(self._cell),
+            *(layout.cog(self._cell, name) for name in answers_of(self._job.plan)[:-1]),
+        ):
             if key not in self._objects:
                 self._job._objects.delete(key)
 

@@ -11,6 +11,7 @@ import zarr
 
 import rtsx
 from rtsx.campaign import Campaign
+from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.planning import TaskMemory, plan_campaign
 from rtsx.campaign.products.rasters import MatrixTiling
@@ -26,7 +27,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Campaign:
     """A campaign of two networks that keeps their spread."""
     folder = tmp_path_factory.mktemp("spread")
     recipe = make_recipe(write_country(folder), str(folder / "out"), bundles=(make_bundle(3), make_bundle(4)))
-    campaign = Campaign.create(replace(recipe, prediction=replace(recipe.prediction, spread=True)))
+    campaign = Campaign.create(replace(recipe, cogs=True, prediction=replace(recipe.prediction, spread=True)))
     with thread_client() as client, pytest.MonkeyPatch.context() as patched:
         patched.setattr(pyramid, "_SMALLEST_TOP_LEVEL", 64)
         assert campaign.run(client).complete
@@ -50,6 +51,12 @@ def test_the_map_has_the_spread_of_one_prediction_of_the_whole(done: Campaign) -
     np.testing.assert_array_equal(stored["spread"].values, per_cent)
     assert stored["spread"].attrs.items() >= {"scale_factor": 0.01, "_FillValue": 255}.items()
     assert done.verify().is_sound
+    for cell in CELLS:
+        path = Path(done.output) / YearLayout(2024).cog(cell, "spread")
+        if path.exists():  # not of a cell without a valid pixel
+            with rasterio.open(path) as file:
+                assert np.array_equal(file.read(1), per_cent[done.plan.region(cell)])
+    assert list((Path(done.output) / YearLayout(2024).cogs).glob("*_spread.tif"))
     coarse = np.asarray(zarr.open_array(f"{done.output}/map.zarr/2x/spread", mode="r")[0])
     np.testing.assert_array_equal(coarse, halve(per_cent, reduction="average", nodata=255))
 
