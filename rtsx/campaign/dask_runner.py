@@ -434,6 +434,7 @@ class _Driver:
     workers_within_s: float
     crew: WorkerSet = field(default=WorkerSet(workers=0, slots=0, gpus=False))
     worker_seconds: float = 0.0
+    """Until it last looked."""
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
     began: float = field(default_factory=time.monotonic)
     looked: float = -_TICK_S
@@ -443,6 +444,7 @@ class _Driver:
     def summary(self) -> RunSummary:
         """Summarise what the run did and took so far."""
         queue, busy = self.queue, sum(self.queue.hardware.values()) or 1.0
+        seconds = self.worker_seconds + self.crew.workers * (time.monotonic() - self.looked)
         return RunSummary(
             run=self.run,
             cells=queue.total,
@@ -455,10 +457,10 @@ class _Driver:
             started=self.started.isoformat(),
             finished=datetime.now(UTC).isoformat(),
             seconds=time.monotonic() - self.began,
-            worker_seconds=self.worker_seconds,
+            worker_seconds=seconds,
             workers=self.crew.workers,
             # Of time between tasks nobody says where it passed, so it counts as that of tasks does.
-            hardware={name: self.worker_seconds * seconds / busy for name, seconds in queue.hardware.items()},
+            hardware={name: seconds * spent / busy for name, spent in queue.hardware.items()},
             in_flight=queue.in_flight,
         )
 
@@ -471,7 +473,7 @@ class _Driver:
             return False
         self.tasks.require_scheduler()
         before, crew = self.crew, self.tasks.crew()
-        self.worker_seconds += before.workers * (since if before.workers else 0.0)
+        self.worker_seconds += before.workers * since
         self.crew = crew
         self.looked = now
         if crew.workers:
