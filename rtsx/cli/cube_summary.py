@@ -33,7 +33,7 @@ def small(cube: str, *, side: int, cell: str | None) -> xr.Dataset:
     ground = None if cell is None else _cell(cube, cell)
     config = _config(cube)
     if config is None:
-        return small_store(cube, side=side, options={})
+        return small_store(cube, side=side)
     recipe = config.recipe() if is_config(cube) else with_native_images(config.recipe(), cube)
     coarse, raster = coarse_recipe(recipe, recipe_geobox(recipe, ground or config.cell), side=side)
     return open_source(coarse, raster)
@@ -41,7 +41,7 @@ def small(cube: str, *, side: int, cell: str | None) -> xr.Dataset:
 
 def info_rows(cube: str, *, cell: str | None) -> Rows:
     """Grid, layers, chunks, images and size."""
-    state = None if is_config(cube) else build_state(cube, {})
+    state = None if is_config(cube) else build_state(cube)
     if state is not None and not state.is_complete:
         return _state_rows(state)
     lazy = opened(cube, cell=cell)

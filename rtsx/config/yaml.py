@@ -99,15 +99,13 @@ class Document:
     """What is wrong already: variables that are not set, keys that stand twice."""
 
 
-def read_yaml(path: str | PathLike[str], *, environment: Mapping[str, str] = os.environ) -> Document:
+def read_yaml(path: str | PathLike[str]) -> Document:
     """Read one YAML file.
 
     Parameters
     ----------
     path
-        The file.
-    environment
-        Where ``${NAME}`` and ``${NAME:-default}`` are looked up.
+        The file; ``${NAME}`` and ``${NAME:-default}`` in it are variables of the environment.
 
     Raises
     ------
@@ -122,7 +120,7 @@ def read_yaml(path: str | PathLike[str], *, environment: Mapping[str, str] = os.
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {error}. A config is a YAML file in UTF-8.") from error
-    return parse_yaml(text, name=str(path), environment=environment)
+    return parse_yaml(text, name=str(path))
 
 
 def parse_yaml(text: str, *, name: str, environment: Mapping[str, str] | None = os.environ) -> Document:

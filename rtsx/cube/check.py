@@ -156,7 +156,7 @@ class CubeCheck:
         return tuple(found)
 
 
-def build_state(path: str, options: Mapping[str, Any]) -> BuildState | None:
+def build_state(path: str) -> BuildState | None:
     """Return how far a store is built; None for a store that was not built part by part.
 
     Raises
@@ -164,8 +164,11 @@ def build_state(path: str, options: Mapping[str, Any]) -> BuildState | None:
     CubeError
         Building has hardly begun.
     """
-    group = _root(path, options)
-    if group is None or BUILD not in group.attrs:
+    try:
+        group = zarr.open_group(store_of(path, {}, read_only=True), mode="r", use_consolidated=False)
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+    if BUILD not in group.attrs:
         return None
     state: Any = group.attrs[BUILD]
     if state["state"] == "preparing":
@@ -183,7 +186,7 @@ def build_state(path: str, options: Mapping[str, Any]) -> BuildState | None:
     )
 
 
-def check_cube(cube: xr.Dataset, *, path: str | None = None, options: Mapping[str, Any] | None = None) -> CubeCheck:
+def check_cube(cube: xr.Dataset, *, path: str | None = None) -> CubeCheck:
     """Check a cube; computes every chunk once, and reads every stored byte.
 
     Parameters
@@ -192,21 +195,12 @@ def check_cube(cube: xr.Dataset, *, path: str | None = None, options: Mapping[st
         What to look at.
     path
         The store that it comes from; None for a cube that is nowhere yet.
-    options
-        Storage options of the file system behind a URL, such as `endpoint_url` or `anon`.
     """
     build: BuildState | None = None
     damaged: tuple[str, ...] = ()
     if path is not None:
-        build = build_state(path, options or {})
+        build = build_state(path)
         if build is not None:
-            store = store_of(path, options or {}, read_only=True)
+            store = store_of(path, {}, read_only=True)
             damaged = tuple(corrupt_keys(store, read_marks(zarr.open_group(store, mode="r")).values()))
     return CubeCheck(layers=cube_statistics(cube), build=build, damaged=damaged)
-
-
-def _root(path: str, options: Mapping[str, Any]) -> zarr.Group | None:
-    try:
-        return zarr.open_group(store_of(path, options, read_only=True), mode="r", use_consolidated=False)
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        return None

@@ -40,7 +40,7 @@ from rtsx.errors import CubeError
 from rtsx.parsing import parsed_json
 from rtsx.storage import absolute
 from rtsx.storage.retry import classify_error
-from rtsx.storage.zarr import StorageOptions, open_group
+from rtsx.storage.zarr import open_group
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class NativeImages(ImageSource):
 
     def find(self, area: BaseGeometry, period: Period | None, wanted: Sequence[BandRequest]) -> tuple[Image, ...]:
         """Return images in the order in which they were copied; see `ImageSource`."""
-        index = native_index(self.path, {})
+        index = native_index(self.path)
         if self.source not in index:
             raise CubeError(f"{self.path} holds images of {sorted(index)}; {self.source!r} is not among them.")
         return GivenImages(index[self.source]).find(area, period, wanted)
@@ -70,7 +70,7 @@ def with_native_images(recipe: CubeRecipe, path: str) -> CubeRecipe:
     return replace(recipe, sources=tuple(sources))
 
 
-def native_index(path: str, options: StorageOptions) -> dict[str, list[Image]]:
+def native_index(path: str) -> dict[str, list[Image]]:
     """Return the images that a store holds, by source.
 
     Raises
@@ -78,7 +78,7 @@ def native_index(path: str, options: StorageOptions) -> dict[str, list[Image]]:
     CubeError
         It has no images on their own grids, or what it says of them is damaged or names something outside of it.
     """
-    group = open_group(path, options)
+    group = open_group(path, {})
     index: Any = group["build"].attrs.get("index") if "build" in group else None
     if not isinstance(index, Mapping):
         raise CubeError(f"{path} holds no images on their own grids. Build it with layout='native', or --native.")

@@ -231,15 +231,15 @@ def is_store(path: str) -> bool:
     return local.is_dir() or (suffix not in RASTER_SUFFIXES and not _GDAL_NAME.match(path))
 
 
-def small_store(path: str, *, side: int, options: Mapping[str, Any]) -> xr.Dataset:
+def small_store(path: str, *, side: int) -> xr.Dataset:
     """Return the coarsest level of a store that still has `side` pixels on its longer side, every n-th pixel of it if need be."""
-    group = open_group(path, options)
+    group = open_group(path, {})
     multiscales: Any = group.attrs.get("multiscales", {"layout": []})
     level = path
     for entry in multiscales["layout"]:
         if max(entry["spatial:shape"]) >= side and entry["asset"] != ".":
             level = f"{path.rstrip('/')}/{entry['asset']}"
-    cube = open_zarr_cube(level, None, layers=None, chunk=None, options=options)
+    cube = open_zarr_cube(level, None, layers=None, chunk=None, options={})
     step = max(1, max(cube.sizes["y"], cube.sizes["x"]) // side)
     return cube.isel(y=slice(step // 2, None, step), x=slice(step // 2, None, step)) if step > 1 else cube
 

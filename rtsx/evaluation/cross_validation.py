@@ -424,4 +424,4 @@ def _write(result: CrossValidation, out: Path, *, plot: bool) -> None:
         last = result.table["class"].iloc[-1]  # the only one, or the mean
         rows = result.table[result.table["class"] == last]
         draw_regions(rows[rows["trained_on"] == ALL_OTHERS], out / "regions.png")
-        draw_matrix(matrix, out / "matrix.png", score="IoU")
+        draw_matrix(matrix, out / "matrix.png")

@@ -270,8 +270,8 @@ def draw_regions(table: pd.DataFrame, path: Path) -> None:
         figure.savefig(draft, metadata={"Software": "rtsx"})
 
 
-def draw_matrix(matrix: pd.DataFrame, path: Path, *, score: str) -> None:
-    """Draw a transfer matrix into a PNG file; what was not tested stays white."""
+def draw_matrix(matrix: pd.DataFrame, path: Path) -> None:
+    """Draw a transfer matrix of IoU into a PNG file; what was not tested stays white."""
     figure = _figure((1.1 * matrix.shape[1] + 3.5, 0.6 * matrix.shape[0] + 2))
     axis = figure.subplots()
     values = matrix.to_numpy(float)
@@ -283,7 +283,7 @@ def draw_matrix(matrix: pd.DataFrame, path: Path, *, score: str) -> None:
     axis.set_yticks(range(matrix.shape[0]), [str(name) for name in matrix.index])
     axis.set_xlabel("tested on")
     axis.set_ylabel("trained on")
-    figure.colorbar(image, ax=axis, label=score, shrink=0.8)
+    figure.colorbar(image, ax=axis, label="IoU", shrink=0.8)
     with staged(path, overwrite=True) as draft:
         figure.savefig(draft, metadata={"Software": "rtsx"})
 

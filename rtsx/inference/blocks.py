@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, pairwise, product
+from math import ceil, prod
 
 from rtsx.tiling import TilePlan, TileRange
 
@@ -125,3 +126,23 @@ class BlockPlan:
             for parts, wanted in zip(self.intervals, region, strict=True)
         )
         return list(product(*along))  # type: ignore[arg-type]  # two axes give pairs
+
+
+# Pixels along each side of a block: bounds what is prepared at once; larger blocks are no faster.
+_BLOCK = 2048
+
+
+def direct_chunks(shape: tuple[int, int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Choose the chunks in which a plane of this shape is run."""
+    y, x = ((_BLOCK,) * (length // _BLOCK) + ((rest,) if (rest := length % _BLOCK) else ()) for length in shape)
+    return y, x
+
+
+def waiting_sums(blocks: BlockPlan, *, ahead: int) -> int:
+    """Return pixels of the sums that at most wait while a plane in memory is predicted: of a row, and of those that fill its last batch."""
+    rows = [[block for block in row if block.output is not None] for row in blocks.rows()]
+    pixels: list[int] = [
+        sum(prod(part.stop - part.start for part in block.output or ()) for block in row) for row in rows
+    ]
+    tiles = min((n for row in rows if (n := sum(len(block.tiles) for block in row))), default=1)
+    return min(sum(pixels), max(pixels) * (1 + ceil(ahead / tiles)))

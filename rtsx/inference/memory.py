@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 import psutil
 import xarray as xr
+from dask.base import is_dask_collection
 
 from rtsx.cube.graph import images_behind
 from rtsx.errors import BundleError, ClusterError, MemoryPlanError
+from rtsx.inference.blocks import direct_chunks, waiting_sums
 from rtsx.inference.dask import waiting_bytes
 from rtsx.inference.device import CPU, Hardware, host_bytes
-from rtsx.inference.in_memory import direct_chunks, plane_chunks, waiting_sums
 from rtsx.inference.runner import Runner, forward_bytes_per_pixel, mixed_hardware
 from rtsx.model import ModelBundle
 from rtsx.model.backend_choice import reference_backend
@@ -252,3 +253,12 @@ def require_card(
             f"A forward pass over {what} of {tile} px needs about {n_bytes / _GIB:.1f} GiB of {hardware.name}, which has "
             f"{hardware.memory_bytes / _GIB:.1f} GiB. {cure}, or device='cpu'."
         )
+
+
+def plane_chunks(cube: xr.Dataset, layers: Sequence[str]) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """Choose the chunks (y, x) of a prediction of these layers: the first lazy layer's; None where none is lazy."""
+    for name in (*layers, "valid"):
+        if name in cube and is_dask_collection(cube[name].data):
+            y, x = cube[name].data.chunks[-2:]
+            return y, x
+    return None

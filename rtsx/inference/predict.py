@@ -1,19 +1,26 @@
 """Predict a cube with a bundle, lazily."""
 
 import json
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
+import dask.array as da
+import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from rtsx.arguments import typed
 from rtsx.cube import GRID_MAPPING, as_cube, as_stored, geobox_of, lattice_origin, layer_names, validate_cube
 from rtsx.cube.georeference import with_pixel_centres
+from rtsx.cube.zarr_cube import stored_pixels
 from rtsx.errors import PlanError
 from rtsx.grid import grid_offset
-from rtsx.inference.blocks import Region
+from rtsx.inference.blocks import Region, direct_chunks
+from rtsx.inference.dask import predict_lazily
+from rtsx.inference.device import Hardware, Pending
 from rtsx.inference.ensemble import (
     BundleGiven,
     check_runtime,
@@ -22,9 +29,8 @@ from rtsx.inference.ensemble import (
     tiling_needs_of,
     warn_of_pixel_size,
 )
-from rtsx.inference.in_memory import predict_planes
-from rtsx.inference.kernel import NODATA
-from rtsx.inference.memory import available_bytes, largest_tile, planned_hardware, require_memory
+from rtsx.inference.kernel import NODATA, BlockInput, TileSums, crop, finished
+from rtsx.inference.memory import available_bytes, largest_tile, plane_chunks, planned_hardware, require_memory
 from rtsx.inference.plan import Merge, PredictionDtype, TestTimeAugmentation
 from rtsx.inference.runner import Runner, needed_layers, packings_of, prediction_plan, runner_of
 from rtsx.inference.streaming import input_window
@@ -291,3 +297,90 @@ def _region(window: tuple[slice, slice], shape: tuple[int, int]) -> Region:
         )
     (top, bottom, _), (left, right, _) = spans
     return slice(top, bottom), slice(left, right)
+
+
+_Array = NDArray[Any] | da.Array
+_Chunks = tuple[tuple[int, ...], tuple[int, ...]]
+
+
+def predict_planes(cube: xr.Dataset, *, runner: Runner) -> dict[str, Any]:
+    """Predict every time step: outputs by name, `valid` among them, with a leading time axis where the cube has one.
+
+    Each time is predicted on its own; a layer without time serves them all.
+    """
+    names = [*runner.plan.layers, *(["valid"] if "valid" in cube else [])]
+    chunks = plane_chunks(cube, runner.plan.layers)
+    arrays = {name: _in_chunks(cube[name].data, chunks) for name in names}
+    if "time" not in cube.dims:
+        return _plane(arrays, runner)
+    shared = frozenset(name for name, array in arrays.items() if array.ndim == 2)
+    planes = [
+        _plane({name: array if name in shared else _at(array, step) for name, array in arrays.items()}, runner, shared)
+        for step in range(cube.sizes["time"])
+    ]
+    stack = np.stack if chunks is None else da.stack
+    return {name: stack([plane[name] for plane in planes]) for name in planes[0]}
+
+
+def _at(array: _Array, step: int) -> _Array:
+    """Return a plane of a stack; of one in a store another that is in it, which dask would not say of a part."""
+    plane: _Array = array[step]
+    if isinstance(array, da.Array) and (pixels := stored_pixels(array)) is not None:
+        like = np.empty((0, 0), array.dtype)
+        plane = da.from_array(pixels.at(step), chunks=array.chunks[1:], name=f"{array.name}-{step}", meta=like)
+    return plane
+
+
+def _in_chunks(array: _Array, chunks: _Chunks | None) -> _Array:
+    if chunks is None:
+        return np.asarray(array)
+    leading = (1,) if array.ndim == 3 else ()
+    lazy = array if isinstance(array, da.Array) else da.from_array(array)
+    rechunked: da.Array = lazy.rechunk((*leading, *chunks))
+    return rechunked
+
+
+def _plane(arrays: dict[str, Any], runner: Runner, shared: frozenset[str] = frozenset()) -> dict[str, Any]:
+    layers = {name: array for name, array in arrays.items() if name != "valid"}
+    mask = arrays.get("valid")
+    if isinstance(next(iter(layers.values())), da.Array):
+        return dict(predict_lazily(layers, mask, runner=runner, shared=shared))
+    return dict(predict_arrays(layers, mask, runner=runner))
+
+
+def predict_arrays(
+    layers: Mapping[str, NDArray[Any]], mask: NDArray[np.bool_] | None, *, runner: Runner
+) -> dict[str, NDArray[Any]]:
+    """Predict arrays in memory: outputs by name (see `quantise`) and `valid`, each over the whole plane (y, x) of the layers."""
+    valid = runner.valid(layers, mask)
+    blocks = runner.blocks(direct_chunks(runner.plan.tiling.shape))
+    ahead = runner.tiles_ahead(Hardware.of(runner.where))
+    running: deque[tuple[slice, int, list[Pending[TileSums]]]] = deque()
+    waiting: list[TileSums] = []
+    rows: list[dict[str, NDArray[Any]]] = []
+    for number, row in enumerate(blocks.rows(), start=1):
+        outputs = []
+        for block in row:
+            if block.read is None:
+                continue
+            window = BlockInput(
+                region=block.read,
+                stored={name: layer[block.read] for name, layer in layers.items()},
+                packings=runner.packings,
+                valid=valid[block.read],
+            )
+            outputs.append(runner.submit(window, block.tiles))
+        running.append((row[0].region[0], sum(len(block.tiles) for block in row), outputs))
+        # A row is waited for when those below it have enough tiles to fill the last batch.
+        while running and (
+            number == len(blocks.chunks[0]) or sum(each[1] for each in running) - running[0][1] >= ahead
+        ):
+            here, _, outputs = running.popleft()
+            waiting += [output.result() for output in outputs]
+            band = (here, slice(0, valid.shape[1]))
+            rows.append(finished(waiting, band, valid[band], plan=runner.plan))
+            # What lies wholly above the next band is done with.
+            below = (slice(here.stop, valid.shape[0]), band[1])
+            waiting = [crop(output, below) for output in waiting if output.region[0].stop > here.stop]
+    names = rows[0]
+    return {name: np.concatenate([row[name] for row in rows], axis=-2) for name in names} | {"valid": valid}

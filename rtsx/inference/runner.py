@@ -1,16 +1,20 @@
 """What a prediction does, settled before anything runs, and what a worker needs to run its blocks. Travels once per worker."""
 
+import copy
 import sys
 import warnings
+import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from threading import Lock
+from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
 from numpy.typing import NDArray
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from rtsx.cube import layer_names, packing
 from rtsx.errors import BundleError, ClusterError, LayerValuesWarning, PlanError
@@ -30,10 +34,9 @@ from rtsx.inference.ensemble import check_test_time_augmentations
 from rtsx.inference.kernel import BlockInput, BlockRun, EnsembleMember, TileSums, run_batch, tiles_to_run
 from rtsx.inference.plan import Merge, PredictionDtype, PredictionPlan, TestTimeAugmentation
 from rtsx.model import ModelBundle
-from rtsx.model.activations import network_bytes_per_pixel
 from rtsx.model.backend_choice import check_fixed_tile, choose_backend, reference_backend, require_backends_equal
 from rtsx.model.inputs import Packing, required_layers, trusted_pixels
-from rtsx.model.network import resolve_device
+from rtsx.model.network import resolve_device, run_in_torch_thread
 from rtsx.model.values import check_units, check_values
 from rtsx.tiling import TilePlan, TileRange
 
@@ -242,6 +245,67 @@ def forward_bytes_per_pixel(bundle: ModelBundle, hardware: Hardware, *, precisio
     """
     is_half = hardware.name != "CPU" and precision in ("bfloat16", "float16")
     return int((0.5 if is_half else 1) * _SCRATCH * network_bytes_per_pixel(bundle))
+
+
+def network_bytes_per_pixel(bundle: ModelBundle) -> int:
+    """Return the bytes per pixel of a tile that one forward pass of a bundle takes; walked once per process and digest.
+
+    Exact for what torch allocates as tensors; what a convolution library needs as scratch comes on top.
+    """
+    if bundle.digest not in _BY_DIGEST:
+        _BY_DIGEST[bundle.digest] = run_in_torch_thread(lambda: _walked(bundle)) + 1
+    return _BY_DIGEST[bundle.digest]
+
+
+def _walked(bundle: ModelBundle) -> int:
+    if bundle.source.framework != "torch":
+        return _UNKNOWN_BYTES_PER_PIXEL
+    module, counter = bundle.source.load_module(), _LiveBytes()
+    try:
+        walked = copy.deepcopy(module).to("meta")
+        with torch.inference_mode(), counter:
+            walked(torch.empty((1, len(bundle.inputs), bundle.tile, bundle.tile), device="meta"))
+    except (RuntimeError, NotImplementedError, TypeError, ValueError):
+        # It makes tensors of its own on the CPU, which do not mix with those of the meta device.
+        return _UNKNOWN_BYTES_PER_PIXEL
+    return counter.peak // bundle.tile**2
+
+
+# Where a network cannot be walked (ONNX, scripted): twice what a U-Net with 16 channels at full size takes.
+_UNKNOWN_BYTES_PER_PIXEL = 1024
+
+_BY_DIGEST: dict[str, int] = {}
+
+
+class _LiveBytes(TorchDispatchMode):
+    """Counts the bytes of every storage from its first tensor to its last; on torch's meta device tensors have no storage, but sizes."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch's
+        self.live = 0
+        self.peak = 0
+        self._seen: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: PLR0917 - torch's
+        result = func(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, (tuple, list)) else (result,):
+            if isinstance(tensor, torch.Tensor):
+                self._follow(tensor.untyped_storage())
+        return result
+
+    def _follow(self, storage: torch.UntypedStorage) -> None:
+        key = storage._cdata
+        if key in self._seen:
+            return
+        self._seen.add(key)
+        size = storage.nbytes()
+        self.live += size
+        self.peak = max(self.peak, self.live)
+        weakref.finalize(storage, self._release, key, size)
+
+    def _release(self, key: int, size: int) -> None:
+        self._seen.discard(key)
+        self.live -= size
 
 
 def mixed_hardware(where: Mapping[str, str]) -> str:

@@ -7,6 +7,7 @@ the tile it was trained with.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Literal
 
 from rtsx.errors import PlanError
@@ -94,11 +95,11 @@ def choose_tiling(
     grain = -(-_GRAIN // habits.stride) * habits.stride
     least = max(2 * shared, grain)
     candidates = [plan(pixels) for pixels in range(-(-least // grain) * grain, largest + 1, grain)]
-    return min(candidates, key=cost or _over_compute) if candidates else plan(-(-(shared + 1) // grain) * grain)
-
-
-def _over_compute(plan: TilePlan) -> float:
-    return plan.over_compute
+    return (
+        min(candidates, key=cost or attrgetter("over_compute"))
+        if candidates
+        else plan(-(-(shared + 1) // grain) * grain)
+    )
 
 
 def _overlap(tile: int | Literal["auto"], overlap: TileChoice, *, habits: TilingNeeds) -> int:

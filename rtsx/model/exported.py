@@ -86,7 +86,7 @@ class ExportSource(NetworkSource):
     def load_module(self) -> torch.nn.Module:
         """Read the archive; the graph is the one of evaluation mode and refuses `eval()` and `train()`."""
         try:
-            with _without_log("torch.export"):
+            with _without_log():
                 program = torch.export.load(io.BytesIO(self.data))
         except _DAMAGED as error:
             raise BundleError(
@@ -153,9 +153,9 @@ def export_module(module: torch.nn.Module, *, n_layers: int, tile: int, stride: 
 
 
 @contextmanager
-def _without_log(name: str) -> Iterator[None]:
+def _without_log() -> Iterator[None]:
     # torch logs the traceback of a damaged archive before it raises; the error says it all.
-    logger = logging.getLogger(name)
+    logger = logging.getLogger("torch.export")
     was_disabled = logger.disabled
     logger.disabled = True
     try:

@@ -39,7 +39,7 @@ _LIMITS = (1 / 20, 20.0)
 
 
 def counted_logits(
-    logits: torch.Tensor, target: torch.Tensor, *, ignored: int, every: int
+    logits: torch.Tensor, target: torch.Tensor, *, every: int
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
     """Logits (pixel, class) and classes (pixel,) of every so-many-th pixel that counts.
 
@@ -48,13 +48,11 @@ def counted_logits(
     logits
         (tile, class, y, x), of any floating dtype.
     target
-        (tile, y, x) uint8.
-    ignored
-        The target's value where a pixel does not count.
+        (tile, y, x) uint8; `IGNORED` where a pixel does not count.
     every
         1 takes every pixel.
     """
-    counts = target != ignored
+    counts = target != IGNORED
     chosen = logits.movedim(1, -1)[counts][::every]
     return chosen.float().cpu().numpy(), target[counts][::every].cpu().numpy()
 
@@ -173,7 +171,7 @@ def _temperature(network: torch.nn.Module, plan: TrainingPlan, *, device: torch.
         for batch in batches:
             there = batch.to(device)
             answer = network(there.channels(plan.inputs, fill=recipe.fill))
-            some, kinds = counted_logits(answer, there.target(), ignored=IGNORED, every=every)
+            some, kinds = counted_logits(answer, there.target(), every=every)
             logits.append(some)
             truth.append(kinds)
     return best_temperature(np.concatenate(logits), np.concatenate(truth))

@@ -239,7 +239,7 @@ def test_a_build_is_not_continued_over_images_that_were_rewritten(
             dask.config.set(scheduler="synchronous"),
         ):
             build_store(made, target, layout=layout)
-    state = build_state(str(target), {})
+    state = build_state(str(target))
     assert state is not None
     assert not state.is_complete
     build_store(made, target, layout=layout, overwrite=True)
@@ -257,7 +257,7 @@ def test_images_that_cannot_be_read_are_recorded(own_scenes: list[Image], tmp_pa
     with pytest.warns(MissingCoverageWarning, match="image 'b'"):
         made = build_store(lenient, tmp_path / "cube.zarr", layout=layout)
     assert made.gaps == ("planetscope/b",)
-    state = build_state(str(tmp_path / "cube.zarr"), {})
+    state = build_state(str(tmp_path / "cube.zarr"))
     assert state is not None
     assert state.gaps == ("planetscope/b",)
     given = with_native_images(lenient, str(tmp_path / "cube.zarr")) if layout == "native" else tmp_path / "cube.zarr"
@@ -334,7 +334,7 @@ def test_the_index_of_a_native_store_gives_the_images_back(
     build_store(simple, tmp_path / "aligned.zarr")
     with pytest.raises(CubeError, match="holds no images on their own grids"):
         NativeImages(str(tmp_path / "aligned.zarr"), "planetscope").find(REGION, None, ())
-    state = build_state(str(tmp_path / "cube.zarr"), {})
+    state = build_state(str(tmp_path / "cube.zarr"))
     assert state is not None
     assert (state.config, state.layout) == ("text of mine", "native")
     assert json.loads((tmp_path / "cube.zarr" / "zarr.json").read_text())["attributes"]["rtsx:complete"] is True
@@ -483,7 +483,7 @@ def test_only_what_has_no_mark_is_built(layers: CubeRecipe, tmp_path: Path, monk
         with pytest.raises(CubeError, match=r"Part 4 of .*: The disk has a headache\. What is done stays done"):
             build_store(layers, tmp_path / "cube.zarr")
         before = set(seen)
-        state = build_state(str(tmp_path / "cube.zarr"), {})
+        state = build_state(str(tmp_path / "cube.zarr"))
         assert state is not None
         assert (state.done, state.parts, state.is_complete) == (len(before) - 1, 9, False)
         seen.clear()

@@ -323,10 +323,10 @@ def test_a_store_gives_its_coarsest_level_that_is_large_enough(
     cube = random_cube((230, 301))
     write_cube(cube, tmp_path / "cube.zarr")
     for side, width in ((301, 301), (200, 301), (151, 151), (75, 76), (40, 76), (25, 38), (10, 19)):
-        small = small_store(str(tmp_path / "cube.zarr"), side=side, options={})
+        small = small_store(str(tmp_path / "cube.zarr"), side=side)
         assert small.sizes["x"] == width, side
     write_cube(cube, tmp_path / "plain.zarr", overviews=False)
-    thinned = small_store(str(tmp_path / "plain.zarr"), side=100, options={})
+    thinned = small_store(str(tmp_path / "plain.zarr"), side=100)
     np.testing.assert_array_equal(thinned["red"].values, cube["red"].values[1::3, 1::3])
 
 

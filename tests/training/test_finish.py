@@ -46,7 +46,7 @@ def test_one_kind_of_pixels_cannot_calibrate() -> None:
 def test_only_pixels_that_count_are_looked_at() -> None:
     logits = torch.arange(16.0).reshape(1, 2, 2, 4)
     target = torch.tensor([[[0, 1, 255, 1], [255, 0, 0, 1]]], dtype=torch.uint8)
-    values, truth = counted_logits(logits, target, ignored=255, every=1)
+    values, truth = counted_logits(logits, target, every=1)
     assert values.tolist() == [[0, 8], [1, 9], [3, 11], [5, 13], [6, 14], [7, 15]]
     assert truth.tolist() == [0, 1, 1, 0, 0, 1]
-    assert counted_logits(logits, target, ignored=255, every=4)[1].tolist() == [0, 0]
+    assert counted_logits(logits, target, every=4)[1].tolist() == [0, 0]

@@ -19,7 +19,7 @@ from urllib3.exceptions import ReadTimeoutError
 
 from rtsx.cube.images import BandRequest, Period
 from rtsx.cube.stac import HttpAccess, ItemTable, StacCatalog, StacItems, StacSearch
-from rtsx.cube.stac.geoparquet import table_items
+from rtsx.cube.stac.sources import table_items
 from rtsx.errors import CubeError
 from tests.servers import ScriptedServer, collection_of
 
