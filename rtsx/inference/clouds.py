@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Self
 
+import dask.array as da
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
@@ -161,11 +162,18 @@ class CloudReader:
             device="cpu",
             backend=reference_backend(bundle),
             dtype="float32",
-        )[["probability", "valid"]].compute(scheduler="synchronous")
+        )
         numbers = np.array([_number_of(name) for name in bundle.classes], np.uint8)
-        valid = predicted["valid"].values
-        best = np.argmax(np.nan_to_num(predicted["probability"].values, nan=-1.0), axis=0)
-        return np.where(valid, numbers[best], np.uint8(0))[None]
+
+        def classes(probability: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
+            return np.where(valid, numbers[np.argmax(np.nan_to_num(probability, nan=-1.0), axis=0)], np.uint8(0))
+
+        # Chunk by chunk, because probabilities of a whole window are many times what it is read as.
+        found = da.map_blocks(
+            classes, predicted["probability"].data, predicted["valid"].data, drop_axis=0, dtype=np.uint8
+        )
+        answer: NDArray[np.uint8] = found.compute(scheduler="synchronous")
+        return answer[None]
 
 
 _reader_conforms: type[WindowReader] = CloudReader
