@@ -276,28 +276,26 @@ def _boxes(geobox: GeoBox, chunks: Chunks) -> list[BaseGeometry]:
 
 def _outline(image: Image, target: GeoBox, margin: float) -> BaseGeometry | None:
     """Return the ground of an image in the target's CRS, widened; None where it cannot be drawn there."""
-    outline = _ground(image, target, margin)
-    if outline is None or target.crs is None or not target.crs.geographic:
-        return outline
-    # A target in degrees may run on beyond 180, where the same ground lies once more.
-    turns = (shapely.affinity.translate(outline, turn) for turn in (-360.0, 0.0, 360.0))
-    return shapely.union_all(list(turns))
-
-
-def _ground(image: Image, target: GeoBox, margin: float) -> BaseGeometry | None:
     parts = []
     for geobox in dict.fromkeys(bands.geobox for bands in image.bands.values()):
         rim = _raster_outline(geobox, target)
         if rim is None:
             return None
         parts.append(rim.buffer(margin + _SLACK * _diagonal(rim)))
-    rasters = shapely.union_all(parts)
+    rasters = _every_turn(shapely.union_all(parts), target)
     if image.footprint is None:
         return rasters
     footprint = _projected(shapely.segmentize(image.footprint, 0.1), "EPSG:4326", target)
     if footprint is None:
         return rasters
-    return rasters & footprint.buffer(margin + _SLACK * _diagonal(rasters))
+    return rasters & _every_turn(footprint.buffer(margin + _SLACK * max(map(_diagonal, parts))), target)
+
+
+def _every_turn(outline: BaseGeometry, target: GeoBox) -> BaseGeometry:
+    """Return an outline in the target's CRS; in degrees wherever its ground lies once more, as rasters may run on beyond 180."""
+    period = 0.0 if target.crs is None else longitude_period(target.crs)
+    turns = (-period, 0.0, period) if period else (0.0,)
+    return shapely.union_all([shapely.affinity.translate(outline, turn) for turn in turns])
 
 
 def _raster_outline(geobox: GeoBox, target: GeoBox) -> BaseGeometry | None:

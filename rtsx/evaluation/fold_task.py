@@ -204,6 +204,10 @@ def run_jobs(jobs: Sequence[Callable[[], str]], *, client: "Client | None") -> l
     client = current_client() if client is None else client
     if client is None:
         return [job() for job in jobs]
+    if client.asynchronous:
+        raise EvaluationError(
+            "Folds are waited for, which an asynchronous client cannot: give one made without asynchronous=True."
+        )
     from distributed import wait  # loaded, where there is a client
 
     # Names of their own, because a job is remembered on disk, and not by its key on a scheduler that may have failed it.

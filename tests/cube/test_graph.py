@@ -9,6 +9,7 @@ from pyproj import Transformer
 
 from rtsx.cube.graph import images_per_chunk
 from rtsx.cube.images import BandSource, Image
+from rtsx.geometry.antimeridian import lonlat_polygon
 
 CUBE = GeoBox((300, 400), Affine(30, 0, -1_000_000, 0, -30, 500_000), "EPSG:3413")
 CHUNKS = ((100, 100, 100), (150, 150, 100))
@@ -70,3 +71,14 @@ def test_a_footprint_keeps_a_slanted_scene_out_of_its_empty_corners() -> None:
     lonlat = shapely.transform(shapely.segmentize(corner, 300), to_degrees.transform, interleaved=False)
     (found,) = images_per_chunk([image(raster, lonlat)], CUBE, CHUNKS, halo=0)
     assert found == ((0, 0),)
+
+
+@pytest.mark.parametrize("is_outlined", [False, True])
+@pytest.mark.parametrize("west", [-200.0, -180.0, -179.99, -90.0, 179.99, 180.0, 180.01, 200.0, 359.95])
+def test_in_degrees_ground_is_found_however_its_turns_are_counted(west: float, is_outlined: bool) -> None:
+    raster = GeoBox((100, 100), Affine(0.001, 0, west, 0, -0.001, 70), "EPSG:4326")
+    footprint = lonlat_polygon(raster.extent.geom, "EPSG:4326") if is_outlined else None
+    own = (west + 180) % 360 - 180
+    for corner in (own, own + 360 if own < 0 else own):
+        cube = GeoBox((100, 100), Affine(0.001, 0, corner, 0, -0.001, 70), "EPSG:4326")
+        assert images_per_chunk([image(raster, footprint)], cube, ((100,), (100,)), halo=0) == (((0, 0),),)
