@@ -98,8 +98,40 @@ class PixelTally:
     __hash__ = None  # type: ignore[assignment]  # it holds arrays
 
 
+class _Scores:
+    """Scores that follow from what is shared, false and missed, of pixels or of ground."""
+
+    @property
+    def _parts(self) -> tuple[float, float, float]:
+        raise NotImplementedError
+
+    @property
+    def iou(self) -> float:
+        """Intersection over union; 1 where there was nothing to find and nothing was found."""
+        shared, false, missed = self._parts
+        return _ratio(shared, shared + false + missed)
+
+    @property
+    def precision(self) -> float:
+        """Part of what was found that is right; 1 where nothing was found."""
+        shared, false, _ = self._parts
+        return _ratio(shared, shared + false)
+
+    @property
+    def recall(self) -> float:
+        """Part of what is there that was found; 1 where nothing is."""
+        shared, _, missed = self._parts
+        return _ratio(shared, shared + missed)
+
+    @property
+    def f1(self) -> float:
+        """Harmonic mean of precision and recall; 1 where there was nothing to find and nothing was found."""
+        shared, false, missed = self._parts
+        return _ratio(2 * shared, 2 * shared + false + missed)
+
+
 @dataclass(frozen=True, kw_only=True)
-class PixelScores:
+class PixelScores(_Scores):
     """Counts of pixels by truth and prediction at one threshold, and the scores that follow.
 
     Examples
@@ -130,24 +162,8 @@ class PixelScores:
         )
 
     @property
-    def iou(self) -> float:
-        """Intersection over union; 1 where there was nothing to find and nothing was found."""
-        return _ratio(self.hits, self.hits + self.false_alarms + self.misses)
-
-    @property
-    def precision(self) -> float:
-        """Part of the found pixels that are right; 1 where nothing was found."""
-        return _ratio(self.hits, self.hits + self.false_alarms)
-
-    @property
-    def recall(self) -> float:
-        """Part of the true pixels that were found; 1 where there are none."""
-        return _ratio(self.hits, self.hits + self.misses)
-
-    @property
-    def f1(self) -> float:
-        """Harmonic mean of precision and recall; 1 where there was nothing to find and nothing was found."""
-        return _ratio(2 * self.hits, 2 * self.hits + self.false_alarms + self.misses)
+    def _parts(self) -> tuple[int, int, int]:
+        return self.hits, self.false_alarms, self.misses
 
 
 def average_precision(tally: PixelTally) -> float:
@@ -203,7 +219,7 @@ def best_threshold(tally: PixelTally) -> tuple[float, float]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AreaScores:
+class AreaScores(_Scores):
     """Areas by truth and prediction, and the scores that follow; a point of ground counts once.
 
     Examples
@@ -221,24 +237,8 @@ class AreaScores:
     """Ground that is the target and was not found, m²."""
 
     @property
-    def iou(self) -> float:
-        """Intersection over union; 1 where there was nothing to find and nothing was found."""
-        return _ratio(self.shared_m2, self.shared_m2 + self.false_m2 + self.missed_m2)
-
-    @property
-    def precision(self) -> float:
-        """Part of the found ground that is right; 1 where nothing was found."""
-        return _ratio(self.shared_m2, self.shared_m2 + self.false_m2)
-
-    @property
-    def recall(self) -> float:
-        """Part of the true ground that was found; 1 where there is none."""
-        return _ratio(self.shared_m2, self.shared_m2 + self.missed_m2)
-
-    @property
-    def f1(self) -> float:
-        """Harmonic mean of precision and recall; 1 where there was nothing to find and nothing was found."""
-        return _ratio(2 * self.shared_m2, 2 * self.shared_m2 + self.false_m2 + self.missed_m2)
+    def _parts(self) -> tuple[float, float, float]:
+        return self.shared_m2, self.false_m2, self.missed_m2
 
 
 def _ratio(part: float, whole: float) -> float:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from shapely import box
 
-from rtsx import ModelBundle, open_cube, predict_cube
+from rtsx import ModelBundle
 from rtsx.campaign.planning import TaskMemory, plan_campaign
 from rtsx.campaign.preflight import opened_sample
 from rtsx.campaign.recipe import OutlineSpec, PredictionSpec
@@ -22,6 +22,7 @@ from rtsx.model import OutlineChoice
 from rtsx.synthetic import demo_bundle_path
 from rtsx.tiling import TilePlan
 from tests.campaign.plans import FIRST, GRID, beside, ground, make_bundle, make_recipe, make_source
+from tests.campaign.random_campaign import whole
 
 
 def test_a_plan_has_the_cells_of_the_region_and_all_that_bytes_depend_on(tmp_path: Path) -> None:
@@ -51,18 +52,7 @@ def test_tiles_are_anchored_where_predict_cube_finds_them(tmp_path: Path) -> Non
 def test_predict_cube_with_the_numbers_of_a_plan_has_its_tiles(reach: int | None, tmp_path: Path) -> None:
     recipe = make_recipe(tmp_path, cells=[FIRST, beside(1, 1)], bundles=(make_bundle(reach),))
     plan = plan_campaign(recipe)
-    cube = open_cube(recipe.cube, plan.geobox).assign_attrs(lattice_origin=list(plan.lattice_origin))
-    tiling = plan.prediction.tiling
-    pred = predict_cube(
-        cube,
-        recipe.bundles,
-        tile=tiling.tile,
-        overlap=tiling.overlap,
-        trim=None if tiling.blend == "crop" else tiling.trim,
-        blend=tiling.blend,
-        backend="eager",
-    )
-    assert PredictionPlan.from_json(pred.attrs["plan"]) == plan.prediction
+    assert PredictionPlan.from_json(whole(recipe, plan).attrs["plan"]) == plan.prediction
 
 
 def test_regions_of_layers_and_their_chunks_are_no_part_of_a_plan(tmp_path: Path) -> None:

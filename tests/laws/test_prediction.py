@@ -20,29 +20,22 @@ from odc.geo.xr import xr_coords
 
 from rtsx import ModelBundle, predict_cube
 from rtsx.tiling import TilePlan
+from tests.campaign import random_campaign
 
-STRIDE = 4
+STRIDE = random_campaign.STRIDE
 REACH = 8
 """Pixels: one for each 3 x 3 convolution at full size, four for the one at a quarter, and what a cell of it spans."""
 
 
-class Strided(torch.nn.Module):
-    """Pools by four, looks around, comes back up and looks around again; counts the tiles that it sees."""
+class Strided(random_campaign.Strided):
+    """Counts the tiles that it sees."""
 
     # Of the class, because a bundle runs copies of the module that it was made from.
     tiles = 0
 
-    def __init__(self, classes: int = 1, seed: int = 0) -> None:
-        super().__init__()
-        torch.manual_seed(seed)
-        self.coarse = torch.nn.Conv2d(2, 3, 3, padding=1)
-        self.fine = torch.nn.Conv2d(5, classes, 3, padding=1)
-
     def forward(self, batch: torch.Tensor) -> torch.Tensor:
         Strided.tiles += len(batch)
-        low = torch.tanh(self.coarse(torch.nn.functional.avg_pool2d(batch, STRIDE)))
-        high = torch.nn.functional.interpolate(low, scale_factor=STRIDE)
-        return 4 * self.fine(torch.cat([high, batch], dim=1))
+        return super().forward(batch)
 
 
 def make_bundle(module: torch.nn.Module | None = None, **changes: object) -> ModelBundle:

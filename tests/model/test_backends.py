@@ -21,6 +21,17 @@ from rtsx.model.network import BACKENDS
 
 NEEDS = {"onnx": "onnxscript", "openvino": "openvino"}
 LAYERS = ("red", "nir")
+OF_A_FILE = {
+    "layers": LAYERS,
+    "mean": (0, 0),
+    "std": (1, 1),
+    "classes": ("target",),
+    "activation": "sigmoid",
+    "tile": 32,
+    "overlap": 8,
+    "stride": 2,
+}
+"""What a file of a network does not say itself."""
 
 
 class Small(torch.nn.Module):
@@ -115,17 +126,7 @@ def test_onnx_files_run_in_both_runtimes(bundle: ModelBundle, tmp_path: Path) ->
 
     path = tmp_path / "small.onnx"
     path.write_bytes(exported_onnx(Small().eval(), n_layers=2, tile=32))
-    opened = ModelBundle.open(
-        path,
-        layers=LAYERS,
-        mean=(0, 0),
-        std=(1, 1),
-        classes=("target",),
-        activation="sigmoid",
-        tile=32,
-        overlap=8,
-        stride=2,
-    )
+    opened = ModelBundle.open(path, **OF_A_FILE)
     batch = torch.rand(3, 2, 32, 32)
     expected = run(bundle, "eager", batch)
     for backend in ("auto", "onnx", "openvino"):
@@ -146,17 +147,7 @@ def test_an_onnx_file_of_fixed_batch_takes_any_number_of_tiles(tmp_path: Path) -
     ]
     graph = helper.make_graph([node], "net", ends[:1], ends[1:], initializer=weights)
     save_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10), path)
-    opened = ModelBundle.open(
-        path,
-        layers=LAYERS,
-        mean=(0, 0),
-        std=(1, 1),
-        classes=("target",),
-        activation="sigmoid",
-        tile=32,
-        overlap=8,
-        stride=2,
-    )
+    opened = ModelBundle.open(path, **OF_A_FILE)
     batch = torch.rand(3, 2, 32, 32)
     with torch.no_grad():
         torch.testing.assert_close(run(opened, "onnx", batch), network(batch).sigmoid(), atol=1e-4, rtol=0)
