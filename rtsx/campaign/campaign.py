@@ -761,7 +761,8 @@ class Campaign:
         Returns
         -------
         geopandas.GeoDataFrame
-            `cell`, `state` (`mapped`, `empty`, `running`, `failed` or `left`), `reason` of what failed, and `geometry`.
+            `cell`, `state` (`mapped`, `empty`, `damaged` where its record cannot be read, `running`, `failed` or `left`), `reason`
+            of what failed, and `geometry`.
         """
         from rtsx.campaign.report import cell_table
 

@@ -22,12 +22,13 @@ from rtsx.grid.grid import cell_id
 Floats = NDArray[np.float64]
 Lines = NDArray[np.object_]
 
-CellState = Literal["mapped", "empty", "running", "failed", "left"]
-"""Done with a map; done, and nothing was there; leased by a run; set aside; none of these."""
+CellState = Literal["mapped", "empty", "damaged", "running", "failed", "left"]
+"""Done with a map; done, and nothing was there; done, and its record cannot be read; leased by a run; set aside; none of these."""
 
 COLOURS: Mapping[CellState, str] = {
     "mapped": "#2a8c55",
     "empty": "#a9c8d8",
+    "damaged": "#7a4fa3",
     "running": "#e0a100",
     "failed": "#c0392b",
     "left": "#dddddd",
@@ -63,9 +64,10 @@ class MapSquare:
 
     @property
     def state(self) -> CellState:
-        """What its colour says: the state of most of its cells, but a failure always shows."""
-        if "failed" in self.counts:
-            return "failed"
+        """What its colour says: the state of most of its cells, but a failure always shows, and so does damage."""
+        for bad in ("failed", "damaged"):
+            if bad in self.counts:
+                return bad
         return max(self.counts, key=lambda state: (self.counts[state], state))
 
     @property

@@ -14,13 +14,12 @@ import shapely
 from numpy.typing import NDArray
 
 from rtsx.campaign.cell_map import place_name
-from rtsx.campaign.cells import Address
-from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.ledger import map_in_threads
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.products.coarse import probability_png
-from rtsx.campaign.products.footprints import FOOTPRINTS
+from rtsx.campaign.products.collect import footprint_keys
 from rtsx.campaign.products.rasters import MapReader
+from rtsx.campaign.products.tables import CellStates
 from rtsx.errors import CampaignError
 from rtsx.grid.grid import cell_id
 from rtsx.storage.object_store import ObjectStore
@@ -70,62 +69,64 @@ def make_quicklooks(
     *,
     output: str,
     storage_options: Mapping[str, Any],
-    outlined: Sequence[Address],
-    finished: Sequence[Address],
+    states: CellStates,
+    damaged: list[str],
 ) -> list[Quicklook]:
-    """Draw the largest outlines of a year and the surest of the larger half, collected ones where there are any.
+    """Draw the largest outlines of a year and the surest of the larger half, collected ones where they are those of the map of now.
 
     Parameters
     ----------
     objects, plan, output, storage_options
         Of the campaign.
-    outlined
-        Finished cells with outlines.
-    finished
-        All finished cells.
+    states
+        Finished cells.
+    damaged
+        Receives what is wrong with outlines and pixels that cannot be read; the others are drawn.
 
     Raises
     ------
-    CampaignError
-        Outlines or the map cannot be read.
+    CampaignError, FootprintError
+        There is no such year in the map, or the rule of confidence cannot be read.
     """
-    rows = _chosen(objects, plan, outlined)
-    if not rows:
-        return []
-    reader = MapReader.of(output, plan, "probability", options=storage_options, finished=finished)
-    try:
-        return [_drawn(row, reader) for row in rows]
-    except (OSError, ValueError, RuntimeError) as error:  # what codecs raise of damaged shards
-        raise CampaignError(
-            f"Outlines have no pictures, because the map cannot be read: {error}. Verify the campaign."
-        ) from error
+    keys = footprint_keys(objects, plan, states)
 
-
-def _chosen(objects: ObjectStore, plan: CampaignPlan, outlined: Sequence[Address]) -> list[dict[str, Any]]:
-    layout = YearLayout(plan.year)
-    keys = sorted(
-        one.key for one in objects.list(f"{layout.products}/{FOOTPRINTS}") if one.key.endswith(".parquet")
-    ) or [layout.outline(cell) for cell in outlined]
-
-    def read(key: str, columns: Sequence[str] = _COLUMNS[:2]) -> pa.Table:
+    def measures(key: str) -> NDArray[np.float64]:
+        """Two columns and no geometry, because those of a whole year do not fit into memory; no row of what is damaged."""
         try:
-            return pq.read_table(io.BytesIO(objects.get(key) or b""), columns=[*columns])
-        except (OSError, ValueError, KeyError) as error:
-            raise CampaignError(f"{key} cannot be read as outlines ({error}). Verify the campaign.") from error
+            table = _read(objects, key, _COLUMNS[:2])
+        except CampaignError as error:
+            damaged.append(str(error))
+            return np.empty((0, 2))
+        return np.stack([table[name].to_numpy() for name in _COLUMNS[:2]], axis=1)
 
-    # Without geometries, because those of a whole year do not fit into memory.
-    tables = [
-        np.stack([table[name].to_numpy() for name in _COLUMNS[:2]], axis=1) for table in map_in_threads(read, keys)
-    ]
+    looks = []
+    reader = MapReader.of(output, plan, "probability", options=storage_options, finished=states)
+    for number, row in _chosen([*map_in_threads(measures, keys)]):
+        try:
+            table = _read(objects, keys[number], _COLUMNS)
+            looks.append(_drawn(table.slice(row, 1).to_pylist()[0], reader))
+        except CampaignError as error:
+            damaged.append(str(error))
+    return looks
+
+
+def _read(objects: ObjectStore, key: str, columns: Sequence[str]) -> pa.Table:
+    try:
+        file = pq.ParquetFile(io.BytesIO(objects.get(key) or b""))
+        return file.read(columns=[*columns]).select([*columns])
+    except (OSError, ValueError, KeyError) as error:
+        raise CampaignError(f"{key} cannot be read as outlines ({error}). Verify the campaign.") from error
+
+
+def _chosen(tables: Sequence[NDArray[np.float64]]) -> list[tuple[int, int]]:
+    """Number of the table and of its row for the largest outlines, and the surest of the larger half."""
     values = np.concatenate([np.empty((0, 2)), *tables])
     table_of = np.repeat(np.arange(len(tables)), [len(table) for table in tables])
     first = np.cumsum([0, *map(len, tables)])
     by_size = np.argsort(-values[:, 0], kind="stable")
     half = by_size[_LARGEST : max(-(-len(by_size) // 2), 2 * _LARGEST)]
     picked = [*by_size[:_LARGEST], *half[np.argsort(-values[half, 1], kind="stable")][:_LARGEST]]
-    return [
-        read(keys[table_of[row]], _COLUMNS).slice(int(row - first[table_of[row]]), 1).to_pylist()[0] for row in picked
-    ]
+    return [(int(table_of[row]), int(row - first[table_of[row]])) for row in picked]
 
 
 def _drawn(row: Mapping[str, Any], reader: MapReader) -> Quicklook:
@@ -143,11 +144,16 @@ def _drawn(row: Mapping[str, Any], reader: MapReader) -> Quicklook:
     )
     classes = plan.prediction.classes
     band = classes.index(row["class_name"]) if row["class_name"] in classes else 0
-    pixels = reader.read(slice(y, y + side), slice(x, x + side))[band]
     cell = (
         plan.rows[0] + int((north + south) / 2 // plan.grid.cell_size),
         plan.columns[0] + int((west + east) / 2 // plan.grid.cell_size),
     )
+    try:
+        pixels = reader.read(slice(y, y + side), slice(x, x + side))[band]
+    except (OSError, ValueError, RuntimeError) as error:  # what codecs raise of damaged shards
+        raise CampaignError(
+            f"An outline in {cell_id(*cell)} has no picture, because the map cannot be read there: {error}. Verify the campaign."
+        ) from error
     kind = f"{row['class_name']}, " if len(classes) > 1 else ""
     return Quicklook(
         title=f"{kind}{row['area_m2']:,.0f} m², mean probability {row['prob_mean']:.2f}, at "

@@ -4,7 +4,7 @@ import re
 import statistics
 from array import array
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -28,13 +28,14 @@ from rtsx.campaign.layout import MAP, YearLayout
 from rtsx.campaign.ledger import CampaignLedger
 from rtsx.campaign.map import ANSWERS, map_store, map_year
 from rtsx.campaign.plan import CampaignPlan
+from rtsx.campaign.products.tables import CellStates, cell_states
 from rtsx.campaign.quicklooks import Quicklook, make_quicklooks
 from rtsx.campaign.recipe import Prices
 from rtsx.campaign.records import CommitRecord
 from rtsx.campaign.run_log import RunRecord, hardware_mixture, read_runs
 from rtsx.campaign.status import CampaignStatus, campaign_status
 from rtsx.campaign.throughput import Throughput, duration, running_spans, throughput_chart
-from rtsx.errors import CampaignError, GridError
+from rtsx.errors import CampaignError, FootprintError, GridError
 from rtsx.grid.grid import cell_id, parse_cell_id
 from rtsx.pages import render_page
 from rtsx.storage import refuse_other_format, staged
@@ -47,6 +48,8 @@ _FIRST_CELLS = 3
 """Cells that are named of those without an image."""
 _CELL = re.compile(r"\br-?\d{3,}c-?\d{3,}\b")
 """Name of a cell within a message."""
+_PRODUCT = re.compile(r"\bproducts/\S+")
+"""Key of a product within one: what is named there is a partition."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +66,6 @@ class CellStatistics:
     """Time that each took, s."""
     hardware: Sequence[str] = field(repr=False)
     """What runs networks where each was made."""
-    outlined: Sequence[Address] = field(repr=False)
-    """Cells with outlines."""
     n_outlines: int
     """Outlines of all cells, those that are cut at borders counted on each side."""
     computed: Mapping[str, Sequence[Address]] = field(repr=False)
@@ -81,6 +82,8 @@ class CellStatistics:
     """Images that could not be read and were left out, with the cells that go without them."""
     versions: Mapping[str, tuple[str, ...]]
     """Versions of each library that cells were made with; more than one where it was updated between runs."""
+    damaged: Sequence[Address] = ()
+    """Cells whose mark is there and cannot be read, sorted: they are done, and nothing else is known of them."""
 
 
 def collect_records(marks: Iterable[CommitRecord]) -> CellStatistics:
@@ -100,7 +103,6 @@ def collect_records(marks: Iterable[CommitRecord]) -> CellStatistics:
     workers: dict[str, tuple[int, float]] = {}
     versions: dict[str, set[str]] = {}
     gaps = defaultdict[str, list[Address]](list)
-    outlined: list[Address] = []
     peak = n_outlines = 0
     for mark in marks:
         states[mark.cell] = mark.state
@@ -115,8 +117,6 @@ def collect_records(marks: Iterable[CommitRecord]) -> CellStatistics:
         workers[mark.worker] = cells + 1, busy + mark.seconds
         for name, version in mark.versions.items():
             versions.setdefault(name, set()).add(version)
-        if mark.n_outlines:
-            outlined.append(mark.cell)
         n_outlines += mark.n_outlines
         for image in mark.gaps:
             gaps[image].append(mark.cell)
@@ -127,7 +127,6 @@ def collect_records(marks: Iterable[CommitRecord]) -> CellStatistics:
         valid=np.asarray(valid, np.int64),
         seconds=np.asarray(seconds, np.float64),
         hardware=hardware,
-        outlined=outlined,
         n_outlines=n_outlines,
         computed=dict(sorted(computed.items())),
         median_seconds=statistics.median(seconds) if seconds else 0.0,
@@ -137,6 +136,34 @@ def collect_records(marks: Iterable[CommitRecord]) -> CellStatistics:
         gaps=dict(sorted(gaps.items())),
         versions={name: tuple(sorted(found)) for name, found in sorted(versions.items())},
     )
+
+
+def read_marks(
+    ledger: CampaignLedger, plan: CampaignPlan, *, damaged: list[str], states: CellStates | None = None
+) -> CellStatistics:
+    """Walk the marks of a plan once.
+
+    Parameters
+    ----------
+    ledger
+        Of the year.
+    plan
+        Whose cells count.
+    damaged
+        Receives what is wrong with marks that are none.
+    states
+        Receives what products are made from, where somebody needs it.
+    """
+
+    def noted() -> Iterator[CommitRecord]:
+        for mark in ledger.marks(cells, damaged=damaged):
+            if states is not None:
+                states.update(cell_states([mark], ledger.layout))
+            yield mark
+
+    cells = [cell for cell in ledger.done() if cell in plan.cells]
+    found = collect_records(noted())
+    return replace(found, damaged=tuple(sorted({*cells} - {*found.states})))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,17 +191,19 @@ def states_of(plan: CampaignPlan, status: CampaignStatus, marks: CellStatistics)
     def state(cell: Address) -> CellState:
         if cell in marks.states:
             return marks.states[cell]
+        if cell in unreadable:
+            return "damaged"
         if cell in running:
             return "running"
         return "failed" if cell in status.failed else "left"
 
-    running = set(status.running)
+    running, unreadable = set(status.running), set(marks.damaged)
     return {cell: state(cell) for cell in plan.cells}
 
 
 def cell_table(ledger: CampaignLedger, plan: CampaignPlan, status: CampaignStatus) -> geopandas.GeoDataFrame:
     """Cells of a plan with their states, in the CRS of the map; see `Campaign.cells`."""
-    marks = collect_records(mark for mark in ledger.marks(damaged=[]) if mark.cell in plan.cells)
+    marks = read_marks(ledger, plan, damaged=[])
     states = states_of(plan, status, marks)
     outlines = [plan.geobox[plan.region(cell)].extent.geom for cell in states]
     columns = {
@@ -209,11 +238,10 @@ def write_report(
     shore = Coast.installed() if coast is None else Coast.read(fspath(coast))
     layout = YearLayout(plan.year)
     damaged: list[str] = []
-    marks = collect_records(
-        mark for mark in CampaignLedger(objects, layout).marks(damaged=damaged) if mark.cell in plan.cells
-    )
+    states: CellStates = {}
+    marks = read_marks(CampaignLedger(objects, layout), plan, damaged=damaged, states=states)
     status = campaign_status(objects, plan, prices=prices)
-    drift, looks = None, list[Quicklook]()
+    drift, looks, unread = None, list[Quicklook](), list[str]()
     try:
         drift = read_check(objects, plan)
     except CampaignError as error:
@@ -224,14 +252,14 @@ def write_report(
             plan,
             output=output,
             storage_options=storage_options,
-            outlined=marks.outlined,
-            finished=[*marks.states],
+            states=states,
+            damaged=unread,
         )
-    except CampaignError as error:
-        damaged.append(str(error))
+    except (CampaignError, FootprintError) as error:
+        unread.append(str(error))
     page = report_page(
         plan,
-        replace(status, damaged=(*sorted(damaged), *status.damaged)),
+        replace(status, damaged=(*sorted({*damaged, *unread}), *status.damaged)),
         marks,
         runs=read_runs(objects, layout, damaged=[]),  # of which the status tells
         drift=drift,
@@ -239,6 +267,7 @@ def write_report(
         prices=prices,
         coast=shore,
         looks=looks,
+        are_all_shown=not unread,
         now=datetime.now(UTC),
     )
     cell, area = unit_costs(plan, status.costs, marks, prices=prices)
@@ -278,6 +307,7 @@ def report_page(
     prices: Prices,
     coast: Coast | None,
     looks: Sequence[Quicklook],
+    are_all_shown: bool = True,
     now: datetime,
 ) -> str:
     """The page as text: pure, from facts alone.
@@ -302,6 +332,8 @@ def report_page(
         Coast lines of its maps; None for none.
     looks
         Pictures of what was found.
+    are_all_shown
+        Whether all outlines, and the map beneath those that were chosen, could be read.
     now
         When the page is made, UTC.
     """
@@ -328,6 +360,7 @@ def report_page(
         "result": [*_result(plan, status, marks, ran=ran), ("Drift check", _drift(drift))],
         "cells": cell_map(plan, states_of(plan, status, marks), reasons=reasons, coast=coast),
         "looks": [one.html for one in looks],
+        "are_all_shown": are_all_shown,
         "chart": None if ran is None else throughput_chart(ran),
         "slowest": [(cell_id(*cell), places[cell], seconds) for cell, seconds in marks.slowest],
         "costs": _costs(plan, status.costs, marks, stored=stored, prices=prices),
@@ -363,7 +396,7 @@ def report_page(
 
 def _cells_named(message: str) -> list[Address]:
     found = []
-    for name in dict.fromkeys(_CELL.findall(message)):
+    for name in dict.fromkeys(_CELL.findall(_PRODUCT.sub("", message))):
         with suppress(GridError):  # of letters and digits that are none
             found.append(parse_cell_id(name))
     return found
@@ -377,6 +410,7 @@ def _result(
         ("Cells done", status.done),
         ("of them with a map", mapped),
         ("of them without any image or valid pixel", len(marks.states) - mapped),
+        *([("of them with a damaged record", len(marks.damaged))] if marks.damaged else []),
         ("Valid ground, km²", float(_valid_km2(plan, marks).sum())),
         ("Outlines of single cells, before they are merged", marks.n_outlines),
         ("Begun", status.started[:19] or "not yet"),

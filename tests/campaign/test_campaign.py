@@ -19,6 +19,7 @@ from rtsx.campaign.campaign import Campaign
 from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.ledger import planned_years
 from rtsx.campaign.products.coarse import colour_table
+from rtsx.campaign.products.tables import cell_states
 from rtsx.campaign.quicklooks import make_quicklooks
 from rtsx.campaign.recipe import CampaignRecipe, Prices
 from rtsx.campaign.run_log import RunSummary
@@ -112,10 +113,11 @@ def test_its_products_and_its_report_are_made_from_the_output_alone(done: Campai
 
 def test_the_report_shows_what_was_found_by_the_pixels_of_its_own_map(done: Campaign, tmp_path: Path) -> None:
     marks = [*done.ledger.marks()]
-    cells = [mark.cell for mark in marks]
+    states, damaged = cell_states(marks, YearLayout(2024)), list[str]()
     looks = make_quicklooks(
-        done.objects, done.plan, output=done.output, storage_options={}, outlined=cells, finished=cells
+        done.objects, done.plan, output=done.output, storage_options={}, states=states, damaged=damaged
     )
+    assert damaged == []
     outlines = done.outlines()
     assert len(looks) == 6
     assert f"{outlines['area_m2'].max():,.0f} m²" in looks[0].title
@@ -140,7 +142,7 @@ def test_the_report_shows_what_was_found_by_the_pixels_of_its_own_map(done: Camp
         if path.is_file():
             path.write_bytes(path.read_bytes()[:-3])
     told = Path(Campaign.open(tmp_path / "copy").report(tmp_path / "damaged.html").path).read_text()
-    assert "Outlines have no pictures, because the map cannot be read" in told
+    assert "has no picture, because the map cannot be read there" in told
     assert 'class="look"' not in told
 
 

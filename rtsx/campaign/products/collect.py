@@ -15,7 +15,14 @@ from rtsx.campaign.layout import MAP, YearLayout
 from rtsx.campaign.ledger import CampaignLedger, planned_years
 from rtsx.campaign.map import map_path, map_year
 from rtsx.campaign.plan import CampaignPlan
-from rtsx.campaign.products.footprints import FOOTPRINTS, LEVEL2, ReadValid, collect_footprints, collect_level2
+from rtsx.campaign.products.footprints import (
+    FOOTPRINTS,
+    LEVEL2,
+    ReadValid,
+    are_collected,
+    collect_footprints,
+    collect_level2,
+)
 from rtsx.campaign.products.overviews import collect_overviews
 from rtsx.campaign.products.stac import PARQUET, ZARR, asset, collect_stac, collection_key
 from rtsx.campaign.products.tables import (
@@ -316,6 +323,16 @@ class _Vectors:
 def rule_key(layout: YearLayout) -> str:
     """Return the key of the rule of confidence of a year."""
     return f"{layout.products}/confidence_rule.json"
+
+
+def footprint_keys(objects: ObjectStore, plan: CampaignPlan, states: CellStates) -> list[str]:
+    """List the files with the outlines of these finished cells: the collected ones where they are made of just these, else those of the cells."""
+    layout = YearLayout(plan.year)
+    rule = _kept_rule(objects, plan, None, options={})
+    if plan.outlines is not None and are_collected(objects, plan, states, spec=plan.outlines, rule=rule):
+        found = objects.list(f"{layout.products}/{FOOTPRINTS}")
+        return sorted(one.key for one in found if one.key.endswith(".parquet"))
+    return [layout.outline(cell) for cell, state in sorted(states.items()) if state.n_outlines]
 
 
 def _kept_rule(

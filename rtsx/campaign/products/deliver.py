@@ -160,6 +160,7 @@ def deliver_year(
     elif arts:
         raise CampaignError("Values of fields of ARTS (--arts) go with its fields: give --fields arts, too.")
     _require_finished(plan, history.states, allow_missing=allow_missing)
+    files = tiling.files(cell for cell, state in history.states.items() if not state.is_empty)
     verdicts = None if review is None else Verdicts.of(review, plan, history.states)
     if verdicts is not None and not verdicts.is_ground and not outlines:
         raise CampaignError("Verdicts are those of outlines. Leave either --review or --no-outlines out.")
@@ -184,7 +185,9 @@ def deliver_year(
         for name in delivered(plan)
     }
     package.begin(_identity(plan, tiling, outlines=outlines))
-    rasters = _write_rasters(package, readers, tiling=tiling, states=history.states, verify=verify)
+    rasters = _write_rasters(package, readers, files, tiling=tiling, states=history.states, verify=verify)
+    if not rasters:  # a border of the set runs through a cell, between what is valid there and its tiles
+        raise CampaignError(f"No valid pixel of the map lies in a tile of {tiles}. Choose another tile matrix set.")
     coarse = CoarseMap(reader=readers["probability"], states=history.states)
     picture = _write_coarse(package, coarse, verify=verify)
     expected = ExpectedArea(reader=readers["probability"], states=history.states) if expected_area else None
@@ -212,8 +215,9 @@ def deliver_year(
             content = one_file(rows, file.form, crs=file.crs, empty=file.empty)
             package.add(name, content, file.title, media_type=file.form.media_type)
     content = item_table(plan, rasters, variables=delivered(plan))
-    folders = " and ".join(f"{name}/" for name in delivered(plan))
-    package.add(ITEMS, content, f"STAC items of all files in {folders}, as a table", media_type=PARQUET)
+    *most, last = (f"{name}/" for name in delivered(plan))
+    title = f"STAC items of all files in {', '.join(most)} and {last}, as a table"
+    package.add(ITEMS, content, title, media_type=PARQUET)
     _write_styles(package, facts, rasters, expected=expected)
     _write_documents(package, facts)
     package.close()
@@ -277,8 +281,13 @@ def _require_finished(plan: CampaignPlan, states: CellStates, *, allow_missing: 
             "the missing cells named in the package: --allow-missing"
         )
     if all(state.is_empty for state in states.values()):
+        done = (
+            f"{len(states):,} cells of {plan.name} {plan.year} are done, and none of them has an image or valid pixel"
+        )
         raise CampaignError(
-            f"No cell of {plan.name} {plan.year} has a map, so there is nothing to deliver. Run the campaign first."
+            f"{done}, so there is nothing to deliver. If that is not so, the sources or their masks are to be looked at."
+            if states
+            else f"No cell of {plan.name} {plan.year} is done, so there is nothing to deliver. Run the campaign first."
         )
 
 
@@ -399,10 +408,15 @@ def _failures_told(to: str) -> Iterator[None]:
 
 
 def _write_rasters(
-    package: _Package, readers: Mapping[str, MapReader], *, tiling: Tiling, states: CellStates, verify: bool
+    package: _Package,
+    readers: Mapping[str, MapReader],
+    files: Sequence[RasterFile],
+    *,
+    tiling: Tiling,
+    states: CellStates,
+    verify: bool,
 ) -> list[RasterFile]:
     """Bring the GeoTIFFs up to date; those that there are of each variable."""
-    files = tiling.files(cell for cell, state in states.items() if not state.is_empty)
     groups: defaultdict[str, list[RasterFile]] = defaultdict(list)
     for file in files:
         groups[file.group].append(file)

@@ -219,6 +219,21 @@ def collect_footprints(
     return table, table.refresh(wanted, is_current=parts.is_current, make=parts.make)
 
 
+def are_collected(
+    objects: ObjectStore, plan: CampaignPlan, states: CellStates, *, spec: OutlineSpec, rule: ConfidenceRule | None
+) -> bool:
+    """Test whether the collected footprints are those of the cells that are finished now."""
+
+    def valid(y: slice, x: slice) -> NDArray[np.bool_]:
+        raise AssertionError  # nothing is made here
+
+    parts = _Parts(objects=objects, plan=plan, states=states, spec=spec, valid=valid, rule=rule)
+    records = PartTable.of(objects, YearLayout(plan.year), FOOTPRINTS).records.read()
+    return set(records) == {*map(partition_name, parts.cells)} and all(
+        parts.is_current(name, record) for name, record in records.items()
+    )
+
+
 def stored_footprints(objects: ObjectStore, plan: CampaignPlan) -> geopandas.GeoDataFrame:
     """Footprints of a year as they are stored: those that were collected, else those of its cells."""
     layout = YearLayout(plan.year)

@@ -67,7 +67,7 @@ class Tiling(Protocol):
         """How a variable is brought onto the pixels of the files."""
 
     def files(self, cells: Iterable[Address]) -> list[RasterFile]:
-        """Files that these cells have pixels in, and maybe some more."""
+        """Files that these cells have pixels in, and maybe some more; `CampaignError` where there are none."""
 
 
 @dataclass(frozen=True)
@@ -228,6 +228,8 @@ class MatrixTiling:
         for cell in sorted(cells):
             for place in self._places(cell):
                 found.setdefault(place, []).append(cell)
+        if not found:
+            raise self.unreached()
         return [
             RasterFile(
                 name=self.names.format(z=self.tile_zoom, x=column, y=row, col=column, row=row),
@@ -237,6 +239,18 @@ class MatrixTiling:
             )
             for (column, row), there in sorted(found.items())
         ]
+
+    def unreached(self) -> CampaignError:
+        """Make the error of a set in which the map has no pixel."""
+        x, y = self.anchor
+        span = self.side * self.pixel_size
+        whole = (x, y - self.size[1] * span, x + self.size[0] * span, y)
+        mapped = tuple(self.plan.geobox.boundingbox)
+        return CampaignError(
+            f"No pixel of the map lies in a tile of {self.tiles}: the set has {_lonlat_text(whole, self.crs)}, the map "
+            f"{_lonlat_text(mapped, CRS(self.plan.grid.crs))}. Choose a tile matrix set of that part of the earth, or leave it out "
+            "for a file for each cell."
+        )
 
     def geobox(self, column: int, row: int) -> GeoBox:
         """Return the raster of a tile."""
@@ -308,6 +322,16 @@ def native_size(plan: CampaignPlan, crs: CRS) -> float:
     if not usable.any():
         raise CampaignError(f"No cell of the map lies in {crs}. Choose a tile matrix set of that part of the earth.")
     return float(np.sqrt(np.median(areas[usable])))
+
+
+def _lonlat_text(bounds: tuple[float, ...], crs: CRS) -> str:
+    """Say from where to where a rectangle (left, bottom, right, top) of a CRS reaches on the earth."""
+    x, y = np.meshgrid(*(np.linspace(bounds[axis], bounds[axis + 2], 2 * _STEPS + 1) for axis in (0, 1)))
+    there = np.stack(transform(x.ravel(), y.ravel(), source=crs, target=CRS("EPSG:4326")))
+    lon, lat = there[:, np.isfinite(there).all(axis=0)]
+    if not lon.size:
+        return "no place on the earth"
+    return f"longitudes {lon.min():.3f} to {lon.max():.3f} and latitudes {lat.min():.3f} to {lat.max():.3f}"
 
 
 def _require_zoom(name: str, value: int, *, low: int, high: int, tiles: str) -> None:

@@ -611,6 +611,10 @@ def test_missing_cells_are_refused_or_named_and_come_later(tmp_path: Path) -> No
     [
         ({"tiles": "WebMercatorQuat"}, "Did you mean 'WebMercatorQuad'"),
         ({"tiles": "CDB1GlobalGrid"}, "several widths"),
+        (
+            {"tiles": "UPSAntarcticWGS84Quad", "outlines": False},
+            "lies in a tile of UPSAntarcticWGS84Quad: the set has longitudes .*, the map longitudes .* and latitudes 81",
+        ),
         ({"tiles": "WebMercatorQuad", "zoom": 40}, "zoom of WebMercatorQuad is from 0 to 24 here; got 40"),
         ({"tiles": "WebMercatorQuad", "zoom": 9, "tile_zoom": 10}, "from 3 to 9 here; got 10"),
         ({"tiles": "CanadianNAD83_LCC", "zoom": 9, "tile_zoom": 8}, "do not hold whole tiles"),
@@ -633,6 +637,18 @@ def test_what_cannot_be_is_refused_before_anything_is_written(
 ) -> None:
     with pytest.raises(CampaignError, match=told):
         polar.campaign.deliver(tmp_path / "to", **options)
+    assert not (tmp_path / "to").exists()
+
+
+def test_a_year_of_empty_cells_is_not_told_to_run_again(tmp_path: Path) -> None:
+    plan = plan_of(1, 2, cell=64)
+    output = Output(plan, tmp_path / "out")
+    campaign = Campaign(plan=plan, output=output.path)
+    with pytest.raises(CampaignError, match=r"No cell of .* is done.*Run the campaign first"):
+        campaign.deliver(tmp_path / "to", allow_missing=True)
+    output.finish({name: np.zeros_like(array) for name, array in make_pixels(plan, seed=1).items()}, plan.cells)
+    with pytest.raises(CampaignError, match=r"2 cells of .* are done, and none of them has an image or valid pixel"):
+        campaign.deliver(tmp_path / "to")
     assert not (tmp_path / "to").exists()
 
 
