@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+import geopandas
 import numpy as np
 import pyogrio
 import shapely
@@ -64,11 +65,15 @@ class Coast:
             raise CampaignError(
                 f"{path} does not say its CRS, so where its coast lines are is not known. Give a file that does."
             )
-        shapes = np.asarray(table.geometry.dropna().to_crs(4326).array, object)
+        shapes = np.asarray(table.geometry.dropna().array, object)
         dimension = shapely.get_dimensions(shapes)
+        # In the file's own CRS, because polygons that hold a pole or cross 180 degrees are none in longitude and latitude.
         land = shapely.union_all(shapely.make_valid(shapes[dimension == 2]))
         lines = shapely.get_parts([*shapes[dimension == 1], shapely.boundary(land)])
-        lonlat, line = shapely.get_coordinates(lines, return_index=True)
+        there = np.asarray(geopandas.GeoSeries(lines, crs=table.crs).to_crs(4326).array, object)
+        lonlat, line = shapely.get_coordinates(there, return_index=True)
+        known = np.isfinite(lonlat).all(axis=1)
+        lonlat, line = lonlat[known], (line + np.cumsum(~known))[known]  # which ends a line where it leaves the earth
         if not lonlat.size:
             raise CampaignError(
                 f"{path} has neither lines nor polygons, and coast lines are one of them. Give another file."

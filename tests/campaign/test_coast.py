@@ -6,8 +6,10 @@ import geopandas
 import numpy as np
 import pytest
 import shapely
+from pyproj import Transformer
 from shapely import LineString, Point, box
 
+from rtsx.campaign.cell_map import MapFrame
 from rtsx.campaign.coast import Coast
 from rtsx.errors import CampaignError, InputNotFoundError, LabelError
 
@@ -35,6 +37,26 @@ def test_lines_come_in_any_crs(tmp_path: Path) -> None:
     there = geopandas.GeoSeries([line], crs=4326).to_crs(3413)
     coast = Coast.read(write(tmp_path / "coast.fgb", list(there), crs="EPSG:3413"))
     np.testing.assert_allclose(coast.lonlat, line.coords, atol=1e-9)
+
+
+def test_land_across_180_degrees_or_around_a_pole_keeps_its_coast_and_that_of_others(tmp_path: Path) -> None:
+    x, y = Transformer.from_crs(4326, 3413, always_xy=True).transform([180, 0, -125], [71.2, 90, 71])
+    land = [Point(*at).buffer(1e5) for at in zip(x, y, strict=True)]
+    bow = shapely.Polygon([(2e6, 0), (2.2e6, 2e5), (2.2e6, 0), (2e6, 2e5)])  # which crosses itself
+    coast = Coast.read(write(tmp_path / "land.gpkg", [*land, bow], crs="EPSG:3413"))
+    frame = MapFrame(crs="EPSG:3413", box=(-4e6, -4e6, 4e6, 4e6), width=8000.0)
+    drawn = shapely.union_all(frame.lines(coast.lonlat, coast.line))
+    wanted = shapely.boundary(shapely.union_all(shapely.make_valid([*land, bow])))
+    wanted = shapely.transform(wanted, lambda at: np.stack([(at[:, 0] + 4e6) / 1e3, (4e6 - at[:, 1]) / 1e3], axis=1))
+    assert shapely.hausdorff_distance(drawn, wanted) < 0.01
+    assert drawn.length == pytest.approx(wanted.length, rel=1e-6)
+
+
+def test_what_lies_beyond_the_earth_is_left_out(tmp_path: Path) -> None:
+    line = LineString([(-2e6, -1e6), (-2e6, 0), (2e7, 2e7), (2e6, 0), (2e6, 1e6)])
+    coast = Coast.read(write(tmp_path / "coast.gpkg", [line], crs="EPSG:6931"))
+    assert np.isfinite(coast.lonlat).all()
+    assert len(edges(coast)) == 2
 
 
 def test_what_cartopy_has_comes_first_and_damage_there_costs_no_page(
