@@ -138,7 +138,7 @@ def collect_records(marks: Iterable[CommitRecord]) -> CellStatistics:
     )
 
 
-def read_marks(
+def year_statistics(
     ledger: CampaignLedger, plan: CampaignPlan, *, damaged: list[str], states: CellStates | None = None
 ) -> CellStatistics:
     """Walk the marks of a plan once.
@@ -203,7 +203,7 @@ def states_of(plan: CampaignPlan, status: CampaignStatus, marks: CellStatistics)
 
 def cell_table(ledger: CampaignLedger, plan: CampaignPlan, status: CampaignStatus) -> geopandas.GeoDataFrame:
     """Cells of a plan with their states, in the CRS of the map; see `Campaign.cells`."""
-    marks = read_marks(ledger, plan, damaged=[])
+    marks = year_statistics(ledger, plan, damaged=[])
     states = states_of(plan, status, marks)
     outlines = [plan.geobox[plan.region(cell)].extent.geom for cell in states]
     columns = {
@@ -239,7 +239,7 @@ def write_report(
     layout = YearLayout(plan.year)
     damaged: list[str] = []
     states: CellStates = {}
-    marks = read_marks(CampaignLedger(objects, layout), plan, damaged=damaged, states=states)
+    marks = year_statistics(CampaignLedger(objects, layout), plan, damaged=damaged, states=states)
     status = campaign_status(objects, plan, prices=prices)
     drift, looks, unread = None, list[Quicklook](), list[str]()
     try:
