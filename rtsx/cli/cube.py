@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -63,7 +64,7 @@ def init(
     refuse_other_format(out, what="a config", suffixes=(".yaml", ".yml"))
     require_absent([str(out)], overwrite=overwrite)
     write_whole(out, starter_yaml(preset, region=region, year=year, name=str(out)).encode())
-    show("Written", [("config", out), ("next", f"rtsx cube info {out}")])
+    show("Written", [("config", out), ("next", f"edit its sources, then rtsx cube info {quote(str(out))}")])
 
 
 @app.command(

@@ -22,12 +22,15 @@ app = typer.Typer()
 _LIBRARIES = ("torch", "segmentation-models-pytorch", "xarray", "dask", "zarr", "rasterio", "odc-geo", "geopandas")
 _EXTRAS = {
     "azure": "adlfs",
+    "deliver": "morecantile",
     "fast": "zarrs",
+    "gateway": "dask-gateway",
     "gcs": "gcsfs",
     "onnx": "onnxruntime",
     "openvino": "openvino",
     "order": "planet",
     "s3": "s3fs",
+    "train": "lightning",
     "view": "matplotlib",
 }
 GPU_DRIVERS = ("/dev/nvidiactl", "/dev/nvmap", "/dev/kfd", "/dev/dxg")

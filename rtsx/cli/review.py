@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import partial
 from getpass import getuser
 from pathlib import Path
+from shlex import quote
 from threading import Event
 from typing import Annotated, Literal
 
@@ -120,7 +121,7 @@ def create(
         ("seen twice", f"{first.n_repeats:,}"),
         ("review", out),
     ]
-    show("Ready to review", [*rows, ("next", f"rtsx review serve {out}")])
+    show("Ready to review", [*rows, ("next", f"rtsx review serve {quote(str(out))}")])
 
 
 def _named(given: str, number: int) -> tuple[str, str]:

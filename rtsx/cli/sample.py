@@ -122,7 +122,7 @@ def draw_sample(
     rows: list[tuple[str, object]] = [
         (", ".join(filter(None, names)), count) for names, count in zip(strata.index, strata, strict=True)
     ]
-    show("Drawn", [("sample", out), ("units", len(drawn)), *rows])
+    show("Drawn", [("sample", out), ("units", f"{len(drawn):,}{', all that there are' * (len(drawn) < size)}"), *rows])
 
 
 area_app = typer.Typer()

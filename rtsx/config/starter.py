@@ -63,7 +63,7 @@ def starter_yaml(preset: str, *, region: str, year: int, name: str = "cube.yaml"
     preset
         One of `STARTERS`: a published model, or a product of a public catalog.
     region
-        West, south, east and north in degrees with commas between, the name of a cell such as ``r412c088``, or the path of a
+        West, south, east and north in degrees with commas or spaces between, the name of a cell such as ``r412c088``, or the path of a
         vector file or raster.
     year
         Of the images: July and August for tss-v1, July to September else.
@@ -124,7 +124,7 @@ def _config(text: str) -> CubeConfig:
 
 def _region(text: str) -> dict[str, Any]:
     """Return the region of a config that a text names."""
-    parts = text.split(",")
+    parts = text.replace(",", " ").split()
     try:
         bbox = [float(part) for part in parts]
     except ValueError:

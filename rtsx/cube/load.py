@@ -207,7 +207,12 @@ class _Planned:
 
 def find_images(source: SourceRecipe, geobox: GeoBox) -> tuple[Image, ...]:
     """Return the images that a source has for a raster; those of a trend in the packing of Landsat, and not under cloud."""
-    images = source.images.find(search_area(geobox, margin_m=source.reach_m), source.period, source.wanted)
+    try:
+        images = source.images.find(search_area(geobox, margin_m=source.reach_m), source.period, source.wanted)
+    except CubeError as error:
+        if not str(error).startswith("Source "):
+            error.args = (f"Source {source.name!r}: {error}", *error.args[1:])
+        raise
     if source.trend is None:
         return images
     most = source.trend.max_cloud_cover
@@ -223,10 +228,13 @@ def _found(source: SourceRecipe, geobox: GeoBox) -> tuple[Image, ...]:
         return ()
     if len(images) < least:
         period = "" if source.period is None else f" between {source.period.start} and {source.period.end}"
-        months = "" if source.trend is None else f" in the months {', '.join(map(str, source.trend.months))}"
+        of_months = source.trend.months if source.trend else source.period.months if source.period else ()
+        months = f" in the months {', '.join(map(str, of_months))}" if of_months else ""
         few = "no image" if not images else f"{len(images)} scenes, and a trend is made of {LEAST} or more,"
+        others = len(source.images.find(search_area(geobox, margin_m=0), None, source.wanted)) if period else 0
+        dated = f", but {others} of other dates, which `period: any` takes" if others and source.trend is None else ""
         raise NoImageError(
-            f"Source {source.name!r} has {few} of this ground{period}{months}. Check region, dates and collection, and filters "
+            f"Source {source.name!r} has {few} of this ground{period}{months}{dated}. Check region, dates and collection, and filters "
             "such as the cloud cover; or drop the source."
         )
     if source.quality is not None:

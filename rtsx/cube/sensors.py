@@ -322,6 +322,7 @@ SENSORS = {
             add_offset=0.0,
             nodata=None,
             units="1",
+            defaults={"period": "any"},  # an image of many years, whose middle is no date of it
         ),
     )
 }

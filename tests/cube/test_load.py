@@ -1,7 +1,7 @@
 """A recipe as a cube, against each image warped at once."""
 
 from dataclasses import replace
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from rtsx.cube.composite import Observation, best_quality, first_valid, mean_com
 from rtsx.cube.derived import get_derived
 from rtsx.cube.encoding import packing
 from rtsx.cube.erosion import erode_quality
-from rtsx.cube.images import GivenImages, Image
+from rtsx.cube.images import GivenImages, Image, Period
 from rtsx.cube.load import search_area
 from rtsx.cube.mask_rules import mask_rule
 from rtsx.cube.resample.readers import open_reader
@@ -196,6 +196,11 @@ def test_a_truncated_scene_is_named_or_left_out_on_request(ground: Ground) -> No
 def test_nothing_found_and_mixed_dtypes_are_told_before_anything_is_read(ground: Ground) -> None:
     with pytest.raises(NoImageError, match=r"Source 'planetscope' has no image of this ground"):
         rtsx.open_cube(recipe(optical([])), CUBE)
+    may = Period(date(2024, 5, 1), date(2024, 5, 31), months=(5,))
+    with pytest.raises(
+        NoImageError, match=r"2024-05-31 in the months 5, but 1 of other dates, which `period: any` takes"
+    ):
+        rtsx.open_cube(recipe(replace(optical([ground.scene("a", time=at("2024-07-01"))]), period=may)), CUBE)
     one, other = ground.scene("a"), ground.scene("b")
     floats = {name: replace(bands, dtype="float32") for name, bands in other.bands.items()}
     with pytest.raises(CubeError, match=r"one dtype, but they have uint16 \(as a\), float32 \(as b\)"):

@@ -244,7 +244,8 @@ def _missing(item: ItemDict, what: str) -> str:
         names = [" ".join(filter(None, (band.name, band.common_name))) for band in bands_of(item, key)]
         assets.append(f"{key} ({', '.join(names)})" if any(names) else key)
     shown = "; ".join(assets[:_SHOWN_ASSETS]) + (f"; and {len(assets) - _SHOWN_ASSETS} more" * (len(assets) > 40))
-    return f"Item {item_name(item)} has {what}. Its assets and bands are: {shown or 'none'}. Name one of them."
+    other = ", or the collections of the product that has it" if item.get("collection") else ""
+    return f"Item {item_name(item)} has {what}. Its assets and bands are: {shown or 'none'}. Name one of them{other}."
 
 
 _SCALE = 1e-4
