@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from io import BytesIO
 from threading import Lock
@@ -17,7 +17,7 @@ from pyproj import CRS, Geod
 
 from rtsx.errors import ReviewError
 from rtsx.geometry.crs import lonlat_transformer, transformed
-from rtsx.review.store import Review, placed_in
+from rtsx.review.store import Review, placed_in, year_of_image
 from rtsx.viewer import Box, Pyramid, Style, draw_window, styles_of
 
 View = Literal["close", "wide"]
@@ -68,10 +68,13 @@ class ReviewPictures:
         Raises
         ------
         ReviewError
-            Outlines lie elsewhere.
+            Outlines lie elsewhere, or nothing states which year of an image of several is meant.
         """
         opened = ((name, opener(source)) for name, source in review.settings.cubes)
-        images = tuple((name, one if isinstance(one, Pyramid) else Pyramid.of(one)) for name, one in opened)
+        pyramids = ((name, one if isinstance(one, Pyramid) else Pyramid.of(one)) for name, one in opened)
+        images = tuple(
+            (name, replace(one, year=year_of_image(one.cube, review.outlines, name=name))) for name, one in pyramids
+        )
         made = cls(review=review, images=images)
         assert len(made.places) == len(review.outlines)  # and so they are checked
         return made

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import geopandas as gpd
 import numpy as np
+import pandas as pd
 import shapely
 import xarray as xr
 from odc.geo.geobox import GeoBox
@@ -34,6 +35,7 @@ from rtsx.review.plan import (
 )
 from rtsx.scores.agreement import VERDICTS
 from rtsx.storage.object_store import ObjectStore, create_generation, open_object_store
+from rtsx.viewer.pyramid import years_of
 
 WEEK_S = 7 * 86400.0
 """Seconds that a batch is kept for a reviewer of whom nothing is heard."""
@@ -43,6 +45,7 @@ _REPEATS_AT_ONCE = 2
 """Batches of repeats that are mixed among the outlines of one batch."""
 _LONGEST_TEXT = 2000
 """Characters of a comment or reason."""
+_YEAR = re.compile(r"(?<!\d)(?:19|20)\d\d(?!\d)")
 _REVIEWER = re.compile(r"[\w][\w.@ -]{0,63}")
 
 
@@ -337,7 +340,8 @@ def create_review(
     out : str
         A folder, or a URL such as ``s3://bucket/review``.
     cubes : mapping of str to str
-        Name and source of each image to look at, the newest first.
+        Name and source of each image to look at, the newest first. One of several years is shown in the year that its name
+        has, such as ``"2024"`` or ``"map 2024"``, else in that of the outlines.
     order : {"probability", "uncertainty", "random"} or None
         Which outlines come first; None: by probability, and a sample at random.
     class_name : str or None
@@ -364,7 +368,8 @@ def create_review(
     Raises
     ------
     ReviewError
-        There is no outline, ids are missing or repeated, an outline lies beside a cube, or the order cannot be had.
+        There is no outline, ids are missing or repeated, an outline lies beside a cube, the order cannot be had, or nothing
+        states which year of an image of several is meant.
     OutputExistsError
         A review is there already.
     """
@@ -380,7 +385,9 @@ def create_review(
     asked = class_name or _class_of(outlines)
     named = outlines.set_index(outlines[key].astype(str))
     for name, source in cubes.items():
-        placed_in(named, geobox_of(opener(source)), name=name)
+        opened = opener(source)
+        placed_in(named, geobox_of(opened), name=name)
+        year_of_image(opened, outlines, name=name)
     chosen = order or ("random" if key == "sample_id" else "probability")
     queue = queue_outlines(outlines, key=key, order=chosen, seed=seed)
     planned = plan_round(queue, number=1, batch_size=batch_size, repeats=repeats, seed=seed)
@@ -458,6 +465,51 @@ def placed_in(outlines: gpd.GeoDataFrame, geobox: GeoBox, *, name: str) -> gpd.G
             f"{str(outlines.index[np.argmax(outside)])!r}, and nobody could see them. Give the cube that they were found in, or leave them out."
         )
     return gpd.GeoSeries(moved, index=outlines.index, crs=target)
+
+
+def year_of_image(cube: xr.Dataset, outlines: gpd.GeoDataFrame, *, name: str) -> int | None:
+    """Return the year in which an image is shown: that in its name, else its only one, else that of the outlines.
+
+    None where it has no time, or one without a date.
+
+    Raises
+    ------
+    ReviewError
+        It has no time in the year of its name, or times of which nothing states which one is meant.
+    """
+    years = sorted({int(year) for year in years_of(cube)})
+    if not years and cube.sizes.get("time", 1) == 1:
+        return None
+    if not years:
+        raise ReviewError(
+            f"The image {name!r} has {cube.sizes['time']} times without dates, so nothing states which one is of the outlines. "
+            "Give one time of it."
+        )
+    has = f"The image {name!r} has times of {' and '.join(map(str, years))}"
+    in_name = _YEAR.findall(name)
+    if len(in_name) == 1:
+        if int(in_name[0]) not in years:
+            raise ReviewError(f"{has}, and none of {in_name[0]}, which its name states. Name it by its own year.")
+        return int(in_name[0])
+    if len(years) == 1:
+        return years[0]
+    of_outlines = sorted(_years_of_outlines(outlines))
+    if len(of_outlines) == 1 and of_outlines[0] in years:
+        return of_outlines[0]
+    said = f"are of {' and '.join(map(str, of_outlines))}" if of_outlines else "state no year"
+    raise ReviewError(
+        f"{has}, and the outlines {said}. State which year is meant in its name, such as {years[-1]}: "
+        f"--cube {years[-1]}=CUBE, or --cube 'map {years[-1]}=CUBE'."
+    )
+
+
+def _years_of_outlines(outlines: gpd.GeoDataFrame) -> set[int]:
+    """Years that outlines state, by `year` or else `date`."""
+    none = pd.Series(dtype="float64")
+    stated = pd.to_numeric(outlines.get("year", none), errors="coerce").dropna()
+    if stated.empty:
+        stated = pd.to_datetime(outlines.get("date", none), errors="coerce").dt.year.dropna()
+    return {int(year) for year in stated}
 
 
 def check_reviewer(name: str) -> None:

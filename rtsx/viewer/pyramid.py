@@ -23,7 +23,7 @@ from rtsx.errors import CubeError
 from rtsx.grid import Cell
 from rtsx.storage.zarr import open_group
 
-__all__ = ["Box", "Pyramid", "ReadWindow"]
+__all__ = ["Box", "Pyramid", "ReadWindow", "years_of"]
 
 Box = tuple[float, float, float, float]
 """Left, bottom, right and top in the units of a CRS."""
@@ -49,10 +49,12 @@ class Level:
     _lock: Lock = field(default_factory=Lock)
 
     def open(self) -> tuple[xr.Dataset, GeoBox]:
-        """Return the lazy cube, north up, and its geobox."""
+        """Return the lazy cube, north up, its times in order, and its geobox."""
         with self._lock:
             if self._opened is None:
                 cube = self.opener()
+                if "time" in cube.indexes and not cube.indexes["time"].is_monotonic_increasing:
+                    cube = cube.sortby("time")  # years of a campaign stand as they were run
                 geobox = geobox_of(cube)
                 if geobox.affine.e > 0:
                     cube = cube.isel(y=slice(None, None, -1))
@@ -91,10 +93,12 @@ class Pyramid:
 
     levels: tuple[Level, ...]
     """Full resolution first."""
+    year: int | None = None
+    """What is seen where no time is chosen: the last time that is not after this year; None for the last of all."""
     _made_of: tuple[CubeRecipe, Cell | None] | None = field(default=None, repr=False)
     """Recipe and its ground; None for what is stored."""
-    _parts: dict[tuple[str, ...], "Pyramid"] = field(default_factory=dict, repr=False)
-    """Pyramids of some of the recipe's sources, by their names."""
+    _parts: dict[tuple[str | int | None, ...], "Pyramid"] = field(default_factory=dict, repr=False)
+    """Pyramids of some of the recipe's sources, by year and their names."""
 
     @classmethod
     def of(
@@ -147,6 +151,11 @@ class Pyramid:
         """Lazy, at full resolution."""
         return self.levels[0].open()[0]
 
+    @property
+    def years(self) -> tuple[int, ...]:
+        """Years of its times, ascending; none where there is no time, or one without dates."""
+        return tuple(sorted({*years_of(self.cube).tolist()}))
+
     def only(self, layers: Sequence[str]) -> "Pyramid":
         """Return the image for a look at some layers: of a recipe, sources of none of them are not read and make no pixel invalid."""
         if self._made_of is None:
@@ -158,12 +167,12 @@ class Pyramid:
             name for one in wanted for name in one.layer_names
         }:
             return self
-        names = tuple(source.name for source in wanted)
-        if names not in self._parts:
+        key = (self.year, *(source.name for source in wanted))
+        if key not in self._parts:
             # With all layers of these sources, so that another look at them asks the catalogs no second time.
             part = recipe.only(tuple(name for source in wanted for name in source.layer_names))
-            self._parts.setdefault(names, Pyramid(levels=_of_recipe(part, cell)))
-        return self._parts[names]
+            self._parts.setdefault(key, Pyramid(levels=_of_recipe(part, cell), year=self.year))
+        return self._parts[key]
 
     def read(
         self,
@@ -187,7 +196,7 @@ class Pyramid:
         crs
             Of the map; None for that of the image. In another, each pixel of the screen takes the image's nearest.
         select
-            Place along dimensions beside y and x; the last time and the first of others if left out.
+            Place along dimensions beside y and x; the last time, or that of `year`, and the first of others if left out.
 
         Raises
         ------
@@ -197,7 +206,8 @@ class Pyramid:
         if crs is not None and pyproj.CRS(crs) != pyproj.CRS(self.crs):
             return self._warped(names, box, size=size, crs=crs, select=select)
         wanted = max((box[2] - box[0]) / size[1], (box[3] - box[1]) / size[0])
-        level = next((one for one in reversed(self.levels) if one.pixel <= wanted * _COARSER), self.levels[0])
+        fine = (one for one in reversed(self.levels) if one.pixel <= wanted * _COARSER and self._has_times(one))
+        level = next(fine, self.levels[0])
         cube, geobox = level.open()
         unknown = [name for name in names if name not in cube]
         if unknown:
@@ -216,7 +226,9 @@ class Pyramid:
         place = {"y": slice(y.start + step // 2, y.stop, step), "x": slice(x.start + step // 2, x.stop, step)}
         part = cube[list(names)].isel(place)
         chosen = {
-            dim: (select or {}).get(str(dim), -1 if dim == "time" else 0) for dim in part.dims if dim not in ("y", "x")
+            dim: (select or {}).get(str(dim), self._time if dim == "time" else 0)
+            for dim in part.dims
+            if dim not in ("y", "x")
         }
         part = part.isel(chosen, drop=True)
         read = part.compute()
@@ -224,6 +236,18 @@ class Pyramid:
         right, bottom = geobox.affine * (x.start + step * read.sizes["x"], y.start + step * read.sizes["y"])
         known = np.ones((read.sizes["y"], read.sizes["x"]), bool)
         return ReadWindow(read, (left, bottom, right, top), pixel_m(geobox) * step, known)
+
+    @property
+    def _time(self) -> int:
+        """Place of the time that is seen where none is chosen."""
+        years = years_of(self.cube)
+        if self.year is None or not years.size:
+            return -1
+        return max(0, int(np.searchsorted(years, self.year, side="right")) - 1)
+
+    def _has_times(self, level: Level) -> bool:
+        """Whether a level has all times: overviews lack the year of a campaign that was not collected yet."""
+        return "time" not in self.cube.dims or self.cube["time"].equals(level.open()[0]["time"])
 
     def _warped(
         self, names: Sequence[str], box: Box, *, size: tuple[int, int], crs: str, select: Mapping[str, int] | None
@@ -254,6 +278,20 @@ class Pyramid:
         known &= (row >= 0) & (row < rows) & (column >= 0) & (column < columns)
         taken = {name: _gather(there_is.cube[name], row, column, known=known) for name in names}
         return ReadWindow(xr.Dataset(taken), box, pixel_m(GeoBox.from_bbox(box, crs, shape=size, tight=True)), known)
+
+
+def years_of(cube: xr.Dataset) -> NDArray[np.int64]:
+    """Return the year of each time of a cube; none where there is no time, or one without dates.
+
+    Examples
+    --------
+    >>> years_of(xr.Dataset(coords={"time": np.array(["2024-08-01", "2025-07-01"], "datetime64[ns]")})), years_of(xr.Dataset())
+    (array([2024, 2025]), array([], dtype=int64))
+    """
+    times = cube.coords.get("time")
+    if times is None or times.dtype.kind != "M":
+        return np.empty(0, np.int64)
+    return np.atleast_1d(times.dt.year.values).astype(np.int64)
 
 
 def _padded(box: Box, size: tuple[int, int]) -> Box:

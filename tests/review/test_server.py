@@ -3,6 +3,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -11,12 +12,15 @@ import numpy as np
 import pytest
 import requests
 import shapely
+import xarray as xr
 from PIL import Image
 
+import rtsx
 from rtsx.errors import LabelError, ReviewError
 from rtsx.review import Review, create_review, merge_review, open_review, serve_review
 from rtsx.review.pictures import ReviewPictures
 from rtsx.review.server import ReviewService
+from rtsx.viewer import Style
 from tests.review.reviewers import image, outlines_of
 
 
@@ -207,6 +211,66 @@ def test_a_dense_batch_fits_into_a_browser(tmp_path: Path) -> None:
         assert shapely.hausdorff_distance(shown, outline) < 10  # px
         assert len(pictures.near(item["row"])) == len(item["near"]) == 20
     pictures.close()
+
+
+def of_years(*days: str) -> xr.Dataset:
+    """A map that was written in this order: each year is as dark as its place in it."""
+    flat = [xr.full_like(image()[["red"]], 100 + 1000 * place) for place in range(len(days))]
+    return xr.concat(flat, xr.DataArray(np.array(days, "datetime64[ns]"), dims="time", name="time"))
+
+
+def brightness(pictures: ReviewPictures, number: int) -> int:
+    """What a picture shows of the first outline, stretched as all of a map is."""
+    style = Style(layers=("red",), limits=((0.0, 4000.0),))
+    drawn = pictures._drawn(0, "close", image=number, style=style)
+    pictures.close()
+    return round(np.asarray(Image.open(BytesIO(drawn.png)))[0, 0, 0] / 255 * 4000, -2)
+
+
+@pytest.mark.parametrize(
+    ("name", "columns", "days", "shown"),
+    [
+        ("map", {"year": 2024}, ("2024-01-01", "2025-01-01"), 100),
+        ("map", {"year": 2024}, ("2025-01-01", "2024-01-01"), 1100),
+        ("map", {"date": np.datetime64("2024-07-02", "ms")}, ("2024-01-01", "2025-01-01"), 100),
+        ("2025", {"year": 2024}, ("2025-01-01", "2024-01-01"), 100),
+        ("map 2024", {}, ("2024-01-01", "2025-01-01"), 100),
+        ("map", {"year": 2024}, ("2024-06-01", "2024-08-01", "2025-08-01"), 1100),
+        ("map", {"year": 2024}, ("2019-06-01", "2019-08-01"), 1100),
+    ],
+)
+def test_a_picture_is_of_the_year_of_the_outlines_or_of_its_name(
+    tmp_path: Path, name: str, columns: dict[str, Any], days: tuple[str, ...], shown: int
+) -> None:
+    place, years = str(tmp_path / "review"), of_years(*days)
+    rtsx.write_cube(years, tmp_path / "map.zarr")
+    table = outlines_of(3).assign(**columns)
+    review = create_review(table, place, cubes={name: str(tmp_path / "map.zarr")})
+    assert brightness(ReviewPictures.open(review, opener=str), 0) == shown
+
+
+@pytest.mark.parametrize(
+    ("name", "columns", "said"),
+    [
+        ("map", {}, "times of 2024 and 2025, and the outlines state no year. .* --cube 2025=CUBE"),
+        ("map", {"year": 2023}, "the outlines are of 2023"),
+        ("map", {"year": [2024, 2025, 2025]}, "the outlines are of 2024 and 2025"),
+        ("2023", {"year": 2024}, "times of 2024 and 2025, and none of 2023"),
+    ],
+)
+def test_an_image_of_which_nobody_knows_the_year_is_refused(
+    tmp_path: Path, name: str, columns: dict[str, Any], said: str
+) -> None:
+    years = of_years("2024-01-01", "2025-01-01")
+    with pytest.raises(ReviewError, match=said):
+        create_review(
+            outlines_of(3).assign(**columns), str(tmp_path / "review"), cubes={name: "map"}, opener=lambda _: years
+        )
+    with pytest.raises(ReviewError, match="2 times without dates"):
+        create_review(
+            outlines_of(3), str(tmp_path / "review"), cubes={"2024": "map"}, opener=lambda _: years.drop_vars("time")
+        )
+    assert not (tmp_path / "review").exists()
 
 
 def test_pictures_take_no_more_memory_than_they_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
