@@ -14,6 +14,8 @@ from rtsx.campaign.run_log import RunRecord
 
 _LEAST_S = 1e-3
 """Seconds that count as none, because sums are not exact."""
+_ROUNDING = 1e-9
+"""Part of a mean up to which its error is one of floats alone."""
 _SPREAD = (0.05, 0.95)
 """Quantiles between which nine in ten cells lie."""
 
@@ -37,6 +39,18 @@ class Expense:
         return (self.hardware or "hardware not known") + (f" ({self.machine})" if self.machine else "")
 
 
+def only_hardware(names: Iterable[str]) -> str:
+    """Return the one kind of hardware that all who know theirs name; empty where they name none, or several.
+
+    Examples
+    --------
+    >>> only_hardware(["CPU", "", "CPU"]), only_hardware(["CPU", "NVIDIA T4"])
+    ('CPU', '')
+    """
+    known = {*names} - {""}
+    return known.pop() if len(known) == 1 else ""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Costs:
     """What machines were paid for, whatever came of it.
@@ -55,10 +69,11 @@ class Costs:
 
     @classmethod
     def of(cls, hours: Mapping[str, float], prices: Prices) -> Self:
-        """Price worker-hours by hardware."""
+        """Price worker-hours by hardware; where all others have one, those of which no record says have it, too."""
 
         def expense(hardware: str, spent: float) -> Expense:
-            price, machine = prices.worker_hour(hardware), prices.machine(hardware)
+            priced = hardware or only_hardware(hours)
+            price, machine = prices.worker_hour(priced), prices.machine(priced)
             return Expense(
                 hardware=hardware,
                 hours=spent,
@@ -125,7 +140,7 @@ class UnitCost:
     mean: float | None
     """None where nothing has a price, or nothing is done."""
     error: float | None
-    """Standard error of the mean; None for fewer than `LEAST_CELLS` cells, or where hours have no price."""
+    """Standard error of the mean; None for fewer than `LEAST_CELLS` cells, or where hours or the hardware of a cell have no price."""
     cells: int
     """Finished cells that it comes from."""
     currency: str
@@ -147,7 +162,7 @@ class UnitCost:
         Parameters
         ----------
         spent
-            What each cell's own time has cost.
+            What each cell's own time has cost; NaN where its hardware has no price.
         amounts
             What each cell counts, such as its area.
         total
@@ -161,9 +176,10 @@ class UnitCost:
         if total is None or not whole:
             return cls(mean=None, error=None, cells=n, currency=currency, is_least=is_least)
         mean, error = total / whole, None
-        if n >= LEAST_CELLS and own and not is_least:
+        if n >= LEAST_CELLS and own > 0 and not is_least:
             residuals = spent * (total / own) - mean * amounts
             error = sqrt(fsum(residuals**2) * n / (n - 1)) / whole
+            error = error if error > _ROUNDING * mean else 0.0
         return cls(mean=mean, error=error, cells=n, currency=currency, is_least=is_least)
 
     def __str__(self) -> str:

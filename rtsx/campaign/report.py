@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from rtsx.campaign.cell_map import CellState, cell_map, place_names
 from rtsx.campaign.cells import Address
 from rtsx.campaign.coast import Coast
-from rtsx.campaign.costs import LEAST_CELLS, CellHours, Costs, UnitCost
+from rtsx.campaign.costs import LEAST_CELLS, CellHours, Costs, UnitCost, only_hardware
 from rtsx.campaign.drift import DriftCheck, read_check
 from rtsx.campaign.layout import MAP, YearLayout
 from rtsx.campaign.ledger import CampaignLedger
@@ -436,7 +436,9 @@ def _drift(check: DriftCheck | None) -> str:
 
 def unit_costs(plan: CampaignPlan, costs: Costs, marks: CellStatistics, *, prices: Prices) -> tuple[UnitCost, UnitCost]:
     """What a finished cell and 10⁶ km² of valid ground have cost."""
-    price = {name: prices.worker_hour(name) or 0.0 for name in set(marks.hardware)}
+    only = only_hardware([*marks.hardware, *(one.hardware for one in costs.expenses)])
+    price = {name: prices.worker_hour(name or only) for name in set(marks.hardware)}
+    # As floats, None is NaN.
     spent = marks.seconds / 3600 * np.array([price[name] for name in marks.hardware], np.float64)
     cell, area = (
         UnitCost.of(spent, amounts, total=costs.total, currency=costs.currency, is_least=bool(costs.unpriced))
@@ -463,7 +465,7 @@ def _costs(
         seconds = marks.seconds[hardware == one.hardware]
         if seconds.size:
             hours = CellHours.of(seconds, paid_hours=one.hours)
-            price = prices.worker_hour(one.hardware)
+            price = None if one.cost is None else one.cost / one.hours
             spread = "" if price is None else f"{hours.low * price:,.4g} to {hours.high * price:,.4g}"
             told = f"{hours.low * 3600:,.4g} to {hours.high * 3600:,.4g} s of {hours.cells:,}"
             rows.append((f"Nine in ten cells on {one.name}", told, spread))

@@ -63,13 +63,22 @@ def test_what_has_no_price_is_named() -> None:
     assert (any_worker.total, any_worker.unpriced) == (2.5, ())
 
 
+def test_hours_of_which_nobody_knows_cost_what_all_others_do() -> None:
+    costs = Costs.paid([run_on({CARD: 2.0}), run_on({"": 0.5})], PRICES)
+    assert [(one.name, one.cost) for one in costs.expenses] == [
+        ("hardware not known (node)", 1.0),
+        (f"{CARD} (node)", 4.0),
+    ]
+    assert (costs.total, costs.unpriced) == (5.0, ())
+
+
 def test_a_year_without_records_has_cost_nothing_yet() -> None:
     costs = Costs.paid([], PRICES)
     assert (costs.hours, costs.total, costs.each(8), str(costs)) == (0.0, None, None, "")
     assert Costs.paid([run_on({CARD: 1.0})], PRICES).each(0) is None
 
 
-_runs = st.lists(st.dictionaries(st.sampled_from([CARD, "CPU", "NVIDIA T4", ""]), st.floats(0.01, 1e4), max_size=3))
+_runs = st.lists(st.dictionaries(st.sampled_from([CARD, "CPU", "NVIDIA T4"]), st.floats(0.01, 1e4), max_size=3))
 
 
 @given(_runs, _runs, st.randoms())
@@ -139,6 +148,11 @@ def test_there_is_no_standard_error_where_it_would_say_nothing() -> None:
     assert unit_cost(many, np.ones(LEAST_CELLS)).error is not None
     least = unit_cost(many, np.ones(LEAST_CELLS), is_least=True)
     assert (least.error, str(least)) == (None, "at least 11.00 EUR, from 10 cells")
+    odd = np.where(many == 3, np.nan, many)
+    assert unit_cost(odd, np.ones(LEAST_CELLS), total=55.0).error is None
+    # What is but rounding is none.
+    equal = unit_cost(np.full(LEAST_CELLS, 0.1), np.ones(LEAST_CELLS), total=1.1 / 3)
+    assert (equal.error, str(equal)) == (0.0, "0.037 ± 0.000 EUR, from 10 cells")
     for unknown in (unit_cost(many, np.ones(LEAST_CELLS), total=None), unit_cost(many, np.zeros(LEAST_CELLS))):
         assert (unknown.mean, unknown.error) == (None, None)
     assert str(unit_cost(np.empty(0), np.empty(0))).startswith("not known")

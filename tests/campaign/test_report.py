@@ -10,7 +10,7 @@ import pytest
 
 from rtsx.campaign.cell_map import place_names
 from rtsx.campaign.coast import Coast
-from rtsx.campaign.costs import Costs
+from rtsx.campaign.costs import Costs, UnitCost
 from rtsx.campaign.recipe import Machine, Prices
 from rtsx.campaign.records import CommitRecord
 from rtsx.campaign.report import _costs, collect_records, report_page, states_of, unit_costs
@@ -230,6 +230,21 @@ def test_prices_of_a_cell_and_an_area_have_errors_from_what_each_cell_took() -> 
     assert (cell.mean, cell.error) == pytest.approx((5 / 12, spent.std(ddof=1) / 12**0.5))
     residuals = spent - 5 / km2.sum() * km2
     assert (area.mean, area.error) == pytest.approx((5 / km2.sum(), residuals.std(ddof=1) / 12**0.5 / km2.mean()))
+
+
+@pytest.mark.parametrize("named", ["CPU", "NVIDIA T4"])
+def test_marks_without_hardware_count_as_all_others_do_or_leave_no_error(named: str) -> None:
+    plan = a_plan(rows=3, columns=4)
+    prices = Prices(machines=(Machine(name="desk", hour=1.0, hardware="CPU"),))
+    costs = Costs.paid([a_run(hardware={"CPU": 7200.0})], prices)
+
+    def cell(*hardware: str) -> UnitCost:
+        marks = [a_mark(one, hardware=hardware[n % 2], seconds=60.0 + n) for n, one in enumerate(plan.cells)]
+        return unit_costs(plan, costs, collect_records(marks), prices=prices)[0]
+
+    known, unknown = cell("CPU", "CPU"), cell("", named)
+    assert unknown.mean == known.mean == pytest.approx(2 / 12)
+    assert unknown.error == (known.error if named == "CPU" else None)
 
 
 def test_cells_are_named_by_what_computed_them() -> None:
