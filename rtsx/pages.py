@@ -3,6 +3,7 @@
 import html
 from collections.abc import Iterable, Mapping
 from functools import cache
+from math import floor, log10
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -27,6 +28,19 @@ def render_page(template: str, facts: Mapping[str, object]) -> str:
         What it states, by the names that the template has for it.
     """
     return _environment().get_template(template).render(facts)
+
+
+def figure(value: float, digits: int = 4) -> str:
+    """Write a number to so many digits, whole ones in full: never as a power of ten.
+
+    Examples
+    --------
+    >>> figure(6103400.4), figure(0.0123456), figure(60.0), figure(0)
+    ('6,103,400', '0.01235', '60', '0')
+    """
+    places = max(0, digits - 1 - floor(log10(abs(value)))) if value else 0
+    text = f"{value:,.{places}f}"
+    return text.rstrip("0").rstrip(".") if places else text
 
 
 def html_table(title: str, rows: Iterable[tuple[str, object]]) -> str:

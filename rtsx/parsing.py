@@ -336,7 +336,7 @@ def differences(one: Any, other: Any, *, name: str = "") -> Iterator[tuple[str, 
 
 
 def first_difference(one: Any, other: Any, *, name: str = "") -> str | None:
-    """Return where two descriptions differ first, and how; None where they are equal.
+    """Return where two descriptions differ first, and how, in words of YAML; None where they are equal.
 
     Examples
     --------
@@ -344,4 +344,7 @@ def first_difference(one: Any, other: Any, *, name: str = "") -> str | None:
     'grid.resolution is 3.0 there and 10.0 here'
     """
     found = next(differences(one, other, name=name), None)
-    return None if found is None else "{} is {!s:.200} there and {!s:.200} here".format(*found)
+    if found is None:
+        return None
+    there, here = (json.dumps(value) if value is None or isinstance(value, bool) else value for value in found[1:])
+    return f"{found[0]} is {there!s:.200} there and {here!s:.200} here"

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from rtsx.campaign.recipe import Machine, Prices
 from rtsx.campaign.run_log import RunRecord
+from rtsx.pages import figure
 
 _LEAST_S = 1e-3
 """Seconds that count as none, because sums are not exact."""
@@ -246,7 +247,9 @@ class MachineEstimate:
         return None if self.hours is None else self.hours / self.machine.workers * self.machine.hour
 
     def __str__(self) -> str:
-        known = "" if self.hours is None else f" {self.cost:,.2f} for {self.hours / self.machine.workers:,.3g} hours,"
+        known = (
+            "" if self.hours is None else f" {self.cost:,.2f} for {figure(self.hours / self.machine.workers, 3)} hours,"
+        )
         return f"{self.machine.name} ({self.machine.hardware}):{known} {self.basis}"
 
     @classmethod
@@ -275,7 +278,7 @@ class MachineEstimate:
         found, tile = done.get(machine.hardware), measured.get(machine.hardware)
         if found is not None:
             low, high = (hours * machine.hour / machine.workers for hours in (found.low, found.high))
-            basis = f"from {found.cells:,} finished cells, of which nine in ten cost {low:,.3g} to {high:,.3g} each"
+            basis = f"from {found.cells:,} finished cells, of which nine in ten cost {figure(low, 3)} to {figure(high, 3)} each"
             return cls(machine=machine, hours=cells * found.mean, basis=basis)
         if machine.seconds_per_tile is not None:
             basis = f"network alone, {machine.seconds_per_tile:.3g} s a tile as the prices say"

@@ -125,7 +125,7 @@ def create_map(output: str, plan: CampaignPlan, *, storage_options: Mapping[str,
             group = _created(store, plan, path=path)
         except (ContainsArrayError, ContainsGroupError):  # another year is creating the same map, and was faster here
             group = _opened(store, path)
-    found = first_difference(group.attrs[_IDENTITY], _identity(plan), name="")
+    found = first_difference(_by_recipe(group.attrs[_IDENTITY]), _by_recipe(_identity(plan)))
     if found is not None:
         raise CampaignError(
             f"{path} was made for another map: {found}. Years share a map where grid, extent, classes, spread and shards "
@@ -367,6 +367,12 @@ def _identity(plan: CampaignPlan) -> dict[str, Any]:
         "chunk": plan.chunk,
         **({"spread": True} if plan.prediction.keep_members else {}),
     }
+
+
+def _by_recipe(identity: Any) -> dict[str, Any]:
+    """Call spread as a recipe does, and state that there is none."""
+    rest = {name: value for name, value in identity.items() if name != "spread"}
+    return {**rest, "prediction": {"spread": identity.get("spread", False)}}
 
 
 def _array(group: zarr.Group, name: str) -> "zarr.Array[Any]":

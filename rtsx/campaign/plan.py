@@ -342,15 +342,13 @@ def _shared(plan: CampaignPlan) -> dict[str, Any]:
 
 
 def _rest(document: dict[str, Any]) -> dict[str, Any]:
-    """What has no words of its own: tiling, threshold, outlines, shards, runtime."""
+    """What has no words of its own, by the keys of a recipe: tiles, threshold, outlines, shards, runtime."""
     named = ("name", "year", "grid", "rows", "columns", "cells", "layers")
     rest = {name: value for name, value in document.items() if name not in named}
-    prediction = {name: value for name, value in rest["prediction"].items() if name != "members"}
     # The tiling's place and size follow from grid and extent, which have been named.
-    prediction["tiling"] = {
-        name: value for name, value in prediction["tiling"].items() if name not in ("shape", "offset")
-    }
-    return rest | {"prediction": prediction}
+    unnamed = ("members", "tiling", "keep_members", "shape", "offset")
+    every = rest["prediction"] | rest["prediction"]["tiling"] | {"spread": rest["prediction"]["keep_members"]}
+    return rest | {"prediction": {name: value for name, value in every.items() if name not in unnamed}}
 
 
 def _short(digests: Sequence[str]) -> list[str]:

@@ -278,7 +278,7 @@ def _check(recipe: CampaignRecipe) -> None:
         )
     if spec.memory_bytes is not None and spec.memory_bytes < 1:
         raise CampaignError(f"Memory of a worker is a number of bytes above 0; got {spec.memory_bytes}.")
-    if spec.spread and len(recipe.bundles) < 2:
+    if spec.spread and len({bundle.digest for bundle in recipe.bundles}) < 2:
         raise CampaignError(
             "Spread is how far the members of an ensemble disagree, but there is one model. Name several, or leave spread out."
         )

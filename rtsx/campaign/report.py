@@ -37,7 +37,7 @@ from rtsx.campaign.status import CampaignStatus, campaign_status
 from rtsx.campaign.throughput import Throughput, duration, running_spans, throughput_chart
 from rtsx.errors import CampaignError, FootprintError, GridError
 from rtsx.grid.grid import cell_id, parse_cell_id
-from rtsx.pages import render_page
+from rtsx.pages import figure, render_page
 from rtsx.storage import refuse_other_format, staged
 from rtsx.storage.object_store import ObjectStore
 
@@ -466,12 +466,12 @@ def _costs(
         if seconds.size:
             hours = CellHours.of(seconds, paid_hours=one.hours)
             price = None if one.cost is None else one.cost / one.hours
-            spread = "" if price is None else f"{hours.low * price:,.4g} to {hours.high * price:,.4g}"
-            told = f"{hours.low * 3600:,.4g} to {hours.high * 3600:,.4g} s of {hours.cells:,}"
+            spread = "" if price is None else f"{figure(hours.low * price)} to {figure(hours.high * price)}"
+            told = f"{figure(hours.low * 3600)} to {figure(hours.high * 3600)} s of {hours.cells:,}"
             rows.append((f"Nine in ten cells on {one.name}", told, spread))
     km2 = float(_valid_km2(plan, marks).sum())
     rows += [
-        ("10⁶ km² of valid ground", f"from {km2:,.4g} km²", str(area)),
+        ("10⁶ km² of valid ground", f"from {figure(km2)} km²", str(area)),
         ("Stored", _amount(sum(stored.values())), _monthly(sum(stored.values()), prices)),
         *((f"of it {name}", _amount(size), "") for name, size in stored.items()),
     ]

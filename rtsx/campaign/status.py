@@ -16,7 +16,7 @@ from rtsx.campaign.run_log import RunRecord, hardware_mixture, hardware_of, read
 from rtsx.campaign.stages import YearStages, year_stages
 from rtsx.errors import CampaignError
 from rtsx.grid.grid import cell_id
-from rtsx.pages import html_table
+from rtsx.pages import figure, html_table
 from rtsx.storage.object_store import ObjectStore
 
 _RECENT = timedelta(hours=1)
@@ -100,7 +100,7 @@ class CampaignStatus:
         if self.device_hours:
             cost, each = self.costs, self.costs.each(self.done)
             told = [f"{cost.hours:,.2f} device-hours", *([] if cost.total is None else [str(cost)])]
-            told += [] if each is None else [f"{each:,.3g} {cost.currency} a cell that is done"]
+            told += [] if each is None else [f"{figure(each, 3)} {cost.currency} a cell that is done"]
             lines.append(f"  {', '.join(told)}")
         if len(self.hardware) > 1:
             lines.append(f"  {hardware_mixture(self.hardware)}")

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtsx.campaign.run_log import RunRecord
+from rtsx.pages import figure
 
 Floats = NDArray[np.float64]
 
@@ -127,14 +128,14 @@ def throughput_chart(found: Throughput) -> str:
     top = float(rates.max())
     parts = [
         f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{_level(share):.1f}" y2="{_level(share):.1f}" class="grid"/>'
-        f'<text x="{_LEFT - 6}" y="{_level(share) + 4:.1f}" class="y">{top * share:,.4g}</text>'
+        f'<text x="{_LEFT - 6}" y="{_level(share) + 4:.1f}" class="y">{figure(top * share)}</text>'
         for share in (0.0, 0.5, 1.0)
     ]
     left = _LEFT + edges / edges[-1] * (_WIDTH - _LEFT - _RIGHT)
     for number, (rate, count) in enumerate(zip(rates, found.counts, strict=True)):
         y = _level(rate / top if top else 0.0)
         begin, end = (found.moment(edge) for edge in edges[number : number + 2])
-        title = html.escape(f"{_told(begin)} to {_told(end)} UTC: {count:,} cells, {rate:,.4g} an hour")
+        title = html.escape(f"{_told(begin)} to {_told(end)} UTC: {count:,} cells, {figure(rate)} an hour")
         parts.append(
             f'<rect x="{left[number]:.2f}" y="{y:.1f}" width="{left[number + 1] - left[number] - 0.8:.2f}" '
             f'height="{_HEIGHT - _BOTTOM - y:.1f}" class="bar"><title>{title}</title></rect>'
@@ -153,7 +154,7 @@ def throughput_chart(found: Throughput) -> str:
     n = len(found.pauses)
     pauses = f", with {n:,} pause{'s' * (n > 1)} of at least that (dashed) left out" if n else ""
     return (
-        f"<p>Cells an hour while it ran, by the {found.unit} of running{pauses}: {found.mean_per_hour:,.4g} an hour over "
+        f"<p>Cells an hour while it ran, by the {found.unit} of running{pauses}: {figure(found.mean_per_hour)} an hour over "
         f'{duration(found.running_s)}. Times are UTC.</p><svg class="chart" role="img" '
         f'aria-label="cells an hour over the time that it ran" viewBox="0 0 {_WIDTH} {_HEIGHT}">{"".join(parts)}</svg>'
     )
@@ -172,10 +173,10 @@ def duration(seconds: float) -> str:
 
     Examples
     --------
-    >>> duration(45), duration(5400), duration(864000)
-    ('45 s', '1.5 hours', '10 days')
+    >>> duration(45), duration(5400), duration(106_444_800)
+    ('45 s', '1.5 hours', '1,232 days')
     """
     for name, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
         if seconds >= 1.5 * length:
-            return f"{seconds / length:,.3g} {name}"
+            return f"{figure(seconds / length, 3)} {name}"
     return f"{seconds:,.0f} s"

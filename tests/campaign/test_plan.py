@@ -264,7 +264,7 @@ class Racing(MemoryObjects):
 def test_of_two_that_plan_at_once_both_have_the_same_plan_or_one_is_told() -> None:
     write_plan(Racing(json.dumps(make_plan().to_document()).encode()), make_plan())
     other = json.dumps(make_plan(cogs=True).to_document()).encode()
-    with pytest.raises(CampaignError, match="cogs is True there and False here"):
+    with pytest.raises(CampaignError, match="cogs is true there and false here"):
         write_plan(Racing(other), make_plan())
 
 
@@ -305,8 +305,9 @@ def test_a_plan_that_was_damaged_is_refused(objects: MemoryObjects) -> None:
         ({"cells": [(310, -210), (310, -209), (311, -209), (311, -210)]}, "1 cells are new, such as r311c-210"),
         ({"threshold": 0.4}, "prediction.threshold is 0.5 there and 0.4 here"),
         ({"scales": (1.0, 0.5)}, r"prediction.scales is \[1.0\] there and \[1.0, 0.5\] here"),
+        ({"keep_members": True}, "prediction.spread is false there and true here"),
         ({"shard": 64}, "shard is 32 there and 64 here"),
-        ({"outlines": None}, "outlines is {'min_area_m2': 288.0, .*} there and None here"),
+        ({"outlines": None}, "outlines is {'min_area_m2': 288.0, .*} there and null here"),
         ({"outlines": OutlineSpec(min_area_m2=1.0)}, "outlines.min_area_m2 is 288.0 there and 1.0 here"),
         ({"runtime": {"backend": "onnx", "precision": "auto"}}, "runtime.backend is eager there and onnx here"),
         ({"year": 2025}, "the year is 2024 there and 2025 here"),
@@ -316,7 +317,9 @@ def test_what_changed_since_the_plan_is_told(changes: dict[str, Any], message: s
     stored, values = make_plan(), dict(changes)
     if "cells" in values:
         values["cells"] = CellTable(np.array(values["cells"], np.int32))
-    of_prediction = {name: values.pop(name) for name in ("members", "threshold", "scales") if name in values}
+    of_prediction = {
+        name: values.pop(name) for name in ("members", "threshold", "scales", "keep_members") if name in values
+    }
     plan = replace(stored, **values, prediction=replace(stored.prediction, **of_prediction))
     with pytest.raises(CampaignError, match=f"The output holds a plan of 2024, .*{message}.*Restore what was, or take"):
         require_same(stored, plan)

@@ -16,6 +16,7 @@ from rtsx.campaign.records import CommitRecord
 from rtsx.campaign.report import _costs, collect_records, report_page, states_of, unit_costs
 from rtsx.campaign.run_log import RunRecord
 from rtsx.campaign.status import status_of
+from rtsx.pages import figure
 from tests.campaign.records import NOW, a_failure, a_lease, a_mark, a_plan, a_run
 
 UNPRICED = Prices()
@@ -205,7 +206,12 @@ def test_costs_are_told_for_a_cell_and_for_an_area() -> None:
     assert told["A cell that is done"] == ("", "at least 0.33 USD, from 3 cells")
     # Of 6 minutes of cells, 120 were paid.
     assert told["Nine in ten cells on CPU (desk)"] == ("1,320 to 3,480 s of 3", "0.1833 to 0.4833")
-    assert told["10⁶ km² of valid ground"] == (f"from {km2:,.4g} km²", f"at least {1e6 / km2:,.2f} USD, from 3 cells")
+    assert told["10⁶ km² of valid ground"] == (
+        f"from {figure(km2)} km²",
+        f"at least {1e6 / km2:,.2f} USD, from 3 cells",
+    )
+    long = rows(marks[:1], [a_run(hardware={"CPU": 61030.0}, worker_seconds=61030.0)])
+    assert long["Nine in ten cells on CPU (desk)"] == ("61,030 to 61,030 s of 1", "8.476 to 8.476")
     assert told["Stored"] == ("1.000 GB", "0.10 a month")
     none = rows([], [])
     unknown = "not known: no hours have a price, or nothing is done"

@@ -93,6 +93,7 @@ def test_spread_of_one_network_or_of_the_greatest_is_refused(done: Campaign, tmp
     assert recipe is not None
     for changes, told in (
         ({"bundles": recipe.bundles[:1]}, "there is one model"),
+        ({"bundles": recipe.bundles[:1] * 2}, "there is one model"),
         ({"prediction": replace(recipe.prediction, blend="max")}, "Take another blend"),
     ):
         with pytest.raises(CampaignError, match=told):
@@ -103,7 +104,7 @@ def test_a_map_takes_no_year_that_keeps_it_not(done: Campaign) -> None:
     recipe = done.recipe
     assert recipe is not None
     other = replace(recipe, year=2025, prediction=replace(recipe.prediction, spread=False))
-    with pytest.raises(CampaignError, match="spread"):
+    with pytest.raises(CampaignError, match=r"another map: prediction\.spread is true there and false here"):
         Campaign.create(other)
 
 

@@ -1,5 +1,7 @@
 """Throughput counts every cell once, over the time that something ran and no other."""
 
+import re
+from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
 
@@ -65,6 +67,15 @@ def test_waiting_within_a_run_counts_and_cells_of_runs_without_a_record_too() ->
     found = Throughput.of(cell[:, 1], running_spans([run], cell))
     assert found is not None
     assert found.running_s == 3660
+
+
+def test_large_figures_are_written_out() -> None:
+    found = Throughput.of(np.arange(1300) * DAY, np.array([[0.0, 1300 * DAY]]))
+    assert found is not None
+    text = Page(throughput_chart(replace(found, counts=(339_120,) * 1300))).text
+    assert "14,130 an hour over 1,300 days" in text
+    assert "\n14,130\n" in text
+    assert not re.search(r"\de[+-]\d", text)
 
 
 def test_there_is_none_without_a_cell() -> None:

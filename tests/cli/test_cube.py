@@ -59,7 +59,7 @@ def test_a_store_is_built_once(rtsx_command: Command, config: Path, tmp_path: Pa
     assert load_cube_config(f"{out}.yaml") == load_cube_config(config).resolved()
     refused = rtsx_command("cube", "build", config, "--out", out, "--shard", "32")
     assert refused.status == 2
-    assert "begun from another recipe: shard is None there and 32 here" in refused.err
+    assert "begun from another recipe: shard is null there and 32 here" in refused.err
     assert rtsx_command("cube", "build", config, "--out", out, "--shard", "32", "--overwrite").status == 0
 
 

@@ -35,7 +35,7 @@ def test_equal_recipes_do_not_differ_and_others_say_where() -> None:
         == "sources[planetscope].group is all there and day here"
     )
     assert first_difference({"a": [1]}, {"a": [1, 2]}) == "a is [1] there and [1, 2] here"
-    assert first_difference({"a": 1}, {"b": 1}) == "a is 1 there and None here"
+    assert first_difference({"a": 1}, {"b": 1}) == "a is 1 there and null here"
 
 
 SIZES = st.integers(1, 100)
