@@ -234,6 +234,9 @@ def _submit_quads(order: Path, config: "OrderConfig", *, yes: bool, retry: bool)
             retry=retry,
             confirm=lambda count: _confirm(yes, f"Order {count} quads of {basemap.mosaic} to {delivery.destination}?"),
         )
+        missing = ledger.counts().missing
+    if missing:
+        print_info(f"{missing} quads were ordered and are missing; --retry orders them again.")
 
 
 def _fetch_quads(order: Path, config: "OrderConfig") -> None:
@@ -266,7 +269,7 @@ def _fetch_quads(order: Path, config: "OrderConfig") -> None:
         first += (
             f"could not be tried to the end. Run rtsx order fetch {order} again; what is there is not downloaded again."
             if basemap.delivery is None
-            else f"are not delivered yet. Run rtsx order submit {order} for those that are not ordered, with --retry for missing "
+            else f"are not delivered yet, or not as files that can be read. Run rtsx order submit {order} for those that are not ordered, with --retry for missing "
             "ones too, and fetch again later."
         )
         raise OrderError("\n".join([first, *reasons]))

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import time
+import warnings
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from planet import data_filter, order_request
 from planet.exceptions import (
     APIError,
     BadGateway,
+    BadQuery,
     InvalidAPIKey,
     MissingResource,
     NoPermission,
@@ -47,6 +49,7 @@ from rtsx.ordering.provider import (
     QuadProvider,
     RemoteFile,
 )
+from rtsx.parsing import wrap_damage
 from rtsx.redaction import withhold
 
 PASSING = (TooManyRequests, BadGateway, ServerError, httpx.TransportError, httpx.HTTPStatusError)
@@ -329,6 +332,8 @@ class PlanetProvider:
         self._harmonize = harmonize
         self._order_type: Literal["partial", "full"] = "partial" if partial else "full"
         self._pause = pause
+        self._user_id: str | None = "all"
+        self._whole: dict[str, dict[str, Any]] = {}  # orders of which a list left parts out
         self._auth = credentials()
         self._base_url = (base_url or _BASE_URL).rstrip("/")
 
@@ -377,26 +382,66 @@ class PlanetProvider:
 
     def status(self, batch: Batch, order_id: str) -> OrderStatus:
         """Where an order stands, with links that are fresh; see `Provider`."""
-        order = self._asked(
-            lambda session: self._client(session, "orders").get_order(order_id), what=f"get order {batch.name}"
-        )
-        return self._answer(order)
+        return self._answer(self._order(order_id))
 
     def placed(self) -> Iterator[tuple[Batch, OrderStatus]]:
-        """Orders of quads of the mosaic for the bucket, oldest first; see `QuadProvider`."""
+        """Orders of quads of the mosaic for the bucket, oldest first; see `QuadProvider`.
+
+        Planet shows those of the whole organization to its admins only; to others their own, of which a warning tells.
+        """
         to = self._delivery
         assert to is not None  # else there is no place that they are the same by
+        for order in self._listed(to):
+            with wrap_damage("An order that Planet lists", OrderError):
+                order_id = str(order["id"])
+            with wrap_damage(f"What Planet says of order {order_id}", OrderError):
+                if not (order.get("delivery") and order.get("products")):  # a list may leave them out
+                    if order_id not in self._whole:
+                        whole = self._order(order_id)
+                        self._whole[order_id] = {key: whole.get(key) for key in ("delivery", "products", "tools")}
+                    order = {**order, **self._whole[order_id]}
+                if not _is_for(to, order):
+                    continue
+                products = [product for product in order["products"] if product.get("mosaic_name") == self._mosaic]
+                quads = tuple(name for product in products for name in product.get("quad_ids") or ())
+                answer = self._answer(order)
+            if quads:
+                yield Batch(name=str(order.get("name")), scene_ids=quads), answer
+
+    def _listed(self, to: BucketDelivery) -> list[Mapping[str, Any]]:
+        """All orders of basemaps for a destination that Planet shows."""
 
         async def all_pages(session: planet.Session) -> list[Mapping[str, Any]]:
             orders = self._client(session, "orders").list_orders(
-                source_type="basemaps", destination_ref=to.destination, sort_by="created_on", limit=0
+                source_type="basemaps",
+                destination_ref=to.destination,
+                sort_by="created_on",
+                limit=0,
+                user_id=self._user_id,
             )
-            return [order async for order in orders if _is_for(to, order)]
+            return [order async for order in orders]
 
-        for order in self._asked(all_pages, what="list orders"):
-            products = [product for product in order["products"] if product.get("mosaic_name") == self._mosaic]
-            if quads := tuple(name for product in products for name in product.get("quad_ids") or ()):
-                yield Batch(name=order["name"], scene_ids=quads), self._answer(order)
+        try:
+            return self._asked(all_pages, what="list orders")
+        except OrderError as error:
+            if self._user_id is None or not isinstance(error.__cause__, NoPermission | BadQuery):
+                raise
+        self._user_id = None
+        listed = self._asked(all_pages, what="list orders")
+        warnings.warn(
+            "Planet shows the orders of a whole organization to its admins only, and here those of your account: quads that a colleague has "
+            "ordered for the same place are not seen, and may be ordered again. Let one account order for a place, or an admin's.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return listed
+
+    def _order(self, order_id: str) -> dict[str, Any]:
+        """An order with all that Planet says of it."""
+        found: dict[str, Any] = self._asked(
+            lambda session: self._client(session, "orders").get_order(order_id), what=f"get order {order_id}"
+        )
+        return found
 
     def describe(self, scene_id: str, files: Sequence[Path]) -> Mapping[str, Any]:
         """The item in the metadata that came with a scene; see `Provider`."""

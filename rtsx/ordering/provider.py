@@ -184,7 +184,7 @@ class BucketDelivery:
     Raises
     ------
     OrderError
-        The bucket is no address.
+        The bucket is no address, or the destination is the default one.
     """
 
     __pydantic_config__ = STRICT
@@ -199,7 +199,12 @@ class BucketDelivery:
     """Address of Planet's APIs; Planet's own if left out."""
 
     def __post_init__(self) -> None:
-        """Check the address, which means the same in every working folder."""
+        """Check what means the same in every working folder, and to every user."""
+        if self.destination == "pl:destinations/default":
+            raise OrderError(
+                "pl:destinations/default is whichever destination is the default now, so that what was ordered cannot be told by it. Name "
+                "the destination's own reference; `planet destinations list` shows it."
+            )
         if "://" not in self.bucket and not self.bucket.startswith("/"):
             raise OrderError(
                 f"An address such as gs://my-bucket was expected, got {self.bucket!r}. Add its scheme, or name the folder that it is "
@@ -223,7 +228,7 @@ class QuadProvider(Protocol):
     """Quads at most in one order."""
 
     def placed(self) -> Iterable[tuple[Batch, OrderStatus]]:
-        """Orders of this mosaic for this place that the provider has, oldest first, whoever has placed them."""
+        """Orders of this mosaic for this place that the provider shows to this user, oldest first; a warning if others' are not shown."""
 
     def submit(self, batch: Batch) -> OrderStatus:
         """Order a batch once; see `Provider`."""

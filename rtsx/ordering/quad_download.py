@@ -96,14 +96,12 @@ def _fetch_all(
         try:
             while True:
                 while ended is None and len(running) < 2 * parallel and (one := next(wanted, None)) is not None:
-                    y, x, name, href, state = one
+                    y, x, name, href, was_lost = one
                     file = RemoteFile(
                         scene_id=name, asset="data", name=f"{name}.tif", href=href, headers=api.headers_for(href)
                     )
                     running[
-                        pool.submit(
-                            _fetch, file, folder, mosaic=mosaic, place=(x, y), gate=gate, once=state == "missing"
-                        )
+                        pool.submit(_fetch, file, folder, mosaic=mosaic, place=(x, y), gate=gate, once=bool(was_lost))
                     ] = (y, x)
                 if not running:
                     break
@@ -120,6 +118,8 @@ def _fetch_all(
                     if _is_lost(cause := error.__cause__):
                         told = str(cause or f"{error} The next run asks for it once.")
                         results.append(("missing", None, None, redacted(told), *place))
+                        ledger.settle(results)  # at once, because a kill would have it asked for five times again
+                        results.clear()
                         # Of one quad, or of all that an account may not have.
                         in_a_row = in_a_row + 1 if isinstance(cause, HttpError) and cause.status == 403 else 0
                         if in_a_row < _FAILURES_IN_A_ROW:

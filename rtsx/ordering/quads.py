@@ -16,7 +16,7 @@ from rtsx.errors import OrderError
 from rtsx.ordering.basemap import QUAD_ID, BasemapApi, Mosaic, QuadRange
 from rtsx.ordering.ledger import locked
 from rtsx.ordering.order import batch_name
-from rtsx.ordering.provider import OVER, Batch, BucketDelivery, OrderStatus, State
+from rtsx.ordering.provider import OVER, Batch, BucketDelivery, OrderStatus
 from rtsx.parsing import json_value, wrap_damage
 from rtsx.redaction import redacted
 from rtsx.storage import staged, write_whole
@@ -26,7 +26,9 @@ QuadState = Literal["waiting", "there", "missing", "absent"]
 QuadResult = tuple[QuadState, int | None, str | None, str, int, int]
 """State, bytes, asset as JSON, message, row and column of a quad."""
 
-_TABLES = """
+_VERSION = 1
+_TABLES = f"""
+BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS purpose (target TEXT, digest TEXT);
 CREATE TABLE IF NOT EXISTS ranges (y0, x0, y1, x1, listed INTEGER DEFAULT 0, PRIMARY KEY (y0, x0));
 CREATE TABLE IF NOT EXISTS quads (
@@ -36,16 +38,22 @@ CREATE TABLE IF NOT EXISTS quads (
 CREATE INDEX IF NOT EXISTS states ON quads (state, y, x);
 CREATE TABLE IF NOT EXISTS orders (target TEXT, id TEXT, state TEXT, message TEXT, PRIMARY KEY (target, id));
 CREATE TABLE IF NOT EXISTS ordered (
-    target TEXT, y INTEGER, x INTEGER, order_id TEXT, PRIMARY KEY (target, y, x)
+    target TEXT, y INTEGER, x INTEGER, order_id TEXT, PRIMARY KEY (target, y, x, order_id)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS members ON ordered (target, order_id);
-CREATE VIEW IF NOT EXISTS taken AS SELECT y, x, order_id FROM ordered WHERE target = (SELECT target FROM purpose);
+CREATE VIEW IF NOT EXISTS taken AS SELECT y, x, order_id, state AS order_state, message AS order_message
+    FROM ordered JOIN orders ON orders.target = ordered.target AND orders.id = ordered.order_id
+    WHERE ordered.target = (SELECT target FROM purpose);
+CREATE TABLE IF NOT EXISTS lost (target TEXT, y INTEGER, x INTEGER, PRIMARY KEY (target, y, x)) WITHOUT ROWID;
+PRAGMA user_version = {_VERSION};
+COMMIT;
 """
 """A target is a mosaic and where it is delivered to."""
 _CURES = {
     sqlite3.SQLITE_FULL: "Free space, then run the same command again.",
     sqlite3.SQLITE_BUSY: "Another process writes it; run the same command again later.",
 }
+_BRINGS_NOTHING = ("failed", "cancelled")
 _IN_ORDER = "ORDER BY y / 64, x / 64, y, x"
 """Of the table: neighbours stand together, so that a search reads few groups of rows."""
 MOSAIC_FILE = "mosaic.json"
@@ -82,8 +90,6 @@ class QuadOrder(NamedTuple):
 
     order_id: str
     """Id that the provider gave."""
-    state: State
-    """Where it stands."""
     message: str
     """What the provider said last."""
     places: Mapping[str, tuple[int, int]]
@@ -101,7 +107,7 @@ class QuadLedger:
     Raises
     ------
     OrderError
-        It is no such file.
+        It is no such file, or one of another version.
     """
 
     def __init__(self, path: Path) -> None:
@@ -110,7 +116,15 @@ class QuadLedger:
         self._rows = sqlite3.connect(path, isolation_level=None)
         try:
             with self._as_ours():
-                self._rows.executescript(_TABLES)
+                (version,) = self._rows.execute("PRAGMA user_version").fetchone()
+                if not self._rows.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                    self._rows.executescript(_TABLES)
+                elif version != _VERSION:
+                    raise OrderError(
+                        f"The ledger of quads {path} is of {'an earlier' if version < _VERSION else 'a later'} rtsx (version {version}; "
+                        f"this one reads {_VERSION}). Delete it and run the same command again: quads that are there are not downloaded "
+                        "again, and Planet is asked for what was ordered."
+                    )
         except OrderError:
             self.close()
             raise
@@ -120,7 +134,7 @@ class QuadLedger:
         self._rows.close()
 
     def begin(self, target: str, digest: str, ranges: tuple[QuadRange, ...]) -> None:
-        """Set up for some ranges of a target; other lists are forgotten, as files are found again by their names, and orders are not."""
+        """Set up for some ranges of a target; other lists are forgotten, as files are found again by their names; orders and lost quads are not."""
         with self._transaction():
             if self._rows.execute("SELECT target, digest FROM purpose").fetchall() == [(target, digest)]:
                 return
@@ -164,17 +178,51 @@ class QuadLedger:
                 gone,
             )
 
-    def wanted(self) -> Iterator[tuple[int, int, str, str, QuadState]]:
-        """Row, column, id, address and state of what is not there."""
+    def wanted(self) -> Iterator[tuple[int, int, str, str, bool]]:
+        """Row, column, id and address of what is not there, and whether it was lost before."""
         # The sign keeps SQLite from the index of states, which would sort all that is left for each piece.
-        for rows in self._chunks("SELECT y, x, id, href, state FROM quads WHERE +state IN ('waiting', 'missing') {}"):
+        for rows in self._chunks(
+            "SELECT y, x, id, href, (y, x) IN (SELECT y, x FROM lost WHERE target = (SELECT target FROM purpose)) FROM quads "
+            "WHERE +state IN ('waiting', 'missing') {}"
+        ):
             yield from rows
 
     def settle(self, results: list[QuadResult]) -> None:
-        """Write states, sizes, assets and messages of quads, by row and column."""
+        """Write states, sizes, assets and messages of quads, by row and column; what is lost stays known when the region changes."""
         with self._transaction():
             self._rows.executemany(
                 "UPDATE quads SET state = ?, size = ?, asset = ?, message = ? WHERE y = ? AND x = ?", results
+            )
+            target = self._target()
+            for state, change in (
+                ("missing", "INSERT OR IGNORE INTO lost VALUES (?, ?, ?)"),
+                ("there", "DELETE FROM lost WHERE target = ? AND y = ? AND x = ?"),
+            ):
+                self._rows.executemany(change, [(target, *place) for one, _, _, _, *place in results if one == state])
+
+    def compare(self, results: Iterator[QuadResult]) -> None:
+        """Write what the delivered orders of a target give: of a quad in several, *there* goes first, then *waiting*, then *missing*.
+
+        Nothing is written if `results` raises.
+        """
+        with self._as_ours():
+            # Beside the ledger, which others can read while the bucket is.
+            self._rows.execute("DROP TABLE IF EXISTS temp.found")
+            self._rows.execute("CREATE TEMP TABLE found (state, size, asset, message, y, x, PRIMARY KEY (y, x))")
+            enter = (
+                "INSERT INTO found VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (y, x) DO UPDATE SET state = excluded.state, "
+            )
+            enter += "size = excluded.size, asset = excluded.asset, message = excluded.message WHERE "
+            enter += "excluded.state = 'there' OR excluded.state = 'waiting' AND found.state = 'missing'"
+            self._rows.executemany(enter, results)
+        with self._transaction():
+            self._rows.execute(
+                "UPDATE quads SET state = found.state, size = found.size, asset = found.asset, message = found.message "
+                "FROM found WHERE quads.y = found.y AND quads.x = found.x"
+            )
+            self._rows.execute(
+                "UPDATE quads SET state = 'waiting', message = '' WHERE state = 'missing' AND (y, x) IN "
+                f"(SELECT y, x FROM taken WHERE order_state NOT IN {OVER})"
             )
 
     def unordered(self, *, retry: bool) -> int:
@@ -193,7 +241,13 @@ class QuadLedger:
             yield Batch(name=batch_name(name, (target, *some), clip=None, attempt=attempt), scene_ids=some)
 
     def enter(self, batch: Batch, status: OrderStatus) -> None:
-        """Write what the provider says of an order of this target, and the first time that its quads are ordered."""
+        """Write what the provider says of an order of this target, and the first time that its quads are ordered.
+
+        Raises
+        ------
+        OrderError
+            An id of a quad is no text.
+        """
         target, order = self._target(), status.order_id
         with self._transaction():
             known = self._rows.execute("SELECT 1 FROM orders WHERE target = ? AND id = ?", (target, order)).fetchone()
@@ -203,14 +257,24 @@ class QuadLedger:
             )
             if known:
                 return
-            places = [(int(match[2]), int(match[1])) for match in map(QUAD_ID.fullmatch, batch.scene_ids) if match]
-            # What brings nothing takes no quad from an order that does.
-            instead = "IGNORE" if status.state in ("failed", "cancelled") else "REPLACE"
+            with wrap_damage(f"What the provider says of order {order}", OrderError):
+                places = [(int(match[2]), int(match[1])) for match in map(QUAD_ID.fullmatch, batch.scene_ids) if match]
             self._rows.executemany(
-                f"INSERT OR {instead} INTO ordered VALUES (?, ?, ?, ?)", [(target, *at, order) for at in places]
+                "INSERT OR IGNORE INTO ordered VALUES (?, ?, ?, ?)", [(target, *at, order) for at in places]
             )
-            self._rows.executemany(
-                "UPDATE quads SET state = 'waiting' WHERE y = ? AND x = ? AND state = 'missing'", places
+            if status.state not in _BRINGS_NOTHING:
+                self._rows.executemany(
+                    "UPDATE quads SET state = 'waiting' WHERE y = ? AND x = ? AND state = 'missing'", places
+                )
+
+    def settle_failed(self) -> None:
+        """Let quads be missing all of whose orders have failed or were cancelled."""
+        with self._transaction():
+            self._rows.execute(
+                "UPDATE quads SET state = 'missing', message = failed.message FROM (SELECT y, x, "
+                "max('its order has ' || order_state || ': ' || order_message) AS message FROM taken GROUP BY y, x "
+                f"HAVING min(order_state IN {_BRINGS_NOTHING})) AS failed "
+                "WHERE state = 'waiting' AND quads.y = failed.y AND quads.x = failed.x"
             )
 
     def orders_open(self) -> set[str]:
@@ -218,18 +282,18 @@ class QuadLedger:
         rows = self._rows.execute("SELECT id, state FROM orders WHERE target = ?", (self._target(),))
         return {order for order, state in rows if state not in OVER}
 
-    def orders_over(self) -> Iterator[QuadOrder]:
-        """Orders of this target that nothing more will come of, with their quads that are of the region."""
+    def orders_delivered(self) -> Iterator[QuadOrder]:
+        """Orders of this target that the provider has delivered, with their quads that are of the region."""
         rows = self._rows.execute(
             "SELECT id, state, message FROM orders WHERE target = ? ORDER BY id", (self._target(),)
         )
         for order, state, message in rows.fetchall():
-            if state in OVER:
+            if state in OVER and state not in _BRINGS_NOTHING:
                 quads = self._rows.execute(
                     "SELECT id, y, x FROM taken JOIN quads USING (y, x) WHERE order_id = ? ORDER BY id", (order,)
                 )
                 if places := {name: (y, x) for name, y, x in quads}:
-                    yield QuadOrder(order, state, message, places)
+                    yield QuadOrder(order, message, places)
 
     def orders(self) -> dict[str, int]:
         """Number of orders of this target by state."""

@@ -180,10 +180,18 @@ def test_quads_of_a_basemap_in_a_bucket(rtsx_command, tmp_path, monkeypatch):
     submitted = rtsx_command("order", "submit", path, "--yes")
     assert _line(submitted.out, "orders").split() == ["orders", "1", "queued"], submitted.err
     assert "are not delivered yet" in rtsx_command("order", "fetch", path).err
-    (order,) = planet.orders.values()
+    (cancelled,) = planet.orders.values()
+    cancelled["state"] = "cancelled"
+    count = len(cancelled["products"][0]["quad_ids"])
+    again = f"{count} quads were ordered and are missing; --retry orders them again"
+    assert again in rtsx_command("order", "submit", path, "--yes").err
+    rtsx_command("order", "submit", path, "--yes", "--retry")
+    *_, order = planet.orders.values()
     deliver(order, tmp_path / "bucket")
     fetched = rtsx_command("order", "fetch", path)
-    assert (fetched.status, _line(fetched.out, "orders").split()[1:]) == (0, ["1", "success"]), fetched.err
+    assert (fetched.status, _line(fetched.out, "orders").split()[1:]) == (0, ["1", "cancelled,", "1", "success"]), (
+        fetched.err
+    )
     assert _line(rtsx_command("order", "status", path).out, "waiting").split() == ["waiting", "0"]
     server.close()
     planet.close()

@@ -65,6 +65,11 @@ class PlanetServer:
             for scene in scenes
         ]
         self.orders: dict[str, dict] = {}
+        self.colleagues: set[str] = set()
+        """Ids of orders that another user of the organization has placed."""
+        self.is_admin = True
+        self.unlisted_fields: tuple[str, ...] = ()
+        """Fields of an order that the list leaves out."""
         self.files: dict[str, bytes] = {}
         self.requests: list[tuple[str, str]] = []
         self.ranges: list[str] = []
@@ -224,15 +229,24 @@ class _Handler(BaseHTTPRequestHandler):
         if query.get("source_type", "scenes") != "all":
             found = [order for order in found if order["source_type"] == query.get("source_type", "scenes")]
         if "destination_ref" in query:
-            to = [((order["delivery"] or {}).get("destination") or {}).get("ref") for order in found]
-            found = [order for order, ref in zip(found, to, strict=True) if ref == query["destination_ref"]]
+            found = [order for order in found if json.dumps(query["destination_ref"]) in json.dumps(order["delivery"])]
+        if "user_id" not in query:
+            found = [order for order in found if order["id"] not in self.planet.colleagues]
+        elif not self.planet.is_admin:
+            self._send(403, {"message": "You do not have permission to view orders of other users"})
+            return
         found.sort(key=lambda order: order["created_on"], reverse=query.get("sort_by") != "created_on")
         page, links = int(query.get("page_marker", 0)), {}
         if len(found) > 2 * (page + 1):
             links["next"] = (
                 f"{self.planet.url}{urlsplit(self.path).path}?{urlencode(query | {'page_marker': page + 1})}"
             )
-        self._send(200, {"orders": found[2 * page : 2 * page + 2], "_links": links})
+        left_out = self.planet.unlisted_fields
+        shown = [
+            {key: told for key, told in order.items() if key not in left_out}
+            for order in found[2 * page : 2 * page + 2]
+        ]
+        self._send(200, {"orders": shown, "_links": links})
 
     def _search(self, body: dict) -> list[dict]:
         assert body["item_types"] == ["PSScene"]

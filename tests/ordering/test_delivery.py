@@ -1,7 +1,10 @@
 """Quads of a basemap in a bucket: ordered once, and counted by what is there."""
 
+import copy
 import json
 import random
+import shutil
+import sqlite3
 from contextlib import suppress
 
 import pyarrow.parquet as pq
@@ -257,6 +260,257 @@ def test_whatever_happens_no_quad_is_bought_twice(planet, ordered, tmp_path, mon
             deliver(order, tmp_path / "bucket")
     counts = ordered(side, mosaic=mosaic, prefix=prefix, collect=True)
     assert counts.there == counts.asked == side * side
+
+
+def second_order(planet, **other):
+    """Another order of the same quads, as of another machine at the same time."""
+    (first,) = planet.orders.values()
+    planet.orders["b"] = second = copy.deepcopy(first) | {"id": "b", "created_on": "2024-07-01T00:00:01.000Z"} | other
+    return first, second
+
+
+@pytest.mark.parametrize("how", ["cancelled", "failed", "partial"])
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_a_quad_that_one_order_brings_is_there_whatever_became_of_another(planet, ordered, tmp_path, how, is_lost):
+    ordered(2)
+    first, second = second_order(planet)
+    ordered(2)
+    assert ordered(2, collect=True).waiting == 4
+    if how == "partial":
+        deliver(second, tmp_path / "bucket", state="partial", without=quads_of(second)[:1])
+    else:
+        second["state"] = how
+    assert ordered(2, collect=True).missing == 0  # because the first one is still to come
+    deliver(first, tmp_path / "bucket")
+    if is_lost:
+        (tmp_path / "order.quads.sqlite").unlink()
+    assert ordered(2, collect=True).there == 4
+    ordered(2, retry=True)
+    assert len(planet.orders) == 2
+
+
+def test_quads_of_a_cancelled_order_are_missing_before_the_bucket_is_looked_at(planet, ordered, tmp_path):
+    ordered(2)
+    (order,) = planet.orders.values()
+    order |= {"state": "cancelled", "last_message": "by a user"}
+    (tmp_path / "order.quads.sqlite").unlink()
+    assert (ordered(2).missing, len(planet.orders)) == (4, 1)
+    assert set(messages(tmp_path).values()) == {"its order has cancelled: by a user"}
+    assert (ordered(2, retry=True).waiting, len(planet.orders)) == (4, 2)
+
+
+@pytest.mark.parametrize("field", ["delivery", "products"])
+def test_what_a_list_leaves_out_is_asked_for(planet, ordered, tmp_path, field):
+    ordered(2)
+    planet.unlisted_fields = (field,)
+    (tmp_path / "order.quads.sqlite").unlink()
+    ordered(3)
+    assert sorted(map(len, map(quads_of, planet.orders.values()))) == [4, 5]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"delivery": {"destination": "pl:destinations/ours-1"}},
+        {"delivery": ["pl:destinations/ours-1"]},
+        {"products": None},
+        {"products": [{"mosaic_name": NAME, "quad_ids": [5]}]},
+        {"products": ["quads"]},
+        {"state": None, "products": None},
+    ],
+)
+def test_a_damaged_order_is_named_and_nothing_is_ordered(planet, ordered, tmp_path, damage):
+    ordered(2)
+    (order,) = planet.orders.values()
+    order |= damage
+    (tmp_path / "order.quads.sqlite").unlink()
+    with pytest.raises(OrderError, match=f"order {order['id']} lacks or garbles"):
+        ordered(3)
+    assert len(planet.orders) == 1
+
+
+def test_orders_of_colleagues_are_seen_by_admins_and_warned_of_to_others(planet, ordered, tmp_path):
+    ordered(2)
+    planet.colleagues = set(planet.orders)
+    (tmp_path / "order.quads.sqlite").unlink()
+    ordered(2)
+    assert len(planet.orders) == 1
+    planet.is_admin = False
+    (tmp_path / "order.quads.sqlite").unlink()
+    with pytest.warns(
+        RuntimeWarning, match="quads that a colleague has ordered for the same place are not seen"
+    ) as told:
+        ordered(2)
+    assert (len(planet.orders), len(told)) == (2, 1)
+
+
+@pytest.mark.parametrize("side", [2, 3])
+def test_what_another_machine_orders_during_the_question_is_not_ordered_again(planet, ordered, side):
+    def meanwhile(count):
+        request = {
+            "name": "other",
+            "source_type": "basemaps",
+            "delivery": {"destination": {"ref": "pl:destinations/ours-1"}},
+        }
+        request["delivery"]["destination"]["path_prefix"] = "maps"
+        quads = [f"{x}-{y}" for x in range(X, X + 2) for y in range(Y, Y + 2)]
+        planet.create(request | {"products": [{"mosaic_name": NAME, "quad_ids": quads}]})
+
+    ordered(side, confirm=meanwhile)
+    asked = quads_of(*planet.orders.values())
+    assert len(asked) == len(set(asked)) == side * side
+
+
+def test_a_long_run_looks_again_between_its_orders(planet, ordered, monkeypatch):
+    submit = PlanetProvider.submit
+
+    def another_too(provider, batch):
+        answer = submit(provider, batch)
+        if len(planet.orders) == 1:
+            rest = sorted({f"{x}-{y}" for x in range(X, X + 5) for y in range(Y, Y + 5)} - set(batch.scene_ids))[:9]
+            (order,) = planet.orders.values()
+            planet.create(order | {"name": "other", "products": [{"mosaic_name": NAME, "quad_ids": rest}]})
+        return answer
+
+    monkeypatch.setattr(PlanetProvider, "submit", another_too)
+    monkeypatch.setattr("rtsx.ordering.delivery._LOOK_AGAIN_S", 0.0)
+    ordered()
+    assert sorted(map(len, map(quads_of, planet.orders.values()))) == [6, 9, 10]
+    assert len(set(quads_of(*planet.orders.values()))) == 25
+
+
+def test_more_than_was_confirmed_is_not_ordered(planet, ordered, tmp_path):
+    ordered()
+    _, second, third = planet.orders.values()
+    second["state"] = "failed"
+
+    def meanwhile(count):
+        assert count == 10
+        third["state"] = "failed"
+
+    with pytest.raises(OrderError, match=r"15 quads are to be ordered now, and 10 of those that were confirmed"):
+        ordered(retry=True, confirm=meanwhile)
+    assert len(planet.orders) == 3
+
+
+def test_a_quad_that_cannot_be_opened_is_missing_by_name(planet, ordered, tmp_path):
+    ordered()
+    for order in planet.orders.values():
+        deliver(order, tmp_path / "bucket")
+    first = min(planet.orders.values(), key=lambda order: order["id"])
+    quad = quads_of(first)[0]
+    path = tmp_path / "bucket" / "maps" / first["id"] / NAME / f"{quad}_quad.tif"
+    path.write_bytes(bytes(path.stat().st_size))
+    assert ordered(collect=True).there == 24
+    assert "cannot be opened as a raster" in messages(tmp_path)[quad]
+    ordered(retry=True)
+    assert quads_of([*planet.orders.values()][-1]) == [quad]
+
+
+def test_where_no_quad_can_be_opened_nothing_is_missing(planet, ordered, tmp_path, monkeypatch):
+    ordered()
+    for order in planet.orders.values():
+        deliver(order, tmp_path / "bucket")
+    for path in (tmp_path / "bucket").rglob("*.tif"):
+        path.write_bytes(bytes(path.stat().st_size))
+    with pytest.raises(
+        OrderError, match=r"20 quads in .* cannot be opened, and none can.*Check that this machine may read it"
+    ):
+        ordered(retry=True)
+    (tmp_path / "bucket" / "maps").rename(tmp_path / "gone")
+    with pytest.raises(OrderError, match="check bucket and path_prefix"):
+        ordered(retry=True)
+    assert (len(planet.orders), ordered().missing) == (3, 0)
+
+
+def test_an_order_whose_folder_has_gone_keeps_no_other_from_the_table(planet, ordered, tmp_path):
+    ordered()
+    orders = list(planet.orders.values())
+    for order in orders:
+        deliver(order, tmp_path / "bucket")
+    assert ordered(collect=True).there == 25
+    shutil.rmtree(tmp_path / "bucket" / "maps" / orders[1]["id"])
+    with pytest.warns(RuntimeWarning, match=f"{orders[1]['id']} is empty or has gone"):
+        counts = ordered(collect=True)
+    assert (counts.there, counts.missing) == (15, 10)
+    assert all("is empty or has gone" in text for text in messages(tmp_path).values())
+    with pytest.warns(RuntimeWarning, match="has gone"):
+        ordered(retry=True)
+    assert quads_of([*planet.orders.values()][-1]) == quads_of(orders[1])
+
+
+def test_the_quads_of_another_mosaic_of_an_order_are_left_alone(planet, ordered, tmp_path):
+    ordered(2)
+    (order,) = planet.orders.values()
+    deliver(order, tmp_path / "bucket")
+    folder, other = tmp_path / "bucket" / "maps" / order["id"], NAME.replace("q3", "q2")
+    shutil.copytree(folder / NAME, folder / other)
+    files = json.loads((folder / "manifest.json").read_text())["files"]
+    files += [entry | {"path": entry["path"].replace(NAME, other)} for entry in files]
+    (folder / "manifest.json").write_text(json.dumps({"files": files}))
+    order["products"].append(order["products"][0] | {"mosaic_name": other})
+    assert ordered(2, collect=True).there == 4
+    items = pq.read_table(tmp_path / NAME / "order.parquet").to_pylist()
+    assert all(f"/{NAME}/" in json.loads(item["assets"])["data"]["href"] for item in items)
+
+
+def test_what_was_delivered_as_an_archive_is_told_and_not_ordered_again(planet, ordered, tmp_path):
+    ordered()
+    orders = list(planet.orders.values())
+    for order in orders:
+        deliver(order, tmp_path / "bucket")
+    folder = tmp_path / "bucket" / "maps" / orders[0]["id"]
+    unpacked = tmp_path / "unpacked"
+    folder.rename(unpacked)
+    folder.mkdir()
+    (folder / "manifest.json").write_text(json.dumps({"files": [{"path": "all.zip", "size": 2}]}))
+    (folder / "all.zip").write_bytes(b"PK")
+    for step in ({"collect": True}, {"retry": True}):
+        with pytest.warns(RuntimeWarning, match=r"as an archive, all\.zip\. Unpack it there with the manifest"):
+            counts = ordered(**step)
+        assert (counts.there, counts.missing, counts.waiting) == (15, 0, 10)
+    assert len(planet.orders) == 3
+    shutil.copytree(unpacked, folder, dirs_exist_ok=True)
+    assert ordered(collect=True).there == 25
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [{"digests": {"sha256": 5}}, {"digests": {"md5": "abc"}}, {"digests": ["md5"]}, {"size": "12"}],
+)
+def test_an_odd_manifest_is_named_and_stops_no_other(planet, ordered, tmp_path, damage):
+    ordered()
+    orders = list(planet.orders.values())
+    for order in orders:
+        deliver(order, tmp_path / "bucket")
+    path = tmp_path / "bucket" / "maps" / orders[0]["id"] / "manifest.json"
+    files = json.loads(path.read_text())["files"]
+    path.write_text(json.dumps({"files": [entry | damage for entry in files]}))
+    with pytest.warns(RuntimeWarning, match=f"{orders[0]['id']}/manifest.json, {NAME}/.*_quad.tif"):
+        counts = ordered(collect=True)
+    assert (counts.there, counts.waiting) == (15, 10)
+
+
+def test_a_ledger_of_an_earlier_version_may_be_deleted(planet, ordered, tmp_path):
+    path = tmp_path / "order.quads.sqlite"
+    with sqlite3.connect(path) as rows:
+        rows.execute("CREATE TABLE purpose (mosaic TEXT, digest TEXT)")
+    with pytest.raises(OrderError, match=r"is of an earlier rtsx .*Delete it and run the same command again"):
+        ordered(2)
+    path.unlink()
+    ordered(2)
+    path.unlink()
+    ordered(2)
+    assert len(planet.orders) == 1
+    with sqlite3.connect(path) as rows:
+        rows.execute("PRAGMA user_version = 99")
+    with pytest.raises(OrderError, match="is of a later rtsx"):
+        ordered(2)
+
+
+def test_a_destination_has_its_own_reference():
+    with pytest.raises(OrderError, match=r"whichever destination is the default now.*`planet destinations list`"):
+        BucketDelivery(destination="pl:destinations/default", bucket="gs://b")
 
 
 def test_a_bucket_is_an_address():

@@ -156,6 +156,35 @@ def test_interrupted_ten_times_and_limited_it_ends_with_exact_counts(server, fet
     assert sum(server.downloads.values()) == before + 5
 
 
+def test_a_quad_that_came_damaged_is_asked_for_once_after_a_change_of_region(server, fetched):
+    name = f"{X}-{Y}"
+    server.damaged = {name: quad_bytes(X, Y)[:-4] + b"gone"}
+    fetched(1)
+    assert server.downloads[name] == 5
+    fetched(3)
+    assert server.downloads[name] == 6
+    server.quota = 0  # passes, and is no second chance
+    with pytest.raises(OrderError, match="QUOTA"):
+        fetched(2)
+    server.quota = 9
+    fetched(2)
+    assert server.downloads[name] == 7
+    server.damaged = {}
+    assert fetched(2).there == 4
+
+
+def test_a_lost_quad_is_settled_at_once(server, fetched, monkeypatch):
+    settled = []
+    settle = QuadLedger.settle
+    monkeypatch.setattr(
+        QuadLedger, "settle", lambda ledger, results: settled.append(len(results)) or settle(ledger, results)
+    )
+    name = f"{X}-{Y}"
+    server.refused = {name}
+    fetched(3)
+    assert settled[0] < 9
+
+
 def test_a_used_up_quota_stops_and_loses_nothing(server, fetched, tmp_path):
     server.quota = 10
     with pytest.raises(OrderError, match=r"exceeded QUOTA.*What is there is kept") as told:
