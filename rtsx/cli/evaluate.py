@@ -16,6 +16,7 @@ from rtsx.cli.options import (
     open_models,
     open_prediction,
     open_reviewed,
+    open_year,
     require_device,
     require_models,
     require_there,
@@ -42,7 +43,7 @@ rtsx evaluate slumps.parquet --truth labels.gpkg
 
 rtsx evaluate evaluate.yaml --model runs/first/bundle --out report
 
-rtsx evaluate map.zarr --truth labels.gpkg --choose
+rtsx evaluate map.zarr --truth labels.gpkg --year 2024 --choose
 
 rtsx evaluate evaluate.yaml --model runs/first/bundle --choose --save-model chosen
 
@@ -107,6 +108,7 @@ def evaluate(
     class_name: Annotated[
         str | None, options.input_option("--class", help="Class of the map to evaluate; its only one if left out.")
     ] = None,
+    year: options.YearOption = None,
     model: Annotated[
         list[str] | None,
         options.input_option(
@@ -151,7 +153,13 @@ def evaluate(
     if sample is not None:
         _refuse_given(
             {"MAP.zarr|OUTLINES|EVALUATE.yaml": evaluated, "--truth": truth, "--layer": layer, "--crs": crs}
-            | {"--class": class_name, "--model": model or None, "--threshold": threshold, "--object-iou": object_iou}
+            | {
+                "--class": class_name,
+                "--year": year,
+                "--model": model or None,
+                "--threshold": threshold,
+                "--object-iou": object_iou,
+            }
             | {
                 "--choose": choose or None,
                 "--save-model": save_model,
@@ -191,7 +199,7 @@ def evaluate(
         raise typer.BadParameter("name a map, outlines or a YAML file; or a reviewed sample, with --sample.")
     if evaluated.lower().endswith(_CONFIGS):
         _refuse_given(
-            {"--truth": truth, "--layer": layer, "--crs": crs, "--class": class_name},
+            {"--truth": truth, "--layer": layer, "--crs": crs, "--class": class_name, "--year": year},
             because="the YAML file says them",
         )
         evaluation, bundles = _of_scenes(evaluated, model or [], rule=rule, device=device, trust=trust, choose=choose)
@@ -205,15 +213,17 @@ def evaluate(
             raise typer.BadParameter("a map or outlines are evaluated by a truth: say --truth labels.gpkg.")
         if _has_outlines(evaluated):
             _refuse_given(
-                {"--class": class_name, "--threshold": threshold, "--boundary": boundary},
-                because="it is for pixels, and these are outlines",
+                {"--class": class_name, "--year": year, "--threshold": threshold, "--boundary": boundary},
+                because="it is for maps, and these are outlines",
             )
             if choose:
                 raise typer.BadParameter(
                     "thresholds are chosen for a map, and these are outlines.", param_hint="--choose"
                 )
         bundles = [] if save_model is None else _of_map(evaluated, model or [], trust=trust)
-        evaluation = _of_one(evaluated, truth, layer=layer, crs=crs, class_name=class_name, rule=rule, choose=choose)
+        evaluation = _of_one(
+            evaluated, truth, layer=layer, crs=crs, class_name=class_name, year=year, rule=rule, choose=choose
+        )
     if save_model is not None:
         evaluation.applied_to(bundles[0]).save(save_model, overwrite=overwrite)  # type: ignore[union-attr]  # it chose
     tables = _tables(evaluation)
@@ -297,6 +307,7 @@ def _of_one(
     layer: str | None,
     crs: str | None,
     class_name: str | None,
+    year: int | None,
     rule: dict[str, float],
     choose: bool,
 ) -> "Evaluation | ObjectChoice":
@@ -308,12 +319,12 @@ def _of_one(
     from rtsx.labels.io import read_table
     from rtsx.labels.standardise import NEGATIVE
 
+    prediction = None if _has_outlines(evaluated) else open_year(evaluated, year)
     labels = read_labels(truth, layer=layer, crs=crs)
     labels = labels[labels["class_name"] != NEGATIVE]
     classes = None if class_name is None else [class_name]
-    if _has_outlines(evaluated):
+    if prediction is None:
         return score(read_table(evaluated, what="outlines"), labels, **rule)  # type: ignore[arg-type]  # by name
-    prediction = open_prediction(evaluated)
     targets = [name for name in class_names(prediction) if name != "background"]
     known = labels if len(targets) < 2 else rasterize_labels(labels, geobox_of(prediction), classes=targets)
     with progress("scoring"):

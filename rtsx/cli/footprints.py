@@ -10,7 +10,7 @@ import typer
 import rtsx
 from rtsx.cli import options
 from rtsx.cli.console import progress, show, warn
-from rtsx.cli.options import open_prediction
+from rtsx.cli.options import open_year
 from rtsx.cli.outputs import require_absent, require_suffix
 from rtsx.cli.products import FOOTPRINT_SUFFIXES, MAX_WATER, CleanUp, write_outlines
 from rtsx.storage import local_path, write_whole
@@ -38,6 +38,7 @@ def footprints(
     prediction: options.PredictionArgument,
     *,
     out: Annotated[str, options.output_option(metavar="FILE", help="Where to: .parquet, .gpkg or .fgb.")],
+    year: options.YearOption = None,
     min_area_m2: options.MinAreaOption = None,
     threshold: options.ThresholdOption = None,
     class_name: Annotated[str | None, options.output_option("--class", help="Outline this class only.")] = None,
@@ -93,7 +94,8 @@ def footprints(
 ) -> None:
     """Outline the objects of a map, with area, perimeter, place and probability of each.
 
-    Objects that cross chunks are one outline, however the map is stored.
+    Objects that cross chunks are one outline, however the map is stored. A file is of one year, as other commands take it; it may
+    have several dates.
     """
     cleanup = CleanUp(
         flags=flags,
@@ -110,7 +112,7 @@ def footprints(
     require_suffix(out, FOOTPRINT_SUFFIXES, option="--out")
     require_absent([out], overwrite=overwrite)
     count = write_outlines(
-        open_prediction(prediction),
+        open_year(prediction, year, several_dates=True),
         out,
         min_area_m2=min_area_m2,
         threshold=threshold,

@@ -43,6 +43,9 @@ CubeArgument = Annotated[
 PredictionArgument = Annotated[
     str, typer.Argument(metavar="PREDICTION", help="A Zarr store that `rtsx predict` wrote.", show_default=False)
 ]
+YearOption = Annotated[
+    int | None, input_option(metavar="YYYY", help="Year of a map that holds several; its only one if left out.")
+]
 OverwriteOption = Annotated[bool, output_option("--overwrite", help="Replace outputs that exist.")]
 
 LayersOption = Annotated[
@@ -427,6 +430,46 @@ def open_prediction(path: str) -> "xr.Dataset":
             "Make one with rtsx predict."
         )
     return stored
+
+
+def open_year(path: str, year: int | None, *, several_dates: bool = False) -> "xr.Dataset":
+    """Open one year of what `rtsx predict` wrote, without the dimension time where that leaves one date.
+
+    Raises
+    ------
+    CubeError
+        It is something else.
+    typer.BadParameter
+        The map holds several years and none is chosen, not the one that is, or several dates of it where there must be one.
+    """
+    stored = open_prediction(path)
+    dates = dates_of(stored)
+    held = ", ".join(sorted({date[:4] for date in dates}))
+    if year is not None and str(year) not in held.split(", "):
+        raise typer.BadParameter(f"{path} holds {held or 'a map that says no year'}.", param_hint="--year")
+    if year is None and ", " in held:
+        raise typer.BadParameter(f"{path} holds {held}: say which, such as --year {held[:4]}.", param_hint="--year")
+    places = [place for place, date in enumerate(dates) if year is None or date[:4] == str(year)]
+    if len(places) > 1 and not several_dates:
+        raise CubeError(
+            f"{path} holds {len(places)} dates of {dates[places[0]][:4]}, and this takes one map: "
+            f"{', '.join(dates[place] for place in places)}. Predict a cube of one date, or a composite of the year."
+        )
+    if "time" not in stored.dims:
+        return stored
+    return stored.isel(time=places if len(places) > 1 else places[0])
+
+
+def dates_of(cube: "xr.Dataset") -> list[str]:
+    """Return the date, or the year, of each time; none where a cube has no times.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> dates_of(xr.Dataset(coords={"time": [2023, 2024]}))
+    ['2023', '2024']
+    """
+    return [str(one)[:10] for one in cube["time"].values.reshape(-1)] if "time" in cube.coords else []
 
 
 def open_reviewed(path: str) -> "geopandas.GeoDataFrame":

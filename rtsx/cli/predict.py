@@ -92,6 +92,13 @@ def predict(
     cube = open_image(
         images, layers=layers, sensor=sensor, mask=mask, mask_rule=mask_rule, chunks=chunks, scale=scale, nodata=nodata
     )
+    years = sorted({date[:4] for date in options.dates_of(cube)})
+    if footprints is not None and len(years) > 1:
+        raise typer.BadParameter(
+            f"the image holds {', '.join(years)}, and a file of outlines is of one year: leave it out, then say "
+            f"rtsx footprints {out} --year {years[0]}.",
+            param_hint="--footprints",
+        )
     from rtsx.cube import layer_names
     from rtsx.model.inputs import required_layers
 

@@ -9,7 +9,7 @@ import typer
 import rtsx
 from rtsx.cli import options
 from rtsx.cli.console import progress, show
-from rtsx.cli.options import numbers, open_prediction, require_there
+from rtsx.cli.options import numbers, open_year, require_there
 from rtsx.cli.outputs import require_absent, require_suffix
 from rtsx.cli.products import FOOTPRINT_SUFFIXES
 from rtsx.storage import staged
@@ -36,6 +36,7 @@ def draw_sample(
         str | None,
         options.input_option("--map", metavar="MAP.zarr", help="The map that they are of; for --design ground."),
     ] = None,
+    year: options.YearOption = None,
     design: Annotated[
         Literal["outlines", "ground"] | None,
         typer.Option(
@@ -82,7 +83,7 @@ def draw_sample(
     """
     chosen = design or ("outlines" if map_ is None else "ground")
     wrong = (
-        {"--map": map_, "--regions": regions, "--near-m": near_m}
+        {"--map": map_, "--year": year, "--regions": regions, "--near-m": near_m}
         if chosen == "outlines"
         else {"--region": region, "--confidence-edges": confidence_edges, "--area-edges-m2": area_edges_m2}
     )
@@ -106,16 +107,15 @@ def draw_sample(
     from rtsx.footprints import read_footprints
     from rtsx.labels.io import read_table, write_table
 
+    pred = None if map_ is None else open_year(map_, year)
     outlines = read_footprints(footprints)
-    if map_ is None:
+    if pred is None:
         drawn = sample_outlines(outlines, size=size, region=region, allocation=allocation, seed=seed, **edges)
     else:
         polygons = None if regions is None else read_table(regions, what="regions")
         near = {} if near_m is None else {"near_m": near_m}
         with progress("drawing"):
-            drawn = sample_ground(
-                open_prediction(map_), outlines, size=size, regions=polygons, allocation=allocation, seed=seed, **near
-            )
+            drawn = sample_ground(pred, outlines, size=size, regions=polygons, allocation=allocation, seed=seed, **near)
     Path(out).absolute().parent.mkdir(parents=True, exist_ok=True)
     write_table(drawn, Path(out), overwrite=overwrite, what="sample")
     strata = drawn.groupby(["region", "stratum"], sort=True).size()
@@ -137,6 +137,7 @@ _AREA_SUFFIXES = (".zarr", ".tif", ".csv", ".parquet")
 def sum_area(
     prediction: options.PredictionArgument,
     *,
+    year: options.YearOption = None,
     out: Annotated[str, options.output_option(metavar="FILE", help="Where to: .zarr, .tif, .csv or .parquet.")],
     cell_m: Annotated[
         float | None, typer.Option("--cell-m", metavar="M", help="Side of a cell in the map's CRS; 10000 if left out.")
@@ -160,7 +161,7 @@ def sum_area(
     from rtsx.evaluation import expected_area
     from rtsx.geometry.pixels import PixelMesh
 
-    pred = open_prediction(prediction)
+    pred = open_year(prediction, year)
     with progress("summing"):
         area = expected_area(pred, cell_m=cell_m, cell_degrees=cell_degrees, class_name=class_name)
     took = time.perf_counter() - started

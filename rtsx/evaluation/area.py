@@ -80,7 +80,7 @@ def expected_area(
     if len(maps) > 1:
         raise EvaluationError(
             f"Area is summed over one map, but the prediction has {len(maps)} of different classes or times: say "
-            "class_name, or select a time with pred.isel(time=...)."
+            "class_name, or year; in Python, select a time with pred.isel(time=...)."
         )
     probability = maps[0].probability
     missing = np.uint8(_MISSING) if probability.dtype == np.uint8 else np.nan

@@ -202,7 +202,7 @@ def _check_shape(scene: EvaluationScene, pred: xr.Dataset) -> None:
     if strange or not {"y", "x"} <= set(used.dims):
         raise EvaluationError(
             f"The prediction of scene {scene.name!r} has dimensions ([class,] y, x), but came with "
-            f"{', '.join(map(str, used.dims))}: a scene is one ground at one time, select one with pred.isel(time=...)"
+            f"{', '.join(map(str, used.dims))}: a scene is one ground at one time; in Python, pred.isel(time=...) selects it"
         )
 
 

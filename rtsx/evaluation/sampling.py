@@ -179,8 +179,8 @@ def sample_ground(
     maps = split_classes(pred, threshold=0.0, class_name=None, water=None)
     if len(maps) > 1:
         raise EvaluationError(
-            f"A sample is drawn from one map, but the prediction has {len(maps)} of different classes or times: select one "
-            "with pred.isel(...) or pred.sel({'class': [...]})."
+            f"A sample is drawn from one map, but the prediction has {len(maps)} of different classes or times: give "
+            "a map of one; in Python, pred.isel(time=...) or pred.sel({'class': [...]}) select it."
         )
     geobox = geobox_of(pred)
     around = gpd.GeoSeries(_buffered(footprints, near_m), crs=footprints.crs)

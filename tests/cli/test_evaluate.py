@@ -6,15 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import geopandas as gpd
+import numpy as np
 import pandas as pd
 import pytest
 import rasterio
 import yaml
 
+import rtsx
 from rtsx.evaluation import Evaluation
 from rtsx.model import ModelBundle
 from rtsx.synthetic import SceneFiles
 from tests.cli.trainable import trainable
+from tests.footprints.conftest import make_prediction
 from tests.review.reviewers import image, outlines_of, work_through
 
 Command = Callable[..., Any]
@@ -23,8 +26,6 @@ Command = Callable[..., Any]
 @pytest.fixture(scope="module")
 def predicted(scene: SceneFiles, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A map of the small scene."""
-    import rtsx
-
     path = tmp_path_factory.mktemp("map") / "map.zarr"
     cube = rtsx.open_cube(str(scene.image), mask=(str(scene.udm2), "tss-v1"))
     rtsx.write_cube(rtsx.predict_cube(cube, rtsx.ModelBundle.open(bundle), device="cpu", backend="eager"), path)
@@ -87,7 +88,6 @@ def test_a_sample_is_drawn_reviewed_and_assessed(
 
 @pytest.mark.parametrize("name", ["area.zarr", "area.tif", "area.csv", "area.parquet"])
 def test_expected_area_is_summed_by_cells(rtsx_command: Command, predicted: Path, tmp_path: Path, name: str) -> None:
-    import rtsx
     from rtsx.evaluation import expected_area
 
     out = tmp_path / name
@@ -106,6 +106,52 @@ def test_expected_area_is_summed_by_cells(rtsx_command: Command, predicted: Path
         total = table["expected_area_m2"].sum()
     assert total == pytest.approx(expected.sum().item())
     assert "exists already" in rtsx_command("area", predicted, "--out", out).err
+
+
+def test_commands_take_one_year_of_a_map_of_several(rtsx_command: Command, tmp_path: Path) -> None:
+    level = np.full((2, 60, 80), 10)
+    level[0, 20:40, 30:50] = level[1, 5:25, 30:60] = level[1, 40:55, 10:25] = 80
+    pred = make_prediction(level)
+    years = pred.assign_coords(time=np.array(["2023-08-01", "2024-08-01"], "datetime64[ns]"))
+    several = rtsx.write_cube(years, tmp_path / "years.zarr")
+    alone = rtsx.write_cube(years.isel(time=1), tmp_path / "alone.zarr")
+    outlines = tmp_path / "slumps.parquet"
+    lines: dict[str, tuple[object, ...]] = {
+        "slumps.parquet": ("footprints", "MAP"),
+        "scores": ("evaluate", "MAP", "--truth", outlines, "--bootstrap", "0"),
+        "choice": ("evaluate", "MAP", "--truth", outlines, "--choose"),
+        "area.csv": ("area", "MAP"),
+        "sample.parquet": ("sample", "--map", "MAP", "--footprints", outlines, "--size", "60", "--near-m", "20"),
+    }
+    for name, words in lines.items():
+        out = tmp_path / name
+        line = (*(several if word == "MAP" else word for word in words), "--out", out)
+        refused = rtsx_command(*line)
+        assert refused.status == 2, name
+        assert "holds 2023, 2024: say which, such as --year 2023" in said(refused.err)
+        assert "holds 2023, 2024." in said(rtsx_command(*line, "--year", "2022").err)
+        told = rtsx_command(*line, "--year", "2024")
+        assert told.status == 0, told.err
+        found = [file.read_bytes() for file in (sorted(out.iterdir()) if out.is_dir() else [out])]
+        same = rtsx_command(*(alone if word == "MAP" else word for word in words), "--out", out, "--overwrite")
+        assert same.status == 0, same.err
+        assert found == [file.read_bytes() for file in (sorted(out.iterdir()) if out.is_dir() else [out])], name
+    assert "no year" in said(
+        rtsx_command(
+            "area", rtsx.write_cube(pred.isel(time=0), tmp_path / "no.zarr"), "--year", "2024", "--out", "a.csv"
+        ).err
+    )
+    dates = pred.assign_coords(time=np.array(["2024-07-01", "2024-08-01"], "datetime64[ns]"))
+    summer = rtsx.write_cube(dates, tmp_path / "dates.zarr")
+    refused = rtsx_command("area", summer, "--out", tmp_path / "no.csv")
+    assert "2 dates of 2024, and this takes one map: 2024-07-01, 2024-08-01" in said(refused.err)
+    assert rtsx_command("footprints", summer, "--year", "2024", "--out", outlines, "--overwrite").status == 0
+    assert gpd.read_parquet(outlines)["date"].nunique() == 2
+
+
+def said(printed: str) -> str:
+    """What a message says, without its frame."""
+    return " ".join(printed.replace("│", " ").split())
 
 
 def test_threshold_and_least_area_are_chosen_by_objects(

@@ -150,6 +150,18 @@ def test_refuses_a_cube_of_nothing_but_nan(rtsx_command: Command, bundle: Path, 
     refuse(rtsx_command("predict", image, "-m", bundle, "--out", out, *FIXED), out, "No pixel", "nan.tif")
 
 
+def test_outlines_of_several_years_are_not_one_file(
+    rtsx_command: Command, bundle: Path, tmp_path: Path, out: Path
+) -> None:
+    cube = rtsx.open_cube(write_tif(tmp_path / "image.tif")).drop_vars("time", errors="ignore")
+    years = xr.concat([cube, cube], dim="time").assign_coords(time=np.array(["2023-07-01", "2024-07-01"], "M8[ns]"))
+    line = ("predict", rtsx.write_cube(years, tmp_path / "cube.zarr"), "-m", bundle, "--out", out)
+    outcome = rtsx_command(*line, "--scale", "0.0001", "--footprints", tmp_path / "slumps.gpkg")
+    assert outcome.status == 2
+    assert "holds 2023, 2024, and a file of outlines is of one year" in " ".join(outcome.err.replace("│", " ").split())
+    assert not out.exists()
+
+
 def test_refuses_a_wrong_dtype(rtsx_command: Command, bundle: Path, tmp_path: Path, out: Path) -> None:
     image = write_tif(tmp_path / "complex.tif", dtype="complex64")
     refuse(rtsx_command("predict", image, "-m", bundle, "--out", out), out, "complex64")

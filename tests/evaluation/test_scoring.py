@@ -241,7 +241,7 @@ def bad_inputs():
         "raster for outlines": ((square(0), good), {}, "Footprints are evaluated by polygons, but .* is StubLabelRaster"),
         "array": (([EvaluationScene(name="a", prediction=pred, truth=good), 3],), {}, "A scene to evaluate is an EvaluationScene, not int"),
         "no variables": ((pred[["valid"]], good), {}, "has probability or binary, or both, but there are valid"),
-        "times": ((pred.expand_dims(time=2), good), {}, r"one ground at one time, select one with pred.isel\(time"),
+        "times": ((pred.expand_dims(time=2), good), {}, r"one ground at one time; in Python, pred.isel\(time"),
         "no binary": ((pred.drop_vars("binary"), good), {}, "has no binary: give a threshold"),
         "no probability": ((pred.drop_vars("probability"), good), {"threshold": 0.5}, "no probability: evaluate it without"),
         "integers": ((pred.assign(probability=pred["probability"].astype("int16")), good), {}, "came as int16"),
