@@ -28,7 +28,7 @@ _LayerOption = Annotated[
 
 @app.command(
     epilog="Examples:\n\nrtsx view map.zarr --cube cube.yaml --footprints slumps.parquet\n\n"
-    "rtsx view --campaign campaign.yaml\n\nrtsx view map.zarr --png map.png"
+    "rtsx view --campaign campaign.yaml --year 2024\n\nrtsx view map.zarr --png map.png"
 )
 def view(
     images: Annotated[
@@ -45,6 +45,12 @@ def view(
     campaign: Annotated[
         str | None,
         options.input_option(metavar="CAMPAIGN", help="A campaign's YAML file or output: map, outlines, cells."),
+    ] = None,
+    year: Annotated[
+        int | None,
+        options.input_option(
+            help="Year that is seen at first; of a campaign that of its file, or its newest, if left out."
+        ),
     ] = None,
     model: Annotated[
         list[str] | None,
@@ -96,6 +102,7 @@ def view(
         truth=truth,
         tracks=tracks,
         campaign=campaign,
+        year=year,
         model=options.open_models(model, trust=trust) if model else (),
         style=_styles(style),
         bbox=None if bbox is None else options.numbers(bbox, option="--bbox"),

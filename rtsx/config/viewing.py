@@ -1,6 +1,7 @@
 """`view`: images, maps, outlines and campaigns, given as paths or as values, on one interactive map."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -47,6 +48,7 @@ def view(
     truth: OutlinesGiven | None = None,
     tracks: OutlinesGiven | None = None,
     campaign: CampaignGiven | None = None,
+    year: int | None = None,
     model: object = (),
     style: Mapping[str, str] | None = None,
     bbox: Sequence[float] | None = None,
@@ -68,6 +70,9 @@ def view(
         Outlines in any CRS: paths of vector files or tables. Coloured by a column, with a table beside the map.
     campaign
         A campaign, the folder of its output or its YAML config: its map, its outlines, and its cells by state.
+    year
+        What is seen at first of images of several years, and of a campaign: the last time that is not after it. That of the campaign
+        if left out, else the last time of all.
     model
         Bundle that predicts what is seen, on demand, or several: a `ModelBundle` or its path, as `ModelBundle.open` takes it.
     style
@@ -86,9 +91,9 @@ def view(
     Raises
     ------
     ConfigError, CubeError, FootprintError, LabelError, CampaignError, BundleError
-        Something cannot be opened, or there is nothing to show.
+        Something cannot be opened, there is nothing to show, or nothing of the year.
     """
-    opened = None if campaign is None else _campaign(campaign)
+    opened = None if campaign is None else _campaign(campaign, year)
     given = dict(_titled(image))
     if opened is not None:
         given["map"] = f"{opened.output.rstrip('/')}/{MAP}"
@@ -97,6 +102,12 @@ def view(
     images |= {title: _image(one, options) for title, one in given.items()}
     if not images:
         raise CubeError("A map needs an image: give a map, an image or a campaign; got none of them.")
+    if opened is not None:
+        year = opened.plan.year
+        _require_year({"map": images["map"]}, year)
+    elif year is not None:
+        _require_year(images, year)
+    images = {title: replace(one, year=year) for title, one in images.items()}
     crs = images[next(iter(given), "cube")].crs
     tables = []
     if opened is not None:
@@ -142,13 +153,23 @@ def _image(given: ImageGiven, options: Mapping[str, Any] | None) -> Pyramid:
     return Pyramid.of(given, storage_options=options)
 
 
-def _campaign(given: CampaignGiven) -> Campaign:
+def _campaign(given: CampaignGiven, year: int | None) -> Campaign:
     if isinstance(given, Campaign):
-        return given
+        if year in (None, given.plan.year):
+            return given
+        return Campaign.open(given.output, year=year, storage_options=given.storage_options)
     if is_config(given):
-        config = load_campaign_config(given).resolved()
+        config = load_campaign_config(given, year=year).resolved()
         return Campaign.open(config.output, year=config.year, storage_options=config.storage_options)
-    return Campaign.open(fspath(given))
+    return Campaign.open(fspath(given), year=year)
+
+
+def _require_year(images: Mapping[str, Pyramid], year: int) -> None:
+    if not any(year in image.years for image in images.values()):
+        there = "; ".join(f"{title}: {', '.join(map(str, one.years)) or 'no dates'}" for title, one in images.items())
+        raise CubeError(
+            f"There is nothing of {year} to show. Years of the images are: {there}. Give one of these years."
+        )
 
 
 def _bundles(given: Sequence[Any]) -> "dict[str, ModelBundle]":

@@ -231,8 +231,18 @@ class MapPage:
 
     def _time_slider(self, title: str) -> Slider:
         last = max(1, len(self.times) - 1)
+        years = [image.year for image in self.view.images.values() if image.year is not None]
+        # Of the whole year, whose times may be the last.
+        first = last if not years else max(0, sum(time < np.datetime64(f"{max(years) + 1}") for time in self.times) - 1)
         return Slider(
-            title=title, start=0, end=last, step=1, value=last, visible=len(self.times) > 1, show_value=False, width=250
+            title=title,
+            start=0,
+            end=last,
+            step=1,
+            value=first,
+            visible=len(self.times) > 1,
+            show_value=False,
+            width=250,
         )
 
     def _prediction_controls(self) -> list[Any]:

@@ -11,15 +11,20 @@ from typing import Any
 import geopandas
 import numpy as np
 import rasterio
+import shapely
 import torch
+import yaml
 from distributed import Client, LocalCluster
 from rasterio.transform import from_origin
 from scipy.ndimage import gaussian_filter
 from shapely import box
 from shapely.geometry.base import BaseGeometry
 
+from rtsx.campaign.campaign import Campaign
+from rtsx.campaign.cell_task import cell_job
 from rtsx.campaign.cells import Address
 from rtsx.campaign.recipe import CampaignRecipe, OutlineSpec, PredictionSpec, RetrySpec
+from rtsx.config.campaign import load_campaign
 from rtsx.cube import BandRequest, CubeRecipe, FileImages, LayerRecipe, SourceRecipe
 from rtsx.grid import Grid
 from rtsx.model import ModelBundle
@@ -146,6 +151,36 @@ def make_recipe(files: tuple[Path, ...], output: str, **changes: Any) -> Campaig
         retry=RetrySpec(attempts=2, backoff_s=0.0, lease_s=20.0),
     )
     return replace(recipe, **changes)
+
+
+def write_years(folder: Path, *years: int) -> Path:
+    """The YAML of a campaign of two cells, mapped in some years from images that differ."""
+    make_bundle().save(folder / "tiny")
+    values = {
+        "name": "small",
+        "year": years[0],
+        "region": {"wkt": shapely.to_wkt(region_of(CELLS[:2]), rounding_precision=-1)},
+        "cube": {
+            "grid": {"crs": GRID.crs, "resolution": GRID.resolution, "cell_size": GRID.cell_size},
+            "sources": {"images": {"files": "west-{year}.tif", "layers": list(LAYERS)}},
+        },
+        "model": "tiny",
+        "trust": True,
+        "prediction": {"tile": 48, "overlap": 16, "device": "cpu"},
+        "outlines": {"min_area_m2": 300, "edge_distance": 3},
+        "shard": 64,
+        "chunk": 32,
+        "output": "out",
+    }
+    path = folder / "campaign.yaml"
+    path.write_text(yaml.safe_dump(values))
+    for year in years:
+        write_part(folder / f"west-{year}.tif", columns=(-_MARGIN, _SPLIT), seed=year)
+        recipe = load_campaign(path, year=year)
+        campaign = Campaign.create(recipe)
+        job = cell_job(recipe, campaign.plan)
+        assert all(job(cell, 1, "run").state == "done" for cell in campaign.plan.cells)
+    return path
 
 
 def objects_below(folder: Path) -> dict[str, bytes]:

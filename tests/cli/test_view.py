@@ -3,11 +3,16 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+import rtsx
 from rtsx.cli.app import app
+from rtsx.viewer import Pyramid, draw_window
 from rtsx.viewer.mapview import MapView
+from rtsx.viewer.page import MapPage
+from tests.campaign.small_campaign import write_years
 from tests.viewer.maps import small_map, small_outlines
 
 
@@ -38,6 +43,51 @@ def test_a_map_is_served_and_its_address_printed(stored: Path, monkeypatch: pyte
     run = CliRunner().invoke(app, ["view", str(stored)])
     assert "below the address of your JupyterHub" in run.output
     assert "opened" not in seen
+
+
+@pytest.fixture(scope="module")
+def campaign(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_years(tmp_path_factory.mktemp("campaign"), 2024, 2025)
+
+
+@pytest.mark.parametrize(("line", "year"), [([], 2024), (["--year", "2025"], 2025)])
+def test_a_campaign_is_shown_in_its_year(
+    campaign: Path, line: list[str], year: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    views: list[MapView] = []
+    monkeypatch.setattr(MapView, "serve", lambda self, *, port, on_start: views.append(self))
+    run = CliRunner().invoke(app, ["view", "--campaign", str(campaign), *line])
+    assert run.exit_code == 0, run.output
+    (view,) = views
+    drawn = np.asarray(view.draw(view.start, size=(64, 128))[0][1].rgba)
+    page = MapPage(view, size=(64, 128), run=lambda _: None)
+    assert str(page.times[page.time.value])[:4] == str(year)
+    mapped = Pyramid.of(rtsx.Campaign.open(campaign.parent / "out").map().sel(time=str(year)).isel(time=0))
+    other = Pyramid.of(rtsx.Campaign.open(campaign.parent / "out").map().sel(time=str(4049 - year)).isel(time=0))
+    expected, wrong = (
+        draw_window(one, view.start, size=(64, 128), style=view.styles["map"]["probability"]) for one in (mapped, other)
+    )
+    assert np.array_equal(drawn, expected.rgba)
+    assert not np.array_equal(drawn, wrong.rgba)
+    page = MapPage(view, size=(64, 128))  # as --html draws it
+    assert np.array_equal(page.layers[0].source.data["image"][0].view(np.uint8).reshape(drawn.shape)[::-1], drawn)
+    outlines = next(one for one in view.outlines if one.title == "footprints")
+    assert set(outlines.table["year"]) == {year}
+
+
+def test_maps_of_several_years_are_shown_in_one_that_is_there(campaign: Path, tmp_path: Path) -> None:
+    out = str(campaign.parent / "out")
+    pictures = []
+    for year in ("2024", "2025"):
+        line = ["view", f"{out}/map.zarr", "--year", year, "--png", str(tmp_path / f"{year}.png")]
+        run = CliRunner().invoke(app, line)
+        assert run.exit_code == 0, run.output
+        pictures.append((tmp_path / f"{year}.png").read_bytes())
+    assert pictures[0] != pictures[1]
+    run = CliRunner().invoke(app, ["view", f"{out}/map.zarr", "--year", "2023", "--no-browser"])
+    assert "nothing of 2023 to show. Years of the images are: map.zarr: 2024, 2025" in str(run.exception)
+    run = CliRunner().invoke(app, ["view", "--campaign", out, "--year", "2023", "--no-browser"])
+    assert "planned years: 2024, 2025" in str(run.exception)
 
 
 def test_a_picture_and_a_page_are_written(stored: Path, tmp_path: Path) -> None:
