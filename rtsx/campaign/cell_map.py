@@ -110,6 +110,10 @@ def _side(cells: NDArray[np.int64], most: int) -> int:
     return side
 
 
+_POLE = 90 + 1e-6
+"""Greatest latitude, degrees, of what is rounded."""
+
+
 def place_names(plan: CampaignPlan, cells: Iterable[Address], *, side: int = 1) -> dict[Address, str]:
     """Name the middles of cells, or of blocks of `side` x `side` cells by their first ones, as latitude and longitude."""
     addresses = [*cells]
@@ -128,8 +132,8 @@ def place_name(lon: float, lat: float) -> str:
     >>> place_name(-135.25, 70.0), place_name(190.0, -1.5), place_name(-180.0, 65.0)
     ('70.000° N, 135.250° W', '1.500° S, 170.000° W', '65.000° N, 180.000° E')
     """
-    if not (isfinite(lon) and isfinite(lat)):
-        return "off the Earth"
+    if not (isfinite(lon) and abs(lat) <= _POLE):
+        return "a point off the Earth"
     lon = 180 - (180 - lon) % 360
     return f"{abs(lat):.3f}° {'S' if lat < 0 else 'N'}, {abs(lon):.3f}° {'W' if lon < 0 else 'E'}"
 
@@ -167,7 +171,17 @@ class MapFrame:
         """Longitude and latitude (n, 2) of points all over it."""
         x, y = np.meshgrid(np.linspace(0, self.width, 33), np.linspace(0, self.height, 33))
         found = self.lonlat(x.ravel(), y.ravel())
-        return np.asarray(found[np.isfinite(found).all(axis=1)])
+        return np.asarray(found[np.isfinite(found).all(axis=1) & (np.abs(found[:, 1]) <= _POLE)])
+
+    @property
+    def is_north_up(self) -> bool:
+        """Whether north is up all over it."""
+        lon, lat = self.samples.T
+        # Towards the equator, because beyond a pole there is nothing.
+        step = np.where(lat > 0, -1e-3, 1e-3)
+        to = cached_transformer("EPSG:4326", self.crs)
+        along, up = np.subtract(to.transform(lon, lat + step), to.transform(lon, lat)) / step
+        return bool(len(lat) and (np.abs(along) <= 1e-6 * up).all())
 
     def lines(self, lonlat: Floats, line: NDArray[np.int64]) -> Lines:
         """Project lines, and keep the parts that lie in the picture, or nearly so.
@@ -224,6 +238,10 @@ _STEPS = (30.0, 20.0, 10.0, 5.0, 2.0, 1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.00
 """Degrees between meridians or parallels."""
 
 
+_WHOLE_TURN = 330.0
+"""Degrees of longitude between samples of a frame that may go once around, as which it is taken."""
+
+
 def graticule(frame: MapFrame) -> tuple[Lines, list[str]]:
     """Meridians and parallels of a frame, each with its name, `(line,)` and `[name]`; a line may come in parts."""
     if not len(frame.samples):
@@ -234,7 +252,7 @@ def graticule(frame: MapFrame) -> tuple[Lines, list[str]]:
     x, y = cached_transformer("EPSG:4326", frame.crs).transform([0.0, 0.0], [90.0, -90.0])
     left, bottom, right, top = frame.box
     poles = [left < px < right and bottom < py < top for px, py in zip(x, y, strict=True)]
-    if any(poles):
+    if any(poles) or np.ptp(around) > _WHOLE_TURN:
         around = np.array([middle - 180, middle + 180])
     south, north = (-90.0 if poles[1] else lat.min()), (90.0 if poles[0] else lat.max())
     along = np.linspace(south, north, 181), np.linspace(around.min(), around.max(), 361)
@@ -301,8 +319,8 @@ def cell_map(
         for state, colour in COLOURS.items()
         if (count := sum(square.counts.get(state, 0) for square in squares))
     )
-    crs = CRS(plan.grid.crs)
-    up = "north" if crs.geographic else f"up in {html.escape(str(crs.proj.name))}, which is not north everywhere"
+    name = html.escape(str(CRS(plan.grid.crs).proj.name))
+    up = "north" if frame.is_north_up else f"the y axis of {name}, which is not north everywhere"
     known = f"Coast lines: {html.escape(coast.name)}." if coast is not None else "No coast lines are installed."
     return (
         f"<p>{each} {legend}</p><p>{_extent(frame)} Up is {up}. {known}</p>"

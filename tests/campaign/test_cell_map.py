@@ -73,6 +73,7 @@ def test_a_cell_has_the_place_of_its_middle(grid: Grid, cell: Address) -> None:
         (ARCTIC, AROUND_THE_POLE, {"180°", "90° E", "0° E", "85° N", "75° N"}),
         (DEGREES, [(row, column) for row in range(-70, -65) for column in range(176, 186)], {"180°", "175° W", "68° N"}),
         (Grid("EPSG:3031", 30.0, cell_size=1000), [(row, column) for row in range(-4, 4) for column in range(-4, 4)], {"180°", "89° S"}),
+        (DEGREES, [(row, column) for row in range(-90, -80) for column in range(-180, 180, 2)], {"0° E", "30° W", "150° E", "85° N"}),
         (Grid("EPSG:32608", 10.0, cell_size=2000), [(-388, 20), (-380, 30)], {"136° W", "69° N"}),
     ],
 )  # fmt: skip
@@ -92,6 +93,26 @@ def test_meridians_and_parallels_are_named_where_they_are(grid: Grid, cells: lis
             assert abs(lat) == pytest.approx(number, abs=1e-6)
         elif abs(lat) < 90 - 1e-6:
             assert min(abs(abs(lon) - number), abs(abs(abs(lon) - 360) - number)) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("grid", "cell", "is_north"),
+    [
+        (DEGREES, (-67, 181), True),
+        (Grid("EPSG:3857", 10.0, cell_size=4096), (-245, 488), True),
+        (Grid("EPSG:32608", 10.0, cell_size=2000), (-388, 20), False),
+        (ARCTIC, (20, -60), False),
+    ],
+)
+def test_up_is_north_where_meridians_are_upright(grid: Grid, cell: Address, is_north: bool) -> None:
+    text = drawn(grid, {cell: "left"}).text
+    assert ("Up is north." in text, "which is not north everywhere" in text) == (is_north, not is_north)
+
+
+def test_there_is_no_latitude_beyond_a_pole() -> None:
+    text = drawn(DEGREES, {(-96, 0): "left", (-80, 5): "left"}).text
+    assert "upper left one, are at a point off the Earth; a point off the Earth; 79.000° N" in text
+    assert "96.000°" not in text
 
 
 def test_coast_lines_are_where_they_are_across_the_antimeridian_and_around_the_pole() -> None:
