@@ -645,7 +645,7 @@ class Campaign:
         Raises
         ------
         CampaignError
-            Cells are not done, there are no outlines, no such tile matrix set or zoom, or the review is of another map or without a
+            Cells are not done, there are no outlines, no such tile matrix set or zoom, or the review is of another map, of confirmed outlines alone or without a
             verdict.
         MissingExtraError
             Tile matrix sets need the extra `deliver`.

@@ -347,8 +347,8 @@ def deliver(
     review: Annotated[
         str | None,
         typer.Option(
-            metavar="REVIEW|FILE",
-            help="Verdicts of reviewers beside outlines: a review of this year, or the file of rtsx review merge.",
+            metavar="REVIEW|FOLDER|FILE",
+            help="Verdicts of reviewers beside outlines: a review of this year, or what rtsx review merge made of it.",
             rich_help_panel="Output",
         ),
     ] = None,

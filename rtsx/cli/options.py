@@ -12,7 +12,7 @@ import typer
 
 import rtsx
 from rtsx.errors import BundleError, CubeError, InputNotFoundError
-from rtsx.storage import absolute
+from rtsx.storage import absolute, local_path
 
 if TYPE_CHECKING:
     import geopandas
@@ -473,7 +473,7 @@ def dates_of(cube: "xr.Dataset") -> list[str]:
 
 
 def open_reviewed(path: str) -> "geopandas.GeoDataFrame":
-    """Merge a review into one table of outlines with verdicts, those last that reviewers have drawn; or read the file of one.
+    """Merge a review into one table of outlines with verdicts, those last that reviewers have drawn; or read what a merge wrote.
 
     Raises
     ------
@@ -486,8 +486,10 @@ def open_reviewed(path: str) -> "geopandas.GeoDataFrame":
 
         return read_table(path, what="a review")
     from rtsx.review import merge_review, open_review
+    from rtsx.review.merge import read_merged
 
-    return merge_review(open_review(absolute(path))).table
+    merged = None if _ELSEWHERE.match(path) else read_merged(local_path(path))
+    return merge_review(open_review(absolute(path))).table if merged is None else merged
 
 
 def drawn_units(reviewed: "geopandas.GeoDataFrame") -> "geopandas.GeoDataFrame":

@@ -16,7 +16,7 @@ from pyproj import CRS
 
 from rtsx.errors import ReviewError
 from rtsx.footprints.geometry import centroids, measure
-from rtsx.labels.io import require_format, write_table
+from rtsx.labels.io import read_table, require_format, write_table
 from rtsx.review.plan import Answer, BatchVerdicts, ReviewClaim
 from rtsx.review.store import Review, as_outline
 from rtsx.scores import Kappa, cohens_kappa
@@ -148,7 +148,7 @@ class MergedReview:
         ----------
         out
             A vector file for `table`; else a folder, which gets `outlines.parquet` (as they were given, with verdicts),
-            `added.parquet`, `confirmed.parquet`, `refused.parquet` and `review.json` (the status).
+            `added.parquet`, `confirmed.parquet`, `refused.parquet` and `status.json`.
         overwrite
             Replace files that are there.
 
@@ -168,15 +168,30 @@ class MergedReview:
             write_table(table, folder / f"{name}.parquet", overwrite=overwrite, what=name)
             for name, table in tables.items()
         ]
-        with staged(folder / "review.json", overwrite=overwrite) as draft:
+        # Not review.json, by which a review is known.
+        with staged(folder / "status.json", overwrite=overwrite) as draft:
             draft.write_text(json.dumps(self.status.to_dict(), indent=2) + "\n")
-        return (*paths, folder / "review.json")
+        return (*paths, folder / "status.json")
 
     @property
     def open(self) -> tuple[str, ...]:
         """Ids of what is unsure or disputed, for a further round."""
         asked_again = (self.outlines["verdict"] == "unsure") | self.outlines["disputed"]
         return tuple(map(str, self.outlines.index[asked_again]))
+
+
+def read_merged(folder: Path) -> gpd.GeoDataFrame | None:
+    """Read `MergedReview.table` from a folder that `MergedReview.write` wrote; None where it is no such folder.
+
+    Raises
+    ------
+    LabelError
+        A table in it is damaged.
+    """
+    tables = [folder / f"{name}.parquet" for name in ("outlines", "added")]
+    if not all(table.is_file() for table in tables):
+        return None
+    return _together(*(read_table(table, what="a review") for table in tables))
 
 
 def merge_review(review: Review) -> MergedReview:

@@ -52,7 +52,7 @@ def test_from_outlines_to_a_verified_map(rtsx_command: Command, slumps: Path, tm
     merged = rtsx_command("review", "merge", review, "--out", tmp_path / "verified")
     assert merged.status == 0, merged.err
     assert sorted(path.name for path in (tmp_path / "verified").iterdir()) == [
-        "added.parquet", "confirmed.parquet", "outlines.parquet", "refused.parquet", "review.json",
+        "added.parquet", "confirmed.parquet", "outlines.parquet", "refused.parquet", "status.json",
     ]  # fmt: skip
     table = gpd.read_parquet(tmp_path / "verified" / "outlines.parquet")
     assert table["verdict"].notna().all()

@@ -152,16 +152,16 @@ def test_a_second_call_writes_nothing_and_one_without_the_review_takes_it_back(
     assert files(tmp_path / "to") == plain
 
 
-@pytest.mark.parametrize("suffix", ["gpkg", "parquet", "fgb"])
-def test_a_file_of_a_merged_review_is_the_same(
-    made: Finished, whole: tuple[Path, geopandas.GeoDataFrame], tmp_path: Path, suffix: str
+@pytest.mark.parametrize("name", ["merged", "merged.gpkg", "merged.parquet", "merged.fgb"])
+def test_what_a_review_is_merged_into_is_the_same(
+    made: Finished, whole: tuple[Path, geopandas.GeoDataFrame], tmp_path: Path, name: str
 ) -> None:
     folder, _ = whole
-    file = tmp_path / f"merged.{suffix}"
+    file = tmp_path / name
     merge_review(open_review(str(folder / "review"))).write(str(file))
     made.campaign.deliver(tmp_path / "to", review=open_reviewed(str(file)))
-    for name in ("footprints.csv", "footprints.gpkg"):
-        assert files(tmp_path / "to")[name] == files(folder / "to")[name]
+    for written in ("footprints.csv", "footprints.gpkg"):
+        assert files(tmp_path / "to")[written] == files(folder / "to")[written]
 
 
 def test_half_a_review_says_so(made: Finished, tmp_path: Path) -> None:
@@ -240,6 +240,7 @@ def test_reviews_that_are_none_of_this_map_are_refused(
         (own.assign(verdict="yes"), "got yes", {}),
         (own.drop(columns="verdict"), "verdict is not there", {}),
         (pd.concat([own, own.iloc[:1]]), "in it twice", {}),
+        (merged[merged["verdict"] == "target"], r"has only confirmed outlines, \d+ of the \d+ of the map", {}),
         (own, "--no-outlines", {"outlines": False}),
         (
             own,
