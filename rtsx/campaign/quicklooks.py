@@ -111,8 +111,11 @@ def make_quicklooks(
 
 
 def _read(objects: ObjectStore, key: str, columns: Sequence[str]) -> pa.Table:
+    content = objects.get(key)
+    if content is None:
+        raise CampaignError(f"{key} is missing, and holds outlines. Verify the campaign.")
     try:
-        file = pq.ParquetFile(io.BytesIO(objects.get(key) or b""))
+        file = pq.ParquetFile(io.BytesIO(content))
         return file.read(columns=[*columns]).select([*columns])
     except (OSError, ValueError, KeyError) as error:
         raise CampaignError(f"{key} cannot be read as outlines ({error}). Verify the campaign.") from error

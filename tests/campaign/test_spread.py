@@ -80,7 +80,9 @@ def test_a_delivery_has_it(done: Campaign, tmp_path: Path) -> None:
     collection = json.loads((to / "collection.json").read_text())
     assert collection["item_assets"]["spread"]["bands"][0]["raster:scale"] == 0.01
     assert "probabilities of 2 networks" in (to / "CAVEATS.md").read_text()
-    assert "`spread/`" in (to / "README.md").read_text()
+    readme = (to / "README.md").read_text()
+    assert "`spread/`" in readme
+    assert "all files in probability/, binary/ and spread/, as a table" in readme
     sums = (to / "SHA256SUMS").read_text()
     assert all(str(path.relative_to(to)) in sums for path in paths)
     assert done.deliver(to, outlines=False).rewritten == ()
