@@ -4,6 +4,7 @@ import html
 from collections.abc import Iterable, Mapping
 from functools import cache
 from math import floor, log10
+from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -28,6 +29,12 @@ def render_page(template: str, facts: Mapping[str, object]) -> str:
         What it states, by the names that the template has for it.
     """
     return _environment().get_template(template).render(facts)
+
+
+def is_page(path: Path) -> bool:
+    """Test whether a file is a page that `render_page` made, so that it may be made anew."""
+    with path.open("rb") as file:
+        return b'<meta name="generator" content="rtsx">' in file.read(200)
 
 
 def figure(value: float, digits: int = 4) -> str:

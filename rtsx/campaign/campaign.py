@@ -503,6 +503,8 @@ class Campaign:
         ------
         CampaignError, LabelError, InputNotFoundError
             The coast lines cannot be read.
+        OutputExistsError
+            Something else than such a page is there.
         OutputNotWritableError
             The page cannot be written.
         """

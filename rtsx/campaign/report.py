@@ -35,9 +35,9 @@ from rtsx.campaign.records import CommitRecord
 from rtsx.campaign.run_log import RunRecord, hardware_mixture, read_runs
 from rtsx.campaign.status import CampaignStatus, campaign_status
 from rtsx.campaign.throughput import Throughput, duration, running_spans, throughput_chart
-from rtsx.errors import CampaignError, FootprintError, GridError
+from rtsx.errors import CampaignError, FootprintError, GridError, OutputExistsError
 from rtsx.grid.grid import cell_id, parse_cell_id
-from rtsx.pages import figure, render_page
+from rtsx.pages import figure, is_page, render_page
 from rtsx.storage import refuse_other_format, staged
 from rtsx.storage.object_store import ObjectStore
 
@@ -230,11 +230,17 @@ def write_report(
     ------
     CampaignError, LabelError, InputNotFoundError
         The coast lines cannot be read.
+    OutputExistsError
+        Something else than such a page is there.
     OutputNotWritableError
         The page cannot be written there.
     """
     if path is not None:
         refuse_other_format(path, what="a page", suffixes=(".html",))
+        if Path(path).exists() and not is_page(Path(path)):
+            raise OutputExistsError(
+                f"{path} exists and is no page of rtsx, so it is not replaced. Give another name, or delete it."
+            )
     shore = Coast.installed() if coast is None else Coast.read(fspath(coast))
     layout = YearLayout(plan.year)
     damaged: list[str] = []

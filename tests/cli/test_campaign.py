@@ -124,6 +124,11 @@ def test_a_file_becomes_a_map_and_products(rtsx_command: Command, config: Path, 
     page = config.parent / "report.html"
     refused = rtsx_command("campaign", "report", out, "--out", page, "--coast", "nowhere.shp")
     assert (refused.status, "Coast lines are read from a file" in refused.err, page.exists()) == (2, True, False)
+    page.write_text("<p>My notes")
+    mine = rtsx_command("campaign", "report", out, "--out", page)
+    assert (mine.status, "is no page of rtsx" in mine.err, page.read_text()) == (2, True, "<p>My notes")
+    page.unlink()
+    assert rtsx_command("campaign", "report", out, "--out", page).status == 0
     written = rtsx_command("campaign", "report", out, "--out", page)
     assert written.status == 0, written.err
     assert "small" in page.read_text()
