@@ -647,8 +647,8 @@ class Campaign:
         Raises
         ------
         CampaignError
-            Cells are not done, there are no outlines, no such tile matrix set or zoom, or the review is of another map, of confirmed outlines alone or without a
-            verdict.
+            Cells are not done, there are no outlines, no such tile matrix set or zoom, or the review is of another map, of confirmed
+            outlines alone or without a verdict.
         MissingExtraError
             Tile matrix sets need the extra `deliver`.
         OutputExistsError

@@ -105,7 +105,7 @@ def demo(
         ("precision", f"{score['precision']:.3f}"),
         ("recall", f"{score['recall']:.3f}"),
         ("slumps", f"{count} outlined, {len(gpd.read_parquet(files.truth))} in the truth"),
-        ("objects", f"F1 {score['object_f1']:.3f} at an IoU of {OBJECT_IOU}, from {MIN_AREA_M2:g} m² on"),
+        ("objects", f"F1 {score['object_f1']:.3f}: IoU >= {OBJECT_IOU}, from {MIN_AREA_M2:g} m² on"),
         ("tiles", tiling_line(stored)),
         *clock.rows,
         ("total", f"{time.perf_counter() - started:.1f} s"),

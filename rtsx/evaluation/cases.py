@@ -59,6 +59,12 @@ class EvaluationSettings:
         if self.bootstrap < 0 or self.bootstrap != int(self.bootstrap):
             raise EvaluationError(f"bootstrap is a whole number of draws from 0, not {self.bootstrap}")
 
+    @property
+    def of_objects(self) -> str:
+        """The rule of object scores, for people."""
+        sizes = f"from {self.min_object_area_m2:g} m² on" if self.min_object_area_m2 else "all sizes"
+        return f"objects: IoU >= {self.object_iou:g}, {sizes}"
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EvaluationScene:

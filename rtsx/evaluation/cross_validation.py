@@ -127,14 +127,14 @@ class CrossValidation:
         return wide.loc[rows, columns]
 
     def __str__(self) -> str:
-        """IoU, F1 and object F1 by region, as a short table."""
+        """IoU, F1 and object F1 by region as a short table, and the rule of objects."""
         shown = self.table[["trained_on", "region", "class", "scenes", "iou", "f1", "average_precision", "object_f1"]]
         if shown["class"].nunique() == 1:
             shown = shown.drop(columns="class")
         # Means over seeds are floats, also of counts.
         counts = {"scenes": "{:g}".format}
         text: str = shown.to_string(index=False, formatters=counts, float_format="{:.3f}".format, na_rep="-")
-        return text
+        return f"{text}\n{self.results[0].evaluation.rule.of_objects}"
 
     def to_json(self) -> str:
         """Everything as JSON; `from_json` reads it."""

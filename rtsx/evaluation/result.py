@@ -1,5 +1,6 @@
 """The result of an evaluation: counts, tables of scores with their intervals, and pictures of them."""
 
+import html
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -179,7 +180,7 @@ class Evaluation:
         return pooled_table(self.counts, self.rule)
 
     def __str__(self) -> str:
-        """Scores of regions and of the whole, as a short table."""
+        """Scores of regions and of the whole as a short table, and the rule of objects."""
         regions = self.regions if self.regions["region"].nunique() > 1 else self.regions.iloc[:0]
         whole = self.pooled.copy()
         whole.insert(0, "region", "all")
@@ -192,14 +193,15 @@ class Evaluation:
         if len(self.classes) == 1:
             shown = shown.drop(columns="class")
         table: str = shown.to_string(index=False, float_format="{:.3f}".format, na_rep="-")
-        return table
+        return f"{table}\n{self.rule.of_objects}"
 
     def _repr_html_(self) -> str:
         tables = [("all scenes together", self.pooled)]
         if self.regions["region"].nunique() > 1:
             tables.append(("by region", self.regions))
         shown = [table.to_html(index=False, float_format="{:.3f}".format, na_rep="-", border=0) for _, table in tables]
-        return "".join(f"<b>{title}</b>{table}" for (title, _), table in zip(tables, shown, strict=True))
+        parts = [f"<b>{title}</b>{table}" for (title, _), table in zip(tables, shown, strict=True)]
+        return "".join((*parts, html.escape(self.rule.of_objects)))
 
     def to_json(self) -> str:
         """Everything as JSON; `from_json` reads it."""

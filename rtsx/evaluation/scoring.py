@@ -20,6 +20,7 @@ from rtsx.evaluation.cases import EvaluationScene, EvaluationSettings, OutlineCa
 from rtsx.evaluation.counts import ClassCounts, ObjectPieces, SceneCounts, equal_area, join_pieces, to_plane
 from rtsx.evaluation.dask import count_rasters, evaluate_rasters, least_pixels
 from rtsx.evaluation.result import Evaluation
+from rtsx.footprints.extract import default_min_area_m2, stated_number
 from rtsx.labels import LabelRaster, RasterizedLabels, read_labels
 from rtsx.model import ModelBundle, OutlineChoice
 from rtsx.scores import ObjectOverlaps, ObjectScores
@@ -214,6 +215,12 @@ class ObjectChoice:
     """A row for each `threshold` and `min_area_m2`: objects `matched`, `found` and `true` of all scenes together, and
     `object_precision`, `object_recall` and `object_f1`."""
 
+    own: "pd.Series[float] | None"
+    """Such a row of what the map is outlined by where nobody says anything else, by the same rule; None where the scenes do not
+    say one threshold and least size."""
+    rule: EvaluationSettings
+    """By what objects were scored."""
+
     @cached_property
     def best(self) -> "pd.Series[float]":
         """The row of the greatest F1; of several, that of the fewest found objects."""
@@ -252,15 +259,16 @@ class ObjectChoice:
         return replace(bundle, outlines=self.outlines, provenance=provenance)
 
     def __str__(self) -> str:
-        """F1 by threshold and least area, and which is best."""
+        """F1 by threshold and least area, which is best, what it is without a choice, and the rule of objects."""
         grid = self.table.pivot_table(index="threshold", columns="min_area_m2", values="object_f1")
-        best = self.best
-        told = (
-            f"best: threshold {self.threshold:g}, least area {self.min_area_m2:g} m²: F1 {best['object_f1']:.3f}, "
-            f"precision {best['object_precision']:.3f}, recall {best['object_recall']:.3f}"
-        )
+        named = [("best", self.best), *([] if self.own is None else [("the model's own", self.own)])]
+        told = [
+            f"{name}: threshold {row['threshold']:g}, least area {row['min_area_m2']:g} m²: F1 {row['object_f1']:.3f}, "
+            f"precision {row['object_precision']:.3f}, recall {row['object_recall']:.3f}"
+            for name, row in named
+        ]
         title = "object F1 by threshold (rows) and least area in m² (columns)"
-        return "\n".join((title, grid.to_string(float_format="{:.3f}".format), told))
+        return "\n".join((title, grid.to_string(float_format="{:.3f}".format), *told, self.rule.of_objects))
 
 
 @typed(EvaluationError)
@@ -338,13 +346,17 @@ def choose_objects(
                 "An outline is of pixels above a probability of 0, so none is chosen from 0: leave it out."
             )
     classes = None if class_name is None else [class_name]
-    cases = [[_case(scene, classes, threshold) for scene in listed] for threshold in thresholds]
-    counted = iter(count_rasters([case for some in cases for case in some], rule=settings))
+    tried = [
+        (threshold, min_areas_m2, [_case(scene, classes, threshold) for scene in listed]) for threshold in thresholds
+    ]
+    n_tried = len(thresholds) * len(min_areas_m2)
+    tried += _without_choice(listed, classes)
+    counted = iter(count_rasters([case for *_, some in tried for case in some], rule=settings))
     rows = []
-    for threshold, some in zip(thresholds, cases, strict=True):
+    for threshold, areas, some in tried:
         scenes_pieces = [(case, ObjectPieces.concatenate(next(counted).pieces[0])) for case in some]
         joined = [(case, join_pieces(pieces, columns=case.decided.sizes["x"])) for case, pieces in scenes_pieces]
-        for area in min_areas_m2:
+        for area in areas:
             scores = [
                 overlaps.at_least(least_pixels(case, min_object_area_m2), found=least_pixels(case, area)).match(
                     object_iou
@@ -367,10 +379,27 @@ def choose_objects(
     table = pd.DataFrame(rows)
     if not table["true"].any():
         raise EvaluationError("There is no true object in these scenes, by which thresholds could be chosen.")
-    return ObjectChoice(table=table)
+    own = table.iloc[n_tried] if len(table) > n_tried else None
+    return ObjectChoice(table=table[:n_tried], own=own, rule=settings)
 
 
-def _case(scene: EvaluationScene, classes: Sequence[str] | None, threshold: float) -> RasterCase:
+def _without_choice(
+    scenes: Sequence[EvaluationScene], classes: Sequence[str] | None
+) -> list[tuple[float, Sequence[float], list[RasterCase]]]:
+    """What `extract_footprints` takes where nobody says anything else: threshold, least area and maps, if the scenes agree."""
+    stated = []
+    for scene in scenes:
+        assert isinstance(scene.prediction, xr.Dataset)  # `_case` has looked
+        by_objects = stated_number(scene.prediction, "outline_threshold")
+        by_pixels = stated_number(scene.prediction, "threshold") if "binary" in scene.prediction else None
+        stated.append((by_objects, by_objects or by_pixels, default_min_area_m2(scene.prediction)))
+    by_objects, threshold, area = stated[0]
+    if threshold is None or len(set(stated)) > 1:
+        return []
+    return [(threshold, [area], [_case(scene, classes, by_objects) for scene in scenes])]
+
+
+def _case(scene: EvaluationScene, classes: Sequence[str] | None, threshold: float | None) -> RasterCase:
     case = case_of(scene, classes=classes, threshold=threshold)
     if not isinstance(case, RasterCase):
         raise EvaluationError(

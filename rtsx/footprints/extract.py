@@ -133,7 +133,7 @@ def extract_footprints(
             f"A prediction is an xarray.Dataset or the path of one; got {type(pred).__name__}. Make one with rtsx.predict_cube, or "
             "give the path of one."
         )
-    threshold = _stated(pred, "outline_threshold") if threshold is None else threshold
+    threshold = stated_number(pred, "outline_threshold") if threshold is None else threshold
     min_area_m2 = default_min_area_m2(pred) if min_area_m2 is None else min_area_m2
     _check(min_area_m2=min_area_m2, threshold=threshold, edge_distance=edge_distance)
     thresholds = checked_thresholds(area_thresholds)
@@ -181,11 +181,11 @@ def extract_footprints(
 
 def default_min_area_m2(pred: xr.Dataset) -> float:
     """Return the least area of outlines of a prediction, m², where nobody says one."""
-    stated = _stated(pred, "outline_min_area_m2")
+    stated = stated_number(pred, "outline_min_area_m2")
     return LEAST_AREA_M2 if stated is None else stated
 
 
-def _stated(pred: xr.Dataset, name: str) -> float | None:
+def stated_number(pred: xr.Dataset, name: str) -> float | None:
     """Return a number among the attributes of a prediction."""
     value = pred.attrs.get(name)
     try:

@@ -90,6 +90,7 @@ def test_each_region_is_tested_by_what_the_others_taught(recipe, tmp_path):
     assert table.loc["all", "iou"] > 0.2
     assert result.matrix().to_numpy().tolist() == [whole.regions["iou"].tolist()]
     assert "yukon" in str(result)
+    assert "objects: IoU >= 0.5, all sizes" in str(result)
 
 
 def test_finished_folds_are_read_and_not_repeated(recipe, tmp_path):

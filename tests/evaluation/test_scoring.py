@@ -190,6 +190,7 @@ def test_a_scene_alone_has_no_interval():
     evaluation = rtsx.evaluate(make_scene(1))
     assert evaluation.pooled[["iou_low", "iou_high"]].isna().all(axis=None)
     assert "95 %" not in str(evaluation)
+    assert str(evaluation).endswith("objects: IoU >= 0.5, all sizes")
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
@@ -403,6 +404,34 @@ def test_rows_are_what_evaluate_says_of_cleaned_maps(chunks):
         assert row.object_f1 == pytest.approx(expected["object_f1"])
     assert choice.best["object_f1"] == choice.table["object_f1"].max()
     assert f"best: threshold {choice.threshold:g}" in str(choice)
+    # Before and after by one rule.
+    as_they_are = choose_objects(
+        [EvaluationScene(name=name, prediction=pred, truth=StubLabelRaster(truth)) for name, _, truth, pred in scenes],
+        thresholds=[0.5],
+        min_areas_m2=[288.0],
+        object_iou=0.3,
+        min_object_area_m2=90.0,
+    )
+    assert as_they_are.own is not None
+    assert as_they_are.own.to_dict() == as_they_are.best.to_dict()
+    assert f"the model's own: threshold 0.5, least area 288 m²: F1 {as_they_are.own['object_f1']:.3f}" in str(
+        as_they_are
+    )
+    assert str(as_they_are).endswith("objects: IoU >= 0.3, from 90 m² on")
+
+
+def test_what_a_model_chose_by_objects_is_its_own():
+    level, truth = blobs(1)
+    pred = make_prediction(level).assign_attrs(outline_threshold=0.62, outline_min_area_m2=90.0)
+    tried = {"thresholds": [0.62], "min_areas_m2": [90.0], "object_iou": 0.3}
+    choice = choose_objects(pred, StubLabelRaster(truth), **tried)
+    assert choice.own is not None
+    assert choice.own.to_dict() == choice.best.to_dict()
+    silent = pred.assign_attrs(outline_threshold=None).drop_vars("binary")
+    assert choose_objects(silent, StubLabelRaster(truth), **tried).own is None
+    other = EvaluationScene(name="other", prediction=make_prediction(level), truth=StubLabelRaster(truth))
+    scene = EvaluationScene(name="scene", prediction=pred, truth=StubLabelRaster(truth))
+    assert choose_objects([scene, other], **tried).own is None
 
 
 def test_a_lazy_map_is_computed_once():
