@@ -1,6 +1,7 @@
 """`rtsx review`: people review outlines in a browser, and what they say is merged."""
 
 import json
+import re
 import webbrowser
 from dataclasses import replace
 from functools import partial
@@ -8,16 +9,23 @@ from getpass import getuser
 from pathlib import Path
 from shlex import quote
 from threading import Event
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 import rtsx
 from rtsx.cli import options
+from rtsx.cli.campaign_run import opened_campaign
 from rtsx.cli.console import print_info, show, show_line
 from rtsx.cli.outputs import require_absent
 from rtsx.errors import ReviewError
 from rtsx.storage import absolute
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from rtsx.campaign import Campaign
+    from rtsx.cube import CubeRecipe
 
 __all__ = ["app"]
 
@@ -28,6 +36,10 @@ app = typer.Typer(
 
 _CHUNK = 256
 """Side of a chunk of what a YAML file describes, px."""
+_LARGEST = 1 << 32
+"""Pixels of a campaign whose own images are shown: opening so many takes a second, and the list of their chunks grows with them."""
+_OF_CAMPAIGN = re.compile(r"campaign(-map)?:(\d{4}):(.+)", re.DOTALL)
+"""How a review names the images, or the map, of a campaign: its year, and its YAML file or output."""
 _web = partial(typer.Option, rich_help_panel="Server")
 _ReviewArgument = Annotated[
     str, typer.Argument(metavar="REVIEW", help="Folder or URL that rtsx review create made.", show_default=False)
@@ -37,6 +49,7 @@ _ReviewArgument = Annotated[
 @app.command(
     epilog="Examples:\n\nrtsx review create --footprints slumps.parquet --cube cube.zarr --out review\n\n"
     "rtsx review create --footprints slumps.parquet --cube 2024=cube.yaml --cube 2019=older.yaml --out s3://maps/review\n\n"
+    "rtsx review create --campaign campaign.yaml --year 2024 --out review\n\n"
     "rtsx review create --again --out review"
 )
 def create(
@@ -49,6 +62,15 @@ def create(
     ] = None,
     sample: Annotated[
         str | None, options.input_option(metavar="FILE", help="A sample to review instead, in random order.")
+    ] = None,
+    campaign: Annotated[
+        str | None,
+        options.input_option(
+            metavar="CAMPAIGN", help="A campaign's YAML file or output: its outlines, and its own images, of one year."
+        ),
+    ] = None,
+    year: Annotated[
+        int | None, options.input_option(help="Year of the campaign; that of its file, or the newest, if left out.")
     ] = None,
     again: Annotated[
         bool, options.input_option("--again", help="Ask once more in a review of what is unsure or disputed.")
@@ -85,20 +107,40 @@ def create(
     from rtsx.labels.io import read_table
     from rtsx.review import create_review, merge_review, open_review
 
-    if sum(given is not None for given in (footprints, sample)) + again != 1:
-        raise typer.BadParameter("one of --footprints, --sample and --again is given.", param_hint="--footprints")
+    n_given = sum(one is not None for one in (footprints, sample)) + again
+    if n_given > 1 or (n_given == 0 and campaign is None) or (again and campaign is not None):
+        raise typer.BadParameter(
+            "one of --footprints, --sample, --campaign and --again is given.", param_hint="--footprints"
+        )
+    if year is not None and campaign is None:
+        raise typer.BadParameter(
+            "it is the year of a campaign, and no --campaign is given. The year of another image is stated in its name: "
+            "--cube 2024=map.zarr.",
+            param_hint="--year",
+        )
     if again:
         review = open_review(absolute(out))
         made = review.add_round(merge_review(review).open)
         show("Asked again", [("round", made.number), ("outlines", made.n_outlines), ("review", out)])
         return
-    source = footprints or sample or ""
     cubes = dict(_named(given, number) for number, given in enumerate(cube or []))
     if len(cubes) < len(cube or []):
         raise ReviewError("Two cubes have one name; name each: --cube 2024=new.zarr --cube 2019=old.zarr.")
-    for path in cubes.values():
-        options.require_there([path])
-    table = read_table(source, what="outlines")
+    options.require_there(cubes.values())
+    opened = None if campaign is None else opened_campaign(campaign, year=year)
+    if opened is not None and not cubes:
+        cubes = dict([_images_of(absolute(str(campaign)), opened)])
+    source = footprints or sample
+    if source is not None:
+        table = read_table(source, what="outlines")
+    else:
+        assert opened is not None  # as is checked above
+        table = opened.outlines()
+        if not len(table):
+            raise ReviewError(
+                f"{campaign} has no outlines of {opened.plan.year}: none of its cells is done, or nothing was found. Look with "
+                f"rtsx campaign status {campaign} --year {opened.plan.year}, or give outlines with --footprints."
+            )
     if sample is not None and "sample_id" not in table.columns:
         raise ReviewError(f"{sample} is no sample: it has no column sample_id. Give outlines with --footprints.")
     review = create_review(
@@ -112,7 +154,7 @@ def create(
         repeats=repeats,
         seed=seed,
         lease_s=lease_days * 86400,
-        opener=rtsx.open_cube,
+        opener=_cube,
     )
     (first,) = review.rounds()
     batches = sum(batch.repeats is None for batch in first.batches)
@@ -188,15 +230,58 @@ def serve(
         Event().wait()
 
 
+def _cube(source: str) -> "xr.Dataset":
+    from rtsx.viewer import Pyramid
+
+    image = _image(source)
+    return image.cube if isinstance(image, Pyramid) else rtsx.open_cube(str(image))
+
+
 def _image(source: str) -> object:
+    from rtsx.campaign.layout import MAP
     from rtsx.config.cube import is_config, load_cube_config
     from rtsx.viewer import Pyramid
 
+    named = _OF_CAMPAIGN.fullmatch(source)
+    if named is not None:
+        campaign = opened_campaign(named[3], year=int(named[2]))
+        recipe = None if named[1] else _recipe_of(named[3], campaign)
+        if recipe is None:
+            return Pyramid.of(f"{campaign.output.rstrip('/')}/{MAP}", storage_options=campaign.storage_options)
+        return Pyramid.of(replace(recipe, chunk=_CHUNK), cell=campaign.plan.geobox)
     if not is_config(source):
         return source
     config = load_cube_config(source)
     # In small chunks, because a picture shows a few hundred metres and every chunk under it is aligned whole.
     return Pyramid.of(replace(config.recipe(), chunk=_CHUNK), cell=config.cell)
+
+
+def _images_of(given: str, campaign: "Campaign") -> tuple[str, str]:
+    """Name and source of what is looked at of a campaign in its year: its own images, else its map."""
+    year, (rows, columns) = campaign.plan.year, campaign.plan.shape
+    if rows * columns > _LARGEST:
+        reason = f"it has {rows:,} x {columns:,} pixels, too many to open its images as one"
+    elif _recipe_of(given, campaign) is None:
+        reason = "its output holds no config, because it was not planned from a YAML file"
+    else:
+        return str(year), f"campaign:{year}:{given}"
+    print_info(f"The campaign's map is shown: {reason}. Give images with --cube.")
+    return f"map {year}", f"campaign-map:{year}:{given}"
+
+
+def _recipe_of(given: str, campaign: "Campaign") -> "CubeRecipe | None":
+    """The layers of a campaign in its year, with the searches that were answered when it was planned; None where no config is known."""
+    from rtsx.campaign.searches import with_answers
+    from rtsx.config import load_campaign_config, stored_campaign_config
+    from rtsx.config.cube import is_config
+
+    if is_config(given):
+        config = load_campaign_config(given, year=campaign.plan.year)
+    elif campaign.objects.get(campaign.ledger.layout.config):
+        config = stored_campaign_config(campaign)
+    else:
+        return None
+    return with_answers(campaign.objects, campaign.ledger.layout, config.resolved().cube.recipe())
 
 
 @app.command(epilog="Example:\n\nrtsx review status review")

@@ -242,7 +242,13 @@ def load_cube_config(path: str | PathLike[str]) -> CubeConfig:
     ConfigError
         It cannot be read, or something in it is wrong; everything that is wrong is listed, by line and key.
     """
-    config = validate_config(CubeConfig, read_yaml(path))
+    document = read_yaml(path)
+    if isinstance(document.values, Mapping) and {"cube", "model", "output"} <= set(document.values):
+        raise ConfigError(
+            f"{path} is the file of a campaign, and that of a cube is expected. Give the cube's own file; rtsx view and rtsx review "
+            "create take a campaign as --campaign."
+        )
+    config = validate_config(CubeConfig, document)
     try:
         _ = config.recipe(), config.cell
     except (BundleError, ConfigError, CubeError, GridError) as error:

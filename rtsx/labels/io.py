@@ -51,6 +51,7 @@ def read_table(path: str | Path, *, layer: str | None = None, what: str = "label
     if not ("://" in source or source.startswith("/vsi") or Path(source).exists()):
         problem = str(file_problem(source)).removeprefix("There is no such file. ")
         raise InputNotFoundError(f"{what.capitalize()} are read from a file, but {source} is none. {problem}")
+    _refuse_folder(source, what=what)
     is_parquet = Path(file_name(source)).suffix.lower() in (".parquet", ".geoparquet")
     try:
         # By the name of the file, because that is what GDAL calls the only layer of a format without layers.
@@ -79,6 +80,22 @@ def without_layer(path: str | Path) -> tuple[str, str | None]:
     """
     source, _, layer = str(path).partition("|layername=")
     return absolute(source), layer or None
+
+
+def _refuse_folder(source: str, *, what: str) -> None:
+    """Refuse a folder of tables, such as the products of a campaign, by the tables that may be meant; GDAL reads folders of its formats."""
+    folder = Path(source)
+    if not folder.is_dir():
+        return
+    inside, parts = folder / "footprints.gpkg", any(folder.glob("*.parquet"))
+    there = [one for one in (inside, folder.parent / f"{folder.name}.gpkg") if one.is_file()]
+    if not parts and inside not in there:
+        return
+    named = f", such as {there[0]}" if there else ""
+    raise LabelError(
+        f"{what.capitalize()} are read from a file, but {source} is a folder of several. Give one file{named}; rtsx campaign collect "
+        "--format gpkg writes one of a campaign, and rtsx merge unites tables."
+    )
 
 
 def _refuse_lone_part(source: str) -> None:

@@ -95,7 +95,7 @@ class Pyramid:
     """Full resolution first."""
     year: int | None = None
     """What is seen where no time is chosen: the last time that is not after this year; None for the last of all."""
-    _made_of: tuple[CubeRecipe, Cell | None] | None = field(default=None, repr=False)
+    _made_of: tuple[CubeRecipe, Cell | GeoBox | None] | None = field(default=None, repr=False)
     """Recipe and its ground; None for what is stored."""
     _parts: dict[tuple[str | int | None, ...], "Pyramid"] = field(default_factory=dict, repr=False)
     """Pyramids of some of the recipe's sources, by year and their names."""
@@ -105,7 +105,7 @@ class Pyramid:
         cls,
         source: str | PathLike[str] | CubeRecipe | xr.Dataset | xr.DataArray,
         *,
-        cell: Cell | None = None,
+        cell: Cell | GeoBox | None = None,
         storage_options: Mapping[str, Any] | None = None,
     ) -> "Pyramid":
         """Open an image lazily: a Zarr store with its overviews, a recipe at any resolution, a raster file with its overviews, or a Dataset as it is.
@@ -115,7 +115,7 @@ class Pyramid:
         source
             What is opened.
         cell
-            Ground of a recipe; None for its region.
+            Ground of a recipe: a cell of its grid, or a raster on it; None for its region.
         storage_options
             Storage options of the file system behind a URL, such as `endpoint_url` or `anon`.
         """
@@ -342,7 +342,7 @@ def _of_file(path: str) -> tuple[Level, ...]:
     )
 
 
-def _of_recipe(recipe: CubeRecipe, cell: Cell | None) -> tuple[Level, ...]:
+def _of_recipe(recipe: CubeRecipe, cell: Cell | GeoBox | None) -> tuple[Level, ...]:
     """Levels whose sources read their own overviews; each asks the catalogs when it is first seen."""
     from rtsx.cube.load import recipe_geobox  # compiles the warp, which stores do not need
 

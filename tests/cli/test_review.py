@@ -13,9 +13,12 @@ import yaml
 from rasterio.transform import from_origin
 
 import rtsx
+from rtsx.cli.review import _image
 from rtsx.evaluation import sample_outlines
 from rtsx.footprints.schema import coerce
 from rtsx.review import open_review
+from rtsx.review.pictures import ReviewPictures
+from tests.campaign.small_campaign import write_years
 from tests.review.reviewers import CRS, image, outlines_of, work_through
 
 Command = Callable[..., Any]
@@ -81,6 +84,82 @@ def test_a_sample_is_reviewed_and_stated(rtsx_command: Command, slumps: Path, tm
     assert "precision" in stated.out
 
 
+@pytest.fixture(scope="module")
+def campaign(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_years(tmp_path_factory.mktemp("campaign"), 2024, 2025)
+
+
+@pytest.mark.parametrize(("words", "year"), [((), 2024), (("--year", 2025), 2025)])
+def test_a_campaign_is_reviewed_on_its_own_images_of_the_year(
+    rtsx_command: Command, campaign: Path, tmp_path: Path, words: tuple[Any, ...], year: int
+) -> None:
+    review = campaign.parent / "out" / "years" / str(year) / "review"
+    made = rtsx_command("review", "create", "--campaign", campaign, *words, "--out", review)
+    assert made.status == 0, made.err
+    reviewed = open_review(str(review))
+    assert set(reviewed.outlines["year"]) == {year}
+    assert len(reviewed.outlines) == len(rtsx.Campaign.open(campaign.parent / "out", year=year).outlines())
+    pictures = ReviewPictures.open(reviewed, opener=_image)
+    assert [name for name, _ in pictures.images] == [str(year)]
+    box = pictures.box(0, "close")
+    read = pictures.images[0][1].read(["red"], box, size=(512, 512))
+    pictures.close()
+    with rasterio.open(campaign.parent / f"west-{year}.tif") as file:
+        there = file.read(1, window=file.window(*read.box))
+    assert np.array_equal(read.cube["red"], there)
+    assert len(np.unique(there)) > 10
+    status = rtsx_command("campaign", "status", campaign, "--year", year)
+    assert f"0 of {len(reviewed.outlines)}" in status.out
+
+
+def test_a_campaign_without_its_images_is_reviewed_on_its_map(
+    rtsx_command: Command, campaign: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = rtsx_command(
+        "review", "create", "--campaign", campaign.parent / "out", "--year", 2024, "--out", tmp_path / "a"
+    )
+    assert (made.status, "its output holds no config" in made.err) == (0, True)
+    monkeypatch.setattr("rtsx.cli.review._LARGEST", 100)
+    made = rtsx_command("review", "create", "--campaign", campaign, "--out", tmp_path / "b")
+    assert (made.status, "64 x 128 pixels, too many" in made.err) == (0, True)
+    mapped = rtsx.Campaign.open(campaign.parent / "out").map()
+    for name in "ab":
+        pictures = ReviewPictures.open(open_review(str(tmp_path / name)), opener=_image)
+        ((title, shown),) = pictures.images
+        pictures.close()
+        read = shown.read(["probability"], shown.box, size=(64, 128)).cube["probability"]
+        assert title == "map 2024"
+        assert np.array_equal(read, mapped["probability"].isel(time=0))
+        assert not np.array_equal(read, mapped["probability"].isel(time=1))
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (("--footprints", "{out}/years/2024/outlines", "--cube", "x={out}/map.zarr"), "is a folder of several"),
+        (("--footprints", "slumps.parquet", "--cube", "{campaign}"), "is the file of a campaign"),
+        (("--campaign", "{campaign}", "--year", "2023"), "planned years: 2024, 2025"),
+        (("--campaign", "{campaign}", "--again"), "one of --footprints"),
+        (("--footprints", "slumps.parquet", "--year", "2024"), "no --campaign is given"),
+        (("--campaign", "{campaign}", "--cube", "2023={out}/map.zarr"), "none of 2023"),
+    ],
+)
+def test_what_a_campaign_has_not_is_refused(
+    rtsx_command: Command,
+    slumps: Path,
+    campaign: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    line: tuple[str, ...],
+    message: str,
+) -> None:
+    monkeypatch.chdir(slumps.parent)
+    words = [word.format(out=campaign.parent / "out", campaign=campaign) for word in line]
+    outcome = rtsx_command("review", "create", *words, "--out", "r")
+    assert outcome.status == 2
+    assert message in " ".join(outcome.err.replace("│", " ").split())
+    assert not Path("r").exists()
+
+
 class StopsAtOnce:
     """In place of the event that is waited for."""
 
@@ -139,7 +218,7 @@ def test_the_page_is_served_until_it_is_stopped(
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (("create", "--out", "r"), "one of --footprints, --sample and --again"),
+        (("create", "--out", "r"), "one of --footprints, --sample, --campaign and"),
         (("create", "--footprints", "slumps.parquet", "--out", "r"), "no cube was given"),
         (("create", "--footprints", "slumps.parquet", "--cube", "none.zarr", "--out", "r"), "none.zarr"),
         (("create", "--footprints", "far.parquet", "--cube", "cube.zarr", "--out", "r"), "outside of the cube"),
