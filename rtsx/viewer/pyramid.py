@@ -240,14 +240,15 @@ class Pyramid:
     @property
     def _time(self) -> int:
         """Place of the time that is seen where none is chosen."""
-        years = years_of(self.cube)
-        if self.year is None or not years.size:
+        if self.year is None or not self.years:
             return -1
-        return max(0, int(np.searchsorted(years, self.year, side="right")) - 1)
+        return max(0, int(np.searchsorted(years_of(self.cube), self.year, side="right")) - 1)
 
     def _has_times(self, level: Level) -> bool:
         """Whether a level has all times: overviews lack the year of a campaign that was not collected yet."""
-        return "time" not in self.cube.dims or self.cube["time"].equals(level.open()[0]["time"])
+        cube = level.open()[0]
+        # Asked of the level first, because opening another asks catalogs.
+        return "time" not in cube.dims or cube["time"].equals(self.cube["time"])
 
     def _warped(
         self, names: Sequence[str], box: Box, *, size: tuple[int, int], crs: str, select: Mapping[str, int] | None

@@ -16,8 +16,10 @@ from rtsx.cube import rasterio as rasterio_files
 from rtsx.cube.pyramid import halved_geobox, multiscale_attrs, spatial_attrs
 from rtsx.errors import CubeError
 from rtsx.viewer import Pyramid, Style, draw_window, styles_of
+from rtsx.viewer.pyramid import Level
 from tests.cube.buildable import make_mixed, make_scenes
 from tests.cube.scenes import Ground
+from tests.viewer.maps import small_image
 
 SIDE = 1 << 20
 """Pixels of the whole Arctic at 3 m."""
@@ -231,3 +233,19 @@ def test_a_look_at_some_layers_reads_the_sources_of_those_alone(
         assert np.array_equal(picture.rgba[..., 3] > 0, np.broadcast_to(present, image.geobox.shape.yx))
     assert image.only(("nir",)) is image.only(("red", "nir"))
     assert image.only(("red", "slope", "tc_brightness")) is image.only(("valid",)) is image.only(("ndvi",)) is image
+
+
+def test_an_overview_without_all_years_is_not_taken_for_another_year() -> None:
+    def of_years(side: int, *years: str) -> xr.Dataset:
+        flat = [xr.full_like(small_image(side, pixel=3600 / side)[["red"]], int(year)) for year in years]
+        return xr.concat(flat, xr.DataArray(np.array(years, "datetime64[ns]"), dims="time", name="time"))
+
+    written = of_years(300, "2025", "2024")  # as they were run
+    for coarse in (of_years(75, "2025"), of_years(75, "2025", "2024")):
+        levels = (Level(pixel=12.0, opener=lambda: written), Level(pixel=48.0, opener=lambda coarse=coarse: coarse))
+        for year, expected in ((2024, 2024), (2025, 2025), (2030, 2025), (1990, 2024), (None, 2025)):
+            image = Pyramid(levels=levels, year=year)
+            read = image.read(["red"], image.box, size=(75, 75))
+            assert np.unique(read.cube["red"]) == expected
+            assert read.cube["red"].shape == (75, 75)
+        assert image.years == (2024, 2025)
