@@ -156,11 +156,8 @@ def write_level(cube: xr.Dataset, store: Store, *, group: str | None, plan: Stor
     # coordinates are stored in the chunks that they have, so that no two tasks write one chunk of the store.
     nothing = {
         name: described[name].copy(
-            data=da.from_array(
-                np.broadcast_to(np.zeros((), one.dtype), one.shape),
-                chunks=-1 if name in described.data_vars else one.chunks,
-                name=False,
-            )
+            # Not an array of NumPy's, which dask would copy as a whole.
+            data=da.zeros(one.shape, dtype=one.dtype, chunks=-1 if name in described.data_vars else one.chunks)
         )
         for name, one in rasters.items()
     }

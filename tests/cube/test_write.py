@@ -2,6 +2,7 @@
 
 import json
 import os
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from affine import Affine
 from hypothesis import given
 from hypothesis import strategies as st
 from odc.geo.crs import CRS
+from odc.geo.geobox import GeoBox
+from odc.geo.xr import xr_zeros
 
 from rtsx.cube import export_cog, geobox_of, open_source, write_cube
 from rtsx.cube.pyramid import halve
@@ -374,3 +377,16 @@ def test_sizes_that_cannot_be_are_refused() -> None:
         plan_storage((5, 5), ((5,), (5,)), chunk=512, shard=1000)
     with pytest.raises(CubeError, match="1 pixel or more"):
         plan_storage((5, 5), ((5,), (5,)), chunk=0, shard="auto")
+
+
+def test_no_array_of_the_whole_raster_is_made(tmp_path: Path) -> None:
+    box = GeoBox((6144, 6144), Affine(3, 0, 0, 0, -3, 0), "EPSG:3413")
+    cube = xr_zeros(box, dtype="uint8", chunks=(512, 512)).to_dataset(name="red")
+    cube["valid"] = cube["red"] == 0
+    tracemalloc.start()
+    try:
+        write_cube(cube, tmp_path / "cube.zarr", overviews=False)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < box.shape[0] * box.shape[1] / 2
