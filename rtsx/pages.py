@@ -32,9 +32,13 @@ def render_page(template: str, facts: Mapping[str, object]) -> str:
 
 
 def is_page(path: Path) -> bool:
-    """Test whether a file is a page that `render_page` made, so that it may be made anew."""
+    """Test whether a file is a page that `render_page` made, or empty, so that it may be made anew."""
+    if not path.is_file():
+        return False
     with path.open("rb") as file:
-        return b'<meta name="generator" content="rtsx">' in file.read(200)
+        head = file.read(1000)
+    # By its style, too, as pages of earlier versions do not state what made them.
+    return not head or b'content="rtsx"' in head or b"font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto" in head
 
 
 def figure(value: float, digits: int = 4) -> str:

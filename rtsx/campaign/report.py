@@ -35,10 +35,10 @@ from rtsx.campaign.records import CommitRecord
 from rtsx.campaign.run_log import RunRecord, hardware_mixture, read_runs
 from rtsx.campaign.status import CampaignStatus, campaign_status
 from rtsx.campaign.throughput import Throughput, duration, running_spans, throughput_chart
-from rtsx.errors import CampaignError, FootprintError, GridError, OutputExistsError
+from rtsx.errors import CampaignError, FootprintError, GridError, OutputExistsError, OutputNotWritableError
 from rtsx.grid.grid import cell_id, parse_cell_id
 from rtsx.pages import figure, is_page, render_page
-from rtsx.storage import refuse_other_format, staged
+from rtsx.storage import is_url, refuse_other_format, staged
 from rtsx.storage.object_store import ObjectStore
 
 _SLOWEST = 10
@@ -236,6 +236,8 @@ def write_report(
         The page cannot be written there.
     """
     if path is not None:
+        if is_url(fspath(path)):
+            raise OutputNotWritableError(f"A report is written to a local file; got {path}. Copy it there afterwards.")
         refuse_other_format(path, what="a page", suffixes=(".html",))
         if Path(path).exists() and not is_page(Path(path)):
             raise OutputExistsError(

@@ -198,7 +198,7 @@ def report(
     *,
     year: YearOption = None,
     out: Annotated[
-        Path | None,
+        str | None,
         typer.Option(metavar="HTML", help="Local file; in the output if left out.", rich_help_panel="Output"),
     ] = None,
     coast: Annotated[

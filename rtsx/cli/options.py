@@ -455,7 +455,10 @@ def open_year(path: str, year: int | None, *, several_dates: bool = False) -> "x
             f"{path} holds {len(places)} dates of {dates[places[0]][:4]}, and this takes one map: "
             f"{', '.join(dates[place] for place in places)}. Predict a cube of one date, or a composite of the year."
         )
-    if "time" not in stored.dims:
+    # Facts of a campaign's year, such as the model's own rule of outlines, lie with the year.
+    facts = stored.attrs.get("rtsx:years", {}).get(dates[places[0]][:4], {}) if places else {}
+    stored = stored.assign_attrs(facts)
+    if "time" not in stored.dims or not dates:
         return stored
     return stored.isel(time=places if len(places) > 1 else places[0])
 

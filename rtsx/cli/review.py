@@ -141,6 +141,11 @@ def create(
                 f"{campaign} has no outlines of {opened.plan.year}: none of its cells is done, or nothing was found. Look with "
                 f"rtsx campaign status {campaign} --year {opened.plan.year}, or give outlines with --footprints."
             )
+        if "cut" in table:  # those of single cells, which no delivery knows
+            raise ReviewError(
+                f"The outlines of {campaign} in {opened.plan.year} are not collected, so that those across borders of cells are in "
+                f"pieces. Run rtsx campaign collect {campaign} --year {opened.plan.year} first."
+            )
     if sample is not None and "sample_id" not in table.columns:
         raise ReviewError(f"{sample} is no sample: it has no column sample_id. Give outlines with --footprints.")
     review = create_review(
@@ -275,10 +280,12 @@ def _recipe_of(given: str, campaign: "Campaign") -> "CubeRecipe | None":
     from rtsx.config import load_campaign_config, stored_campaign_config
     from rtsx.config.cube import is_config
 
-    if is_config(given):
-        config = load_campaign_config(given, year=campaign.plan.year)
-    elif campaign.objects.get(campaign.ledger.layout.config):
+    if campaign.objects.get(
+        campaign.ledger.layout.config
+    ):  # by which it was planned; the file may have been edited since
         config = stored_campaign_config(campaign)
+    elif is_config(given):
+        config = load_campaign_config(given, year=campaign.plan.year)
     else:
         return None
     return with_answers(campaign.objects, campaign.ledger.layout, config.resolved().cube.recipe())

@@ -162,6 +162,8 @@ class MergedReview:
             require_format(Path(out), what="outlines", error=ReviewError)
             return (write_table(self.table, local_path(out), overwrite=overwrite, what="outlines"),)
         folder = local_path(out)
+        if (folder / "review.json").exists() and (folder / "rounds").exists():
+            raise ReviewError(f"{out} is a review itself, which needs its own outlines. Give another folder.")
         folder.mkdir(parents=True, exist_ok=True)
         tables = {"outlines": self.outlines, "added": self.added, "confirmed": self.confirmed, "refused": self.refused}
         paths = [

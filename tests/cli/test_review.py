@@ -86,7 +86,16 @@ def test_a_sample_is_reviewed_and_stated(rtsx_command: Command, slumps: Path, tm
 
 @pytest.fixture(scope="module")
 def campaign(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_years(tmp_path_factory.mktemp("campaign"), 2024, 2025)
+    written = write_years(tmp_path_factory.mktemp("campaign"), 2024, 2025)
+    for year in (2024, 2025):
+        rtsx.Campaign.open(written.parent / "out", year=year).collect(tracks=False, overviews=False, stac=False)
+    return written
+
+
+def test_outlines_in_pieces_are_not_reviewed(rtsx_command: Command, tmp_path: Path) -> None:
+    campaign = write_years(tmp_path, 2024)
+    made = rtsx_command("review", "create", "--campaign", campaign, "--out", tmp_path / "review")
+    assert (made.status, "are not collected" in made.err, (tmp_path / "review").exists()) == (2, True, False)
 
 
 @pytest.mark.parametrize(("words", "year"), [((), 2024), (("--year", 2025), 2025)])
