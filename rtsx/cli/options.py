@@ -456,8 +456,11 @@ def open_year(path: str, year: int | None, *, several_dates: bool = False) -> "x
             f"{', '.join(dates[place] for place in places)}. Predict a cube of one date, or a composite of the year."
         )
     # Facts of a campaign's year, such as the model's own rule of outlines, lie with the year.
-    facts = stored.attrs.get("rtsx:years", {}).get(dates[places[0]][:4], {}) if places else {}
-    stored = stored.assign_attrs(facts)
+    if places and "bundle_digest" not in stored.attrs:
+        from rtsx.storage.zarr import open_group  # loads zarr, which `--help` does not wait for
+
+        years: Any = open_group(absolute(path), {}).attrs.asdict().get("rtsx:years", {})
+        stored = stored.assign_attrs(years.get(dates[places[0]][:4], {}))
     if "time" not in stored.dims or not dates:
         return stored
     return stored.isel(time=places if len(places) > 1 else places[0])

@@ -92,6 +92,15 @@ def campaign(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return written
 
 
+def test_outlines_of_a_campaigns_map_know_the_model_of_the_year(
+    rtsx_command: Command, campaign: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "slumps.parquet"
+    made = rtsx_command("footprints", campaign.parent / "out" / "map.zarr", "--year", "2024", "--out", out)
+    assert made.status == 0, made.err
+    assert gpd.read_parquet(out)["bundle_digest"].notna().all()
+
+
 def test_outlines_in_pieces_are_not_reviewed(rtsx_command: Command, tmp_path: Path) -> None:
     campaign = write_years(tmp_path, 2024)
     made = rtsx_command("review", "create", "--campaign", campaign, "--out", tmp_path / "review")
