@@ -231,11 +231,9 @@ def _found(source: SourceRecipe, geobox: GeoBox) -> tuple[Image, ...]:
         of_months = source.trend.months if source.trend else source.period.months if source.period else ()
         months = f" in the months {', '.join(map(str, of_months))}" if of_months else ""
         few = "no image" if not images else f"{len(images)} scenes, and a trend is made of {LEAST} or more,"
-        others = len(source.images.find(search_area(geobox, margin_m=0), None, source.wanted)) if period else 0
-        dated = f", but {others} of other dates, which `period: any` takes" if others and source.trend is None else ""
         raise NoImageError(
-            f"Source {source.name!r} has {few} of this ground{period}{months}{dated}. Check region, dates and collection, and filters "
-            "such as the cloud cover; or drop the source."
+            f"Source {source.name!r} has {few} of this ground{period}{months}. Check region, dates (`period: any` takes all) "
+            "and collection, and filters such as the cloud cover; or drop the source."
         )
     if source.quality is not None:
         rule, name = source.quality.rule, source.quality.wanted.name
