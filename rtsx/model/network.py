@@ -151,8 +151,10 @@ class ProbabilityNetwork(Network):
             )
         try:
             raw = self._forward(batch)
-        except (RuntimeError, AssertionError) as error:
-            if is_out_of_memory(error) or "CUDA error" in str(error):
+        except BundleError:
+            raise
+        except Exception as error:  # whatever a foreign network raises at a tile that it cannot take
+            if isinstance(error, MemoryError) or is_out_of_memory(error) or "CUDA error" in str(error):
                 raise  # the device failed, not the network
             raise BundleError(
                 f"The network failed on a batch of shape {tuple(batch.shape)} with {self.backend}: {error}. "

@@ -75,9 +75,9 @@ def smoke_test(
 def check_output(
     forward: Forward, *, inputs: Sequence[InputLayer], side: int, activation: str | None, described: str
 ) -> None:
-    """Refuse a network whose output the activation would squeeze a second time, or that returns class numbers.
+    """Refuse a network whose output the activation would squeeze a second time, that returns class numbers, or that draws lots.
 
-    The network runs on a plausible scene and on noise of many amplitudes. Scores (logits) grow with the amplitude, so
+    The network runs on a plausible scene, twice, and on noise of many amplitudes. Scores (logits) grow with the amplitude, so
     an output that stays within 0..1, -1..1, 0..100 or 0..255, or whose classes always have one sum, is no score.
 
     Parameters
@@ -103,16 +103,9 @@ def check_output(
     >>> network = torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1), torch.nn.Sigmoid())
     >>> check_output(network, inputs=[InputLayer(name="red")], side=32, activation="none", described="The module")
     """
-    answers = []
-    for tile in _probes(inputs, side):
-        try:
-            with torch.no_grad():
-                answer = forward(tile)
-        except (RuntimeError, BundleError):  # beyond what its arithmetic holds; the other amplitudes remain
-            continue
-        if answer.dtype.is_floating_point and not bool(answer.isfinite().all()):
-            continue
-        answers.append(answer.detach().cpu())
+    scene, *noise = _probes(inputs, side)
+    first, *others = [_finite_output(forward, tile) for tile in (scene, *noise)]
+    answers = [answer for answer in (first, *others) if answer is not None]
     if not answers:
         return
     numbers = torch.cat([answer.double() for answer in answers])
@@ -122,6 +115,17 @@ def check_output(
             f"{described} returns whole numbers ({some}; {answers[0].dtype}), which are class numbers or a finished "
             "mask, not scores. Take the argmax, threshold or cast off its end, so that it returns one score or "
             "probability per class as float."
+        )
+    again = _finite_output(forward, scene)
+    if (
+        first is not None
+        and again is not None
+        and (moved := float((again - first).abs().max())) > _RANDOM * float(first.abs().max())
+    ):
+        raise BundleError(
+            f"{described} returns other numbers for the same tile the second time (by up to {moved:.3g}): dropout or noise "
+            "runs in its forward, or it remembers what it saw before. Let it end with module.eval(), e.g. by "
+            "dropout(x, p, training=self.training)."
         )
     if activation == "none":
         return
@@ -134,6 +138,18 @@ def check_output(
         )
 
 
+def _finite_output(forward: Forward, tile: torch.Tensor) -> torch.Tensor | None:
+    """Return the raw output for a tile; None where it is not finite or the network fails, beyond what its arithmetic holds."""
+    try:
+        with torch.no_grad():
+            answer = forward(tile.clone()).detach().cpu()
+    except Exception:  # of a foreign network; `smoke_test` says whether it runs at all
+        return None
+    return answer if not answer.dtype.is_floating_point or bool(answer.isfinite().all()) else None
+
+
+_RANDOM = 1e-3
+"""Of the greatest output: more is no rounding of threads."""
 _AMPLITUDES = (0.1, 1.0, 10.0, 100.0, 1000.0)
 """Of the noise that is shown, in channel units; networks are trained on amplitudes about 1."""
 
@@ -230,7 +246,7 @@ def _answer(module: torch.nn.Module, *, n_layers: int, side: int) -> tuple[objec
     try:
         with torch.no_grad():
             return module(noise), None
-    except (RuntimeError, AssertionError, ValueError, IndexError, TypeError) as error:
+    except Exception as error:  # of a foreign network
         return None, error
 
 

@@ -131,6 +131,17 @@ def test_weights_for_other_layers_are_named_with_the_cause():
     assert isinstance(caught.value.__cause__, RuntimeError)
 
 
+@pytest.mark.parametrize("error", [ValueError, AssertionError, KeyError, TypeError, ZeroDivisionError])
+def test_whatever_a_network_raises_at_a_tile_is_told_with_the_tile(error):
+    class Particular(torch.nn.Module):
+        def forward(self, tiles):
+            raise error("sides of 64 only")
+
+    with pytest.raises(BundleError, match=r"failed on a batch of shape \(1, 3, 16, 16\) .*sides of 64 only") as caught:
+        opened(Particular())(batch(1, 3, 16, 16))
+    assert isinstance(caught.value.__cause__, error)
+
+
 def test_a_network_that_returns_a_dictionary_is_refused():
     class Wrapped(torch.nn.Module):
         def forward(self, tiles):

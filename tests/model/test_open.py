@@ -410,6 +410,20 @@ def check(answer, *, activation=None, channels=2, seed=0):
     check_output(network, inputs=INPUTS, side=32, activation=activation, described="The file")
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda x: torch.nn.functional.dropout(x, 0.2, training=True),
+        lambda x: x + 0.01 * torch.randn_like(x),
+        lambda x, seen=[]: x + 0.1 * len(seen.append(0) or seen),
+    ],
+    ids=["dropout", "noise", "memory"],
+)
+def test_a_network_that_answers_otherwise_the_second_time_is_refused(answer):
+    with pytest.raises(BundleError, match=r"other numbers for the same tile the second time .*module\.eval"):
+        check(answer)
+
+
 def resized(x):
     return torch.nn.functional.interpolate(x[..., ::2, ::2], scale_factor=2, mode="bicubic")
 
