@@ -20,7 +20,7 @@ from rtsx.campaign.cells import CellTable
 from rtsx.campaign.clusters import connect_cluster
 from rtsx.campaign.dask_runner import run_on_cluster
 from rtsx.campaign.recipe import ClusterSpec, RetrySpec
-from rtsx.campaign.run_log import RunSummary
+from rtsx.campaign.records import RunSummary
 from rtsx.campaign.task_queue import CellResult, NoOp
 
 MIB = 2**20

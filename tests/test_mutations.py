@@ -21,9 +21,8 @@ from rtsx.campaign.ledger import CampaignLedger as OfYear
 from rtsx.campaign.ledger import read_prices, write_prices
 from rtsx.campaign.plan import read_plan, require_same_map, write_plan
 from rtsx.campaign.recipe import Prices
-from rtsx.campaign.records import CommitRecord, Failure
+from rtsx.campaign.records import CommitRecord, Failure, RunRecord
 from rtsx.campaign.report import collect_records
-from rtsx.campaign.run_log import RunRecord
 from rtsx.campaign.status import campaign_status, status_of
 from rtsx.config import (
     load_campaign_config,

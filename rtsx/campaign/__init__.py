@@ -24,9 +24,9 @@ if TYPE_CHECKING:
         Prices,
         RetrySpec,
     )
+    from rtsx.campaign.records import RunSummary
     from rtsx.campaign.report import CampaignReport
     from rtsx.campaign.run import CampaignUpdate
-    from rtsx.campaign.run_log import RunSummary
     from rtsx.campaign.stages import YearStages
     from rtsx.campaign.status import CampaignStatus
     from rtsx.campaign.verification import Verification

@@ -18,7 +18,7 @@ from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.ledger import CampaignLedger, planned_years, read_prices
 from rtsx.campaign.plan import CampaignPlan, read_plan
 from rtsx.campaign.recipe import CampaignRecipe, Prices
-from rtsx.campaign.run_log import ProgressCallback, RunSummary
+from rtsx.campaign.records import ProgressCallback, RunSummary
 from rtsx.campaign.stages import YearStages, note_damage, note_stage, year_stages
 from rtsx.campaign.status import CampaignStatus, campaign_status
 from rtsx.campaign.verification import Verification, verify_year

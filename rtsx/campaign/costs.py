@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtsx.campaign.recipe import Machine, Prices
-from rtsx.campaign.run_log import RunRecord
+from rtsx.campaign.records import RunRecord
 from rtsx.pages import figure
 
 _LEAST_S = 1e-3

@@ -17,7 +17,6 @@ from rtsx.campaign.plan import CampaignPlan, read_plan
 from rtsx.campaign.planning import TaskMemory
 from rtsx.campaign.preflight import opened_sample
 from rtsx.campaign.recipe import CampaignRecipe, Prices
-from rtsx.campaign.run_log import read_runs
 from rtsx.campaign.tiling import over_compute_of_cells
 from rtsx.inference.device import Hardware
 from rtsx.inference.ensemble import tiling_needs_of
@@ -227,7 +226,7 @@ def finished_cells(objects: ObjectStore, plan: CampaignPlan) -> dict[str, CellHo
         for mark in ledger.marks(done[:: ceil(len(done) / _MOST_MARKS)], damaged=[]):
             seconds[mark.hardware].append(mark.seconds)
         share = sum(map(len, seconds.values())) / len(done)
-        paid = Costs.paid(read_runs(objects, layout, damaged=[]), Prices()).expenses
+        paid = Costs.paid(ledger.runs(damaged=[]), Prices()).expenses
         hours = {one.hardware: one.hours for one in paid}
         return {
             name: CellHours.of(each, paid_hours=hours.get(name, 0.0), share=share) for name, each in seconds.items()

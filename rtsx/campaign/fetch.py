@@ -28,7 +28,7 @@ from rtsx.campaign.lease import LeaseTaken, held
 from rtsx.campaign.ledger import CampaignLedger, map_in_threads
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.recipe import CampaignRecipe
-from rtsx.campaign.run_log import RunSummary
+from rtsx.campaign.records import RunSummary
 from rtsx.campaign.searches import with_answers
 from rtsx.campaign.task_queue import CellResult, CellTask
 from rtsx.campaign.worker import cell_result

@@ -13,7 +13,7 @@ from rtsx.campaign.cells import Address
 from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.lease import Lease
 from rtsx.campaign.recipe import Prices
-from rtsx.campaign.records import CommitRecord, Failure
+from rtsx.campaign.records import CommitRecord, Failure, RunRecord
 from rtsx.errors import CampaignError, GridError
 from rtsx.parsing import StoredRecord, parsed_json
 from rtsx.storage.object_store import ObjectStore, StoredObject
@@ -148,6 +148,21 @@ class CampaignLedger:
         keys = [found.key for found in self.objects.list(self.layout.leases)]
         found = sorted(self.records(Lease, keys, damaged=damaged), key=lambda lease: lease.generation)
         return {lease.cell: lease for lease in found}
+
+    def runs(self, *, damaged: list[str] | None = None) -> tuple[RunRecord, ...]:
+        """Read the records of all runs, the oldest first.
+
+        Parameters
+        ----------
+        damaged
+            As for `failures`.
+        """
+        keys = [found.key for found in self.objects.list(self.layout.runs)]
+        return tuple(sorted(self.records(RunRecord, keys, damaged=damaged), key=lambda run: (run.started, run.run)))
+
+    def note_run(self, record: RunRecord) -> None:
+        """Write the record of a run, or write it anew."""
+        self.objects.put(self.layout.run_record(record.run), record.to_json().encode())
 
     def records(self, kind: type[_R], keys: Iterable[str], *, damaged: list[str] | None) -> Iterator[_R]:
         """Read the records at some keys; those that are gone are left out, and `damaged` is as for `failures`."""

@@ -31,8 +31,7 @@ from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.products.tables import CellStates, cell_states
 from rtsx.campaign.quicklooks import Quicklook, make_quicklooks
 from rtsx.campaign.recipe import Prices
-from rtsx.campaign.records import CommitRecord
-from rtsx.campaign.run_log import RunRecord, hardware_mixture, read_runs
+from rtsx.campaign.records import CommitRecord, RunRecord, hardware_mixture
 from rtsx.campaign.status import CampaignStatus, campaign_status
 from rtsx.campaign.throughput import Throughput, duration, running_spans, throughput_chart
 from rtsx.errors import CampaignError, FootprintError, GridError, OutputExistsError, OutputNotWritableError
@@ -247,7 +246,8 @@ def write_report(
     layout = YearLayout(plan.year)
     damaged: list[str] = []
     states: CellStates = {}
-    marks = year_statistics(CampaignLedger(objects, layout), plan, damaged=damaged, states=states)
+    ledger = CampaignLedger(objects, layout)
+    marks = year_statistics(ledger, plan, damaged=damaged, states=states)
     status = campaign_status(objects, plan, prices=prices)
     drift, looks, unread = None, list[Quicklook](), list[str]()
     try:
@@ -269,7 +269,7 @@ def write_report(
         plan,
         replace(status, damaged=(*sorted({*damaged, *unread}), *status.damaged)),
         marks,
-        runs=read_runs(objects, layout, damaged=[]),  # of which the status tells
+        runs=ledger.runs(damaged=[]),  # of which the status tells
         drift=drift,
         stored=stored_bytes(objects, plan, output=output, storage_options=storage_options),
         prices=prices,

@@ -27,16 +27,7 @@ from rtsx.campaign.plan import CampaignPlan, read_plan, require_same
 from rtsx.campaign.planning import planned_of
 from rtsx.campaign.preflight import check_object_store
 from rtsx.campaign.recipe import CampaignRecipe, RetrySpec
-from rtsx.campaign.records import Failure
-from rtsx.campaign.run_log import (
-    ProgressCallback,
-    RunRecord,
-    RunSummary,
-    hardware_mixture,
-    hardware_of,
-    read_runs,
-    write_run,
-)
+from rtsx.campaign.records import Failure, ProgressCallback, RunRecord, RunSummary, hardware_mixture, hardware_of
 from rtsx.campaign.searches import ask_searches
 from rtsx.campaign.task_queue import CellResult, CellTask
 from rtsx.campaign.worker import cell_result
@@ -122,7 +113,7 @@ def require_ready(plan: CampaignPlan, recipe: CampaignRecipe, *, objects: Object
         )
     require_environment(client, needs)
     hardware = "CPU" if spec.device == "cpu" else needs.hardware
-    warn_of_mixed_hardware(read_runs(objects, YearLayout(plan.year), damaged=[]), hardware)
+    warn_of_mixed_hardware(CampaignLedger(objects, YearLayout(plan.year)).runs(damaged=[]), hardware)
 
 
 def run_recorded(
@@ -157,7 +148,7 @@ def run_recorded(
     on_set_aside
         Called with the failure of each cell that is given up; None where that is nobody's loss.
     """
-    log = RunLog(objects, YearLayout(plan.year), plan)
+    log = RunLog(CampaignLedger(objects, YearLayout(plan.year)), plan)
 
     def tick(summary: RunSummary) -> None:
         log.note(summary)
@@ -173,9 +164,8 @@ def run_recorded(
 class RunLog:
     """The record of one run, written now and then."""
 
-    def __init__(self, objects: ObjectStore, layout: YearLayout, plan: CampaignPlan) -> None:
-        self._objects = objects
-        self._layout = layout
+    def __init__(self, ledger: CampaignLedger, plan: CampaignPlan) -> None:
+        self._ledger = ledger
         self._digest = plan.digest
         self._versions: Mapping[str, str] = versions_here()
         self._last: RunSummary | None = None
@@ -199,7 +189,7 @@ class RunLog:
         )
         # A record that cannot be written ends no run, and hides no error that has: it says costs, and no result rests on it.
         with suppress(RtsxError, OSError):
-            write_run(self._objects, self._layout, record)
+            self._ledger.note_run(record)
 
 
 def new_run() -> str:

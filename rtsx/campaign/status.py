@@ -11,8 +11,7 @@ from rtsx.campaign.lease import Lease
 from rtsx.campaign.ledger import CampaignLedger
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.recipe import Prices
-from rtsx.campaign.records import Failure
-from rtsx.campaign.run_log import RunRecord, hardware_mixture, hardware_of, read_runs
+from rtsx.campaign.records import Failure, RunRecord, hardware_mixture, hardware_of
 from rtsx.campaign.stages import YearStages, year_stages
 from rtsx.errors import CampaignError
 from rtsx.grid.grid import cell_id
@@ -132,7 +131,7 @@ def campaign_status(objects: ObjectStore, plan: CampaignPlan, *, prices: Prices)
         marked=marked,
         leases=tuple(ledger.leases(damaged=damaged).values()),
         failures=failures,
-        runs=read_runs(objects, layout, damaged=damaged),
+        runs=ledger.runs(damaged=damaged),
         prices=prices,
         now=datetime.now(UTC),
     )

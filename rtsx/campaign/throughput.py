@@ -10,7 +10,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from rtsx.campaign.run_log import RunRecord
+from rtsx.campaign.records import RunRecord
 from rtsx.pages import figure
 
 Floats = NDArray[np.float64]

@@ -19,7 +19,7 @@ from rtsx.campaign.lease import Lease
 from rtsx.campaign.ledger import CampaignLedger
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.recipe import Prices
-from rtsx.campaign.run_log import TIME_OVER, RunRecord, read_runs
+from rtsx.campaign.records import TIME_OVER, RunRecord
 from rtsx.campaign.status import CampaignStatus, status_of
 from rtsx.errors import CampaignError
 from rtsx.grid.grid import cell_id
@@ -112,7 +112,7 @@ def watch_campaign(
     ledger = CampaignLedger(objects, layout)
     damaged: list[str] = []
     leases = ledger.leases(damaged=damaged).values()
-    runs = read_runs(objects, layout, damaged=damaged)
+    runs = ledger.runs(damaged=damaged)
     now = datetime.now(UTC)
     status = status_of(
         plan,

@@ -29,9 +29,8 @@ from rtsx.campaign.map import create_map
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.preflight import check_object_store
 from rtsx.campaign.recipe import CampaignRecipe, RetrySpec
-from rtsx.campaign.records import Failure
+from rtsx.campaign.records import TIME_OVER, Failure, ProgressCallback, RunRecord, RunSummary
 from rtsx.campaign.run import RECORD_S, RunLog, new_run, warn_of_mixed_hardware
-from rtsx.campaign.run_log import TIME_OVER, ProgressCallback, RunRecord, RunSummary, read_runs
 from rtsx.campaign.searches import ask_searches
 from rtsx.campaign.stages import note_stage
 from rtsx.campaign.task_queue import CellResult, CellTask, TaskQueue
@@ -264,10 +263,10 @@ def work_campaign(
     check_object_store(objects, lease_s=recipe.retry.lease_s)
     require_accepted(objects, plan)
     require_worker_memory(plan, recipe, workers=1)
-    runs = read_runs(objects, YearLayout(plan.year), damaged=[])
+    ledger = CampaignLedger(objects, YearLayout(plan.year))
+    runs = ledger.runs(damaged=[])
     _require_like_others(runs)
     create_map(recipe.output, plan, storage_options=recipe.storage_options)
-    ledger = CampaignLedger(objects, YearLayout(plan.year))
     job = cell_job(recipe, plan, most_lost=recipe.retry.attempts)
     warn_of_mixed_hardware(runs, job.hardware)
     return _worked(job, plan, ledger, retry=recipe.retry, until=until, progress=progress, hardware=job.hardware)
@@ -320,7 +319,7 @@ def _worked(
 ) -> RunSummary:
     """Do a job for cells in this process until none is left, with a record of the run."""
     worker = CellWorker(job, FreeCells(plan.cells, ledger), ledger=ledger, retry=retry, hardware=hardware)
-    log = RunLog(ledger.objects, ledger.layout, plan)
+    log = RunLog(ledger, plan)
     try:
         with _recorded(worker, log), _cut_off_at(until):
             for summary in worker.work(until):

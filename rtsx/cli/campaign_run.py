@@ -22,7 +22,7 @@ from rtsx.parsing import memory_bytes
 if TYPE_CHECKING:
     from rtsx.campaign import Campaign
     from rtsx.campaign.recipe import ClusterSpec
-    from rtsx.campaign.run_log import RunSummary
+    from rtsx.campaign.records import RunSummary
     from rtsx.config.campaign import CampaignConfig
 
 
@@ -360,7 +360,7 @@ def fetch(
     """
     made = created(stored_config(campaign, year=year, trust=trust), is_stored=not _is_yaml(campaign))
     from rtsx.campaign.batch import TIME_IS_OVER, slurm_end
-    from rtsx.campaign.run_log import TIME_OVER
+    from rtsx.campaign.records import TIME_OVER
 
     with campaign_progress("fetching") as progress:
         ends = slurm_end() if until is None else until.astimezone()
@@ -407,7 +407,7 @@ def work(
         configure_malloc()
     said = stored_config(campaign, year=year, trust=trust)
     from rtsx.campaign.batch import TIME_IS_OVER, slurm_end
-    from rtsx.campaign.run_log import TIME_OVER
+    from rtsx.campaign.records import TIME_OVER
     from rtsx.campaign.work import run_in_processes  # here, because it is heavy
 
     ends = slurm_end() if until is None else until.astimezone()

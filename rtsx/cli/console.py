@@ -18,7 +18,7 @@ from rtsx.progress import Line, watched
 from rtsx.redaction import redacted
 
 if TYPE_CHECKING:
-    from rtsx.campaign.run_log import RunSummary
+    from rtsx.campaign.records import RunSummary
     from rtsx.training.run_log import Progress as Moment
 
 _ERR = Console(stderr=True, highlight=False)

@@ -10,8 +10,7 @@ from rtsx.campaign.drift import DriftCheck, compare
 from rtsx.campaign.lease import Lease
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.recipe import OutlineSpec
-from rtsx.campaign.records import CommitRecord, Failure
-from rtsx.campaign.run_log import RunRecord
+from rtsx.campaign.records import CommitRecord, Failure, RunRecord
 from rtsx.grid import Grid
 from rtsx.inference.plan import PredictionPlan
 from rtsx.model.metadata import LayerDistribution

@@ -22,7 +22,7 @@ from rtsx.campaign.products.coarse import colour_table
 from rtsx.campaign.products.tables import cell_states
 from rtsx.campaign.quicklooks import make_quicklooks
 from rtsx.campaign.recipe import CampaignRecipe, Prices
-from rtsx.campaign.run_log import RunSummary
+from rtsx.campaign.records import RunSummary
 from rtsx.errors import CampaignError, OutputNotWritableError
 from tests.campaign.conftest import S3
 from tests.campaign.small_campaign import (

@@ -17,7 +17,7 @@ from distributed import Worker
 from rtsx.campaign.clusters import connect_cluster
 from rtsx.campaign.dask_runner import run_on_cluster
 from rtsx.campaign.recipe import ClusterSpec, RetrySpec
-from rtsx.campaign.run_log import RunSummary
+from rtsx.campaign.records import RunSummary
 from rtsx.campaign.task_queue import CellResult, NoOp
 from rtsx.campaign.workers import WorkerRequirements, require_environment, versions_here
 from rtsx.errors import ClusterError, MissingExtraError

@@ -19,7 +19,7 @@ from rtsx.campaign.ledger import CampaignLedger, read_prices, write_prices
 from rtsx.campaign.plan import write_plan
 from rtsx.campaign.planning import plan_campaign
 from rtsx.campaign.recipe import Machine, PredictionSpec, Prices
-from rtsx.campaign.run_log import RunRecord, write_run
+from rtsx.campaign.records import RunRecord
 from rtsx.config import CampaignConfig
 from rtsx.errors import CampaignError, ConfigError
 from rtsx.storage.object_store import MemoryObjects
@@ -200,7 +200,7 @@ def test_the_plan_takes_what_cells_of_an_earlier_year_took(tmp_path: Path) -> No
         write_prices(objects, PRICES, year=year)
         for n in range(4):
             CampaignLedger(objects, YearLayout(year)).commit(a_mark((0, n), seconds=900.0, hardware=on))
-        write_run(objects, YearLayout(year), run_on({on: 2.0}))
+        CampaignLedger(objects, YearLayout(year)).note_run(run_on({on: 2.0}))
     done = finished_cells(objects, plan)
     assert done == {CARD: CellHours(cells=4, mean=0.5, low=0.5, high=0.5)}
     estimate = CampaignEstimate.of(plan, recipe, 9.0, hardware="CPU", done=done)

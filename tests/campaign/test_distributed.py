@@ -15,8 +15,7 @@ from distributed.client import _get_global_client
 from rtsx.campaign.clusters import connect_cluster
 from rtsx.campaign.dask_runner import run_on_cluster
 from rtsx.campaign.recipe import ClusterSpec, RetrySpec
-from rtsx.campaign.records import Failure
-from rtsx.campaign.run_log import RunSummary
+from rtsx.campaign.records import Failure, RunSummary
 from rtsx.campaign.task_queue import CellResult, NoOp
 from rtsx.errors import ClusterError
 from tests import warm

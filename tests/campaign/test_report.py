@@ -12,9 +12,8 @@ from rtsx.campaign.cell_map import place_names
 from rtsx.campaign.coast import Coast
 from rtsx.campaign.costs import Costs, UnitCost
 from rtsx.campaign.recipe import Machine, Prices
-from rtsx.campaign.records import CommitRecord
+from rtsx.campaign.records import CommitRecord, RunRecord
 from rtsx.campaign.report import _costs, collect_records, report_page, states_of, unit_costs
-from rtsx.campaign.run_log import RunRecord
 from rtsx.campaign.status import status_of
 from rtsx.pages import figure
 from tests.campaign.records import NOW, a_failure, a_lease, a_mark, a_plan, a_run

@@ -10,8 +10,8 @@ from rtsx.campaign.cells import CellTable
 from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.ledger import CampaignLedger, planned_years, read_prices, write_prices
 from rtsx.campaign.recipe import Prices, RetrySpec
+from rtsx.campaign.records import RunSummary
 from rtsx.campaign.run import cells_among, run_recorded, with_set_aside
-from rtsx.campaign.run_log import RunSummary, read_runs
 from rtsx.campaign.task_queue import CellResult, NoOp
 from rtsx.errors import CampaignError, OutputNotWritableError
 from rtsx.storage.object_store import MemoryObjects
@@ -52,7 +52,7 @@ def test_a_run_leaves_a_record_and_what_it_set_aside(client: Client) -> None:
     )
     assert (summary.cells, summary.done, summary.complete) == (6, 5, False)
     assert list(ledger.failures()) == [(1, 1)]
-    (record,) = read_runs(objects, LAYOUT)
+    (record,) = CampaignLedger(objects, LAYOUT).runs()
     assert (record.run, record.plan_digest, record.done, record.set_aside) == (summary.run, PLAN.digest, 5, 1)
     assert record.ended
     assert told[-1].done == 5
@@ -63,7 +63,7 @@ def test_a_run_is_on_record_from_its_first_second_and_when_it_is_stopped(client:
     seen = []
 
     def stop(summary: RunSummary) -> None:
-        seen.extend(read_runs(objects, LAYOUT))
+        seen.extend(CampaignLedger(objects, LAYOUT).runs())
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -78,7 +78,7 @@ def test_a_run_is_on_record_from_its_first_second_and_when_it_is_stopped(client:
             on_set_aside=None,
         )
     assert not seen[0].ended
-    (record,) = read_runs(objects, LAYOUT)
+    (record,) = CampaignLedger(objects, LAYOUT).runs()
     assert (record.ended, record.stopped) == (True, "it was interrupted")
 
 

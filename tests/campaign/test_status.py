@@ -9,7 +9,6 @@ import pytest
 from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.ledger import CampaignLedger
 from rtsx.campaign.recipe import Machine, Prices
-from rtsx.campaign.run_log import write_run
 from rtsx.campaign.status import CampaignStatus, campaign_status, status_of
 from rtsx.storage.object_store import MemoryObjects
 from tests.campaign.records import NOW, a_failure, a_lease, a_mark, a_plan, a_run
@@ -119,7 +118,9 @@ def test_it_is_read_from_the_output_without_a_mark() -> None:
     ledger.quarantine(a_failure((1, 1)))
     lease = replace(a_lease((1, 0), ends_in_s=0), expires=datetime.now().astimezone() + timedelta(hours=1))
     objects.put(layout.lease((1, 0), 1), lease.to_json().encode())
-    write_run(objects, layout, a_run(started=(datetime.now().astimezone() - timedelta(minutes=30)).isoformat()))
+    CampaignLedger(objects, layout).note_run(
+        a_run(started=(datetime.now().astimezone() - timedelta(minutes=30)).isoformat())
+    )
     found = campaign_status(objects, PLAN, prices=Prices())
     assert (found.done, found.running, list(found.failed), found.left) == (2, ((1, 0),), [(1, 1)], 4)
     assert found.rate_per_hour == pytest.approx(4.0, rel=0.01)

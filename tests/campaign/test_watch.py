@@ -17,7 +17,7 @@ from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.ledger import CampaignLedger
 from rtsx.campaign.plan import write_plan
 from rtsx.campaign.recipe import Prices
-from rtsx.campaign.run_log import TIME_OVER, write_run
+from rtsx.campaign.records import TIME_OVER
 from rtsx.campaign.status import status_of
 from rtsx.campaign.watch import due_alerts, notifier
 from rtsx.errors import CampaignError
@@ -110,7 +110,7 @@ def campaign(tmp_path: Any) -> Campaign:
     for cell in PLAN.cells:
         CampaignLedger(objects, layout).commit(a_mark(cell))
     now = datetime.now(UTC).isoformat()
-    write_run(objects, layout, a_run(started=now, written=now, ended=True))
+    CampaignLedger(objects, layout).note_run(a_run(started=now, written=now, ended=True))
     return Campaign(plan=PLAN, output=str(tmp_path), prices=Prices(device_hour=3.0, currency="USD"))
 
 

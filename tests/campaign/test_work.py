@@ -22,7 +22,7 @@ from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.lease import acquire, held
 from rtsx.campaign.ledger import CampaignLedger
 from rtsx.campaign.recipe import RetrySpec
-from rtsx.campaign.run_log import TIME_OVER, read_runs, write_run
+from rtsx.campaign.records import TIME_OVER
 from rtsx.campaign.task_queue import CellResult
 from rtsx.campaign.work import CellWorker, FreeCells
 from rtsx.campaign.worker import cell_result
@@ -48,7 +48,7 @@ def run(files: tuple[Path, ...], tmp_path_factory: pytest.TempPathFactory) -> di
     with thread_client() as client:
         campaign = Campaign.create(make_recipe(files, str(out)))
         assert campaign.run(client).complete
-    (record,) = read_runs(campaign.objects, YEAR)
+    (record,) = CampaignLedger(campaign.objects, YEAR).runs()
     assert record.hardware == {"CPU": pytest.approx(record.worker_seconds)}
     return objects_below(out)
 
@@ -62,7 +62,7 @@ def test_several_at_once_write_what_a_run_writes_and_no_cell_twice(
     assert objects_below(tmp_path / "out") == run
     assert sum(one.done for one in summaries) == len(CELLS)
     assert all(one.complete and one.left == 0 for one in summaries)
-    records = read_runs(campaigns[0].objects, YEAR)
+    records = CampaignLedger(campaigns[0].objects, YEAR).runs()
     assert [record.ended for record in records] == [True] * 3
     assert all(record.hardware == {"CPU": record.worker_seconds} for record in records)
     assert campaigns[0].status().is_complete
@@ -229,14 +229,17 @@ def test_the_record_of_a_worker_is_written_during_a_cell(
     written = []
 
     def look(*_: object) -> CellResult:
-        while len({record.written for record in read_runs(campaign.objects, YEAR)}) < 1 or len(set(written)) < 2:
-            written.extend(record.written for record in read_runs(campaign.objects, YEAR))
+        while (
+            len({record.written for record in CampaignLedger(campaign.objects, YEAR).runs()}) < 1
+            or len(set(written)) < 2
+        ):
+            written.extend(record.written for record in CampaignLedger(campaign.objects, YEAR).runs())
         raise KeyboardInterrupt
 
     monkeypatch.setattr(CellJob, "__call__", look)
     with pytest.raises(KeyboardInterrupt):
         campaign.work()
-    (record,) = read_runs(campaign.objects, YEAR)
+    (record,) = CampaignLedger(campaign.objects, YEAR).runs()
     assert (record.ended, record.stopped) == (True, "it was interrupted")
 
 
@@ -270,15 +273,15 @@ def test_a_campaign_that_is_stopped_or_cannot_be_worked_says_so(
     with pytest.raises(ClusterError, match=r"2 workers of this campaign need .* this machine has 128.00 MiB"):
         work.require_worker_memory(campaign.plan, recipe, workers=2)
     monkeypatch.undo()
-    (record,) = read_runs(campaign.objects, YEAR)
+    (record,) = CampaignLedger(campaign.objects, YEAR).runs()
     card = replace(record, run="card", ended=True, done=1, hardware={"NVIDIA T4": 60.0})
-    write_run(campaign.objects, YEAR, card)
+    CampaignLedger(campaign.objects, YEAR).note_run(card)
     with pytest.warns(RuntimeWarning, match="computed with CPU and NVIDIA T4, whose probabilities differ"):
         campaign.work(until=datetime.now(UTC))
     with thread_client() as client, pytest.warns(RuntimeWarning, match="computed with CPU and NVIDIA T4"):
         assert campaign.run(client).complete
     assert len([line for line in str(campaign.status()).splitlines() if "CPU and NVIDIA T4" in line]) == 1
     other = replace(record, run="other", ended=False, versions={**record.versions, "numpy": "1.0"})
-    write_run(campaign.objects, YEAR, other)
+    CampaignLedger(campaign.objects, YEAR).note_run(other)
     with pytest.raises(ClusterError, match=r"has numpy .* instead of 1\.0"):
         campaign.work()

@@ -8,7 +8,7 @@ from distributed import Client, LocalCluster
 
 from rtsx.campaign.dask_runner import run_on_cluster
 from rtsx.campaign.recipe import RetrySpec
-from rtsx.campaign.run_log import RunSummary
+from rtsx.campaign.records import RunSummary
 from rtsx.campaign.task_queue import NoOp
 from rtsx.campaign.workers import (
     WorkerRequirements,

@@ -18,7 +18,7 @@ from distributed import LocalCluster
 
 import rtsx
 from rtsx.campaign.layout import YearLayout
-from rtsx.campaign.run_log import RunSummary
+from rtsx.campaign.records import RunSummary
 from rtsx.cli.campaign_run import cluster_of
 from rtsx.cli.console import campaign_progress
 from rtsx.config import CampaignConfig, load_campaign_config
