@@ -23,12 +23,10 @@ from benchmarks.campaign import cells_of, quiet
 from rtsx.campaign.cells import Address
 from rtsx.campaign.dask_runner import run_on_cluster
 from rtsx.campaign.layout import YearLayout
-from rtsx.campaign.lease import held
-from rtsx.campaign.ledger import CampaignLedger
+from rtsx.campaign.ledger import CampaignLedger, held
 from rtsx.campaign.recipe import RetrySpec
-from rtsx.campaign.task_queue import CellResult
+from rtsx.campaign.task_queue import CellResult, cell_result
 from rtsx.campaign.work import CellWorker, FreeCells
-from rtsx.campaign.worker import cell_result
 from rtsx.storage.object_store import ObjectStore, open_object_store
 
 

@@ -8,7 +8,7 @@ from dask.delayed import delayed
 from rasterio._err import CPLE_AppDefinedError
 
 import rtsx.errors
-from rtsx.campaign.lease import LeaseTaken
+from rtsx.campaign.ledger import LeaseTaken
 from rtsx.errors import RtsxError
 from tests import warm
 

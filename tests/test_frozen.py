@@ -12,7 +12,7 @@ import pytest
 
 import rtsx
 from rtsx.campaign.layout import YearLayout
-from rtsx.campaign.lease import LeaseTaken, acquire
+from rtsx.campaign.ledger import LeaseTaken, acquire
 from rtsx.cube.check import check_cube
 from rtsx.errors import PixelSizeWarning
 from rtsx.storage.object_store import open_object_store

@@ -16,9 +16,8 @@ import yaml
 import zarr
 
 from rtsx.campaign.layout import CAMPAIGN, YearLayout
-from rtsx.campaign.lease import Lease
 from rtsx.campaign.ledger import CampaignLedger as OfYear
-from rtsx.campaign.ledger import read_prices, write_prices
+from rtsx.campaign.ledger import Lease, read_prices, write_prices
 from rtsx.campaign.plan import read_plan, require_same_map, write_plan
 from rtsx.campaign.recipe import Prices
 from rtsx.campaign.records import CommitRecord, Failure, RunRecord

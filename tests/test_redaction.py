@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rtsx.campaign.recipe import RetrySpec
+from rtsx.campaign.records import record_failure
 from rtsx.campaign.task_queue import TaskQueue
-from rtsx.campaign.worker import record_failure
 from rtsx.config import load_campaign_config, load_cube_config
 from rtsx.config.cube import config_of_built_cube
 from rtsx.cube.build_state import describe_recipe

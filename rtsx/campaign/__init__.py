@@ -27,8 +27,7 @@ if TYPE_CHECKING:
     from rtsx.campaign.records import RunSummary
     from rtsx.campaign.report import CampaignReport
     from rtsx.campaign.run import CampaignUpdate
-    from rtsx.campaign.stages import YearStages
+    from rtsx.campaign.stages import Verification, YearStages
     from rtsx.campaign.status import CampaignStatus
-    from rtsx.campaign.verification import Verification
 
 __getattr__ = lazy(__name__, renamed={"FlightSummary": "RunSummary", "opened": "connect_cluster"})

@@ -19,9 +19,8 @@ from rtsx.campaign.ledger import CampaignLedger, planned_years, read_prices
 from rtsx.campaign.plan import CampaignPlan, read_plan
 from rtsx.campaign.recipe import CampaignRecipe, Prices
 from rtsx.campaign.records import ProgressCallback, RunSummary
-from rtsx.campaign.stages import YearStages, note_damage, note_stage, year_stages
-from rtsx.campaign.status import CampaignStatus, campaign_status
-from rtsx.campaign.verification import Verification, verify_year
+from rtsx.campaign.stages import Verification, YearStages, note_damage, note_stage, verify_year, year_stages
+from rtsx.campaign.status import CampaignStatus, campaign_status, watch_campaign
 from rtsx.errors import CampaignError
 from rtsx.grid.grid import cell_id
 from rtsx.pages import html_table
@@ -429,8 +428,6 @@ class Campaign:
         CampaignError
             The output cannot be read.
         """
-        from rtsx.campaign.watch import watch_campaign
-
         return watch_campaign(self.objects, self.plan, prices=self.prices, notify=notify, quiet=quiet)
 
     def retry(self, cells: Iterable[Address] | None = None) -> int:

@@ -10,8 +10,7 @@ from typing import Any, Literal
 
 from rtsx.campaign.cells import Address
 from rtsx.campaign.layout import CAMPAIGN, MAP, YearLayout
-from rtsx.campaign.lease import LeaseTaken, held
-from rtsx.campaign.ledger import CampaignLedger, map_in_threads, planned_years, settings_key
+from rtsx.campaign.ledger import CampaignLedger, LeaseTaken, held, map_in_threads, planned_years, settings_key
 from rtsx.campaign.map import ANSWERS, map_claims
 from rtsx.campaign.preflight import PROBES, check_object_store, require_space
 from rtsx.campaign.products.stac import CATALOG

@@ -21,9 +21,8 @@ from distributed import Client, Future, KilledWorker
 
 from rtsx.campaign.cells import Address
 from rtsx.campaign.recipe import RetrySpec
-from rtsx.campaign.records import Failure, RunSummary
+from rtsx.campaign.records import Failure, RunSummary, record_failure
 from rtsx.campaign.task_queue import CellResult, CellTask, Submission, TaskQueue
-from rtsx.campaign.worker import record_failure
 from rtsx.campaign.workers import refusals_topic, release_environment, replace_worker_after, require_workers
 from rtsx.errors import ClusterError
 from rtsx.grid.grid import cell_id

@@ -24,14 +24,12 @@ from zarr.errors import ContainsArrayError, ContainsGroupError
 from rtsx.campaign.cell_input import cell_geobox, input_stamps, is_gap, stamps_of
 from rtsx.campaign.cells import Address
 from rtsx.campaign.layout import FetchLayout, YearLayout
-from rtsx.campaign.lease import LeaseTaken, held
-from rtsx.campaign.ledger import CampaignLedger, map_in_threads
+from rtsx.campaign.ledger import CampaignLedger, LeaseTaken, held, map_in_threads
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.recipe import CampaignRecipe
 from rtsx.campaign.records import RunSummary
 from rtsx.campaign.searches import with_answers
-from rtsx.campaign.task_queue import CellResult, CellTask
-from rtsx.campaign.worker import cell_result
+from rtsx.campaign.task_queue import CellResult, CellTask, cell_result
 from rtsx.cube import CubeRecipe
 from rtsx.cube.build_state import DigestStore, PartPlan, PartRecord, corrupt_keys
 from rtsx.cube.chunk_loader import collect_missing, collected_missing

@@ -12,7 +12,7 @@ import xarray as xr
 
 from rtsx.campaign.cells import Address, CellTable
 from rtsx.campaign.fetch import CellNotFetchedError
-from rtsx.campaign.lease import Clock, utc_now
+from rtsx.campaign.ledger import Clock, utc_now
 from rtsx.campaign.recipe import CampaignRecipe
 from rtsx.cube import CubeRecipe, open_source
 from rtsx.errors import CampaignError, NoImageError, OutputNotWritableError, RtsxError

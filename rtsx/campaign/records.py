@@ -1,13 +1,25 @@
-"""The commit record of a cell, which alone states that it is done, and why a cell is not."""
+"""Records of a campaign: the commit record, which alone states that a cell is done, why one is not, and what a run took.
 
+Also what a process states of itself in them: its name, its libraries, and what runs its networks.
+"""
+
+import os
+import platform
+import socket
+import sys
+import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
 from typing import Literal, Self
 
+from rtsx import __version__
 from rtsx.campaign.cells import Address
 from rtsx.errors import CampaignError
 from rtsx.parsing import Moment, StoredRecord
-from rtsx.storage.retry import FailureKind
+from rtsx.redaction import redacted
+from rtsx.storage.retry import FailureKind, classify_error
 
 
 @dataclass(frozen=True, order=True)
@@ -216,3 +228,83 @@ def hardware_mixture(kinds: Sequence[str]) -> str:
         "show. Keep to one of them; rtsx campaign report names cells of the others, and rtsx campaign retry with --cell for each makes "
         "them anew."
     )
+
+
+def worker_name() -> str:
+    """Address of the dask worker that this thread belongs to, else host and process."""
+    distributed = sys.modules.get("distributed")  # where there is a worker, somebody has imported it
+    if distributed is not None:
+        try:
+            return str(distributed.get_worker().address)
+        except ValueError:
+            pass
+    return f"{socket.gethostname()}-{os.getpid()}"
+
+
+_TRACEBACK = 20_000
+"""Characters of a traceback that are kept, the last ones, because outcomes travel."""
+
+
+def record_failure(error: Exception, *, cell: Address, attempt: int, run: str) -> Failure:
+    """Record an error in a task of a cell, with its traceback.
+
+    Parameters
+    ----------
+    error
+        What was raised.
+    cell
+        Whose task.
+    attempt
+        The how-manieth time in this run.
+    run
+        Id of the run.
+
+    Examples
+    --------
+    >>> failure = record_failure(ConnectionResetError("gone"), cell=(0, 1), attempt=2, run="a")
+    >>> failure.kind, failure.error, failure.message, failure.attempts
+    ('passing', 'ConnectionResetError', 'gone', 2)
+    """
+    return Failure(
+        cell=cell,
+        kind=classify_error(error),
+        error=type(error).__name__,
+        message=redacted(str(error)),
+        traceback=redacted("".join(traceback.format_exception(error)))[-_TRACEBACK:],
+        attempts=attempt,
+        when=datetime.now(UTC).isoformat(timespec="seconds"),
+        run=run,
+        worker=worker_name(),
+    )
+
+
+LIBRARIES = ("rtsx", "torch", "zarr", "zarrs", "dask", "distributed", "numpy")
+"""Libraries whose versions are compared: they make the bytes, or carry values between processes."""
+
+
+def versions_here() -> dict[str, str]:
+    """Versions of Python and of the libraries that count, in this process; ``"missing"`` where one is not installed.
+
+    Examples
+    --------
+    >>> sorted(versions_here())
+    ['dask', 'distributed', 'numpy', 'python', 'rtsx', 'torch', 'zarr', 'zarrs']
+    """
+    return {"python": platform.python_version()} | {name: _version(name) for name in LIBRARIES}
+
+
+def _version(name: str) -> str:
+    if name == "rtsx":
+        return __version__  # instead of what was installed, which an editable checkout has left behind
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "missing"
+
+
+def hardware_name(device: str, *backends: str) -> str:
+    """Name of what would run networks in this process, as in `Hardware`; empty where what is asked for is not here."""
+    from rtsx.inference.memory import hardware_here  # loads torch
+
+    found = hardware_here(device, backends)
+    return "" if isinstance(found, str) else found.name

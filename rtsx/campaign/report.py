@@ -19,9 +19,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from rtsx.campaign.cell_map import CellState, cell_map, place_names
 from rtsx.campaign.cells import Address
-from rtsx.campaign.coast import Coast
 from rtsx.campaign.costs import LEAST_CELLS, CellHours, Costs, UnitCost, only_hardware
 from rtsx.campaign.drift import DriftCheck, read_check
 from rtsx.campaign.layout import MAP, YearLayout
@@ -29,11 +27,18 @@ from rtsx.campaign.ledger import CampaignLedger
 from rtsx.campaign.map import ANSWERS, map_store, map_year
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.products.tables import CellStates, cell_states
-from rtsx.campaign.quicklooks import Quicklook, make_quicklooks
 from rtsx.campaign.recipe import Prices
 from rtsx.campaign.records import CommitRecord, RunRecord, hardware_mixture
+from rtsx.campaign.report_map import CellState, Coast, cell_map, place_names
+from rtsx.campaign.report_pictures import (
+    Quicklook,
+    Throughput,
+    duration,
+    make_quicklooks,
+    running_spans,
+    throughput_chart,
+)
 from rtsx.campaign.status import CampaignStatus, campaign_status
-from rtsx.campaign.throughput import Throughput, duration, running_spans, throughput_chart
 from rtsx.errors import CampaignError, FootprintError, GridError, OutputExistsError, OutputNotWritableError
 from rtsx.grid.grid import cell_id, parse_cell_id
 from rtsx.pages import figure, is_page, render_page

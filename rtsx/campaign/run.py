@@ -20,18 +20,25 @@ from rtsx.campaign.drift import require_accepted
 from rtsx.campaign.estimate import CampaignEstimate
 from rtsx.campaign.fetch import cubes_of
 from rtsx.campaign.layout import YearLayout
-from rtsx.campaign.lease import held
-from rtsx.campaign.ledger import CampaignLedger
+from rtsx.campaign.ledger import CampaignLedger, held
 from rtsx.campaign.map import create_map
 from rtsx.campaign.plan import CampaignPlan, read_plan, require_same
 from rtsx.campaign.planning import planned_of
 from rtsx.campaign.preflight import check_object_store
 from rtsx.campaign.recipe import CampaignRecipe, RetrySpec
-from rtsx.campaign.records import Failure, ProgressCallback, RunRecord, RunSummary, hardware_mixture, hardware_of
+from rtsx.campaign.records import (
+    Failure,
+    ProgressCallback,
+    RunRecord,
+    RunSummary,
+    hardware_mixture,
+    hardware_name,
+    hardware_of,
+    versions_here,
+)
 from rtsx.campaign.searches import ask_searches
-from rtsx.campaign.task_queue import CellResult, CellTask
-from rtsx.campaign.worker import cell_result
-from rtsx.campaign.workers import WorkerRequirements, hardware_name, require_environment, versions_here
+from rtsx.campaign.task_queue import CellResult, CellTask, cell_result
+from rtsx.campaign.workers import WorkerRequirements, require_environment
 from rtsx.errors import CampaignError, RtsxError
 from rtsx.storage.object_store import ObjectStore, open_object_store
 

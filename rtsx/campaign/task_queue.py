@@ -1,16 +1,17 @@
-"""Which cell runs next, without a scheduler, a clock or a thread; and the protocol of a task."""
+"""Which cell runs next, without a scheduler, a clock or a thread; the protocol of a task, and what became of one."""
 
 import heapq
 import random
 from collections import defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from time import sleep
+from time import perf_counter, sleep
 from typing import Literal, Protocol
 
 from rtsx.campaign.cells import Address
+from rtsx.campaign.ledger import LeaseTaken
 from rtsx.campaign.recipe import RetrySpec
-from rtsx.campaign.records import Failure
+from rtsx.campaign.records import Failure, record_failure
 from rtsx.redaction import redacted
 
 
@@ -263,3 +264,23 @@ class TaskQueue:
         """Drop what is remembered of a cell that has ended."""
         self._used.pop(cell, None)
         self._lost_once.discard(cell)
+
+
+def cell_result(
+    work: Callable[[Address, str], Literal["done", "skipped"]],
+    cell: Address,
+    *,
+    attempt: int,
+    run: str,
+    hardware: str = "",
+) -> CellResult:
+    """Run the work on a cell; whatever it raises becomes part of the result, as everywhere in a campaign."""
+    began = perf_counter()
+    try:
+        result = CellResult(cell=cell, state=work(cell, run))
+    except LeaseTaken as leased:
+        result = CellResult(cell=cell, state="leased", free_after_s=leased.free_after_s)
+    except Exception as error:
+        failure = record_failure(error, cell=cell, attempt=attempt, run=run)
+        result = CellResult(cell=cell, state="failed", failure=failure)
+    return replace(result, seconds=perf_counter() - began, hardware=hardware)

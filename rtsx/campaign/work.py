@@ -29,12 +29,12 @@ from rtsx.campaign.map import create_map
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.preflight import check_object_store
 from rtsx.campaign.recipe import CampaignRecipe, RetrySpec
-from rtsx.campaign.records import TIME_OVER, Failure, ProgressCallback, RunRecord, RunSummary
+from rtsx.campaign.records import TIME_OVER, Failure, ProgressCallback, RunRecord, RunSummary, versions_here
 from rtsx.campaign.run import RECORD_S, RunLog, new_run, warn_of_mixed_hardware
 from rtsx.campaign.searches import ask_searches
 from rtsx.campaign.stages import note_stage
 from rtsx.campaign.task_queue import CellResult, CellTask, TaskQueue
-from rtsx.campaign.workers import WorkerRequirements, versions_here
+from rtsx.campaign.workers import WorkerRequirements
 from rtsx.errors import CampaignError, ClusterError
 from rtsx.inference.memory import available_bytes
 from rtsx.storage import refuse_other_format

@@ -1,38 +1,22 @@
 """Checks of a cluster and of workers that come later: versions of the libraries that make the bytes, and memory."""
 
 import logging
-import platform
 import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from weakref import WeakSet
 
 from dask.utils import format_bytes
 from distributed import Client, Reschedule, Worker, WorkerPlugin, get_worker
 
-from rtsx import __version__
-from rtsx.campaign.records import Failure
+from rtsx.campaign.records import Failure, hardware_name, versions_here
 from rtsx.errors import ClusterError
 
-LIBRARIES = ("rtsx", "torch", "zarr", "zarrs", "dask", "distributed", "numpy")
-"""Libraries whose versions are compared: they make the bytes, or carry values between processes."""
 GUARD = "rtsx-environment"
 """Name of the plugin that looks at workers that come later."""
 _guarded: "WeakSet[Client]" = WeakSet()
 """Clients whose cluster has that plugin. Remembered here, because a scheduler logs an error when asked to drop one it has not."""
-
-
-def versions_here() -> dict[str, str]:
-    """Versions of Python and of the libraries that count, in this process; ``"missing"`` where one is not installed.
-
-    Examples
-    --------
-    >>> sorted(versions_here())
-    ['dask', 'distributed', 'numpy', 'python', 'rtsx', 'torch', 'zarr', 'zarrs']
-    """
-    return {"python": platform.python_version()} | {name: _version(name) for name in LIBRARIES}
 
 
 @dataclass(frozen=True)
@@ -143,15 +127,6 @@ def _wrong(who: str, what: str) -> list[str]:
     return [f"- {who} {what}"] if what else []
 
 
-def _version(name: str) -> str:
-    if name == "rtsx":
-        return __version__  # instead of what was installed, which an editable checkout has left behind
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "missing"
-
-
 _log = logging.getLogger(__name__)
 _BROKEN_GPU = re.compile(r"CUDA error(?!: out of memory)")
 """What torch says when a kernel, or the card, has failed: the context of the process is lost with it."""
@@ -249,11 +224,3 @@ def _offer(needs: WorkerRequirements, dask_worker: Worker) -> WorkerResources:
     slots = int(dask_worker.state.total_resources.get("GPU", 0)) or dask_worker.state.nthreads
     hardware = (hardware_name(needs.device, *needs.backends) or "CPU") if needs.hardware else ""
     return WorkerResources(versions_here(), int(dask_worker.memory_manager.memory_limit or 0), slots, hardware)
-
-
-def hardware_name(device: str, *backends: str) -> str:
-    """Name of what would run networks in this process, as in `Hardware`; empty where what is asked for is not here."""
-    from rtsx.inference.memory import hardware_here  # loads torch
-
-    found = hardware_here(device, backends)
-    return "" if isinstance(found, str) else found.name

@@ -137,7 +137,7 @@ def watch(
     What was sent is kept in the output, so a restart, or another look of cron, repeats nothing.
     """
     opened = opened_campaign(campaign, year=year)
-    from rtsx.campaign.watch import notifier
+    from rtsx.campaign.status import notifier
 
     send = partial(show_line, asked=True) if notify is None else notifier(notify)
     while True:

@@ -209,7 +209,7 @@ def plan(
     recipe, hardware = campaign.recipe, ""
     if measure and recipe is not None:
         from rtsx.campaign.estimate import seconds_per_tile as measured  # here, because it loads torch
-        from rtsx.campaign.workers import hardware_name
+        from rtsx.campaign.records import hardware_name
 
         print_info("measuring the model on this machine ...")
         spec = recipe.prediction

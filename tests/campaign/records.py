@@ -7,7 +7,7 @@ import numpy as np
 
 from rtsx.campaign.cells import Address, CellTable
 from rtsx.campaign.drift import DriftCheck, compare
-from rtsx.campaign.lease import Lease
+from rtsx.campaign.ledger import Lease
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.recipe import OutlineSpec
 from rtsx.campaign.records import CommitRecord, Failure, RunRecord

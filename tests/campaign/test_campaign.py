@@ -20,9 +20,9 @@ from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.ledger import planned_years
 from rtsx.campaign.products.coarse import colour_table
 from rtsx.campaign.products.tables import cell_states
-from rtsx.campaign.quicklooks import make_quicklooks
 from rtsx.campaign.recipe import CampaignRecipe, Prices
 from rtsx.campaign.records import RunSummary
+from rtsx.campaign.report_pictures import make_quicklooks
 from rtsx.errors import CampaignError, OutputNotWritableError
 from tests.campaign.conftest import S3
 from tests.campaign.small_campaign import (

@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 import shapely
 
-from rtsx.campaign.cell_map import CellState, MapFrame, cell_map, graticule, map_squares, place_names
 from rtsx.campaign.cells import Address, CellTable
-from rtsx.campaign.coast import Coast
 from rtsx.campaign.plan import CampaignPlan
+from rtsx.campaign.report_map import CellState, Coast, MapFrame, cell_map, graticule, map_squares, place_names
 from rtsx.grid import Grid
 from tests.campaign.records import a_plan
 from tests.campaign.test_report import Page

@@ -20,12 +20,11 @@ from rtsx.campaign.cell_input import CellWindow
 from rtsx.campaign.cell_task import CellJob, cell_job
 from rtsx.campaign.cells import Address
 from rtsx.campaign.layout import YearLayout
-from rtsx.campaign.lease import held
-from rtsx.campaign.ledger import CampaignLedger
+from rtsx.campaign.ledger import CampaignLedger, held
 from rtsx.campaign.map import map_path, open_map
 from rtsx.campaign.recipe import CampaignRecipe, OutlineSpec
 from rtsx.campaign.records import CommitRecord
-from rtsx.campaign.verification import verify_year
+from rtsx.campaign.stages import verify_year
 from rtsx.cube import GivenImages, Period
 from rtsx.cube.load import search_area
 from rtsx.footprints import extract_footprints, merge_footprints

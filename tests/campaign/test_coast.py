@@ -9,8 +9,7 @@ import shapely
 from pyproj import Transformer
 from shapely import LineString, Point, box
 
-from rtsx.campaign.cell_map import MapFrame
-from rtsx.campaign.coast import Coast
+from rtsx.campaign.report_map import Coast, MapFrame
 from rtsx.errors import CampaignError, InputNotFoundError, LabelError
 
 

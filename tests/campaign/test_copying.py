@@ -15,11 +15,10 @@ from rtsx import Campaign
 from rtsx.campaign.cells import Address
 from rtsx.campaign.copying import Copied
 from rtsx.campaign.layout import YearLayout
-from rtsx.campaign.lease import held
-from rtsx.campaign.ledger import CampaignLedger
+from rtsx.campaign.ledger import CampaignLedger, held
 from rtsx.campaign.plan import CampaignPlan, write_plan
 from rtsx.campaign.records import CommitRecord
-from rtsx.campaign.verification import verify_year
+from rtsx.campaign.stages import verify_year
 from rtsx.errors import CampaignError, OutputExistsError, OutputNotWritableError, RtsxError
 from rtsx.storage import atomic
 from rtsx.storage.object_store import ObjectStore, open_object_store

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from rtsx.campaign.layout import YearLayout
-from rtsx.campaign.lease import Lease, LeaseTaken, acquire, held, renew
-from rtsx.campaign.ledger import CampaignLedger
+from rtsx.campaign.ledger import CampaignLedger, Lease, LeaseTaken, acquire, held, renew
 from rtsx.errors import CampaignError
 from rtsx.storage.object_store import MemoryObjects, ObjectStore, open_object_store
 from tests.campaign.conftest import S3

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from rtsx.campaign.layout import YearLayout
-from rtsx.campaign.lease import acquire
-from rtsx.campaign.ledger import CampaignLedger
+from rtsx.campaign.ledger import CampaignLedger, acquire
 from rtsx.campaign.records import CommitRecord, Failure, InputVersion
 from rtsx.errors import CampaignError
 from rtsx.storage.object_store import MemoryObjects, ObjectStore, open_object_store

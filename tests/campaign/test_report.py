@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rtsx.campaign.cell_map import place_names
-from rtsx.campaign.coast import Coast
 from rtsx.campaign.costs import Costs, UnitCost
 from rtsx.campaign.recipe import Machine, Prices
 from rtsx.campaign.records import CommitRecord, RunRecord
 from rtsx.campaign.report import _costs, collect_records, report_page, states_of, unit_costs
+from rtsx.campaign.report_map import Coast, place_names
 from rtsx.campaign.status import status_of
 from rtsx.pages import figure
 from tests.campaign.records import NOW, a_failure, a_lease, a_mark, a_plan, a_run

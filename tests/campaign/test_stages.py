@@ -113,7 +113,7 @@ def test_all_years_stand_in_one_table(tmp_path: Path) -> None:
 
 def test_looking_loads_no_library_that_maps() -> None:
     heavy = ("torch", "dask", "xarray", "zarr", "geopandas", "pandas", "rasterio", "distributed", "odc", "scipy")
-    code = f"import rtsx.campaign.campaign, rtsx.campaign.stages, rtsx.campaign.watch, sys; print([n for n in {heavy!r} if n in sys.modules])"
+    code = f"import rtsx.campaign.campaign, rtsx.campaign.stages, rtsx.campaign.status, sys; print([n for n in {heavy!r} if n in sys.modules])"
     assert (
         subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip() == "[]"
     )

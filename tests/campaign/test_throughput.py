@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rtsx.campaign.throughput import Throughput, running_spans, throughput_chart
+from rtsx.campaign.report_pictures import Throughput, running_spans, throughput_chart
 from tests.campaign.records import NOW, a_run
 from tests.campaign.test_report import Page
 

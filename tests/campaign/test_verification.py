@@ -8,7 +8,7 @@ import pytest
 
 from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.ledger import CampaignLedger
-from rtsx.campaign.verification import Verification, verify_year
+from rtsx.campaign.stages import Verification, verify_year
 from rtsx.storage.object_store import ObjectStore, open_object_store
 from tests.campaign.conftest import S3
 from tests.campaign.test_ledger import MARK

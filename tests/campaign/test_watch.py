@@ -18,8 +18,7 @@ from rtsx.campaign.ledger import CampaignLedger
 from rtsx.campaign.plan import write_plan
 from rtsx.campaign.recipe import Prices
 from rtsx.campaign.records import TIME_OVER
-from rtsx.campaign.status import status_of
-from rtsx.campaign.watch import due_alerts, notifier
+from rtsx.campaign.status import due_alerts, notifier, status_of
 from rtsx.errors import CampaignError
 from rtsx.storage.object_store import open_object_store
 from tests.campaign.records import NOW, a_check, a_failure, a_lease, a_mark, a_plan, a_run

@@ -19,13 +19,11 @@ from rtsx.campaign import work
 from rtsx.campaign.cell_task import CellJob
 from rtsx.campaign.cells import Address, CellTable
 from rtsx.campaign.layout import YearLayout
-from rtsx.campaign.lease import acquire, held
-from rtsx.campaign.ledger import CampaignLedger
+from rtsx.campaign.ledger import CampaignLedger, acquire, held
 from rtsx.campaign.recipe import RetrySpec
 from rtsx.campaign.records import TIME_OVER
-from rtsx.campaign.task_queue import CellResult
+from rtsx.campaign.task_queue import CellResult, cell_result
 from rtsx.campaign.work import CellWorker, FreeCells
-from rtsx.campaign.worker import cell_result
 from rtsx.errors import CampaignError, ClusterError
 from rtsx.storage.object_store import MemoryObjects
 from tests.campaign import stage

@@ -8,15 +8,9 @@ from distributed import Client, LocalCluster
 
 from rtsx.campaign.dask_runner import run_on_cluster
 from rtsx.campaign.recipe import RetrySpec
-from rtsx.campaign.records import RunSummary
+from rtsx.campaign.records import RunSummary, versions_here
 from rtsx.campaign.task_queue import NoOp
-from rtsx.campaign.workers import (
-    WorkerRequirements,
-    WorkerResources,
-    release_environment,
-    require_environment,
-    versions_here,
-)
+from rtsx.campaign.workers import WorkerRequirements, WorkerResources, release_environment, require_environment
 from rtsx.errors import ClusterError
 from tests.campaign.flights import Diary, TroubledJob
 
