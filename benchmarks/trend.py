@@ -26,8 +26,8 @@ from rtsx.config.cube import CubeConfig
 from rtsx.cube.images import BandRequest
 from rtsx.cube.recipe import TASSELED_CAP_BANDS, TREND_LAYERS
 from rtsx.cube.stac import StacCatalog
-from rtsx.cube.trend.blocks import is_oli
-from rtsx.cube.trend.kernels import (
+from rtsx.cube.trend import is_oli
+from rtsx.cube.trend_kernels import (
     MOMENTS,
     OLI_INTERCEPT,
     OLI_SLOPE,

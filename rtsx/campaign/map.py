@@ -27,8 +27,7 @@ from zarr.storage import LocalStore, MemoryStore
 from rtsx.campaign.layout import MAP
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.cube import open_source
-from rtsx.cube.pyramid import spatial_attrs
-from rtsx.cube.write import compressor_for
+from rtsx.cube.write import compressor_for, spatial_attrs
 from rtsx.errors import CampaignError, OutputExistsError, OutputNotWritableError
 from rtsx.inference.kernel import NODATA
 from rtsx.inference.predict import variable_attrs

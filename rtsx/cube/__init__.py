@@ -5,10 +5,9 @@ from typing import TYPE_CHECKING
 from rtsx.lazy import lazy
 
 if TYPE_CHECKING:
-    from rtsx.cube.band_math import add_derived, add_ndvi
     from rtsx.cube.cog import export_cog
     from rtsx.cube.conventions import as_cube, as_stored, class_names, layer_names, validate_cube
-    from rtsx.cube.derived import DerivedLayer, derived_layer, get_derived
+    from rtsx.cube.derived import DerivedLayer, add_derived, add_ndvi, derived_layer, get_derived
     from rtsx.cube.encoding import packing
     from rtsx.cube.erosion import erode_quality
     from rtsx.cube.file_images import FileImages, StoreImages

@@ -1,5 +1,6 @@
 """One chunk of one source: its images read, warped, masked and composited; images that cannot be read are left out with a warning."""
 
+import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,16 +24,110 @@ from rtsx.cube.composite import (
     medoid_composite,
     percentile_composite,
 )
+from rtsx.cube.encoding import packing_attrs, require_nodata
 from rtsx.cube.erosion import erode_quality, erosion_halo
 from rtsx.cube.georeference import geobox_window, pixel_m
-from rtsx.cube.images import Image
+from rtsx.cube.images import BandSource, Image
 from rtsx.cube.mask_rules import GOOD, LOW
-from rtsx.cube.recipe import Composite, QualityRecipe, percent_of
+from rtsx.cube.recipe import Composite, LayerRecipe, QualityRecipe, SourceRecipe, percent_of
 from rtsx.cube.resample.readers import open_reader
 from rtsx.cube.resample.warp import warp
-from rtsx.cube.source_plan import LayerEncoding
 from rtsx.errors import CubeError, MissingCoverageWarning
 from rtsx.redaction import redacted
+
+
+@dataclass(frozen=True)
+class LayerEncoding:
+    """How one variable of a cube is stored, whatever its images say one by one."""
+
+    recipe: LayerRecipe
+    """Where it comes from and how it is warped."""
+    dtype: np.dtype[Any]
+    """Dtype of the variable."""
+    nodata: float | None
+    """Stored value of a missing pixel; None where the dtype has no value to spare."""
+    scale_factor: float
+    """Physical units per stored unit."""
+    add_offset: float
+    """Physical value of stored 0."""
+
+    @property
+    def fill(self) -> float:
+        """What a missing pixel holds: nodata, else NaN, else 0, which only `valid` tells from a value."""
+        return self.nodata if self.nodata is not None else (math.nan if self.dtype.kind == "f" else 0)
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """CF attributes of the variable."""
+        packs = (self.scale_factor, self.add_offset) != (1.0, 0.0)
+        return packing_attrs(
+            self.dtype,
+            scale_factor=self.scale_factor if packs else None,
+            add_offset=self.add_offset if packs else None,
+            nodata=self.nodata if self.dtype.kind != "f" or self.nodata is not None else math.nan,
+            units=self.recipe.units,
+            long_name=self.recipe.long_name,
+        )
+
+    def repacked(self, pixels: NDArray[Any], valid: NDArray[np.bool_], bands: BandSource) -> NDArray[Any]:
+        """Return stored pixels of one image in the packing of the variable; Sentinel-2's offset of 2022 is why they differ."""
+        if (bands.scale_factor, bands.add_offset) == (self.scale_factor, self.add_offset):
+            return pixels.astype(self.dtype, copy=False)
+        stored = (pixels * (bands.scale_factor / self.scale_factor)) + (
+            (bands.add_offset - self.add_offset) / self.scale_factor
+        )
+        if self.dtype.kind in "iu":
+            limits = np.iinfo(self.dtype)
+            stored = np.clip(np.floor(stored + 0.5), limits.min, limits.max)
+            if self.nodata is not None:  # a value that lands on nodata is a value all the same
+                stored[stored == self.nodata] += 1
+        return np.where(valid, stored, self.fill).astype(self.dtype)
+
+
+def plan_encodings(source: SourceRecipe, images: Sequence[Image]) -> tuple[LayerEncoding, ...]:
+    """Return the dtype and packing of every layer of a source.
+
+    The images of a layer share a dtype. Where their offsets differ, as Sentinel-2's do from 2022, the lowest is the
+    variable's, because then no stored value of the others falls below zero.
+
+    Raises
+    ------
+    CubeError
+        A layer is more than one band, or its images have several dtypes, scales or nodata values.
+    """
+    layers = []
+    for recipe in source.layers:
+        bands = [(image.id, image.bands[recipe.name]) for image in images]
+        _, one = bands[0]
+        for name, each in bands:
+            if len(each.bands) != 1:
+                raise CubeError(
+                    f"Source {source.name!r}: layer {recipe.name!r} is one band, but image {name!r} answers with the "
+                    f"{len(each.bands)} bands {list(each.bands)} of {each.asset or each.href}. Say which one it is, such as "
+                    f"{recipe.name}: 1."
+                )
+        # Offsets may differ: they are brought to one below. Those of elevation may not, as its pieces are read as one.
+        alike = ("dtype", "scale_factor", "nodata", *(("add_offset",) if source.terrain else ()))
+        for what in alike:
+            values = {str(getattr(each, what)): name for name, each in bands}
+            if len(values) > 1:
+                raise CubeError(
+                    f"Source {source.name!r}: all images have to store layer {recipe.name!r} in one {what}, but they have "
+                    + ", ".join(f"{value} (as {name})" for value, name in values.items())
+                    + f". Say {what} in the layer where the items are wrong, else make them sources of their own."
+                )
+        require_nodata(recipe.wanted.nodata, np.dtype(one.dtype), layer=recipe.name)
+        dtype = np.dtype(one.dtype if recipe.dtype is None else recipe.dtype)
+        nodata = one.nodata
+        if dtype.kind == "f":
+            nodata = float("nan") if recipe.dtype is not None else nodata
+        elif nodata is not None and not np.iinfo(dtype).min <= nodata <= np.iinfo(dtype).max:
+            nodata = None  # no stored pixel can have it
+        offset = min(each.add_offset for _, each in bands)
+        layers.append(
+            LayerEncoding(recipe=recipe, dtype=dtype, nodata=nodata, scale_factor=one.scale_factor, add_offset=offset)
+        )
+    return tuple(layers)
 
 
 @dataclass(frozen=True, order=True)

@@ -1,11 +1,17 @@
-"""Layers that are made from others of the same pixel, by name."""
+"""Layers computed pixel by pixel from others: the vegetation index, and those that are registered by name."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
+import xarray as xr
 from numpy.typing import NDArray
 
+from rtsx.cube.conventions import as_cube
+from rtsx.cube.encoding import packing
+from rtsx.cube.georeference import GRID_MAPPING
 from rtsx.errors import CubeError
 
 DerivedKernel = Callable[..., NDArray[np.float32]]
@@ -94,3 +100,104 @@ def get_derived(name: str) -> DerivedLayer:
             f"Known derived layers are {sorted(_KNOWN)}; got {name!r}. Choose one. In Python, @derived_layer({name!r}, needs=...) adds one."
         )
     return _KNOWN[name]
+
+
+def add_ndvi(cube: xr.Dataset) -> xr.Dataset:
+    """Return the cube with `ndvi` = (nir - red) / (nir + red), from physical values; lazy.
+
+    Returns
+    -------
+    xarray.Dataset
+        With a float32 layer `ndvi` (NumPy in, NumPy out), NaN where nir + red is 0, where either is nodata, and where
+        `valid` is False.
+
+    Raises
+    ------
+    CubeError
+        `red` or `nir` is missing, or `ndvi` is there already.
+    """
+    cube = as_cube(cube)
+    missing = [name for name in ("red", "nir") if name not in cube]
+    if missing or "ndvi" in cube:
+        raise CubeError(
+            f"ndvi is made from red and nir where there is none yet; missing {missing}, layers {list(cube.data_vars)}."
+        )
+    return _with_layer(cube, get_derived("ndvi"), _ndvi)
+
+
+def _ndvi(
+    red: NDArray[np.generic],
+    nir: NDArray[np.generic],
+    valid: NDArray[np.bool_] | None = None,
+    *,
+    packings: Sequence[dict[str, Any]],
+) -> NDArray[np.float32]:
+    keep = np.ones(red.shape, bool) if valid is None else valid.copy()
+    # Both in stored units of red, instead of physical ones: the index is the same, and with an offset such as
+    # Sentinel-2's the sum of two whole numbers is exactly 0 where it should be, not 1e-8.
+    unit = packings[0]["scale_factor"]
+    bands = []
+    for stored, packed in zip((red, nir), packings, strict=True):
+        if packed["nodata"] is not None:
+            keep &= stored != packed["nodata"]
+        factor, summand = np.float32(packed["scale_factor"] / unit), np.float32(packed["add_offset"] / unit)
+        bands.append(stored.astype(np.float32) * factor + summand)
+    total = bands[0] + bands[1]
+    keep &= total != 0
+    index = np.full(red.shape, np.nan, np.float32)
+    np.divide(bands[1] - bands[0], total, out=index, where=keep)
+    return index
+
+
+def add_derived(cube: xr.Dataset, layer: DerivedLayer) -> xr.Dataset:
+    """Return the cube with one more layer; lazy.
+
+    Parameters
+    ----------
+    cube
+        Has all that the layer needs, in stored units.
+    layer
+        What to add.
+
+    Returns
+    -------
+    xarray.Dataset
+        With a float32 variable, NaN where an input is nodata or `valid` is False, or where the kernel gives no finite
+        number.
+    """
+    if layer.kernel is None:
+        return add_ndvi(cube)
+    return _with_layer(as_cube(cube), layer, partial(_computed, kernel=layer.kernel))
+
+
+def _with_layer(cube: xr.Dataset, layer: DerivedLayer, function: DerivedKernel) -> xr.Dataset:
+    """Add what a function makes of stored layers, their packings and, where it applies, the mask."""
+    inputs = [cube[name] for name in layer.needs]
+    if "valid" in cube and ("time" not in cube["valid"].dims or any("time" in each.dims for each in inputs)):
+        inputs.append(cube["valid"])  # but a layer of things without a time gets none from the mask of others
+    made = xr.apply_ufunc(
+        function,
+        *inputs,
+        kwargs={"packings": [packing(cube[name]) for name in layer.needs]},
+        dask="parallelized",
+        output_dtypes=[np.float32],
+    )
+    made = made.transpose("time", "y", "x", missing_dims="ignore")  # static and timed inputs may mix
+    made.attrs = {"_FillValue": np.float32(np.nan), "units": layer.units, "long_name": layer.long_name or layer.name}
+    made.variable.encoding |= GRID_MAPPING
+    return cube.assign({layer.name: made})
+
+
+def _computed(*arrays: NDArray[Any], kernel: DerivedKernel, packings: Sequence[dict[str, Any]]) -> NDArray[np.float32]:
+    physical = []
+    for stored, packed in zip(arrays, packings, strict=False):
+        values = stored.astype(np.float32) * np.float32(packed["scale_factor"]) + np.float32(packed["add_offset"])
+        if packed["nodata"] is not None:
+            values[stored == packed["nodata"]] = np.nan
+        physical.append(values)
+    with np.errstate(all="ignore"):  # a pixel that cannot be computed becomes NaN below, which is no warning
+        made = np.array(kernel(*physical), np.float32)
+    made[~np.isfinite(made)] = np.nan
+    if len(arrays) > len(packings):
+        made[~np.broadcast_to(arrays[-1], made.shape)] = np.nan
+    return made

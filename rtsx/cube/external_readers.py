@@ -18,14 +18,13 @@ from odc.geo.geobox import GeoBox
 from rasterio.enums import Resampling as RasterioResampling
 from stackstac.rio_reader import DEFAULT_GDAL_ENV, AutoParallelRioReader
 
-from rtsx.cube.chunk_loader import ChunkLoader
+from rtsx.cube.chunk_loader import ChunkLoader, LayerEncoding
 from rtsx.cube.composite import Observation
 from rtsx.cube.graph import split_outputs
-from rtsx.cube.images import BandSource, Image
+from rtsx.cube.images import BandSource, Image, TimeGroup
 from rtsx.cube.rasterio import read_header
 from rtsx.cube.resample.dtype import Resampling, is_representable
 from rtsx.cube.resample.readers import FileReader, WindowReader, open_reader
-from rtsx.cube.source_plan import LayerEncoding, TimeGroup
 from rtsx.errors import CubeError
 
 

@@ -1,11 +1,12 @@
-"""One image, and where images come from: what every catalog, folder and table is turned into."""
+"""One image, where images come from (what every catalog, folder and table is turned into), and how they become time steps."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime, timedelta
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, Protocol
 
+import numpy as np
 from shapely.geometry.base import BaseGeometry
 
 from rtsx.errors import CubeError
@@ -214,3 +215,124 @@ class GivenImages:
 
 
 _conforms: type[ImageSource] = GivenImages
+
+
+@dataclass(frozen=True)
+class TimeGroup:
+    """Images that become one step, best first."""
+
+    images: tuple[Image, ...]
+    """In the order in which they are looked at."""
+    time: datetime | None
+    """In UTC: when the image was taken; midnight of the solar day at the middle of the cube; the first of January. It does
+    not depend on which images happen to meet a cell. None where the cube has no time dimension."""
+
+    @property
+    def item_ids(self) -> str:
+        """Ids of the images, sorted, with commas between; the coordinate that says what a step is made of."""
+        return ",".join(sorted(image.id for image in self.images))
+
+
+def group_images(
+    images: Sequence[Image],
+    *,
+    group: Literal["all", "item", "day", "year"],
+    order: Literal["cloud", "newest", "oldest"],
+    longitude: float,
+    source: str,
+) -> tuple[TimeGroup, ...]:
+    """Group images into steps, by rising time.
+
+    A day is a solar day: the day in UTC of the time plus four minutes for every degree of longitude, so that a strip
+    which was flown in one go is not cut in two at midnight in Greenwich. The longitude is that of the cube, one for all
+    images, so that the strip is not cut at the antimeridian either.
+
+    Parameters
+    ----------
+    images
+        What was found.
+    group
+        What they have in common; see `rtsx.cube.recipe.Grouping`.
+    order
+        ``"cloud"``: least cloudy first, then newest; ``"newest"`` or ``"oldest"`` first. The id decides between equals, so that
+        the order in which a server answers changes nothing.
+    longitude
+        Of the cube's middle, degrees.
+    source
+        Name of the source, for messages.
+
+    Raises
+    ------
+    CubeError
+        Time steps are wanted, and an image has no time.
+    """
+    if group == "all":
+        return (TimeGroup(_ordered(images, order), None),) if images else ()
+    groups: dict[tuple[datetime, str], list[Image]] = {}
+    for image in images:
+        if image.time is None:
+            raise CubeError(
+                f"Source {source!r} is grouped by {group}, but image {image.id!r} has no time. "
+                "Give its item a datetime, or use group='all'."
+            )
+        groups.setdefault(_label(image, image.time, group=group, longitude=longitude), []).append(image)
+    labels = sorted(groups)
+    return tuple(TimeGroup(_ordered(groups[label], order), label[0]) for label in labels)
+
+
+def _label(image: Image, time: datetime, *, group: str, longitude: float) -> tuple[datetime, str]:
+    """Return the time of the step, and what else tells it from others of that time."""
+    if group == "item":
+        return time.astimezone(UTC), image.id
+    solar = (time.astimezone(UTC) + timedelta(minutes=4 * longitude)).date()
+    return datetime(solar.year, *((solar.month, solar.day) if group == "day" else (1, 1)), tzinfo=UTC), ""
+
+
+def _ordered(images: Iterable[Image], order: str) -> tuple[Image, ...]:
+    def rank(image: Image) -> tuple[float, float, str]:
+        newest = -image.time.timestamp() if image.time is not None else 0.0
+        cloud = image.cloud_cover if image.cloud_cover is not None else 100.0
+        return (cloud if order == "cloud" else 0.0, -newest if order == "oldest" else newest, image.id)
+
+    return tuple(sorted(images, key=rank))
+
+
+def mean_sun(images: Sequence[Image], source: str) -> tuple[float, float]:
+    """Return the azimuth (clockwise from true north) and elevation of the mean direction towards the sun, degrees.
+
+    Parameters
+    ----------
+    images
+        Images that say where the sun stood; those that do not are left out.
+    source
+        Name of their source, for messages.
+
+    Raises
+    ------
+    CubeError
+        None of them says.
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace
+    >>> at = lambda azimuth: SimpleNamespace(sun_azimuth=azimuth, sun_elevation=30.0)
+    >>> [round(angle, 2) for angle in mean_sun([at(350.0), at(30.0)], "planetscope")]
+    [10.0, 31.57]
+    """
+    angles = [
+        (image.sun_azimuth, image.sun_elevation)
+        for image in images
+        if image.sun_azimuth is not None and image.sun_elevation is not None
+    ]
+    if not angles:
+        raise CubeError(
+            f"Hillshade takes the sun from source {source!r}, but none of its {len(images)} images says where it stood. "
+            "Leave sun_of out for the fixed sun of 225 and 25 degrees."
+        )
+    azimuth, elevation = np.radians(np.array(angles, float)).T
+    # The mean of unit vectors, because the mean of 350 and 10 degrees is 0 and not 180.
+    east, north, up = (
+        float(part.mean())
+        for part in (np.sin(azimuth) * np.cos(elevation), np.cos(azimuth) * np.cos(elevation), np.sin(elevation))
+    )
+    return float(np.degrees(np.arctan2(east, north)) % 360), float(np.degrees(np.arctan2(up, np.hypot(east, north))))

@@ -16,19 +16,18 @@ from pyproj import Transformer
 from shapely.affinity import translate
 from shapely.geometry.base import BaseGeometry
 
-from rtsx.cube.band_math import add_derived
-from rtsx.cube.chunk_loader import ChunkLoader
+from rtsx.cube.chunk_loader import ChunkLoader, plan_encodings
+from rtsx.cube.derived import add_derived
 from rtsx.cube.external_readers import lazy_stacks
 from rtsx.cube.georeference import GRID_MAPPING, describe_geobox, geobox_window, pixel_m, with_georeference
 from rtsx.cube.graph import chunk_lengths, images_per_chunk, lazy_blocks
-from rtsx.cube.images import Image
+from rtsx.cube.images import Image, TimeGroup, group_images, mean_sun
 from rtsx.cube.mask_rules import GOOD, LOW
 from rtsx.cube.recipe import CubeRecipe, SourceRecipe
-from rtsx.cube.source_plan import TimeGroup, group_images, mean_sun, plan_encodings
 from rtsx.cube.terrain.grid import SUN_AZIMUTH, SUN_ELEVATION
 from rtsx.cube.terrain_blocks import TerrainChunkReader
-from rtsx.cube.trend.blocks import TrendChunkReader, with_packing_of_collection2
-from rtsx.cube.trend.kernels import LEAST
+from rtsx.cube.trend import TrendChunkReader, with_packing_of_collection2
+from rtsx.cube.trend_kernels import LEAST
 from rtsx.errors import CubeError, NoImageError
 from rtsx.grid import Cell, Grid, lonlat_polygon
 

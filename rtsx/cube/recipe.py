@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pyproj import CRS
 from shapely.geometry.base import BaseGeometry
 
-from rtsx.cube.derived import DerivedLayer
 from rtsx.cube.images import BandRequest, ImageSource, Period
 from rtsx.cube.mask_rules import MaskRule
 from rtsx.cube.resample.dtype import Resampling
@@ -19,6 +18,7 @@ from rtsx.parsing import AfterValidator
 from rtsx.suggest import did_you_mean
 
 if TYPE_CHECKING:
+    from rtsx.cube.derived import DerivedLayer
     from rtsx.cube.terrain import TerrainLayer
 
 Grouping = Literal["all", "item", "day", "year"]
@@ -316,7 +316,7 @@ class CubeRecipe:
     """Where the layers come from, in order."""
     region: BaseGeometry | None = None
     """Ground of the cube, longitude and latitude; None where the caller names a cell or a raster."""
-    derived: tuple[DerivedLayer, ...] = ()
+    derived: "tuple[DerivedLayer, ...]" = ()
     """Layers computed pixel by pixel from others, such as ndvi."""
     layers: tuple[str, ...] | None = None
     """Variables in their order; None for all, derived ones last."""

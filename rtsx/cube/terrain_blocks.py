@@ -12,6 +12,7 @@ from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
+from rtsx.cube.chunk_loader import LayerEncoding
 from rtsx.cube.encoding import packing_attrs
 from rtsx.cube.georeference import describe_geobox, geobox_window, pixel_m
 from rtsx.cube.images import Image
@@ -20,7 +21,6 @@ from rtsx.cube.recipe import SourceRecipe
 from rtsx.cube.resample.dtype import OutputDtype, Resampling, is_representable
 from rtsx.cube.resample.readers import WindowReader, open_reader
 from rtsx.cube.resample.warp import warp
-from rtsx.cube.source_plan import LayerEncoding
 from rtsx.cube.terrain import TerrainGrid, TerrainReader, terrain_block, terrain_halo
 from rtsx.errors import CubeError
 from rtsx.geometry.crs import same_crs

@@ -20,8 +20,7 @@ from rtsx.cube.stac.assets import (
     located,
     newest_processing,
 )
-from rtsx.cube.stac.checking import oddity_of, sound_items
-from rtsx.cube.stac.client import HttpAccess, is_same_host, read_document, searched_items
+from rtsx.cube.stac.client import HttpAccess, is_same_host, oddity_of, read_document, searched_items, sound_items
 from rtsx.cube.stac.item import ItemDict, cloud_cover_of, item_footprint, item_name, time_of
 from rtsx.cube.stac.sources import StacSearch
 from rtsx.errors import CubeError, OrderError

@@ -16,9 +16,9 @@ from odc.geo.geobox import GeoBox
 
 from rtsx.cube import CubeRecipe, as_cube, geobox_of, open_source, pixel_m
 from rtsx.cube.open import coarse_recipe, is_store
-from rtsx.cube.pyramid import level_count
 from rtsx.cube.rasterio import read_header
 from rtsx.cube.rasters import open_rasters
+from rtsx.cube.write import level_count
 from rtsx.errors import CubeError
 from rtsx.grid import Cell
 from rtsx.storage.zarr import open_group

@@ -15,8 +15,8 @@ from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.planning import TaskMemory, plan_campaign
 from rtsx.campaign.products.rasters import MatrixTiling
-from rtsx.cube import pyramid
-from rtsx.cube.pyramid import halve
+from rtsx.cube import write
+from rtsx.cube.write import halve
 from rtsx.errors import CampaignError
 from rtsx.inference.predict import variable_attrs
 from tests.campaign.small_campaign import CELLS, make_bundle, make_recipe, thread_client, write_country
@@ -29,7 +29,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Campaign:
     recipe = make_recipe(write_country(folder), str(folder / "out"), bundles=(make_bundle(3), make_bundle(4)))
     campaign = Campaign.create(replace(recipe, cogs=True, prediction=replace(recipe.prediction, spread=True)))
     with thread_client() as client, pytest.MonkeyPatch.context() as patched:
-        patched.setattr(pyramid, "_SMALLEST_TOP_LEVEL", 64)
+        patched.setattr(write, "_SMALLEST_TOP_LEVEL", 64)
         assert campaign.run(client).complete
         campaign.collect(tracks=False, stac=False)
     return campaign

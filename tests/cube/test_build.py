@@ -139,7 +139,7 @@ def test_shards_and_chunks_are_those_of_the_reader(mixed: CubeRecipe, tmp_path: 
 
 
 def test_overviews_lie_below(ground: Ground, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rtsx.cube.pyramid._SMALLEST_TOP_LEVEL", 30)
+    monkeypatch.setattr("rtsx.cube.write._SMALLEST_TOP_LEVEL", 30)
     made = recipe(optical([ground.scene("alone")]), region=REGION, chunk=100)
     build_store(made, tmp_path / "cube.zarr")
     build_store(made, tmp_path / "flat.zarr", overviews=False)
@@ -350,7 +350,7 @@ SCRIPT = """
 import json, os, pickle, signal, sys
 import dask, distributed, scipy.linalg, scipy.special  # what every build would load, once for all that are killed
 from zarr.storage import LocalStore
-from rtsx.cube import build, build_state, pyramid
+from rtsx.cube import build, build_state, write
 
 def dying(original, *, before, number):
     seen = 0
@@ -380,7 +380,7 @@ def tear(number):
 
 def run(recipe, out, place, number, layout):
     if layout == "aligned":
-        pyramid._SMALLEST_TOP_LEVEL = 30
+        write._SMALLEST_TOP_LEVEL = 30
     if place == "torn":
         tear(number)
     else:
@@ -428,7 +428,7 @@ def killed(layers: CubeRecipe, mixed: CubeRecipe, tmp_path_factory: pytest.TempP
 @pytest.fixture
 def with_overviews(monkeypatch: pytest.MonkeyPatch) -> None:
     """Levels below even these small stores."""
-    monkeypatch.setattr("rtsx.cube.pyramid._SMALLEST_TOP_LEVEL", 30)
+    monkeypatch.setattr("rtsx.cube.write._SMALLEST_TOP_LEVEL", 30)
 
 
 @pytest.fixture(scope="module")
@@ -436,7 +436,7 @@ def whole(layers: CubeRecipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A build that nobody stopped, with overviews."""
     path = tmp_path_factory.mktemp("whole") / "whole.zarr"
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("rtsx.cube.pyramid._SMALLEST_TOP_LEVEL", 30)
+        patched.setattr("rtsx.cube.write._SMALLEST_TOP_LEVEL", 30)
         build_store(layers, path)
     return path
 

@@ -8,8 +8,7 @@ import pytest
 import xarray as xr
 
 from rtsx.cube import add_ndvi
-from rtsx.cube.band_math import add_derived
-from rtsx.cube.derived import derived_layer, get_derived
+from rtsx.cube.derived import add_derived, derived_layer, get_derived
 from rtsx.errors import CubeError
 
 

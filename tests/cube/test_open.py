@@ -319,7 +319,7 @@ def test_storage_options_are_for_stores(write_tif: WriteTif) -> None:
 def test_a_store_gives_its_coarsest_level_that_is_large_enough(
     random_cube: Callable[..., xr.Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rtsx.cube.pyramid._SMALLEST_TOP_LEVEL", 30)
+    monkeypatch.setattr("rtsx.cube.write._SMALLEST_TOP_LEVEL", 30)
     cube = random_cube((230, 301))
     write_cube(cube, tmp_path / "cube.zarr")
     for side, width in ((301, 301), (200, 301), (151, 151), (75, 76), (40, 76), (25, 38), (10, 19)):

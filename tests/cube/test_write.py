@@ -22,8 +22,7 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_zeros
 
 from rtsx.cube import export_cog, geobox_of, open_source, write_cube
-from rtsx.cube.pyramid import halve
-from rtsx.cube.write import StoragePlan, plan_storage
+from rtsx.cube.write import StoragePlan, halve, plan_storage
 from rtsx.errors import CubeError, OutputExistsError, OutputNotWritableError
 
 Make = Callable[..., xr.Dataset]
@@ -105,7 +104,7 @@ def test_layers_beside_text_are_stored_as_planned(random_cube: Make, tmp_path: P
 
 
 def test_everything_is_computed_once(random_cube: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rtsx.cube.pyramid._SMALLEST_TOP_LEVEL", 256)
+    monkeypatch.setattr("rtsx.cube.write._SMALLEST_TOP_LEVEL", 256)
     cube = random_cube((525, 258), chunk=128)
     calls: list[tuple[int, ...]] = []
 
@@ -157,7 +156,7 @@ def test_ground_without_data_takes_no_room(random_cube: Make, tmp_path: Path) ->
 def test_overviews_are_halved_from_the_level_above(
     random_cube: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rtsx.cube.pyramid._SMALLEST_TOP_LEVEL", 256)
+    monkeypatch.setattr("rtsx.cube.write._SMALLEST_TOP_LEVEL", 256)
     cube = random_cube((625, 259), chunk=128, classes=2)
     write_cube(cube, tmp_path / "cube.zarr")
     expected = {

@@ -13,7 +13,7 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
 from rtsx.cube import rasterio as rasterio_files
-from rtsx.cube.pyramid import halved_geobox, multiscale_attrs, spatial_attrs
+from rtsx.cube.write import halved_geobox, multiscale_attrs, spatial_attrs
 from rtsx.errors import CubeError
 from rtsx.viewer import Pyramid, Style, draw_window, styles_of
 from rtsx.viewer.pyramid import Level

@@ -20,8 +20,16 @@ from rtsx.campaign.map import map_store, map_year, open_map, stored_answers
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.products.tables import CellStates, Records, group_by_partition, partition_name
 from rtsx.cube.encoding import packing
-from rtsx.cube.pyramid import Reduction, halve, reduction_of, spatial_attrs
-from rtsx.cube.write import Levels, compressor_for, overviews_of, root_attrs
+from rtsx.cube.write import (
+    Levels,
+    Reduction,
+    compressor_for,
+    halve,
+    overviews_of,
+    reduction_of,
+    root_attrs,
+    spatial_attrs,
+)
 from rtsx.grid.grid import cell_id, parse_cell_id
 from rtsx.inference.blocks import Region
 from rtsx.storage.object_store import ObjectStore

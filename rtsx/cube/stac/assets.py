@@ -17,8 +17,16 @@ from shapely import union_all
 
 from rtsx.cube.images import BandRequest
 from rtsx.cube.sensors import SENSORS
-from rtsx.cube.stac.bands import Band, bands_of, normalise_name, same_band_name
-from rtsx.cube.stac.item import ItemDict, item_footprint, item_name, time_of
+from rtsx.cube.stac.item import (
+    Band,
+    ItemDict,
+    bands_of,
+    item_footprint,
+    item_name,
+    normalise_name,
+    same_band_name,
+    time_of,
+)
 from rtsx.errors import CubeError
 from rtsx.parsing import AfterValidator, Written
 from rtsx.storage import REMOTE_SCHEMES, absolute, is_url, leads_to_server, local_path

@@ -21,9 +21,10 @@ from rtsx.cube.stac.assets import (
     packing_of,
     select_asset,
 )
-from rtsx.cube.stac.bands import Band, band_of_file, same_band_name
 from rtsx.cube.stac.item import (
+    Band,
     ItemDict,
+    band_of_file,
     bounds_of,
     cloud_cover_of,
     densify_in_source_crs,
@@ -34,6 +35,7 @@ from rtsx.cube.stac.item import (
     platform_of,
     proj_geobox,
     raster_footprint,
+    same_band_name,
     sun_of,
     time_of,
 )

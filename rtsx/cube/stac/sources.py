@@ -21,8 +21,15 @@ from shapely.geometry.base import BaseGeometry
 
 from rtsx.cube.images import BandRequest, Image, ImageSource, Period
 from rtsx.cube.stac.assets import Sign, Signer, absolute_href, located, self_href, sibling_href
-from rtsx.cube.stac.checking import oddity_of, sound_items
-from rtsx.cube.stac.client import HttpAccess, check_query, meets_query, read_document, searched_items
+from rtsx.cube.stac.client import (
+    HttpAccess,
+    check_query,
+    meets_query,
+    oddity_of,
+    read_document,
+    searched_items,
+    sound_items,
+)
 from rtsx.cube.stac.images import selected_images
 from rtsx.cube.stac.item import ItemDict, bounds_of, buffered_area
 from rtsx.errors import CubeError

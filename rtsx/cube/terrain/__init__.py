@@ -6,7 +6,14 @@ from rtsx.lazy import lazy
 
 if TYPE_CHECKING:
     from rtsx.cube.terrain.grid import TerrainGrid
-    from rtsx.cube.terrain.layers import TERRAIN, TerrainLayer, get_terrain, terrain_block, terrain_halo, terrain_layer
-    from rtsx.cube.terrain.reader import TerrainReader
+    from rtsx.cube.terrain.layers import (
+        TERRAIN,
+        TerrainLayer,
+        TerrainReader,
+        get_terrain,
+        terrain_block,
+        terrain_halo,
+        terrain_layer,
+    )
 
 __getattr__ = lazy(__name__)

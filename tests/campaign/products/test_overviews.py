@@ -13,7 +13,7 @@ from rtsx.campaign.map import create_map, map_store
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.products import overviews
 from rtsx.campaign.products.overviews import prepare_levels
-from rtsx.cube import pyramid
+from rtsx.cube import write
 from rtsx.cube.write import Levels, overviews_of
 from tests.campaign.collect.finished import plan_of
 
@@ -21,7 +21,7 @@ from tests.campaign.collect.finished import plan_of
 @pytest.fixture(autouse=True)
 def small_overviews(monkeypatch: pytest.MonkeyPatch) -> None:
     """Levels down to 64 px."""
-    monkeypatch.setattr(pyramid, "_SMALLEST_TOP_LEVEL", 64)
+    monkeypatch.setattr(write, "_SMALLEST_TOP_LEVEL", 64)
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ from rtsx.cube.stac.assets import (
     self_href,
     sibling_href,
 )
-from rtsx.cube.stac.bands import bands_of
+from rtsx.cube.stac.item import bands_of
 from rtsx.errors import ConfigError, CubeError
 from rtsx.grid import Grid
 from rtsx.ordering import StacProvider, StaticCatalog

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from pyproj import CRS
 
-from rtsx.cube.chunk_loader import ChunkLoader
+from rtsx.cube.chunk_loader import ChunkLoader, plan_encodings
 from rtsx.cube.encoding import packing_attrs
 from rtsx.cube.georeference import geobox_window, pixel_m
 from rtsx.cube.graph import covering_window
@@ -24,8 +24,7 @@ from rtsx.cube.images import BandSource, Image
 from rtsx.cube.mask_rules import GOOD
 from rtsx.cube.recipe import TASSELED_CAP_BANDS, TREND_LAYERS, SourceRecipe, TrendRecipe
 from rtsx.cube.resample.warp import warp
-from rtsx.cube.source_plan import plan_encodings
-from rtsx.cube.trend.kernels import (
+from rtsx.cube.trend_kernels import (
     LEAST,
     LIMIT,
     MOMENTS,

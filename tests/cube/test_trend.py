@@ -16,12 +16,12 @@ from shapely import box
 
 import rtsx
 from rtsx.cube import BandRequest, CubeRecipe, LayerRecipe, Period, QualityRecipe, SourceRecipe, TrendRecipe, mask_rule
+from rtsx.cube import trend as blocks
 from rtsx.cube.chunk_loader import ChunkLoader
 from rtsx.cube.recipe import TASSELED_CAP_BANDS, TREND_EXTRAS, TREND_LAYERS
 from rtsx.cube.stac import StacItems
-from rtsx.cube.trend import blocks
 from rtsx.errors import CubeError, NoImageError
-from tests.cube.trend.naive import CLEAR, SNOW, Stack, published, random_stack, slopes_of, trends_of, write_items
+from tests.cube.naive_trend import CLEAR, SNOW, Stack, published, random_stack, slopes_of, trends_of, write_items
 
 GREENLAND = (370, 168)
 """Row and column in the scene of Greenland where about half of the ground is under cloud."""

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 
-from rtsx.cube.pyramid import (
+from rtsx.cube.write import (
     Reduction,
     halve,
     halved_geobox,

@@ -8,8 +8,7 @@ import shapely
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from rtsx.cube.images import BandSource, Image
-from rtsx.cube.source_plan import group_images
+from rtsx.cube.images import BandSource, Image, group_images
 from rtsx.errors import CubeError
 
 BANDS = {

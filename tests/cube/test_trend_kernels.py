@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from rtsx.cube.recipe import TrendRecipe
-from rtsx.cube.trend.kernels import (
+from rtsx.cube.trend_kernels import (
     LEAST,
     MOMENTS,
     SUMS,
@@ -24,7 +24,7 @@ from rtsx.cube.trend.kernels import (
     scene_observations,
     trend_layers,
 )
-from tests.cube.trend.naive import CLEAR, Stack, published, random_stack, trends_of
+from tests.cube.naive_trend import CLEAR, Stack, published, random_stack, trends_of
 
 PACKING = np.full(6, 2.75e-5), np.full(6, -0.2)
 START = 1262304000.0

@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from rtsx.cube.stac.bands import bands_of
+from rtsx.cube.stac.item import bands_of
 
 
 def bands(asset: dict[str, Any], **properties: Any) -> list[tuple[Any, ...]]:
