@@ -1,17 +1,17 @@
-"""A delivery at a glance: the greatest probability of coarse pixels, a picture of it, and objects by cells of equal area."""
+"""A delivery at a glance: the greatest probability of coarse pixels, a picture of it, and objects and expected area by cells."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
 from itertools import pairwise
 from math import log
+from operator import add
 from typing import Any
 
 import dask.array as da
 import numpy as np
 import pandas as pd
 import rasterio
-import xarray as xr
 from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.crs import CRS
@@ -20,25 +20,33 @@ from rasterio.windows import Window
 
 from rtsx.campaign.cells import Address
 from rtsx.campaign.plan import CampaignPlan
-from rtsx.campaign.products.rasters import MapReader, native_size
+from rtsx.campaign.products.rasters import MapReader, encoded_bands, native_size
 from rtsx.campaign.products.tables import (
     SIDE,
     CellStates,
-    parse_partition,
+    Record,
+    group_by_partition,
     partition_name,
     partition_of,
     partition_sources,
 )
-from rtsx.cube.cog import encoded_cog
 from rtsx.cube.encoding import packing_attrs
-from rtsx.cube.georeference import with_georeference
 from rtsx.geometry.crs import transform
+from rtsx.geometry.pixels import PixelMesh
+from rtsx.grid.grid import parse_cell_id
 from rtsx.inference.kernel import NODATA
+from rtsx.scores.area import CellSums, SumCells
 
 _PIXEL_M = 95.0
 """Side of a coarse pixel on the ground, m, or what is nearest to it: a power of two of the map's pixels."""
 DENSITY_M = 10_000.0
 """Side of a cell of the density grids, m."""
+_SIDE_M, _SIDE_DEGREES = 10_000.0, 0.5
+"""Sides of cells of expected area."""
+_ROWS = 256
+"""Pixels that are summed at a time, along a cell's height."""
+EXPECTED = ("expected_area_m2", "valid_area_m2")
+"""Rasters of expected area, by the names that `rtsx area` has for them."""
 _THUMBNAIL = 512
 """Pixels along the longer side of the picture."""
 
@@ -115,32 +123,28 @@ class CoarseMap:
                     return np.asarray(file.read(1, window=window), np.uint8)
             return self._block(name, (bottom - top, right - left), corner=(top, left))
 
-        pixels = da.map_blocks(block, chunks=chunks, dtype=np.uint8, meta=np.empty((0, 0), np.uint8))
+        pixels = da.map_blocks(block, chunks=chunks, dtype=np.uint8, meta=np.empty((0, 0), np.uint8))[None]
         attrs = packing_attrs(
             np.dtype(np.uint8), scale_factor=0.01, nodata=NODATA, units="1", long_name="Greatest probability"
         )
-        geobox = GeoBox((sum(chunks[0]), sum(chunks[1])), plan.geobox.affine * Affine.scale(factor), plan.geobox.crs)
-        name = "greatest_probability"
-        cube = with_georeference(
-            {name: xr.Variable(("y", "x"), pixels, attrs)}, geobox, lattice_origin=plan.grid.origin
-        )
-        return encoded_cog(cube, name, colours=colour_table())
+        geobox = GeoBox(pixels.shape[1:], plan.geobox.affine * Affine.scale(factor), plan.geobox.crs)
+        name, colours = "greatest_probability", colour_table()
+        return encoded_bands(name, pixels, geobox, names=(name,), attrs=attrs, anchor=plan.grid.origin, colours=colours)
 
     def _block(self, name: str, shape: tuple[int, int], *, corner: tuple[int, int]) -> NDArray[np.uint8]:
         """Make the coarse pixels of a partition."""
         found = np.full(shape, NODATA, np.uint8)
         plan, factor = self.plan, self.factor
-        length = plan.grid.cell_size
-        side = length // factor
+        side = plan.grid.cell_size // factor
         chosen = [at for at, of in enumerate(plan.prediction.classes) if of != "background"]
-        row, column = parse_partition(name)
+        row, column = parse_cell_id(name)
         for cell in ((row * SIDE + y, column * SIDE + x) for y in range(SIDE) for x in range(SIDE)):
             if cell in self.states and not self.states[cell].is_empty:
-                y, x = (cell[0] - plan.rows[0]) * length, (cell[1] - plan.columns[0]) * length
-                pixels = self.reader.read(slice(y, y + length), slice(x, x + length))[chosen]
+                y, x = plan.region(cell)
+                pixels = self.reader.read(y, x)[chosen]
                 # 255 is nodata, so that one more makes it the least.
                 least = (pixels + np.uint8(1)).reshape(len(chosen), side, factor, side, factor).max(axis=(0, 2, 4))
-                top, left = y // factor - corner[0], x // factor - corner[1]
+                top, left = y.start // factor - corner[0], x.start // factor - corner[1]
                 found[top : top + side, left : left + side] = least - np.uint8(1)
         return found
 
@@ -221,8 +225,7 @@ def density_grids(plan: CampaignPlan, states: CellStates, outlines: pd.DataFrame
             sums[top - 1 - places[:, 1], places[:, 0] - left] = 0
         np.add.at(sums, (top - 1 - found[:, 1], found[:, 0] - left), values)
         attrs = packing_attrs(np.dtype(np.float32), nodata=-1, long_name=long_name)
-        variable = xr.Variable(("y", "x"), sums.astype(np.float32), attrs)
-        yield name, encoded_cog(with_georeference({name: variable}, geobox, lattice_origin=(0.0, 0.0)), name)
+        yield name, encoded_bands(name, sums.astype(np.float32)[None], geobox, names=(name,), attrs=attrs)
 
 
 def _samples(plan: CampaignPlan, states: CellStates, crs: CRS) -> NDArray[np.float64]:
@@ -237,3 +240,78 @@ def _samples(plan: CampaignPlan, states: CellStates, crs: CRS) -> NDArray[np.flo
     y = grid.origin[1] - (rows + inside[None, :, None]) * side
     x, y = (part.ravel() for part in np.broadcast_arrays(x, y))
     return np.stack(transform(x, y, source=CRS(grid.crs), target=crs), axis=-1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpectedArea:
+    """Probability x ground, summed by cells of 10 km of the map's CRS, or of 0.5 degrees where that is geographic."""
+
+    reader: MapReader
+    """Of the probability."""
+    states: CellStates
+    """Finished cells."""
+
+    @property
+    def plan(self) -> CampaignPlan:
+        """Of the year."""
+        return self.reader.plan
+
+    @cached_property
+    def classes(self) -> Sequence[int]:
+        """Places of those classes that are a target."""
+        return [place for place, name in enumerate(self.plan.prediction.classes) if name != "background"]
+
+    @cached_property
+    def _kernel(self) -> SumCells:
+        degrees = bool(CRS(self.plan.grid.crs).geographic)
+        side = _SIDE_DEGREES if degrees else _SIDE_M
+        return SumCells(mesh=PixelMesh(self.plan.geobox), side=side, degrees=degrees, levels=100)
+
+    def sums(self, partition: str) -> Record:
+        """Sums of a partition, as JSON values: `cells` (row upwards and column), and of each the areas by class and the valid one, m²."""
+        found = [[CellSums.nothing()] for _ in self.classes]
+        cells = (cell for cell, state in self.states.items() if not state.is_empty)
+        for cell in group_by_partition(cells)[parse_cell_id(partition)]:
+            whole, columns = self.plan.region(cell)
+            for start in range(whole.start, whole.stop, _ROWS):
+                rows = slice(start, min(start + _ROWS, whole.stop))
+                pixels = self.reader.read(rows, columns)
+                for place, parts in zip(self.classes, found, strict=True):
+                    parts.append(self._kernel(pixels[place], (rows, columns)))
+        joined = [reduce(add, parts) for parts in found]
+        areas = np.column_stack([*(one.area_m2[:, 0] for one in joined), joined[0].area_m2[:, 1]])
+        return {"cells": joined[0].cells.tolist(), "m2": areas.tolist()}
+
+    def totals(self, records: Mapping[str, Record]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Cells of all partitions, each once, and their areas by class and the valid one, m²."""
+        every = [records[name] for name in sorted(records)]
+        width = len(self.classes) + 1
+        stacked = np.concatenate([np.array(one["cells"], np.int64).reshape(-1, 2) for one in every])
+        cells, place = np.unique(stacked, axis=0, return_inverse=True)
+        areas, found = np.zeros((len(cells), width)), [np.array(one["m2"], float).reshape(-1, width) for one in every]
+        np.add.at(areas, place.ravel(), np.concatenate(found))
+        return cells, areas
+
+    def rasters(self, cells: NDArray[np.int64], areas: NDArray[np.float64]) -> Iterator[tuple[str, bytes]]:
+        """Encode `EXPECTED` as cloud-optimised GeoTIFFs by name; -1 where nothing was mapped, a band for each class of several."""
+        (bottom, left), (top, right) = cells.min(axis=0), cells.max(axis=0) + 1
+        side = self._kernel.side
+        affine = Affine(side, 0, left * side, 0, -side, top * side)
+        geobox = GeoBox((int(top - bottom), int(right - left)), affine, self.crs)
+        filled = np.full((areas.shape[1], *geobox.shape.yx), -1.0, np.float32)
+        filled[:, top - 1 - cells[:, 0], cells[:, 1] - left] = areas.T
+        names = [self.plan.prediction.classes[place] for place in self.classes]
+        titles = ("Expected area of the target by cell, m²", "Ground with a valid probability by cell, m²")
+        for name, values, long_name in zip(EXPECTED, (filled[:-1], filled[-1:]), titles, strict=True):
+            attrs = packing_attrs(np.dtype(np.float32), nodata=-1, units="m2", long_name=long_name)
+            yield name, encoded_bands(name, values, geobox, names=names, attrs=attrs)
+
+    @property
+    def crs(self) -> str:
+        """Of the rasters."""
+        return "EPSG:4326" if self._kernel.degrees else self.plan.grid.crs
+
+    @property
+    def side(self) -> str:
+        """Of a cell, for people."""
+        return f"{_SIDE_DEGREES:g} degrees" if self._kernel.degrees else f"{_SIDE_M / 1000:g} km"

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from hashlib import sha256
 from os import PathLike
 from threading import Lock
 from typing import Any
@@ -33,6 +32,7 @@ from rtsx.campaign.products.tables import (
     cell_states,
     digest_of,
     empty_outlines,
+    sha256_of,
 )
 from rtsx.campaign.products.tracks import TRACKS, collect_tracks, collected_years
 from rtsx.campaign.products.vector_files import FORMATS, VectorFormat, format_named, one_file
@@ -89,18 +89,6 @@ class Collected:
         )
 
 
-def formats_named(names: Sequence[str]) -> tuple[VectorFormat, ...]:
-    """Look up the formats of these names, each once, in the order of `FORMATS`.
-
-    Raises
-    ------
-    CampaignError, MissingExtraError
-        One is unknown, or cannot be written here.
-    """
-    wanted = {format_named(name).driver for name in names}
-    return tuple(one for one in FORMATS.values() if one.driver in wanted)
-
-
 def export_key(layout: YearLayout, form: VectorFormat) -> str:
     """Return the key of the file."""
     return f"{layout.products}/{FOOTPRINTS}{form.suffix}"
@@ -129,7 +117,7 @@ def collect_files(
         record = before.get(name)
         if record is None or record["from"] != source or key not in there:
             content = one_file(footprints.walk(refreshed.records), form, crs=crs, empty=empty_outlines(crs, *further))
-            record = {"from": source, "sha256": sha256(content).hexdigest()}
+            record = {"from": source, "sha256": sha256_of(content)}
             # Not taken back, because the format would be forgotten if this call were stopped, and the file not follow any more.
             records.put(name, {"from": "?", "sha256": ""})
             footprints.objects.put(key, content)
@@ -198,7 +186,7 @@ def collect_year(
     OutputNotWritableError
         The store, or the folder for temporary files, cannot be written to.
     """
-    forms = formats_named(formats)
+    forms = [format_named(name) for name in formats]
     if forms and plan.outlines is None:
         raise CampaignError(
             f"There are no footprints to be written as {', '.join(formats)}: {plan.name} was planned without outlines. Leave "
@@ -209,18 +197,16 @@ def collect_year(
             f"There are no footprints that a rule could be applied to: {plan.name} was planned without outlines. Leave it out, or plan "
             "a campaign with outlines."
         )
-    objects = open_object_store(output, storage_options or {})
+    options = storage_options or {}
+    objects = open_object_store(output, options)
     layout = YearLayout(plan.year)
-    rule = _kept_rule(
-        objects, plan, confidence_rule, options=_options_of(confidence_rule, output, storage_options or {})
-    )
+    rule = _kept_rule(objects, plan, confidence_rule, options=_options_of(confidence_rule, output, options))
     states = cell_states(CampaignLedger(objects, layout).marks(), layout)
-
     opening = Lock()
 
     @cache  # because a box that crosses cells reads each of them, and on S3 to open takes far longer than to read
     def opened() -> tuple[Any, int]:
-        group = open_group(map_path(output), storage_options or {})
+        group = open_group(map_path(output), options)
         return group["valid"], map_year(group, plan.year)
 
     def valid(y: slice, x: slice) -> NDArray[np.bool_]:
@@ -229,7 +215,7 @@ def collect_year(
         return np.asarray(array[year, y, x], bool)
 
     vectors = _Vectors.of(objects, plan, states, valid=valid, rule=rule, forms=forms, levels=levels, tracks=tracks)
-    shards = collect_overviews(output, plan, states, objects=objects, options=storage_options or {}) if overviews else 0
+    shards = collect_overviews(output, plan, states, objects=objects, options=options) if overviews else 0
     documents = None
     if stac:
         years = sorted({*planned_years(objects), plan.year})
@@ -345,12 +331,12 @@ def _kept_rule(
     """Keep a rule, and return it or the one that was kept before."""
     key = rule_key(YearLayout(plan.year))
     content = objects.get(key)
-    if given is None and content is None:
-        return None
-    if given is None:
-        rule = ConfidenceRule.from_json(content or b"")
-    else:
+    if given is not None:
         rule = ConfidenceRule.open(given, storage_options=options)
+    elif content is not None:
+        rule = ConfidenceRule.from_json(content)
+    else:
+        return None
     rule.require_bundle("+".join(plan.prediction.members))
     if given is not None and (document := rule.to_json().encode()) != content:
         objects.put(key, document)

@@ -2,11 +2,8 @@
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
-from hashlib import sha256
 from typing import Any
 
 import geopandas
@@ -15,58 +12,47 @@ import pandas as pd
 from rtsx.campaign.cells import Address
 from rtsx.campaign.drift import read_check
 from rtsx.campaign.layout import YearLayout
-from rtsx.campaign.ledger import CampaignLedger, map_in_threads
+from rtsx.campaign.ledger import CampaignLedger
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.preflight import require_space
-from rtsx.campaign.products.coarse import CoarseMap, density_grids, equal_area_crs, thumbnail
+from rtsx.campaign.products.coarse import CoarseMap, ExpectedArea, density_grids, equal_area_crs
 from rtsx.campaign.products.collect import collect_year
-from rtsx.campaign.products.expected import ExpectedArea
 from rtsx.campaign.products.fact_sheet import FACTS_OF_OUTLINES, Facts
 from rtsx.campaign.products.footprints import FOOTPRINTS
 from rtsx.campaign.products.inventories import INVENTORIES, InventoryRows, inventory_files
-from rtsx.campaign.products.rasters import (
-    NAMES,
-    CellTiling,
-    MapReader,
-    MatrixTiling,
-    RasterFile,
-    Tiling,
-    delivered,
-    encoded_raster,
+from rtsx.campaign.products.package import (
+    CHECKSUMS,
+    OVERVIEW,
+    PROVENANCE,
+    RECORDS,
+    Package,
+    json_bytes,
+    require_own,
+    write_coarse,
+    write_expected,
+    write_rasters,
 )
+from rtsx.campaign.products.rasters import NAMES, CellTiling, MapReader, MatrixTiling, RasterFile, Tiling, delivered
 from rtsx.campaign.products.reviews import Verdicts, reviewed_empty
 from rtsx.campaign.products.stac import ITEMS, PARQUET, SPREAD, item_table, year_collection
 from rtsx.campaign.products.styles import map_layers, mosaic, qgis_project
 from rtsx.campaign.products.tables import (
-    WORKERS,
     CellStates,
     PartTable,
     Record,
-    Records,
     cell_states,
-    digest_of,
     empty_outlines,
     parquet_of_parts,
-    partition_sources,
     plainly_typed,
+    sha256_of,
 )
 from rtsx.campaign.products.vector_files import FORMATS, one_file
 from rtsx.campaign.records import CommitRecord
-from rtsx.errors import CampaignError, OutputExistsError, RtsxError
+from rtsx.errors import CampaignError
 from rtsx.grid.grid import cell_id
-from rtsx.storage import is_url, local_path, refuse_other_format, without_query
-from rtsx.storage.atomic import not_written
+from rtsx.storage import local_path, refuse_other_format, without_query
 from rtsx.storage.object_store import ObjectStore, open_object_store
 from rtsx.storage.stac import COG
-
-CHECKSUMS = "SHA256SUMS"
-"""Written last, as `sha256sum --check` reads it: a package without it is not whole."""
-_PROVENANCE = "provenance.json"
-"""Written first, so that a later call knows whose package this is."""
-_RECORDS = "records"
-_OVERVIEW = "overview"
-"""Folder of what shows the whole map at once."""
-_PICTURE = "thumbnail.png"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,8 +154,8 @@ def deliver_year(
         raise CampaignError(
             "This review is of a sample, from which totals follow: give its estimates of accuracy, too."
         )
-    package = _Package(open_object_store(to, to_options), to)
-    _require_own(package, _identity(plan, tiling, outlines=outlines))
+    package = Package(open_object_store(to, to_options), to)
+    require_own(package, _identity(plan, tiling, outlines=outlines))
     pixels = sum(state.n_valid for state in history.states.values())
     if package.objects.get(CHECKSUMS) is None:
         require_space(to, pixels // 20)  # rarely less, compressed
@@ -185,11 +171,11 @@ def deliver_year(
         for name in delivered(plan)
     }
     package.begin(_identity(plan, tiling, outlines=outlines))
-    rasters = _write_rasters(package, readers, files, tiling=tiling, states=history.states, verify=verify)
+    rasters = write_rasters(package, readers, files, tiling=tiling, states=history.states, verify=verify)
     if not rasters:  # a border of the set runs through a cell, between what is valid there and its tiles
         raise CampaignError(f"No valid pixel of the map lies in a tile of {tiles}. Choose another tile matrix set.")
     coarse = CoarseMap(reader=readers["probability"], states=history.states)
-    picture = _write_coarse(package, coarse, verify=verify)
+    picture = write_coarse(package, coarse, verify=verify)
     expected = ExpectedArea(reader=readers["probability"], states=history.states) if expected_area else None
     facts = Facts(
         plan=plan,
@@ -206,7 +192,7 @@ def deliver_year(
         drift=read_check(open_object_store(output, storage_options), plan),
         accuracy=estimates,
         review=verdicts,
-        expected_m2={} if expected is None else _write_expected(package, expected),
+        expected_m2={} if expected is None else write_expected(package, expected),
     )
     _write_tables(package, facts, history=history, outlines=table)
     if table is not None and inventory is not None:
@@ -293,249 +279,13 @@ def _require_finished(plan: CampaignPlan, states: CellStates, *, allow_missing: 
 
 def _identity(plan: CampaignPlan, tiling: Tiling, *, outlines: bool) -> Record:
     """What stays as it is in a package, however often it is brought up to date."""
-    document = {
+    return {
         "campaign": plan.name,
         "year": plan.year,
         "plan": plan.digest,
         "outlines": outlines,
         "rasters": tiling.document,
     }
-    read: Record = json.loads(json.dumps(document))
-    return read
-
-
-def _require_own(package: "_Package", identity: Record) -> None:
-    """Refuse a folder that holds something else."""
-    content = package.objects.get(_PROVENANCE)
-    if content is None:
-        folder = None if is_url(package.to) else local_path(package.to)
-        if folder is not None and folder.is_dir() and any(not one.name.startswith(".") for one in folder.iterdir()):
-            raise OutputExistsError(f"{package.to} holds something else than a delivery. Choose an empty folder.")
-        if folder is not None and folder.exists() and not folder.is_dir():
-            raise OutputExistsError(f"{package.to} is a file. Choose a folder.")
-        # Not the empty object that consoles make a folder of.
-        other = None if folder else next((one.key for one in package.objects.list("") if one.key), None)
-        if other is not None:
-            raise OutputExistsError(
-                f"{package.to} holds something else than a delivery, such as {other}. Choose an empty folder."
-            )
-        return
-    try:
-        found = json.loads(content)["package"]
-    except (ValueError, KeyError, TypeError):
-        found = None
-    if not isinstance(found, dict):
-        raise OutputExistsError(f"{package.to}/{_PROVENANCE} is not that of a delivery. Choose an empty folder.")
-    differing = [name for name in identity if found.get(name) != identity[name]]
-    if differing:
-        told = "; ".join(f"{name}: there {found.get(name)}, here {identity[name]}" for name in differing)
-        raise OutputExistsError(f"{package.to} holds another delivery ({told}). Choose an empty folder.")
-
-
-@dataclass
-class _Package:
-    """The objects of a package; nothing is written that is there already, and no checksums are there while something is."""
-
-    objects: ObjectStore
-    to: str
-    sums: dict[str, str] = field(default_factory=dict)
-    """SHA-256 by key, of everything that belongs to it."""
-    written: list[str] = field(default_factory=list)
-    """Keys that were written."""
-    removed: list[str] = field(default_factory=list)
-    """Keys that were removed."""
-    listed: dict[str, tuple[str, str]] = field(default_factory=dict)
-    """Media type and title of files for people, by key."""
-
-    def begin(self, identity: Record) -> None:
-        """State whose package it is, where nothing states it."""
-        if self.objects.get(_PROVENANCE) is None:
-            self._change(lambda: self.objects.put(_PROVENANCE, _json({"package": identity})))
-
-    def put(self, key: str, content: bytes) -> None:
-        """Write a file where it differs."""
-        self.sums[key] = _digest(content)
-        if self.objects.get(key) != content:
-            self.put_anew(key, content)
-
-    def add(self, key: str, content: bytes, title: str, *, media_type: str) -> None:
-        """Write a file where it differs, and list it for people."""
-        self.put(key, content)
-        self.listed[key] = media_type, title
-
-    def put_anew(self, key: str, content: bytes) -> None:
-        """Write a file that is known to be new."""
-        self.sums[key] = _digest(content)
-        self._change(lambda: self.objects.put(key, content))
-        self.written.append(key)
-
-    def delete(self, key: str) -> None:
-        """Remove a file."""
-        self._change(lambda: self.objects.delete(key))
-        self.removed.append(key)
-
-    def forget(self, key: str) -> None:
-        """Take back a record of what is going to be written."""
-        self._change(lambda: self.objects.delete(key))
-
-    def remove_others(self, folder: str) -> None:
-        """Remove what lies in a folder and does not belong to the package any more."""
-        for key in sorted({found.key for found in self.objects.list(folder)} - set(self.sums)):
-            self.delete(key)
-
-    def close(self) -> None:
-        """Write the checksums, if something has changed."""
-        content = "".join(f"{digest}  {key}\n" for key, digest in sorted(self.sums.items())).encode()
-        if self.objects.get(CHECKSUMS) != content:
-            with _failures_told(self.to):
-                self.objects.put(CHECKSUMS, content)
-            self.written.append(CHECKSUMS)
-
-    def _change(self, change: Callable[[], None]) -> None:
-        with _failures_told(self.to):
-            self.objects.delete(CHECKSUMS)
-            change()
-
-
-@contextmanager
-def _failures_told(to: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if isinstance(error, RtsxError):
-            raise
-        raise not_written(to, error) from error
-
-
-def _write_rasters(
-    package: _Package,
-    readers: Mapping[str, MapReader],
-    files: Sequence[RasterFile],
-    *,
-    tiling: Tiling,
-    states: CellStates,
-    verify: bool,
-) -> list[RasterFile]:
-    """Bring the GeoTIFFs up to date; those that there are of each variable."""
-    groups: defaultdict[str, list[RasterFile]] = defaultdict(list)
-    for file in files:
-        groups[file.group].append(file)
-    before = Records(package.objects, _RECORDS).read()
-    there = {found.key: found.n_bytes for name in readers for found in package.objects.list(name)}
-    threshold = readers["binary"].plan.prediction.attrs
-    attrs = {name: str(threshold[name]) for name in ("bundle_digest", "threshold")}
-
-    def current(file: RasterFile, record: Record) -> bool:
-        known = record.get(file.name)
-        if not isinstance(known, dict) or known.get("from") != _sources(file, states):
-            return False
-        return all(is_whole(_key(name, file), known.get(name, {})) for name in readers)
-
-    def is_whole(key: str, written: Record | None) -> bool:
-        if written is None:  # no pixel, and no file
-            return True
-        if key not in there or there[key] != written.get("bytes"):
-            return False
-        return not verify or _digest(package.objects.get(key) or b"") == written.get("sha256")
-
-    def write(file: RasterFile) -> Record:
-        made: Record = {"from": _sources(file, states)}
-        for name in readers:
-            content = encoded_raster(readers[name], name, file, tiling=tiling, attrs=attrs)
-            made[name] = None if content is None else {"sha256": _digest(content), "bytes": len(content)}
-            if content is not None:
-                package.put(_key(name, file), content)
-        return made
-
-    rasters = []
-    for group, members in sorted(groups.items()):
-        record, key = before.get(group, {}), f"{_RECORDS}/{group}.json"
-        same = list(map_in_threads(partial(current, record=record), members, threads=WORKERS))
-        changed = [file for file, is_same in zip(members, same, strict=True) if not is_same]
-        if changed and record:
-            package.forget(key)  # so that a call that is stopped leaves work to be done again
-        kept: Record = {file.name: record[file.name] for file, is_same in zip(members, same, strict=True) if is_same}
-        made = map_in_threads(write, changed, threads=WORKERS)
-        kept |= {file.name: one for file, one in zip(changed, made, strict=True)}
-        for file in members:
-            known = kept[file.name]
-            package.sums.update(
-                {_key(name, file): known[name]["sha256"] for name in readers if known[name] is not None}
-            )
-            if known["probability"] is not None:
-                rasters.append(file)
-        package.put(key, _json(kept))
-    return rasters
-
-
-def _write_coarse(package: _Package, coarse: CoarseMap, *, verify: bool) -> bytes:
-    """Bring the coarse map and its picture up to date; returns the picture."""
-    name, key, of = (
-        "greatest_probability",
-        f"{_OVERVIEW}/greatest_probability.tif",
-        f"{_RECORDS}/greatest_probability.json",
-    )
-    record = Records(package.objects, _RECORDS).read().get(name, {})
-    sizes = {found.key: found.n_bytes for found in package.objects.list(_OVERVIEW)}
-    is_whole = key in sizes and sizes[key] == record.get("bytes")
-    is_current = is_whole and record.get("from") == coarse.sources
-    content = None
-    if is_whole and (verify or not is_current):
-        content = package.objects.get(key)
-        if content is None or _digest(content) != record.get("sha256"):
-            content, is_current = None, False
-    if not is_current:
-        content = coarse.encode(content, record.get("from", {}))
-        if record:
-            package.forget(of)
-        package.put(key, content)
-        record = {"from": coarse.sources, "sha256": _digest(content), "bytes": len(content)}
-    package.listed[key] = COG, "Greatest probability of coarse pixels, with a colour table"
-    package.sums[key] = record["sha256"]
-    picture = package.objects.get(_PICTURE) if is_current else None
-    if picture is None or _digest(picture) != record.get("picture"):
-        picture = thumbnail(content or package.objects.get(key) or b"")
-    package.add(_PICTURE, picture, "The same as a picture", media_type="image/png")
-    package.put(of, _json(record | {"picture": _digest(picture)}))
-    return picture
-
-
-def _write_expected(package: _Package, expected: ExpectedArea) -> dict[str, float]:
-    """Bring the rasters of expected area up to date; the sum of each class, m²."""
-    before, wanted = Records(package.objects, _RECORDS).read(), partition_sources(expected.states)
-
-    def summed(partition: str) -> Record:
-        name = f"expected_area-{partition}"
-        record = before.get(name, {})
-        sums = {key: record.get(key) for key in ("cells", "m2")}
-        if record.get("from") != wanted[partition] or record.get("digest") != digest_of(sums):
-            sums = expected.sums(partition)
-            record = {"from": wanted[partition], "digest": digest_of(sums), **sums}
-        package.put(f"{_RECORDS}/{name}.json", _json(record))
-        return record
-
-    records = dict(zip(wanted, map_in_threads(summed, wanted, threads=WORKERS), strict=True))
-    cells, areas = expected.totals(records)
-    titles = (
-        f"Expected area of the target, m², by cells of {expected.side}",
-        "Ground with a valid probability, likewise",
-    )
-    for (name, content), title in zip(expected.rasters(cells, areas), titles, strict=True):
-        package.add(f"{_OVERVIEW}/{name}.tif", content, title, media_type=COG)
-    names = [expected.plan.prediction.classes[place] for place in expected.classes]
-    return dict(zip(names, areas[:, :-1].sum(axis=0).tolist(), strict=True))
-
-
-def _sources(file: RasterFile, states: CellStates) -> str:
-    return digest_of([(cell_id(*cell), states[cell].map) for cell in file.cells])
-
-
-def _key(variable: str, file: RasterFile) -> str:
-    return f"{variable}/{file.name}.tif"
-
-
-def _digest(content: bytes) -> str:
-    return sha256(content).hexdigest()
 
 
 _KEPT_ROWS = 100_000
@@ -615,7 +365,7 @@ _SOMETIMES = (_MISSING, *(name for files in INVENTORIES.values() for name in fil
 """Files that are there in some packages only, and go where they are not any more."""
 
 
-def _write_tables(package: _Package, facts: Facts, *, history: _History, outlines: _Outlines | None) -> None:
+def _write_tables(package: Package, facts: Facts, *, history: _History, outlines: _Outlines | None) -> None:
     """Write outlines in their formats, the images, and the cells that are missing."""
     plan = facts.plan
     if outlines is not None:
@@ -650,7 +400,7 @@ def _images(history: _History) -> pd.DataFrame:
         (
             source,
             _last_part(image),
-            _digest(image.encode())[:16],
+            sha256_of(image.encode())[:16],
             cells,
             history.unread.get((source, image), 0),
         )
@@ -673,7 +423,7 @@ def _csv(table: pd.DataFrame, *, header: bool = True) -> bytes:
 
 
 def _write_styles(
-    package: _Package, facts: Facts, rasters: Sequence[RasterFile], *, expected: ExpectedArea | None
+    package: Package, facts: Facts, rasters: Sequence[RasterFile], *, expected: ExpectedArea | None
 ) -> None:
     """Write grids of density, mosaics of the tiles, styles of all layers, and the project that opens them."""
     plan = facts.plan
@@ -683,7 +433,7 @@ def _write_styles(
             "density_area_km2": "Their area, km², likewise",
         }
         for name, content in density_grids(plan, facts.states, facts.objects):
-            package.add(f"{_OVERVIEW}/{name}.tif", content, titles[name], media_type=COG)
+            package.add(f"{OVERVIEW}/{name}.tif", content, titles[name], media_type=COG)
     classes = plan.prediction.classes
     for name in delivered(plan):
         bands = [f"{name} {one}" for one in classes] if len(classes) > 1 else [name]
@@ -706,7 +456,7 @@ def _write_styles(
     package.add("map.qgz", project, "QGIS project of all layers, with styles", media_type="application/x-qgis-project")
 
 
-def _write_documents(package: _Package, facts: Facts) -> None:
+def _write_documents(package: Package, facts: Facts) -> None:
     """Write what is read, by people and by machines."""
     plan = facts.plan
     provenance = {
@@ -739,7 +489,7 @@ def _write_documents(package: _Package, facts: Facts) -> None:
     package.add("fact_sheet.md", facts.markdown().encode(), "The same as Markdown", media_type=_MARKDOWN)
     package.add("CAVEATS.md", facts.caveats_page().encode(), "What it is not good for", media_type=_MARKDOWN)
     title = "Model, plan, inputs and versions, for machines"
-    package.add(_PROVENANCE, _json(provenance), title, media_type="application/json")
+    package.add(PROVENANCE, json_bytes(provenance), title, media_type="application/json")
     readme = [
         ("`probability/`", "Probability of the target as cloud-optimised GeoTIFFs"),
         ("`binary/`", "Where that of the map reaches the threshold, likewise"),
@@ -763,8 +513,8 @@ def _write_documents(package: _Package, facts: Facts) -> None:
         },
         variables=delivered(plan),
     )
-    package.put("collection.json", _json(collection))
-    for folder in (*delivered(plan), _OVERVIEW, _RECORDS):
+    package.put("collection.json", json_bytes(collection))
+    for folder in (*delivered(plan), OVERVIEW, RECORDS):
         package.remove_others(folder)
     for key in set(_SOMETIMES) - set(package.sums):
         if package.objects.get(key) is not None:
@@ -792,7 +542,3 @@ def _provider(given: str) -> tuple[str, str]:
     if not name.strip() or (address and not address.startswith(("https://", "http://"))):
         raise CampaignError(f"A provider is NAME or NAME=https://ADDRESS; got {given!r}.")
     return name.strip(), address
-
-
-def _json(document: object) -> bytes:
-    return (json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()

@@ -30,14 +30,14 @@ _GEOD = Geod(ellps="WGS84")
 Row = tuple[str | int | float, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Section:
     """A table with a title."""
 
     title: str
-    head: tuple[str, ...]
+    rows: Sequence[Row]
+    head: tuple[str, ...] = ()
     """Names of the columns; empty where they need none."""
-    rows: tuple[Row, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,18 +106,13 @@ class Facts:
         return self.outlines[self.outlines["verdict"] != "other"] if "verdict" in self.outlines else self.outlines
 
     @property
-    def mapped_km2(self) -> float:
-        """Ground that could be classified, km², on the ellipsoid."""
-        return self._ground[0]
-
-    @property
     def box(self) -> list[float]:
         """West, south, east, north of the cells with a map, degrees."""
         return self._ground[1]
 
     @cached_property
     def _ground(self) -> tuple[float, list[float]]:
-        """Area and bounds; once, because of a hundred thousand cells that takes a minute."""
+        """Area that could be classified, km² on the ellipsoid, and bounds; once, because of a hundred thousand cells that takes a minute."""
         pixels, km2, bounds = self.plan.grid.cell_size**2, 0.0, []
         for cell, state in self.states.items():
             if not state.is_empty:
@@ -134,7 +129,7 @@ class Facts:
             ("Cells of the plan", len(plan.cells)),
             ("Cells that are finished", len(self.states)),
             ("Cells that are missing", self.missing),
-            ("Ground that could be classified, km²", self.mapped_km2),
+            ("Ground that could be classified, km²", self._ground[0]),
         ]
         if self.outlines is not None:
             refused = ", without those that reviewers have refused" if self.is_reviewed else ""
@@ -142,9 +137,8 @@ class Facts:
                 (f"Objects{refused}", len(self.objects)),
                 (f"Area of all objects{refused}, km²", float(self.objects["area_m2"].sum()) / 1e6),
             ]
-        several = len(self.expected_m2) > 1
         for name, area in self.expected_m2.items():
-            of = f" of {name}" if several else ""
+            of = f" of {name}" if len(self.expected_m2) > 1 else ""
             totals.append((f"Expected area{of}: probability x ground, without a threshold, km²", area / 1e6))
         totals += self._estimated
         model: list[Row] = [("Digest of the model", member) for member in plan.prediction.members]
@@ -154,25 +148,20 @@ class Facts:
             ("Layers", ", ".join(plan.prediction.layers)),
             ("Digest of the plan", plan.digest),
         ]
-        found = [
-            _section("Totals", totals),
+        return [
+            Section("Totals", totals),
             *([_of_accuracy(self.accuracy)] if self.accuracy else []),
             *([_of_verdicts(self.outlines)] if self.outlines is not None and self.is_reviewed else []),
             *([] if self.outlines is None else _of_outlines(self.objects)),
-            _section(
-                "Rasters", [("Files of each variable", self.n_rasters), *((k, str(v)) for k, v in tiling.items())]
-            ),
-            _section("Model", model),
-            _section("Inputs", sorted(self.sources.items()), ("Source", "Images")),
-            _section(
+            Section("Rasters", [("Files of each variable", self.n_rasters), *((k, str(v)) for k, v in tiling.items())]),
+            Section("Model", model),
+            Section("Inputs", sorted(self.sources.items()), ("Source", "Images")),
+            Section(
                 "Versions",
                 [(name, ", ".join(each)) for name, each in sorted(self.versions.items())],
                 ("Library", "Versions that cells were made with"),
             ),
-        ]
-        return [
-            *found,
-            _section("Licence", [("Licence", self.licence), *(("Provider", one) for one in self.providers)]),
+            Section("Licence", [("Licence", self.licence), *(("Provider", one) for one in self.providers)]),
         ]
 
     @property
@@ -183,12 +172,7 @@ class Facts:
             title, one, per, digits = "Area of the target, km²", of_all["area_m2"], 1e-6, 3
         elif "precision" in of_all and self.outlines is not None:
             added = 0 if self.review is None else len(self.review.added)
-            title, one, per, digits = (
-                "Objects that are right",
-                of_all["precision"],
-                float(len(self.outlines) - added),
-                0,
-            )
+            title, one, per, digits = "Objects that are right", of_all["precision"], len(self.outlines) - added, 0
         else:
             return []
         value, low, high = (f"{float(one[name]) * per:,.{digits}f}" for name in ("value", "low", "high"))
@@ -274,9 +258,7 @@ class Facts:
             else f"where the probability, before it is rounded to per cent, is at least {prediction.threshold:g}"
         )
         if self.tiling.document["tiles"] == "cells":
-            return [
-                f"`binary` is 1 {reached}. Other thresholds are had from `probability`.",
-            ]
+            return [f"`binary` is 1 {reached}. Other thresholds are had from `probability`."]
         averaged = self.tiling.resampling("probability") == "average"
         way = "averaged over pixels" if averaged else "interpolated between pixels"
         said = (
@@ -336,14 +318,18 @@ def _of_accuracy(estimates: Sequence[Mapping[str, Any]]) -> Section:
         per = 1e6 if one["measure"] == "area_m2" else 1.0
         name = "area, km²" if one["measure"] == "area_m2" else str(one["measure"])
         rows.append((str(one["region"]), name, *(float(one[key]) / per for key in ("value", "low", "high"))))
-    return _section("Accuracy, from a reviewed sample", rows, ("Region", "Measure", "Estimate", "Low", "High"))
+    return Section("Accuracy, from a reviewed sample", rows, ("Region", "Measure", "Estimate", "Low", "High"))
 
 
 def _of_verdicts(outlines: pd.DataFrame) -> Section:
     """Table of objects by what reviewers say."""
-    areas = outlines["area_m2"]
-    rows = [(name, int(of.sum()), float(areas[of].sum()) / 1e6) for name, of in verdict_counts(outlines)]
-    return _section("Objects by verdict of reviewers", rows, ("", "Objects", "Area, km²"))
+    return _counted("Objects by verdict of reviewers", outlines["area_m2"], verdict_counts(outlines))
+
+
+def _counted(title: str, areas: "pd.Series[float]", kinds: "Iterable[tuple[str, pd.Series[bool]]]") -> Section:
+    """Table of the objects of each kind, which have these areas, m²."""
+    rows = [(name, int(of.sum()), float(areas[of].sum()) / 1e6) for name, of in kinds]
+    return Section(title, rows, ("", "Objects", "Area, km²"))
 
 
 FACTS_OF_OUTLINES = (
@@ -370,19 +356,8 @@ def _of_outlines(outlines: pd.DataFrame) -> list[Section]:
         classes = outlines["confidence_class"].fillna("none").astype(str)
         grouped.append(("Objects by confidence", classes, sorted(set(classes))))
     quantiles = [(f"{share:.0%} quantile", float(areas.quantile(share))) for share in (0.05, 0.25, 0.5, 0.75, 0.95)]
-    tables = [
-        _section(
-            title,
-            [(name, int((of == name).sum()), float(areas[of == name].sum()) / 1e6) for name in wanted],
-            ("", "Objects", "Area, km²"),
-        )
-        for title, of, wanted in grouped
-    ]
-    return [*tables, _section("Area of an object, m²", quantiles if len(outlines) else [])]
-
-
-def _section(title: str, rows: Iterable[Row], head: tuple[str, ...] = ()) -> Section:
-    return Section(title=title, head=head, rows=tuple(rows))
+    tables = [_counted(title, areas, [(name, of == name) for name in wanted]) for title, of, wanted in grouped]
+    return [*tables, Section("Area of an object, m²", quantiles if len(outlines) else [])]
 
 
 def _table(rows: Iterable[Row], head: Sequence[str]) -> str:

@@ -9,7 +9,6 @@ Level 1, one set per image, are the footprints themselves: the one image that a 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from hashlib import sha256
 
 import geopandas
 import numpy as np
@@ -30,9 +29,9 @@ from rtsx.campaign.products.tables import (
     empty_outlines,
     group_by_partition,
     joined_outlines,
-    parse_partition,
     partition_name,
     partition_of,
+    sha256_of,
 )
 from rtsx.campaign.recipe import OutlineSpec
 from rtsx.errors import CampaignError
@@ -264,11 +263,11 @@ class _Parts:
     def is_current(self, name: str, record: Record) -> bool:
         """Test whether nothing that the partition was made of has changed."""
         visited = [parse_cell_id(cell) for cell in record["visited"]]
-        return bool(record["cells"] == self._digest([*self.cells[parse_partition(name)], *visited]))
+        return bool(record["cells"] == self._digest([*self.cells[parse_cell_id(name)], *visited]))
 
     def make(self, name: str) -> tuple[geopandas.GeoDataFrame, Record]:
         """Footprints whose first pixel lies in the partition."""
-        partition = parse_partition(name)
+        partition = parse_cell_id(name)
         found = collect_tables(self.cells[partition], self._read, grid=self.plan.grid)
         cells = [*self.cells[partition], *found.visited]
         merged = merge_footprints([found.rows.table], min_area_m2=self.spec.least_area_m2)
@@ -350,7 +349,7 @@ class _Parts:
     def _content(self, cell: Address) -> bytes:
         key = YearLayout(self.plan.year).outline(cell)
         content = self.objects.get(key)
-        if content is None or sha256(content).hexdigest() != self.states[cell].outlines:
+        if content is None or sha256_of(content) != self.states[cell].outlines:
             is_missing = "is missing" if content is None else "has changed"
             raise CampaignError(
                 f"{key} {is_missing} since cell {cell_id(*cell)} was committed. If the cell is being run again, collect "

@@ -71,8 +71,6 @@ class OverviewPlan:
 
     def touched(self, regions: Iterable[Region]) -> tuple[tuple[Shard, ...], ...]:
         """Shards of each level, from the finest, that show some of these pixels of the full resolution; sorted."""
-        if not self.count:
-            return ()
         step = 2 * self.side
         shards = {
             (i, j)
@@ -80,9 +78,10 @@ class OverviewPlan:
             for i in range(y.start // step, -(-y.stop // step))
             for j in range(x.start // step, -(-x.stop // step))
         }
-        levels = [tuple(sorted(shards))]
-        for _ in range(self.count - 1):
-            levels.append(tuple(sorted({(i // 2, j // 2) for i, j in levels[-1]})))
+        levels = []
+        for _ in range(self.count):
+            levels.append(tuple(sorted(shards)))
+            shards = {(i // 2, j // 2) for i, j in shards}
         return tuple(levels)
 
     def source(self, level: int, shard: Shard) -> Region:
@@ -165,14 +164,12 @@ def _prepare(group: zarr.Group, name: str, geobox: GeoBox, *, plan: CampaignPlan
     if any(part not in level for part in (*stored_answers(group), "time", "x", "y", "spatial_ref")):
         _create(group, name, geobox, plan=plan)
     times = np.asarray(array_of(group, "time", level=".")[:])
-    stored = array_of(group, "time", level=name)
-    if np.array_equal(np.asarray(stored[:]), times):
+    if np.array_equal(np.asarray(array_of(group, "time", level=name)[:]), times):
         return
     for part in (*stored_answers(group), "time"):  # the time last, so that a step which can be found is there in all
         array = array_of(group, part, level=name)
         array.resize((len(times), *array.shape[1:]))
-    stored = array_of(group, "time", level=name)
-    stored[:] = times
+    array_of(group, "time", level=name)[:] = times
 
 
 def _create(group: zarr.Group, name: str, geobox: GeoBox, *, plan: CampaignPlan) -> None:

@@ -1,10 +1,12 @@
 """Rasters of a delivery: the map cut into cloud-optimised GeoTIFFs, along its own cells or a registered tile matrix set."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, Protocol
 
+import dask.array as da
 import numpy as np
 import xarray as xr
 import zarr
@@ -17,7 +19,7 @@ from rtsx.campaign.cells import Address
 from rtsx.campaign.map import answers_of, map_path, map_year
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.products.tables import partition_name, partition_of
-from rtsx.cube.cog import encoded_cog
+from rtsx.cube.cog import Colours, encoded_cog
 from rtsx.cube.georeference import with_georeference
 from rtsx.cube.resample.dtype import Resampling
 from rtsx.cube.resample.warp import warp
@@ -422,14 +424,51 @@ def encoded_raster(
     warped = warp(reader, file.geobox, resampling=tiling.resampling(variable), anchor=tiling.anchor)
     if not warped.valid.any():
         return None
-    classes = reader.plan.prediction.classes
-    several = len(classes) > 1
-    pixels = xr.Variable(
-        ("class", "y", "x") if several else ("y", "x"),
-        warped.pixels if several else warped.pixels[0],
-        variable_attrs(variable, "uint8"),
+    return encoded_bands(
+        variable,
+        warped.pixels,
+        file.geobox,
+        names=reader.plan.prediction.classes,
+        attrs=variable_attrs(variable, "uint8"),
+        anchor=tiling.anchor,
+        of_file=attrs,
     )
-    cube = with_georeference({variable: pixels}, file.geobox, lattice_origin=tiling.anchor)
-    if several:
-        cube = cube.assign_coords({"class": list(classes)})
-    return encoded_cog(cube.assign_attrs(attrs), variable)
+
+
+def encoded_bands(
+    variable: str,
+    pixels: "NDArray[Any] | da.Array",
+    geobox: GeoBox,
+    *,
+    names: Sequence[str],
+    attrs: Mapping[str, Any],
+    anchor: tuple[float, float] = (0.0, 0.0),
+    of_file: Mapping[str, str] = MappingProxyType({}),
+    colours: Colours | None = None,
+) -> bytes:
+    """Encode pixels (band, y, x) as a cloud-optimised GeoTIFF.
+
+    Parameters
+    ----------
+    variable
+        What they are of.
+    pixels
+        As they are stored.
+    geobox
+        Their raster.
+    names
+        Of the bands, by which they are told apart where they are several.
+    attrs
+        Of the variable.
+    anchor
+        Corner (x, y) of the pixel grid.
+    of_file
+        Attributes of the file.
+    colours
+        Table of colours, where there is one.
+    """
+    several = len(pixels) > 1
+    dims = ("class", "y", "x") if several else ("y", "x")
+    made = xr.Variable(dims, pixels if several else pixels[0], attrs)
+    cube = with_georeference({variable: made}, geobox, lattice_origin=anchor).assign_attrs(of_file)
+    return encoded_cog(cube.assign_coords({"class": list(names)}) if several else cube, variable, colours=colours)

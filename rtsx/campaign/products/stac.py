@@ -414,7 +414,7 @@ class _Writer:
         marks = {
             cell_id(*cell): digest_of([self.plan.digest, self.plan.name, self.states[cell].mark]) for cell in cells
         }
-        recorded = {} if before is None else before["marks"]
+        recorded = before["marks"] if before else {}
         old = {cell: mark for cell, mark in recorded.items() if self._item(name, cell) in self.there}
         if before is not None and old == marks and self._branch(name) in self.there:
             return before, []
@@ -454,8 +454,8 @@ class _Writer:
 
     def write_catalog(self, years: list[int]) -> list[str]:
         """Write the catalog of all years if it differs; the keys that were written."""
-        keys = {year: collection_key(YearLayout(year)) for year in years}
-        there = {year: key for year, key in keys.items() if self.objects.get(key) is not None}
+        keys = ((year, collection_key(YearLayout(year))) for year in years)
+        there = {year: key for year, key in keys if self.objects.get(key) is not None}
         return self._put_if_new(CATALOG, root_document(self.plan.name, there))
 
     def _put_if_new(self, key: str, document: Mapping[str, Any]) -> list[str]:

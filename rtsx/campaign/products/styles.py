@@ -4,6 +4,7 @@ import io
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 from xml.etree import ElementTree as ET
 
@@ -20,6 +21,9 @@ _QGIS = "3.22.16"
 """Version of QGIS whose files these are; later ones read them."""
 _OGC, _SLD = "http://www.opengis.net/ogc", "http://www.opengis.net/sld"
 
+Stops = tuple[tuple[float, str], ...]
+"""Values of a raster, physical, and their colours."""
+
 _OUTLINES: tuple[tuple[float, float, str], ...] = (
     (0.0, 0.5, "#1f78b4"),
     (0.5, 0.65, "#fed976"),
@@ -34,28 +38,10 @@ _VERDICTS: tuple[tuple[str, str, str], ...] = (
     ("", "without a verdict", "#1f78b4"),
 )
 """What reviewers say, empty for nothing; in the legend; and its colour."""
-_COUNTS: tuple[tuple[float, str], ...] = (
-    (0.0, "#f7fbff"),
-    (1.0, "#c6dbef"),
-    (5.0, "#6baed6"),
-    (25.0, "#2171b5"),
-    (100.0, "#08306b"),
-)
-_AREAS: tuple[tuple[float, str], ...] = (
-    (0.0, "#f7fcf5"),
-    (0.01, "#c7e9c0"),
-    (0.1, "#74c476"),
-    (0.5, "#238b45"),
-    (2.0, "#00441b"),
-)
-_SPREAD: tuple[tuple[float, str], ...] = (
-    (0.0, "#f7fcfd"),
-    (0.05, "#bfd3e6"),
-    (0.1, "#8c96c6"),
-    (0.2, "#88419d"),
-    (0.5, "#4d004b"),
-)
-_BINARY: tuple[tuple[float, str], ...] = ((1.0, "#e31a1c"),)
+_COUNTS: Stops = ((0.0, "#f7fbff"), (1.0, "#c6dbef"), (5.0, "#6baed6"), (25.0, "#2171b5"), (100.0, "#08306b"))
+_AREAS: Stops = ((0.0, "#f7fcf5"), (0.01, "#c7e9c0"), (0.1, "#74c476"), (0.5, "#238b45"), (2.0, "#00441b"))
+_SPREAD: Stops = ((0.0, "#f7fcfd"), (0.05, "#bfd3e6"), (0.1, "#8c96c6"), (0.2, "#88419d"), (0.5, "#4d004b"))
+_BINARY: Stops = ((1.0, "#e31a1c"),)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +60,8 @@ class MapLayer:
     """Whether it is shown when the project is opened."""
     by_verdict: bool = False
     """Whether outlines are coloured by what reviewers say, instead of by their greatest probability."""
-    stops: Sequence[tuple[float, str]] = ()
-    """Values of a raster, physical, and their colours."""
+    stops: Stops = ()
+    """Of a raster."""
     band: int = 1
     """Of a raster: what is drawn."""
     from_scale: float | None = None
@@ -94,12 +80,16 @@ class MapLayer:
     def qml(self) -> bytes:
         """Its style for QGIS."""
         root = ET.Element("qgis", {"version": _QGIS, "styleCategories": "Symbology"})
-        root.extend(self.symbology())
+        self.draw(root)
         return _xml(root, doctype="<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>")
 
-    def symbology(self) -> list[ET.Element]:
-        """The elements of QGIS that say how it is drawn."""
-        return [_raster_pipe(self), _element("blendMode", "0")] if self.is_raster else [_classified(self)]
+    def draw(self, parent: ET.Element) -> None:
+        """Add the elements of QGIS that say how it is drawn."""
+        if self.is_raster:
+            _add_raster_pipe(parent, self)
+            _child(parent, "blendMode", "0")
+        else:
+            _add_classes(parent, self)
 
     def _sld_classes(self) -> Iterator[tuple[str, str, ET.Element]]:
         """Label, colour and filter of each class of outlines."""
@@ -118,43 +108,41 @@ class MapLayer:
         """Its style for map servers."""
         root = ET.Element("StyledLayerDescriptor", {"version": "1.0.0", "xmlns": _SLD, "xmlns:ogc": _OGC})
         named = ET.SubElement(root, "NamedLayer")
-        named.append(_element("Name", self.name.rsplit("/", 1)[-1]))
+        _child(named, "Name", self.name.rsplit("/", 1)[-1])
         style = ET.SubElement(ET.SubElement(named, "UserStyle"), "FeatureTypeStyle")
         if self.is_raster:
             symbolizer = ET.SubElement(ET.SubElement(style, "Rule"), "RasterSymbolizer")
             channel = ET.SubElement(ET.SubElement(symbolizer, "ChannelSelection"), "GrayChannel")
-            channel.append(_element("SourceChannelName", str(self.band)))
+            _child(channel, "SourceChannelName", str(self.band))
             colours = ET.SubElement(symbolizer, "ColorMap", {"type": self.kind.replace("classes", "values")})
             for value, colour in self.stops:
-                ET.SubElement(
-                    colours, "ColorMapEntry", {"color": colour, "quantity": f"{value:g}", "label": f"{value:g}"}
-                )
+                stated = {"color": colour, "quantity": f"{value:g}", "label": f"{value:g}"}
+                ET.SubElement(colours, "ColorMapEntry", stated)
             return _xml(root)
         for label, colour, chosen in self._sld_classes():
             rule = ET.SubElement(style, "Rule")
-            rule.append(_element("Title", label))
+            _child(rule, "Title", label)
             ET.SubElement(rule, "ogc:Filter").append(chosen)
             if self.kind == "polygon":
-                drawn = ET.SubElement(rule, "PolygonSymbolizer")
-                within = drawn
+                within = ET.SubElement(rule, "PolygonSymbolizer")
             else:
                 drawn = ET.SubElement(rule, "PointSymbolizer")
                 within = ET.SubElement(ET.SubElement(drawn, "Graphic"), "Mark")
-                within.append(_element("WellKnownName", "circle"))
+                _child(within, "WellKnownName", "circle")
             fill = ET.SubElement(within, "Fill")
-            fill.append(_element("CssParameter", colour, name="fill"))
-            fill.append(_element("CssParameter", "0.35" if self.kind == "polygon" else "1", name="fill-opacity"))
+            _child(fill, "CssParameter", colour, name="fill")
+            _child(fill, "CssParameter", "0.35" if self.kind == "polygon" else "1", name="fill-opacity")
             fill = ET.SubElement(within, "Stroke")
-            fill.append(_element("CssParameter", colour, name="stroke"))
+            _child(fill, "CssParameter", colour, name="stroke")
         return _xml(root)
 
 
 def _compared(comparison: str, name: str, value: str | None) -> ET.Element:
     """Return a comparison of a column of SLD."""
     made = ET.Element(f"ogc:{comparison}")
-    made.append(_element("ogc:PropertyName", name))
+    _child(made, "ogc:PropertyName", name)
     if value is not None:
-        made.append(_element("ogc:Literal", value))
+        _child(made, "ogc:Literal", value)
     return made
 
 
@@ -179,54 +167,24 @@ def map_layers(
         Whether outlines have verdicts.
     """
     crs = plan.grid.crs
+    band = next((number for number, name in enumerate(plan.prediction.classes, start=1) if name != "background"), 1)
+    outlined = partial(MapLayer, crs=crs, by_verdict=reviewed)
+    gridded = partial(MapLayer, kind="ramp", crs=equal_area, shown=False)
+    tiled = partial(MapLayer, crs=tiles_crs, band=band, from_scale=500_000.0)
+    by = "verdict" if reviewed else "greatest probability"
     found = [
-        MapLayer(key="footprints_centroids.gpkg", title="Centroids", kind="point", crs=crs, shown=False, by_verdict=reviewed),
-        MapLayer(key="footprints.gpkg", title=f"Outlines by {'verdict' if reviewed else 'greatest probability'}", kind="polygon", crs=crs, shown=True, by_verdict=reviewed),
-        MapLayer(key="overview/density_count.tif", title="Objects per cell of 10 km", kind="ramp", crs=equal_area, shown=False, stops=_COUNTS),
-        MapLayer(key="overview/density_area_km2.tif", title="Area of objects per cell of 10 km, km²", kind="ramp", crs=equal_area, shown=False, stops=_AREAS),
-    ]  # fmt: skip
-    near = 500_000.0
-    classes = plan.prediction.classes
-    band = next((number for number, name in enumerate(classes, start=1) if name != "background"), 1)
+        outlined(key="footprints_centroids.gpkg", title="Centroids", kind="point", shown=False),
+        outlined(key="footprints.gpkg", title=f"Outlines by {by}", kind="polygon", shown=True),
+        gridded(key="overview/density_count.tif", title="Objects per cell of 10 km", stops=_COUNTS),
+        gridded(key="overview/density_area_km2.tif", title="Area of objects per cell of 10 km, km²", stops=_AREAS),
+    ]
+    spread = tiled(key="spread.vrt", title="Spread of members", kind="ramp", shown=False, stops=_SPREAD)
     return [
         *(found if outlines else []),
         *([] if expected is None else _expected_layers(expected)),
-        MapLayer(
-            key="binary.vrt",
-            title="Found",
-            kind="classes",
-            crs=tiles_crs,
-            shown=False,
-            stops=_BINARY,
-            band=band,
-            from_scale=near,
-        ),
-        *(
-            [
-                MapLayer(
-                    key="spread.vrt",
-                    title="Spread of members",
-                    kind="ramp",
-                    crs=tiles_crs,
-                    shown=False,
-                    stops=_SPREAD,
-                    band=band,
-                    from_scale=near,
-                )
-            ]
-            if "spread" in delivered(plan)
-            else []
-        ),
-        MapLayer(
-            key="probability.vrt",
-            title="Probability",
-            kind="ramp",
-            crs=tiles_crs,
-            shown=True,
-            stops=RAMP,
-            band=band,
-            from_scale=near,
-        ),
+        tiled(key="binary.vrt", title="Found", kind="classes", shown=False, stops=_BINARY),
+        *([spread] if "spread" in delivered(plan) else []),
+        tiled(key="probability.vrt", title="Probability", kind="ramp", shown=True, stops=RAMP),
         MapLayer(
             key="overview/greatest_probability.tif",
             title="Greatest probability",
@@ -239,12 +197,13 @@ def map_layers(
 
 
 def _expected_layers(crs: str) -> list[MapLayer]:
+    gridded = partial(MapLayer, kind="ramp", crs=crs, shown=False)
     stops = tuple((1e6 * km2, colour) for km2, colour in _AREAS)
     ground = ((0.0, "#f7f7f7"), (1e8, "#525252"))
     return [
-        MapLayer(key="overview/expected_area_m2.tif", title="Expected area per cell, m²", kind="ramp", crs=crs, shown=False, stops=stops),
-        MapLayer(key="overview/valid_area_m2.tif", title="Ground with a probability per cell, m²", kind="ramp", crs=crs, shown=False, stops=ground),
-    ]  # fmt: skip
+        gridded(key="overview/expected_area_m2.tif", title="Expected area per cell, m²", stops=stops),
+        gridded(key="overview/valid_area_m2.tif", title="Ground with a probability per cell, m²", stops=ground),
+    ]
 
 
 def mosaic(variable: str, files: Sequence[RasterFile], *, bands: Sequence[str], scale: float) -> bytes:
@@ -260,24 +219,21 @@ def mosaic(variable: str, files: Sequence[RasterFile], *, bands: Sequence[str], 
     bottom = max(corners[file.name][1] + file.geobox.shape.y for file in files)
     root = ET.Element("VRTDataset", {"rasterXSize": str(right - left), "rasterYSize": str(bottom - top)})
     affine = first.affine * Affine.translation(left, top)
-    root.append(_element("SRS", first.crs.to_wkt() if first.crs else ""))
-    root.append(_element("GeoTransform", ", ".join(f"{value:.17g}" for value in affine.to_gdal())))
+    _child(root, "SRS", first.crs.to_wkt() if first.crs else "")
+    _child(root, "GeoTransform", ", ".join(f"{value:.17g}" for value in affine.to_gdal()))
     for number, name in enumerate(bands, start=1):
         band = ET.SubElement(root, "VRTRasterBand", {"dataType": "Byte", "band": str(number)})
         for tag, text in (("Description", name), ("NoDataValue", "255"), ("Offset", "0"), ("Scale", f"{scale:g}")):
-            band.append(_element(tag, text))
+            _child(band, tag, text)
         for file in files:
             height, width = file.geobox.shape.yx
             source = ET.SubElement(band, "SimpleSource")
-            source.append(_element("SourceFilename", f"{variable}/{file.name}.tif", relativeToVRT="1"))
-            source.append(_element("SourceBand", str(number)))
+            _child(source, "SourceFilename", f"{variable}/{file.name}.tif", relativeToVRT="1")
+            _child(source, "SourceBand", str(number))
             extent = {"xSize": str(width), "ySize": str(height)}
             # So that no file is opened before it is drawn.
-            ET.SubElement(
-                source,
-                "SourceProperties",
-                {"RasterXSize": str(width), "RasterYSize": str(height), "DataType": "Byte", "BlockXSize": "512", "BlockYSize": "512"},
-            )  # fmt: skip
+            stated = {"RasterXSize": str(width), "RasterYSize": str(height), "DataType": "Byte"}
+            ET.SubElement(source, "SourceProperties", stated | {"BlockXSize": "512", "BlockYSize": "512"})
             ET.SubElement(source, "SrcRect", {"xOff": "0", "yOff": "0", **extent})
             column, row = corners[file.name]
             ET.SubElement(source, "DstRect", {"xOff": str(column - left), "yOff": str(row - top), **extent})
@@ -297,44 +253,35 @@ def qgis_project(title: str, layers: Iterable[MapLayer], *, geobox: GeoBox) -> b
         Raster of the map, whose CRS and bounds the canvas takes.
     """
     root = ET.Element("qgis", {"projectname": title, "version": _QGIS})
-    root.append(_element("title", title))
+    _child(root, "title", title)
     tree, canvas = ET.Element("layer-tree-group"), ET.Element("mapcanvas", {"name": "theMapCanvas"})
     extent = ET.SubElement(canvas, "extent")
     for name, edge in zip(("xmin", "ymin", "xmax", "ymax"), geobox.boundingbox.bbox, strict=True):
-        extent.append(_element(name, f"{edge:.17g}"))
-    canvas.append(_srs("destinationsrs", str(geobox.crs)))
+        _child(extent, name, f"{edge:.17g}")
+    _srs(canvas, "destinationsrs", str(geobox.crs))
     project, order = ET.Element("projectlayers"), ET.Element("layerorder")
     for layer in layers:
         identity = f"delivered_{layer.name.replace('/', '_')}"  # QGIS makes its own of ids of up to ten characters
         source = f"./{layer.key}" + ("" if layer.is_raster else "|layername=footprints")
         provider = "gdal" if layer.is_raster else "ogr"
-        ET.SubElement(
-            tree,
-            "layer-tree-layer",
-            {
-                "id": identity,
-                "name": layer.title,
-                "source": source,
-                "providerKey": provider,
-                "checked": "Qt::Checked" if layer.shown else "Qt::Unchecked",
-                "expanded": "0",
-            },
-        )
+        shown = "Qt::Checked" if layer.shown else "Qt::Unchecked"
+        stated = {"id": identity, "name": layer.title, "source": source, "providerKey": provider, "checked": shown}
+        ET.SubElement(tree, "layer-tree-layer", stated | {"expanded": "0"})
         ET.SubElement(order, "layer", {"id": identity})
         attributes = {"type": "raster"} if layer.is_raster else {"type": "vector", "geometry": layer.kind.capitalize()}
         if layer.from_scale is not None:
             attributes |= {"hasScaleBasedVisibilityFlag": "1", "minScale": f"{layer.from_scale:g}", "maxScale": "0"}
         made = ET.SubElement(project, "maplayer", attributes)
         for tag, text in (("id", identity), ("datasource", source), ("layername", layer.title)):
-            made.append(_element(tag, text))
-        made.append(_element("provider", provider, encoding="UTF-8"))
-        made.append(_srs("srs", layer.crs))
-        made.extend(layer.symbology())
+            _child(made, tag, text)
+        _child(made, "provider", provider, encoding="UTF-8")
+        _srs(made, "srs", layer.crs)
+        layer.draw(made)
     paths = ET.Element("properties")
-    ET.SubElement(paths, "Paths").append(_element("Absolute", "false", type="bool"))
+    _child(ET.SubElement(paths, "Paths"), "Absolute", "false", type="bool")
     system, crs = ET.SubElement(paths, "SpatialRefSys"), str(geobox.crs)
-    system.append(_element("ProjectionsEnabled", "1", type="int"))
-    system.append(_element("ProjectCrs", crs_code(CRS.from_user_input(crs)) or f"WKT:{crs}", type="QString"))
+    _child(system, "ProjectionsEnabled", "1", type="int")
+    _child(system, "ProjectCrs", crs_code(CRS.from_user_input(crs)) or f"WKT:{crs}", type="QString")
     root.extend([tree, canvas, project, order, paths])
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
@@ -344,64 +291,39 @@ def qgis_project(title: str, layers: Iterable[MapLayer], *, geobox: GeoBox) -> b
     return buffer.getvalue()
 
 
-def _raster_pipe(layer: MapLayer) -> ET.Element:
-    low, high = layer.stops[0][0], layer.stops[-1][0]
-    pipe = ET.Element("pipe")
-    drawn = ET.SubElement(
-        pipe,
-        "rasterrenderer",
-        {
-            "type": "singlebandpseudocolor",
-            "band": str(layer.band),
-            "opacity": "1",
-            "alphaBand": "-1",
-            "classificationMin": f"{low:g}",
-            "classificationMax": f"{high:g}",
-        },
-    )
-    shader = ET.SubElement(
-        ET.SubElement(drawn, "rastershader"),
-        "colorrampshader",
-        {
-            "colorRampType": "INTERPOLATED" if layer.kind == "ramp" else "EXACT",
-            "classificationMode": "1",
-            "clip": "0",
-            "minimumValue": f"{low:g}",
-            "maximumValue": f"{high:g}",
-        },
-    )
+def _add_raster_pipe(parent: ET.Element, layer: MapLayer) -> None:
+    low, high = f"{layer.stops[0][0]:g}", f"{layer.stops[-1][0]:g}"
+    ramp = "INTERPOLATED" if layer.kind == "ramp" else "EXACT"
+    stated = {"type": "singlebandpseudocolor", "band": str(layer.band), "opacity": "1", "alphaBand": "-1"}
+    stated |= {"classificationMin": low, "classificationMax": high}
+    drawn = ET.SubElement(ET.SubElement(parent, "pipe"), "rasterrenderer", stated)
+    stated = {"colorRampType": ramp, "classificationMode": "1", "clip": "0", "minimumValue": low, "maximumValue": high}
+    shader = ET.SubElement(ET.SubElement(drawn, "rastershader"), "colorrampshader", stated)
     for value, colour in layer.stops:
         ET.SubElement(shader, "item", {"value": f"{value:g}", "color": colour, "alpha": "255", "label": f"{value:g}"})
-    return pipe
 
 
-def _classified(layer: MapLayer) -> ET.Element:
+def _add_classes(parent: ET.Element, layer: MapLayer) -> None:
+    drawn = ET.SubElement(parent, "renderer-v2")
     if layer.by_verdict:
-        drawn = ET.Element("renderer-v2", {"type": "categorizedSymbol", "attr": "verdict"})
+        drawn.attrib |= {"type": "categorizedSymbol", "attr": "verdict"}
         classes, symbols = ET.SubElement(drawn, "categories"), ET.SubElement(drawn, "symbols")
         colours = [colour for *_, colour in _VERDICTS]
         for number, (value, label, _) in enumerate(_VERDICTS):
             stated = {"value": value, "symbol": str(number), "label": label, "render": "true"}
             ET.SubElement(classes, "category", stated)
     else:
-        drawn = ET.Element(
-            "renderer-v2", {"type": "graduatedSymbol", "attr": "prob_max", "graduatedMethod": "GraduatedColor"}
-        )
+        drawn.attrib |= {"type": "graduatedSymbol", "attr": "prob_max", "graduatedMethod": "GraduatedColor"}
         classes, symbols = ET.SubElement(drawn, "ranges"), ET.SubElement(drawn, "symbols")
         colours = [colour for *_, colour in _OUTLINES]
         for number, (low, high, _) in enumerate(_OUTLINES):
             stated = {"lower": f"{low:g}", "upper": f"{high:g}", "symbol": str(number), "label": f"{low:g} to {high:g}"}
             ET.SubElement(classes, "range", stated | {"render": "true"})
+    is_fill = layer.kind == "polygon"
+    kind, simple = ("fill", "SimpleFill") if is_fill else ("marker", "SimpleMarker")
     for number, colour in enumerate(colours):
-        is_fill = layer.kind == "polygon"
-        symbol = ET.SubElement(
-            symbols, "symbol", {"type": "fill" if is_fill else "marker", "name": str(number), "alpha": "1"}
-        )
-        part = ET.SubElement(
-            symbol,
-            "layer",
-            {"class": "SimpleFill" if is_fill else "SimpleMarker", "enabled": "1", "pass": "0", "locked": "0"},
-        )
+        symbol = ET.SubElement(symbols, "symbol", {"type": kind, "name": str(number), "alpha": "1"})
+        part = ET.SubElement(symbol, "layer", {"class": simple, "enabled": "1", "pass": "0", "locked": "0"})
         red, green, blue = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
         values = {
             "color": f"{red},{green},{blue},{90 if is_fill else 255}",
@@ -412,21 +334,15 @@ def _classified(layer: MapLayer) -> ET.Element:
         options = ET.SubElement(part, "Option", {"type": "Map"})
         for name, value in values.items():
             ET.SubElement(options, "Option", {"name": name, "type": "QString", "value": value})
-    return drawn
 
 
-def _srs(tag: str, crs: str) -> ET.Element:
-    found = ET.Element(tag)
-    system = ET.SubElement(found, "spatialrefsys")
+def _srs(parent: ET.Element, tag: str, crs: str) -> None:
     code = crs_code(CRS.from_user_input(crs))
-    system.append(_element("wkt", crs) if code is None else _element("authid", code))
-    return found
+    _child(ET.SubElement(ET.SubElement(parent, tag), "spatialrefsys"), "authid" if code else "wkt", code or crs)
 
 
-def _element(tag: str, text: str, **attributes: str) -> ET.Element:
-    made = ET.Element(tag, attributes)
-    made.text = text
-    return made
+def _child(parent: ET.Element, tag: str, text: str, **attributes: str) -> None:
+    ET.SubElement(parent, tag, attributes).text = text
 
 
 def _xml(root: ET.Element, *, doctype: str = "") -> bytes:

@@ -27,7 +27,7 @@ from rtsx.campaign.records import CommitRecord
 from rtsx.errors import CampaignError
 from rtsx.footprints.io import to_serialisable
 from rtsx.footprints.schema import COLUMNS, coerce, known_dtypes
-from rtsx.grid.grid import cell_id, parse_cell_id
+from rtsx.grid.grid import cell_id
 from rtsx.storage.object_store import ObjectStore
 
 Record = dict[str, Any]
@@ -46,12 +46,8 @@ class Records:
     def read(self) -> dict[str, Record]:
         """Read all records by name, sorted; what is damaged counts as not there, because it can be made again."""
         keys = sorted(found.key for found in self.objects.list(self.folder) if found.key.endswith(".json"))
-        records = {}
-        for key, content in zip(keys, map_in_threads(self.objects.get, keys), strict=True):
-            record = _parsed(content)
-            if record is not None:
-                records[key.rsplit("/", 1)[1].removesuffix(".json")] = record
-        return records
+        records = zip(keys, map(_parsed, map_in_threads(self.objects.get, keys)), strict=True)
+        return {key.rsplit("/", 1)[1].removesuffix(".json"): one for key, one in records if one is not None}
 
     def put(self, name: str, record: Record) -> None:
         """Write a record."""
@@ -67,7 +63,7 @@ class Records:
 
 def _parsed(content: bytes | None) -> Record | None:
     try:
-        found = None if content is None else json.loads(content)
+        found = json.loads(content or b"")
     except ValueError:
         return None
     return found if isinstance(found, dict) else None
@@ -104,9 +100,14 @@ def cell_states(marks: Iterable[CommitRecord], layout: YearLayout) -> CellStates
     return {mark.cell: _state(mark, layout) for mark in marks}
 
 
+def sha256_of(content: bytes) -> str:
+    """SHA-256 of bytes, as hexadecimal digits."""
+    return sha256(content).hexdigest()
+
+
 def digest_of(content: object) -> str:
     """SHA-256 of JSON values; equal ones have equal digests."""
-    return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return sha256_of(json.dumps(content, sort_keys=True).encode())
 
 
 def _state(mark: CommitRecord, layout: YearLayout) -> FinishedCell:
@@ -121,7 +122,7 @@ def _state(mark: CommitRecord, layout: YearLayout) -> FinishedCell:
         n_valid=mark.n_valid,
         n_outlines=mark.n_outlines,
         finished=mark.finished,
-        mark=sha256(mark.to_json().encode()).hexdigest(),
+        mark=sha256_of(mark.to_json().encode()),
     )
 
 
@@ -150,11 +151,6 @@ def partition_name(partition: Address) -> str:
     'r-001c012'
     """
     return cell_id(*partition)
-
-
-def parse_partition(name: str) -> Address:
-    """Parse the name of a partition."""
-    return parse_cell_id(name)
 
 
 def group_by_partition(cells: Iterable[Address]) -> dict[Address, list[Address]]:
@@ -226,11 +222,6 @@ def parquet_of_parts(parts: Iterable[geopandas.GeoDataFrame], *, empty: geopanda
     return buffer.getvalue()
 
 
-def read_parquet_bytes(content: bytes) -> geopandas.GeoDataFrame:
-    """Read the table of such bytes."""
-    return geopandas.read_parquet(io.BytesIO(content))
-
-
 def read_outlines(content: bytes, *, name: str) -> geopandas.GeoDataFrame:
     """Footprints of such bytes, with the columns and dtypes that they were made with.
 
@@ -240,7 +231,7 @@ def read_outlines(content: bytes, *, name: str) -> geopandas.GeoDataFrame:
         They are none; names where they come from.
     """
     try:
-        return to_serialisable(read_parquet_bytes(content))
+        return to_serialisable(geopandas.read_parquet(io.BytesIO(content)))
     except (OSError, ValueError, KeyError) as error:
         raise _unreadable(name, error) from error
 
@@ -402,7 +393,7 @@ class PartTable:
         """Update a partition; return its new record, and whether its file had to be written."""
         table, sources = make(name)
         content = parquet_bytes(table)
-        record = {**sources, "sha256": sha256(content).hexdigest(), "rows": len(table), "bounds": _bounds(table)}
+        record = {**sources, "sha256": sha256_of(content), "rows": len(table), "bounds": _bounds(table)}
         is_new = before is None or before["sha256"] != record["sha256"]
         if is_new:
             self.records.take_back(name)

@@ -8,7 +8,7 @@ import pytest
 import rasterio
 import xarray as xr
 
-from rtsx.campaign.products.expected import ExpectedArea
+from rtsx.campaign.products.coarse import ExpectedArea
 from rtsx.campaign.products.rasters import MapReader
 from rtsx.campaign.products.tables import cell_states, partition_sources
 from rtsx.evaluation import expected_area
