@@ -17,7 +17,7 @@ from rtsx.campaign import Campaign
 from rtsx.campaign.drift import DriftCheck, signed
 from rtsx.config import load_campaign_config
 from rtsx.synthetic.region import RegionSpec, write_region
-from rtsx.synthetic.sky import make_sky, sun_over, through_atmosphere
+from rtsx.synthetic.scene import make_sky, sun_over, through_atmosphere
 
 _CAMPAIGN = """
 name: drift

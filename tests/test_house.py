@@ -21,9 +21,7 @@ NAMES_OF_SEVERAL_THINGS = {
     "view": "rtsx.view shows a map; in a synthetic scene it is what a sensor sees",
     "app": "Typer's word for the commands of a file",
 }
-SMALL_MODULES = {
-    "rtsx.training.smp": "loads segmentation-models-pytorch, which checking a config does not",
-}
+SMALL_MODULES: dict[str, str] = {}
 HEAVY = {
     "bokeh": "the extra `view`",
     "aiohttp": "comes with fsspec's http and dask-gateway alone",
@@ -81,7 +79,6 @@ INNER_IMPORTS = {
     ("rtsx.config.training", "rtsx.inference"): "torch, when outlines are chosen by objects",
     ("rtsx.config.training", "rtsx.training"): "torch, when a training begins",
     ("rtsx.config.training", "rtsx.training.augment"): "torch, when augmentations are checked",
-    ("rtsx.config.training", "rtsx.training.augment.pipeline"): "torch, when augmentations are checked",
     ("rtsx.config.training", "rtsx.training.run_folder"): "torch, when a training is finished",
     ("rtsx.cube.open", "rtsx.cube.load"): "compiles the warp, which files that share a grid do not need",
     ("rtsx.viewer.mapview", "rtsx.viewer.page"): "the extra `view`",
@@ -89,7 +86,6 @@ INNER_IMPORTS = {
     ("rtsx.viewer.page", "rtsx.viewer.live"): "torch, when somebody predicts",
     ("rtsx.config.viewing", "rtsx.model"): "torch, when bundles are opened",
     ("rtsx.viewer.pyramid", "rtsx.cube.load"): "compiles the warp, which stores do not need",
-    ("rtsx.training.losses", "rtsx.training.smp"): "segmentation-models-pytorch, when a loss is built",
     ("rtsx.training.run_folder", "rtsx.training.networks"): "torch, when a network is described",
     ("rtsx.training.run", "rtsx.training.engine"): "the extra `train`",
 }

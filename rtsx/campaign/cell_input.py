@@ -21,7 +21,7 @@ from rtsx.cube.chunk_loader import MissingImage, collect_missing
 from rtsx.cube.load import load_recipe
 from rtsx.cube.pinning import ResolvedImages, image_stamp, resolve_images
 from rtsx.errors import CubeError
-from rtsx.inference.blocks import Region
+from rtsx.inference.plan import Region
 from rtsx.inference.runner import Runner, runner_of
 from rtsx.inference.streaming import input_window
 from rtsx.storage.retry import classify_error

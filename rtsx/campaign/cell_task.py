@@ -46,8 +46,8 @@ from rtsx.cube.pinning import resolve_images
 from rtsx.errors import CampaignError, NoImageError
 from rtsx.footprints import extract_footprints
 from rtsx.grid.grid import cell_id
-from rtsx.inference.blocks import Region
 from rtsx.inference.kernel import NODATA
+from rtsx.inference.plan import Region
 from rtsx.inference.predict import variable_attrs
 from rtsx.inference.streaming import predict_region
 from rtsx.model import ModelBundle

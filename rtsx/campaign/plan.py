@@ -22,8 +22,7 @@ from rtsx.errors import CampaignError
 from rtsx.geometry.pixels import PixelMesh
 from rtsx.grid import Grid
 from rtsx.grid.grid import cell_id
-from rtsx.inference.blocks import Region
-from rtsx.inference.plan import PredictionPlan
+from rtsx.inference.plan import PredictionPlan, Region
 from rtsx.pages import html_table
 from rtsx.parsing import first_difference, parsed_json, wrap_damage
 from rtsx.storage.object_store import ObjectStore

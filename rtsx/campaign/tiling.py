@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from rtsx.campaign.cells import CellTable
 from rtsx.campaign.recipe import PredictionSpec
-from rtsx.inference.tile_choice import TilingNeeds, choose_tiling
+from rtsx.inference.plan import TilingNeeds, choose_tiling
 from rtsx.tiling import TileAxis, TilePlan
 
 _MANY = 16

@@ -170,8 +170,7 @@ class TrainConfig(ConfigModel):
             _checked(check_augmentation_name, step)
         if is_glance(info):
             return augment
-        from rtsx.training.augment import check_augmentations  # here, because they load torch
-        from rtsx.training.augment.pipeline import build_augmentations
+        from rtsx.training.augment import build_augmentations, check_augmentations  # here, because they load torch
 
         for step in steps:
             _checked(build_augmentations, step)

@@ -24,7 +24,7 @@ from rtsx.model import ModelBundle
 from rtsx.parsing import json_value
 from rtsx.storage import write_whole
 from rtsx.training import TrainingRecipe, TrainingScene, read_run, train
-from rtsx.training.checks import check_recipe
+from rtsx.training.run import check_recipe
 from rtsx.training.run_folder import recipe_record, stated_differences
 
 if TYPE_CHECKING:

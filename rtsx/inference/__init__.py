@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING
 from rtsx.lazy import lazy
 
 if TYPE_CHECKING:
-    from rtsx.inference.blocks import Block, BlockPlan
-    from rtsx.inference.plan import PredictionPlan
+    from rtsx.inference.plan import Block, BlockPlan, PredictionPlan
     from rtsx.inference.predict import predict_cube
 
 __getattr__ = lazy(__name__)

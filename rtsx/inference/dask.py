@@ -32,9 +32,9 @@ from numpy.typing import NDArray
 
 from rtsx.cube.zarr_cube import StoredPixels, stored_pixels
 from rtsx.errors import CubeError
-from rtsx.inference.blocks import Block, BlockPlan, Region
 from rtsx.inference.device import Hardware, Memory, Pending, host_bytes, memory_for, plain_memory, room_for
 from rtsx.inference.kernel import BlockInput, TileSums, crop, finished, quantise
+from rtsx.inference.plan import Block, BlockPlan, Region
 from rtsx.inference.runner import Runner
 from rtsx.tiling import TileRange
 

@@ -10,8 +10,7 @@ from odc.geo.geobox import GeoBox
 
 from rtsx.cube.georeference import crs_name, ground_pixel_m
 from rtsx.errors import BundleError, PixelSizeWarning, PlanError
-from rtsx.inference.plan import TestTimeAugmentation
-from rtsx.inference.tile_choice import TilingNeeds
+from rtsx.inference.plan import TestTimeAugmentation, TilingNeeds
 from rtsx.model import ModelBundle
 from rtsx.model.backend_choice import fixed_sides, receptive_field_of
 from rtsx.model.network import BACKENDS

@@ -17,9 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import interpolate
 
-from rtsx.inference.blocks import Region, regions_meet
 from rtsx.inference.device import current_stream, from_device, to_device
-from rtsx.inference.plan import PredictionPlan, apply_dihedral, invert_dihedral
+from rtsx.inference.plan import PredictionPlan, Region, apply_dihedral, invert_dihedral, regions_meet
 from rtsx.model.inputs import InputLayer, Packing, prepare
 from rtsx.model.network import Network, require_probabilities
 from rtsx.tiling import Tile, TileAxis, TilePlan, TileRange, reflect_pad

@@ -12,9 +12,9 @@ from dask.base import is_dask_collection
 
 from rtsx.cube.graph import images_behind
 from rtsx.errors import BundleError, ClusterError, MemoryPlanError
-from rtsx.inference.blocks import direct_chunks, waiting_sums
 from rtsx.inference.dask import waiting_bytes
 from rtsx.inference.device import CPU, Hardware, host_bytes
+from rtsx.inference.plan import direct_chunks, waiting_sums
 from rtsx.inference.runner import Runner, forward_bytes_per_pixel, mixed_hardware
 from rtsx.model import ModelBundle
 from rtsx.model.backend_choice import reference_backend

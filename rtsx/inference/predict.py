@@ -18,7 +18,6 @@ from rtsx.cube.georeference import with_pixel_centres
 from rtsx.cube.zarr_cube import stored_pixels
 from rtsx.errors import PlanError
 from rtsx.grid import grid_offset
-from rtsx.inference.blocks import Region, direct_chunks
 from rtsx.inference.dask import predict_lazily
 from rtsx.inference.device import Hardware, Pending
 from rtsx.inference.ensemble import (
@@ -31,10 +30,17 @@ from rtsx.inference.ensemble import (
 )
 from rtsx.inference.kernel import NODATA, BlockInput, TileSums, crop, finished
 from rtsx.inference.memory import available_bytes, largest_tile, plane_chunks, planned_hardware, require_memory
-from rtsx.inference.plan import Merge, PredictionDtype, TestTimeAugmentation
+from rtsx.inference.plan import (
+    Merge,
+    PredictionDtype,
+    Region,
+    TestTimeAugmentation,
+    TileChoice,
+    choose_tiling,
+    direct_chunks,
+)
 from rtsx.inference.runner import Runner, needed_layers, packings_of, prediction_plan, runner_of
 from rtsx.inference.streaming import input_window
-from rtsx.inference.tile_choice import TileChoice, choose_tiling
 from rtsx.tiling import Blend
 
 _LONG_NAMES = {

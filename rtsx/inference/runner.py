@@ -18,7 +18,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from rtsx.cube import layer_names, packing
 from rtsx.errors import BundleError, ClusterError, LayerValuesWarning, PlanError
-from rtsx.inference.blocks import BlockPlan, Region
 from rtsx.inference.device import (
     CPU,
     Batches,
@@ -32,7 +31,7 @@ from rtsx.inference.device import (
 )
 from rtsx.inference.ensemble import check_test_time_augmentations
 from rtsx.inference.kernel import BlockInput, BlockRun, EnsembleMember, TileSums, run_batch, tiles_to_run
-from rtsx.inference.plan import Merge, PredictionDtype, PredictionPlan, TestTimeAugmentation
+from rtsx.inference.plan import BlockPlan, Merge, PredictionDtype, PredictionPlan, Region, TestTimeAugmentation
 from rtsx.model import ModelBundle
 from rtsx.model.backend_choice import check_fixed_tile, choose_backend, reference_backend, require_backends_equal
 from rtsx.model.inputs import Packing, required_layers, trusted_pixels

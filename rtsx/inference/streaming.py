@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rtsx.inference.blocks import Region
 from rtsx.inference.device import Hardware, Pending
 from rtsx.inference.kernel import BlockInput, TileSums, crop, finished
+from rtsx.inference.plan import Region
 from rtsx.inference.runner import Runner
 from rtsx.tiling import TileAxis, TilePlan, TileRange
 

@@ -5,16 +5,17 @@ from typing import TYPE_CHECKING
 from rtsx.lazy import lazy
 
 if TYPE_CHECKING:
-    from rtsx.synthetic.archive import WrittenScene, write_scenes
-    from rtsx.synthetic.demo import (
+    from rtsx.synthetic.archive import (
         TEST_SEEDS,
         TRAINING_SEEDS,
         VALIDATION_SEEDS,
         DemoFiles,
+        WrittenScene,
         demo_bundle_path,
         demo_spec,
         remove_demo_scenes,
         write_demo_scene,
+        write_scenes,
     )
     from rtsx.synthetic.ground import Ground, make_ground
     from rtsx.synthetic.landsat import LandsatStack, write_landsat

@@ -18,8 +18,7 @@ from pystac.stac_io import DefaultStacIO
 
 from rtsx.storage import write_whole
 from rtsx.storage.stac import COG, PROJECTION, RASTER, bounding_box, geojson
-from rtsx.synthetic.scene import DEM_CRS, TCVIS_CRS, Scene, footprint_polygon, read_info
-from rtsx.synthetic.sky import UDM2_BANDS
+from rtsx.synthetic.scene import DEM_CRS, TCVIS_CRS, UDM2_BANDS, Scene, footprint_polygon, read_info
 from rtsx.synthetic.spec import PIXEL_M
 
 

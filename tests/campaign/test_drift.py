@@ -27,7 +27,7 @@ from rtsx.campaign.run import require_ready
 from rtsx.errors import CampaignError
 from rtsx.model import InputLayer, ModelBundle
 from rtsx.model.metadata import LayerDistribution
-from rtsx.synthetic.sky import make_sky, sun_over, through_atmosphere
+from rtsx.synthetic.scene import make_sky, sun_over, through_atmosphere
 from tests.campaign.small_campaign import CELLS, LAYERS, make_bundle, make_recipe, write_country
 
 Pixels = NDArray[np.uint16]

@@ -9,7 +9,7 @@ from rtsx.campaign.cells import CellTable
 from rtsx.campaign.recipe import PredictionSpec
 from rtsx.campaign.tiling import campaign_tiling, cell_work, over_compute_of_cells, widest_read
 from rtsx.errors import PlanError
-from rtsx.inference.tile_choice import TilingNeeds
+from rtsx.inference.plan import TilingNeeds
 from rtsx.tiling import TilePlan
 
 FINITE = TilingNeeds(stride=16, tile=256, overlap=64, trim=None, reach=96)

@@ -18,7 +18,7 @@ from rtsx.cli.app import COMMANDS, app
 from rtsx.cli.info import GPU_DRIVERS
 from rtsx.cli.options import MaskRuleName, SensorName
 from rtsx.cube import MASK_RULES, SENSORS
-from rtsx.training.augment.pipeline import AUGMENTATIONS
+from rtsx.training.augment import AUGMENTATIONS
 from rtsx.training.recipe import AUGMENTATION_NAMES
 from tests.campaign.small_campaign import make_recipe, write_country
 from tests.cli.conftest import Outcome

@@ -9,7 +9,7 @@ from PIL import Image
 
 import rtsx
 from rtsx.cli import demo
-from rtsx.synthetic import demo as scenes
+from rtsx.synthetic import archive as scenes
 
 Command = Callable[..., Any]
 MADE = {"scene", "cube.yaml", "map.zarr", "slumps.parquet", "probability.tif", "binary.tif", "demo.png"}

@@ -19,7 +19,6 @@ from dask.sizeof import sizeof
 from rtsx.errors import ClusterError
 from rtsx.inference import device as device_room
 from rtsx.inference import kernel
-from rtsx.inference.blocks import BlockPlan
 from rtsx.inference.device import (
     _HUBS,
     Batches,
@@ -34,7 +33,7 @@ from rtsx.inference.device import (
 )
 from rtsx.inference.device import CPU as CPU_HARDWARE
 from rtsx.inference.kernel import BlockInput, BlockRun, EnsembleMember, TileSums, run_batch
-from rtsx.inference.plan import PredictionPlan
+from rtsx.inference.plan import BlockPlan, PredictionPlan
 from rtsx.inference.runner import Runner
 from rtsx.model import network as network_room
 from rtsx.model.inputs import InputLayer, Packing

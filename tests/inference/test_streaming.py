@@ -18,8 +18,7 @@ from odc.geo.xr import xr_coords
 from rtsx import ModelBundle, predict_cube
 from rtsx.errors import BundleError, PlanError
 from rtsx.inference import streaming as region_module
-from rtsx.inference.blocks import Region
-from rtsx.inference.plan import PredictionPlan
+from rtsx.inference.plan import PredictionPlan, Region
 from rtsx.inference.runner import Runner, needed_layers, prediction_plan, runner_of
 from rtsx.inference.streaming import input_window, predict_region
 

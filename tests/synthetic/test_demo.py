@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rtsx.errors import OutputExistsError
-from rtsx.synthetic import SceneSpec, demo, remove_demo_scenes, write_demo_scene, write_scene
+from rtsx.synthetic import SceneSpec, archive, remove_demo_scenes, write_demo_scene, write_scene
 from rtsx.synthetic.stac import catalog_items
 
 SPEC = SceneSpec(seed=3, size=128)
@@ -62,7 +62,7 @@ def test_an_interrupted_run_is_cleared_by_the_next(step, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(demo, step, interrupted)
+        patched.setattr(archive, step, interrupted)
         with pytest.raises(KeyboardInterrupt):
             write_demo_scene(SPEC, tmp_path)
     with pytest.raises(OutputExistsError, match="Expected no scene 20240721_200339_0003"):

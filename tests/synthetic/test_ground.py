@@ -6,7 +6,7 @@ import shapely
 from scipy import stats
 
 from rtsx.synthetic import Ground, LandscapeSpec, make_ground
-from rtsx.synthetic.scar import cut_patch, place_scars
+from rtsx.synthetic.ground import cut_patch, place_scars
 from rtsx.synthetic.terrain import draw_areas, make_terrain
 
 

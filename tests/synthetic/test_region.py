@@ -21,8 +21,7 @@ from rtsx.errors import CubeError, OutputExistsError
 from rtsx.synthetic import RegionSpec, make_scene, region, write_region
 from rtsx.synthetic.noise import grid_north_deg, ground_positions, sample
 from rtsx.synthetic.region import corner, ground_outline
-from rtsx.synthetic.scene import illuminate, write_images
-from rtsx.synthetic.sky import UDM2_BANDS, Sun
+from rtsx.synthetic.scene import UDM2_BANDS, Sun, illuminate, write_images
 from rtsx.synthetic.stac import scene_item
 
 SPEC = RegionSpec(seed=4, size=256, scenes=4, years=(2022, 2024))

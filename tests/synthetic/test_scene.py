@@ -14,8 +14,7 @@ from scipy import ndimage
 from rtsx.errors import OutputExistsError
 from rtsx.synthetic import SceneSpec, make_ground, make_scene, write_scene
 from rtsx.synthetic.noise import ground_positions, sample
-from rtsx.synthetic.scene import TCVIS_STEP_DEG
-from rtsx.synthetic.sky import UDM2_BANDS
+from rtsx.synthetic.scene import TCVIS_STEP_DEG, UDM2_BANDS
 
 SPEC = SceneSpec(seed=21, size=512, slumps_per_km2=4.0)
 

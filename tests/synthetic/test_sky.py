@@ -5,7 +5,7 @@ import datetime as dt
 import numpy as np
 import pytest
 
-from rtsx.synthetic.sky import UDM2_BANDS, Sun, make_sky, sun_over, usable_data_mask
+from rtsx.synthetic.scene import UDM2_BANDS, Sun, make_sky, sun_over, usable_data_mask
 
 
 def band(mask, name):

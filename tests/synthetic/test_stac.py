@@ -16,7 +16,7 @@ from pystac.extensions.projection import ProjectionExtension
 from pystac.extensions.view import ViewExtension
 from scipy import ndimage
 
-from rtsx.synthetic.sky import UDM2_BANDS
+from rtsx.synthetic.scene import UDM2_BANDS
 from rtsx.synthetic.stac import catalog_items, collections, document_paths, tcvis_item, write_catalog
 from tests.servers import catalog_collections
 

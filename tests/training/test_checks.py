@@ -7,7 +7,7 @@ import pytest
 from rtsx.errors import TrainingError
 from rtsx.model import InputLayer
 from rtsx.training import AugmentationSpec, LossTerm, NetworkSpec, OptimisationSpec
-from rtsx.training.checks import check_devices, check_recipe
+from rtsx.training.run import check_devices, check_recipe
 from tests.training.little import make_recipe, make_scene
 
 TWO = ("slump", "lake")

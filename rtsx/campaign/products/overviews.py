@@ -31,7 +31,7 @@ from rtsx.cube.write import (
     spatial_attrs,
 )
 from rtsx.grid.grid import cell_id, parse_cell_id
-from rtsx.inference.blocks import Region
+from rtsx.inference.plan import Region
 from rtsx.storage.object_store import ObjectStore
 from rtsx.storage.zarr import LAYERS, consolidate
 

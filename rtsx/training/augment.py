@@ -1,4 +1,9 @@
-"""Augmentations by name, checked for the layers that they change, and applied to a batch by key."""
+"""Changes of training tiles, by name: checked for the layers that they change, and applied to a batch by key.
+
+They change stored pixels before `prepare`, so what a network learns from went through the scaling that inference uses; only
+`drop_channels` comes after it. Every random number is drawn from a generator that the key seeds, on the CPU, so that a key
+means the same on every device.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -7,17 +12,20 @@ import torch
 
 from rtsx.errors import TrainingError
 from rtsx.suggest import suggest
-from rtsx.training.augment.geometric import (
+from rtsx.training.augmentations import (
     Augmentation,
+    Blur,
+    ChannelDropout,
     HorizontalFlip,
     KeyedRandom,
+    MultiplicativeNoise,
+    RandomBrightnessContrast,
     RandomResizedCrop,
     RandomRotate90,
     Rotate,
     VerticalFlip,
     check_number,
 )
-from rtsx.training.augment.radiometric import Blur, ChannelDropout, MultiplicativeNoise, RandomBrightnessContrast
 from rtsx.training.dataset import TileBatch
 from rtsx.training.recipe import AugmentationSpec, check_augmentation_name
 

@@ -3,7 +3,7 @@
 import pytest
 
 from rtsx.errors import PlanError
-from rtsx.inference.tile_choice import TilingNeeds, choose_tiling
+from rtsx.inference.plan import TilingNeeds, choose_tiling
 from rtsx.tiling import TilePlan
 
 
