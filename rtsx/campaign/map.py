@@ -35,15 +35,20 @@ from rtsx.parsing import first_difference
 from rtsx.storage import is_url, local_path, write_object
 from rtsx.storage.codecs import fast_codecs
 from rtsx.storage.object_store import ObjectStore, open_object_store, single_attempts
-from rtsx.storage.zarr import COMPLETE, LAYERS, RetryingStore, consolidate, open_group, store_of
+from rtsx.storage.zarr import (
+    COMPLETE,
+    LAYERS,
+    MAP_IDENTITY,
+    YEARS,
+    RetryingStore,
+    consolidate,
+    open_group,
+    store_of,
+)
 
 ANSWERS = ("probability", "binary", "spread", "valid")
 """Variables that a map may have, `valid` last, as it is written; `spread` where the plan keeps it."""
 
-_IDENTITY = "rtsx:map"
-"""Root attribute: what all years have in common."""
-_YEARS = "rtsx:years"
-"""Root attribute: what each year was made with."""
 _CLAIMS = f"{MAP}/time/claims"
 """Folder of one small object per step of `time`, below the array that they speak of: which year the step belongs to."""
 _NO_DAY = -1
@@ -118,13 +123,13 @@ def create_map(output: str, plan: CampaignPlan, *, storage_options: Mapping[str,
         map_path(output),
     )
     group = _opened(store, path)
-    is_new = group is None or _IDENTITY not in group.attrs
-    while group is None or _IDENTITY not in group.attrs:
+    is_new = group is None or MAP_IDENTITY not in group.attrs
+    while group is None or MAP_IDENTITY not in group.attrs:
         try:
             group = _created(store, plan, path=path)
         except (ContainsArrayError, ContainsGroupError):  # another year is creating the same map, and was faster here
             group = _opened(store, path)
-    found = first_difference(_by_recipe(group.attrs[_IDENTITY]), _by_recipe(_identity(plan)))
+    found = first_difference(_by_recipe(group.attrs[MAP_IDENTITY]), _by_recipe(_identity(plan)))
     if found is not None:
         raise CampaignError(
             f"{path} was made for another map: {found}. Years share a map where grid, extent, classes, spread and shards "
@@ -157,7 +162,7 @@ def map_year(group: zarr.Group, year: int) -> int:
 def open_map(output: str, *, storage_options: Mapping[str, Any]) -> xr.Dataset:
     """Open the map of all years, lazily, as `open_cube` opens a prediction; years in order.
 
-    Cells that are not done read as invalid. Provenance that all years share is in the attributes.
+    Cells that are not done read as invalid. Attributes say what all years were made with, and `year_facts` as JSON what each was.
 
     Parameters
     ----------
@@ -173,15 +178,9 @@ def open_map(output: str, *, storage_options: Mapping[str, Any]) -> xr.Dataset:
     """
     path = map_path(output)
     attrs: dict[str, Any] = open_group(path, storage_options).attrs.asdict()
-    shard = attrs.get(_IDENTITY, {}).get("shard", "auto")
+    shard = attrs.get(MAP_IDENTITY, {}).get("shard", "auto")
     cube = open_source(path, chunks=shard, storage_options=storage_options or None)
-    if not cube.indexes["time"].is_monotonic_increasing:
-        cube = cube.sortby("time")
-    facts = list(attrs.get(_YEARS, {}).values())
-    shared = {
-        key: value for key, value in (facts[0] if facts else {}).items() if all(one.get(key) == value for one in facts)
-    }
-    return cube.assign_attrs(shared)
+    return cube if cube.indexes["time"].is_monotonic_increasing else cube.sortby("time")
 
 
 def _opened(store: Store, path: str) -> zarr.Group | None:
@@ -192,7 +191,7 @@ def _opened(store: Store, path: str) -> zarr.Group | None:
         return None
     except (NotADirectoryError, ContainsArrayError) as error:
         raise OutputExistsError(f"{path} exists and is no map of a campaign. Choose another output.") from error
-    if _IDENTITY not in group.attrs and group.attrs.get(COMPLETE) is not False:
+    if MAP_IDENTITY not in group.attrs and group.attrs.get(COMPLETE) is not False:
         raise OutputExistsError(f"{path} exists and is no map of a campaign. Choose another output, or move it away.")
     return group
 
@@ -236,7 +235,7 @@ def _created(store: Store, plan: CampaignPlan, *, path: str) -> zarr.Group:
         "lattice_origin": [float(value) for value in plan.grid.origin],
         "bundle_classes": json.dumps(plan.prediction.classes),
         LAYERS: list(answers_of(plan)),
-        _IDENTITY: _identity(plan),
+        MAP_IDENTITY: _identity(plan),
         COMPLETE: True,
     }
     group = zarr.open_group(store, mode="r+", use_consolidated=False)
@@ -308,7 +307,7 @@ def _is_whole(store: Store, claims: Mapping[int, Mapping[str, Any]]) -> bool:
     """Test whether the map has all that these claims say, in its consolidated metadata too."""
     group = zarr.open_group(store, mode="r", use_consolidated=False)
     known = zarr.open_group(store, mode="r").metadata.consolidated_metadata
-    years: Any = group.attrs.get(_YEARS, {})
+    years: Any = group.attrs.get(YEARS, {})
     days = _days(group)
     n = max(claims, default=-1) + 1
     return (
@@ -335,10 +334,10 @@ def _write_steps(store: Store, claims: Mapping[int, Mapping[str, Any]]) -> None:
         said[place] = _day(claim["year"])
     if said != days:
         _array(group, "time")[:n] = np.array(said)
-    years: Any = group.attrs.get(_YEARS, {})
+    years: Any = group.attrs.get(YEARS, {})
     said_of = {**years, **{str(claim["year"]): claim["facts"] for claim in claims.values()}}
     # Opened with what is consolidated, which would be dropped otherwise.
-    zarr.open_group(store, mode="r+").update_attributes({_YEARS: said_of, COMPLETE: True})
+    zarr.open_group(store, mode="r+").update_attributes({YEARS: said_of, COMPLETE: True})
 
 
 def _facts(plan: CampaignPlan) -> dict[str, Any]:

@@ -14,7 +14,6 @@ from rtsx.cli.options import (
     VECTORS,
     drawn_units,
     open_models,
-    open_prediction,
     open_reviewed,
     open_year,
     require_device,
@@ -220,7 +219,7 @@ def evaluate(
                 raise typer.BadParameter(
                     "thresholds are chosen for a map, and these are outlines.", param_hint="--choose"
                 )
-        bundles = [] if save_model is None else _of_map(evaluated, model or [], trust=trust)
+        bundles = [] if save_model is None else _of_map(evaluated, year, models=model or [], trust=trust)
         evaluation = _of_one(
             evaluated, truth, layer=layer, crs=crs, class_name=class_name, year=year, rule=rule, choose=choose
         )
@@ -239,11 +238,11 @@ def evaluate(
     show("Evaluated", rows)
 
 
-def _of_map(path: str, models: list[str], *, trust: bool) -> "list[ModelBundle]":
+def _of_map(path: str, year: int | None, *, models: list[str], trust: bool) -> "list[ModelBundle]":
     """Open the model that a map was predicted with, and no other."""
     require_there([path])
     require_models(models)
-    made = str(open_prediction(path).attrs.get("bundle_digest"))
+    made = str(open_year(path, year).attrs.get("bundle_digest"))
     bundles = open_models(models, trust=trust)
     if made != bundles[0].digest:
         raise typer.BadParameter(

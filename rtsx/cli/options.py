@@ -443,39 +443,25 @@ def open_year(path: str, year: int | None, *, several_dates: bool = False) -> "x
         The map holds several years and none is chosen, not the one that is, or several dates of it where there must be one.
     """
     stored = open_prediction(path)
-    dates = dates_of(stored)
-    held = ", ".join(sorted({date[:4] for date in dates}))
-    if year is not None and str(year) not in held.split(", "):
+    from rtsx.cube.times import with_facts, years_of  # loads xarray, which `--help` does not wait for
+
+    years = years_of(stored)
+    known = sorted({one for one in years if one is not None})
+    held = ", ".join([*map(str, known), *["times without a year"] * (None in years)])
+    if year is not None and year not in known:
         raise typer.BadParameter(f"{path} holds {held or 'a map that says no year'}.", param_hint="--year")
-    if year is None and ", " in held:
-        raise typer.BadParameter(f"{path} holds {held}: say which, such as --year {held[:4]}.", param_hint="--year")
-    places = [place for place, date in enumerate(dates) if year is None or date[:4] == str(year)]
+    if year is None and known and len({*years}) > 1:
+        raise typer.BadParameter(f"{path} holds {held}: say which, such as --year {known[0]}.", param_hint="--year")
+    places = [place for place, one in enumerate(years) if year in (None, one)]
     if len(places) > 1 and not several_dates:
+        dates = [str(stored["time"].values[place])[:10] for place in places]
         raise CubeError(
-            f"{path} holds {len(places)} dates of {dates[places[0]][:4]}, and this takes one map: "
-            f"{', '.join(dates[place] for place in places)}. Predict a cube of one date, or a composite of the year."
+            f"{path} holds {len(places)} dates of {years[places[0]] or 'no year'}, and this takes one map: "
+            f"{', '.join(dates)}. Predict a cube of one date, or a composite of the year."
         )
-    # Facts of a campaign's year, such as the model's own rule of outlines, lie with the year.
-    if places and "bundle_digest" not in stored.attrs:
-        from rtsx.storage.zarr import open_group  # loads zarr, which `--help` does not wait for
-
-        years: Any = open_group(absolute(path), {}).attrs.asdict().get("rtsx:years", {})
-        stored = stored.assign_attrs(years.get(dates[places[0]][:4], {}))
-    if "time" not in stored.dims or not dates:
-        return stored
-    return stored.isel(time=places if len(places) > 1 else places[0])
-
-
-def dates_of(cube: "xr.Dataset") -> list[str]:
-    """Return the date, or the year, of each time; none where a cube has no times.
-
-    Examples
-    --------
-    >>> import xarray as xr
-    >>> dates_of(xr.Dataset(coords={"time": [2023, 2024]}))
-    ['2023', '2024']
-    """
-    return [str(one)[:10] for one in cube["time"].values.reshape(-1)] if "time" in cube.coords else []
+    if "time" not in stored.dims or not years:
+        return with_facts(stored)
+    return with_facts(stored.isel(time=places if len(places) > 1 else places[0]))
 
 
 def open_reviewed(path: str) -> "geopandas.GeoDataFrame":

@@ -84,18 +84,17 @@ def predict(
     require_models(model)
     described = described_models(model)
     require_tiling(described, tile=sides[0], overlap=sides[1])
-    from rtsx.model.allocator import (
-        configure_malloc,  # here and below, because refusals do not wait for heavy libraries
-    )
+    from rtsx.cube.times import years_of  # here and below, because refusals do not wait for heavy libraries
+    from rtsx.model.allocator import configure_malloc
 
     configure_malloc()
     cube = open_image(
         images, layers=layers, sensor=sensor, mask=mask, mask_rule=mask_rule, chunks=chunks, scale=scale, nodata=nodata
     )
-    years = sorted({date[:4] for date in options.dates_of(cube)})
+    years = sorted({year for year in years_of(cube) if year is not None})
     if footprints is not None and len(years) > 1:
         raise typer.BadParameter(
-            f"the image holds {', '.join(years)}, and a file of outlines is of one year: leave it out, then say "
+            f"the image holds {', '.join(map(str, years))}, and a file of outlines is of one year: leave it out, then say "
             f"rtsx footprints {out} --year {years[0]}.",
             param_hint="--footprints",
         )

@@ -104,6 +104,7 @@ def create(
     ] = 7.0,
 ) -> None:
     """Make a queue of outlines for people to review, in batches; or a further round of one."""
+    from rtsx.footprints.schema import stated_years
     from rtsx.labels.io import read_table
     from rtsx.review import create_review, merge_review, open_review
 
@@ -133,6 +134,12 @@ def create(
     source = footprints or sample
     if source is not None:
         table = read_table(source, what="outlines")
+        others = set() if opened is None else stated_years(table) - {opened.plan.year}
+        if opened is not None and others:
+            raise ReviewError(
+                f"{source} has outlines of {' and '.join(map(str, sorted(others)))}, and {campaign} is seen in {opened.plan.year}. Give "
+                "those of this year, or another --year."
+            )
     else:
         assert opened is not None  # as is checked above
         table = opened.outlines()

@@ -526,12 +526,7 @@ def validate_cube(cube: xr.Dataset | xr.DataArray) -> None:
         raise CubeError(f"A cube needs at least one layer on (y, x); this one has variables {list(cube.data_vars)}.")
     for name in names:
         _validate_layer(cube[name])
-    if "time" in cube.dims and not cube.sizes["time"]:
-        raise CubeError("The cube has no time: its dimension 'time' has length 0. Look at what selected the times.")
-    if "time" in cube.dims and "time" in cube.coords and cube["time"].isnull().any():
-        raise CubeError(
-            "Some times of the cube are missing (NaT). Leave them out, with cube.isel(time=cube.time.notnull().values), or set them."
-        )
+    validate_times(cube)
     if "valid" in cube:
         valid = cube["valid"]
         if valid.dtype != bool or valid.dims not in (("y", "x"), ("time", "y", "x")):
@@ -540,6 +535,22 @@ def validate_cube(cube: xr.Dataset | xr.DataArray) -> None:
                 f"on {valid.dims}. Make it so with cube['valid'] != 0, or call it otherwise, with cube.rename(valid='mask'), if it "
                 "is a layer."
             )
+
+
+def validate_times(cube: xr.Dataset) -> None:
+    """Raise where the dimension time has no entry, or one that is missing.
+
+    Raises
+    ------
+    CubeError
+        It is so.
+    """
+    if "time" in cube.dims and not cube.sizes["time"]:
+        raise CubeError("The cube has no time: its dimension 'time' has length 0. Look at what selected the times.")
+    if "time" in cube.dims and "time" in cube.coords and cube["time"].isnull().any():
+        raise CubeError(
+            "Some times of the cube are missing (NaT). Leave them out, with cube.isel(time=cube.time.notnull().values), or set them."
+        )
 
 
 def validate_georeference(cube: xr.Dataset) -> None:

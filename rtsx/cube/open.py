@@ -14,7 +14,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from rtsx.cube.conventions import as_cube, validate_cube, validate_georeference
+from rtsx.cube.conventions import as_cube, validate_cube, validate_georeference, validate_times
 from rtsx.cube.georeference import GRID_MAPPING, describe_geobox, geobox_of
 from rtsx.cube.graph import lazy_bands
 from rtsx.cube.load import recipe_geobox
@@ -207,6 +207,7 @@ def open_source(
             raise CubeError("A Zarr store says itself what its layers are; sensor= is for raster files.")
         cube = open_zarr_cube(str(source), cell, layers=layers, chunk=chunk, options=storage_options or {})
         validate_georeference(cube)  # not as a cube, because a stored prediction may have a dimension `class`
+        validate_times(cube)
     else:
         if storage_options:
             raise CubeError(

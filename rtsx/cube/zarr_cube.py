@@ -1,5 +1,6 @@
 """A Zarr store as a lazy cube, whoever wrote it."""
 
+import json
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,10 +21,11 @@ from rtsx.cube.conventions import as_cube, layer_names
 from rtsx.cube.encoding import is_sparse
 from rtsx.cube.georeference import geobox_of, with_georeference, with_pixel_centres
 from rtsx.cube.rasters import AUTO_CHUNK, cell_window
+from rtsx.cube.times import FACTS, years_of
 from rtsx.errors import CubeError
 from rtsx.grid import Cell
 from rtsx.storage.codecs import QuickCodecs, fast_codecs
-from rtsx.storage.zarr import LAYERS, StorageOptions, open_group, require_chunks, store_failure
+from rtsx.storage.zarr import LAYERS, MAP_IDENTITY, YEARS, StorageOptions, open_group, require_chunks, store_failure
 
 _STORE_ATTRS = ("zarr_conventions", "multiscales", "proj:", "spatial:", "rtsx:")
 """Attributes that describe the store and its shape, not the data; they would lie after the first `isel`."""
@@ -36,7 +38,7 @@ def open_zarr_cube(
 
     `chunk` in pixels; None chooses about 1024, in whole shards or chunks of the store.
     """
-    stored = read_metadata(path, options)
+    stored = _with_known_years(read_metadata(path, options), path)
     try:
         cube = with_pixel_centres(_turned(as_cube(_with_crs(_with_plain_strings(_in_order(stored)), path))))
         geobox = geobox_of(cube)
@@ -52,6 +54,7 @@ def open_zarr_cube(
         rows, columns = cell_window(geobox, cell, name=path)
         cube, geobox, origin = cube.isel(y=rows, x=columns), geobox[rows, columns], cell.grid.origin
     attrs = {name: value for name, value in cube.attrs.items() if not name.startswith(_STORE_ATTRS)}
+    attrs |= _facts(stored)
     cube = _chunked(cube.drop_attrs(deep=False).assign_attrs(attrs), chunk, path)
     if cell is None and "spatial_ref" in cube.coords:
         return cube.assign_attrs(lattice_origin=[float(value) for value in origin])
@@ -184,6 +187,25 @@ def stored_pixels(array: da.Array) -> StoredPixels | None:
     original = f"original-{array.name}"  # dask's own name for what `from_array` is given
     found = getattr(array.dask, "layers", {}).get(original, {}).get(original)
     return found if isinstance(found, StoredPixels) else None
+
+
+def _with_known_years(stored: xr.Dataset, path: str) -> xr.Dataset:
+    """Return the map of a campaign without the steps of years whose creation was stopped, which have no date."""
+    if MAP_IDENTITY not in stored.attrs:
+        return stored
+    known = [place for place, year in enumerate(years_of(stored)) if str(year) in stored.attrs.get(YEARS, {})]
+    if not known:
+        raise CubeError(f"{path} has no year yet: its creation was stopped. Create the campaign again.")
+    return stored if len(known) == stored.sizes["time"] else stored.isel(time=known)
+
+
+def _facts(stored: xr.Dataset) -> dict[str, Any]:
+    """Attributes that say what a campaign's years were made with: what all share by name, the rest by year."""
+    years: dict[str, dict[str, Any]] = stored.attrs.get(YEARS, {})
+    first = next(iter(years.values()), {})
+    shared = {name: value for name, value in first.items() if all(one.get(name) == value for one in years.values())}
+    own = {year: {name: value for name, value in facts.items() if name not in shared} for year, facts in years.items()}
+    return {**shared, **({FACTS: json.dumps(own)} if any(own.values()) else {})}
 
 
 def _in_order(stored: xr.Dataset) -> xr.Dataset:

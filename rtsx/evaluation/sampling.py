@@ -22,6 +22,7 @@ from rtsx.evaluation.dask import reduce_blocks
 from rtsx.footprints import validate_footprints
 from rtsx.footprints.class_maps import split_classes
 from rtsx.footprints.confidence import Band
+from rtsx.footprints.schema import stated_years
 from rtsx.geometry.crs import transformed
 from rtsx.geometry.pixels import PixelMesh
 from rtsx.labels import LabelRaster, TruthWindow, rasterize_labels
@@ -167,7 +168,7 @@ def sample_ground(
     Raises
     ------
     EvaluationError
-        No pixel is valid, the map has several classes or times, or no outline meets it.
+        No pixel is valid, the map has several classes or times, an outline is of another year, or none meets it.
     FootprintError
         `pred` or `footprints` is not what it should be.
     """
@@ -181,6 +182,12 @@ def sample_ground(
         raise EvaluationError(
             f"A sample is drawn from one map, but the prediction has {len(maps)} of different classes or times: give "
             "a map of one; in Python, pred.isel(time=...) or pred.sel({'class': [...]}) select it."
+        )
+    others = sorted(stated_years(footprints) - {maps[0].year}) if maps[0].year is not None else []
+    if others:
+        raise EvaluationError(
+            f"The map is of {maps[0].year}, and outlines are of {' and '.join(map(str, others))}: what was found there is no sample of "
+            "this map. Give the outlines of its year, or the map of theirs."
         )
     geobox = geobox_of(pred)
     around = gpd.GeoSeries(_buffered(footprints, near_m), crs=footprints.crs)

@@ -8,6 +8,7 @@ import pandas as pd
 import xarray as xr
 
 from rtsx.cube import class_names
+from rtsx.cube.times import times_of, years_of
 from rtsx.errors import FootprintError
 
 _NODATA = 255
@@ -159,15 +160,15 @@ def _moment(one: xr.Dataset) -> tuple[pd.Timestamp | None, int | None, list[str]
     if "time" not in one.coords:
         return None, None, []
     time = one.coords["time"].values
-    if time.dtype.kind == "M" and not np.isnat(time):
-        date = pd.Timestamp(str(time))
-        return date, date.year, [str(np.datetime_as_string(time, unit="auto", timezone="naive"))]
-    if time.dtype.kind in "iu":
-        return None, int(time), [str(time)]
-    raise FootprintError(
-        f"the coordinate 'time' of a prediction is a datetime64 or a whole year, but came as {time!r}: "
-        "convert it, for example with pred.assign_coords(time=pandas.to_datetime(...))"
-    )
+    (moment,), (year,) = times_of(one), years_of(one)
+    if year is None and time.dtype.kind not in "iuf":
+        raise FootprintError(
+            f"the coordinate 'time' of a prediction is a date or a year, but came as {time!r}: "
+            "convert it, for example with pred.assign_coords(time=pandas.to_datetime(...))"
+        )
+    if year is None or np.datetime_data(moment)[0] in ("Y", "M"):
+        return None, year, [str(time)]
+    return pd.Timestamp(moment), year, [str(np.datetime_as_string(moment, unit="auto", timezone="naive"))]
 
 
 def _scene_id(one: xr.Dataset) -> str | None:

@@ -11,6 +11,7 @@ import pandas as pd
 import xarray as xr
 
 from rtsx.cube import open_source
+from rtsx.cube.times import FACTS, with_facts
 from rtsx.errors import FootprintError
 from rtsx.footprints.blocks import ExtractionRule
 from rtsx.footprints.class_maps import ClassMap, split_classes, thresholds_of
@@ -133,6 +134,7 @@ def extract_footprints(
             f"A prediction is an xarray.Dataset or the path of one; got {type(pred).__name__}. Make one with rtsx.predict_cube, or "
             "give the path of one."
         )
+    pred = with_facts(pred)
     threshold = stated_number(pred, "outline_threshold") if threshold is None else threshold
     min_area_m2 = default_min_area_m2(pred) if min_area_m2 is None else min_area_m2
     _check(min_area_m2=min_area_m2, threshold=threshold, edge_distance=edge_distance)
@@ -186,7 +188,12 @@ def default_min_area_m2(pred: xr.Dataset) -> float:
 
 
 def stated_number(pred: xr.Dataset, name: str) -> float | None:
-    """Return a number among the attributes of a prediction."""
+    """Return a number among the attributes of a prediction, or of the year of a map that it is."""
+    pred = with_facts(pred)
+    if f'"{name}"' in pred.attrs.get(FACTS, ""):
+        raise FootprintError(
+            f"the years of this map have an {name} each: take one year, with pred.isel(time=...), or give threshold and min_area_m2"
+        )
     value = pred.attrs.get(name)
     try:
         return None if value is None else float(value)

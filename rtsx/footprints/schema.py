@@ -66,6 +66,15 @@ def area_columns(names: Iterable[object]) -> dict[str, float]:
     return {match[0]: int(match[1]) / 100 for match in sorted(found, key=lambda match: int(match[1]))}
 
 
+def stated_years(footprints: geopandas.GeoDataFrame) -> set[int]:
+    """Return the years that outlines state, by `year` or else `date`; none where they state none."""
+    none = pd.Series(dtype="float64")
+    stated = pd.to_numeric(footprints.get("year", none), errors="coerce").dropna()
+    if stated.empty:
+        stated = pd.to_datetime(footprints.get("date", none), errors="coerce").dt.year.dropna()
+    return {int(year) for year in stated}
+
+
 def known_dtypes(names: Iterable[object]) -> dict[str, str]:
     """Return the pandas dtypes of all columns that footprints may have, in order; areas by probability are those among `names`."""
     return COLUMNS | dict.fromkeys(area_columns(names), "float64") | OPTIONAL

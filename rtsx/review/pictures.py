@@ -1,5 +1,6 @@
 """Pictures of the ground around an outline, close and wide, drawn when they are asked for and kept in memory."""
 
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -68,13 +69,16 @@ class ReviewPictures:
         Raises
         ------
         ReviewError
-            Outlines lie elsewhere, or nothing states which year of an image of several is meant.
+            Outlines lie elsewhere.
+
+        Warns
+        -----
+        RuntimeWarning
+            Nothing states which year of an image is meant, as in reviews made before that was asked: its last is shown.
         """
         opened = ((name, opener(source)) for name, source in review.settings.cubes)
         pyramids = ((name, one if isinstance(one, Pyramid) else Pyramid.of(one)) for name, one in opened)
-        images = tuple(
-            (name, replace(one, year=year_of_image(one.cube, review.outlines, name=name))) for name, one in pyramids
-        )
+        images = tuple((name, replace(one, year=_year(one, review, name=name))) for name, one in pyramids)
         made = cls(review=review, images=images)
         assert len(made.places) == len(review.outlines)  # and so they are checked
         return made
@@ -227,3 +231,16 @@ class ReviewPictures:
             lonlat = [lonlat_transformer(self.crs).transform(*end.T) for end in ends]
             units[:, axis] = Geod(ellps="WGS84").inv(*lonlat[0], *lonlat[1])[2] / (2 * half)
         return units
+
+
+def _year(image: Pyramid, review: Review, *, name: str) -> int | None:
+    """Return the year in which an image is shown; None for its last, with a warning where nothing states one."""
+    try:
+        return year_of_image(image.cube, review.outlines, name=name)
+    except ReviewError as error:
+        warnings.warn(
+            f"{error} This review is made already: the last time of {name!r} is shown, as it always was.",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+        return None

@@ -13,14 +13,15 @@ from typing import Any, Literal
 
 import geopandas as gpd
 import numpy as np
-import pandas as pd
 import shapely
 import xarray as xr
 from odc.geo.geobox import GeoBox
 from pyproj import CRS
 
 from rtsx.cube import geobox_of, open_source
+from rtsx.cube.times import years_of
 from rtsx.errors import InputNotFoundError, LabelError, OutputExistsError, OutputNotWritableError, ReviewError
+from rtsx.footprints.schema import stated_years
 from rtsx.geometry.crs import transformed
 from rtsx.parsing import json_value
 from rtsx.review.plan import (
@@ -35,7 +36,6 @@ from rtsx.review.plan import (
 )
 from rtsx.scores.agreement import VERDICTS
 from rtsx.storage.object_store import ObjectStore, create_generation, open_object_store
-from rtsx.viewer.pyramid import years_of
 
 WEEK_S = 7 * 86400.0
 """Seconds that a batch is kept for a reviewer of whom nothing is heard."""
@@ -341,7 +341,7 @@ def create_review(
         A folder, or a URL such as ``s3://bucket/review``.
     cubes : mapping of str to str
         Name and source of each image to look at, the newest first. One of several years is shown in the year that its name
-        has, such as ``"2024"`` or ``"map 2024"``, else in that of the outlines.
+        has, such as ``"2024"`` or ``"map 2024"``, else in that of the outlines. One of another year than they states it in its name.
     order : {"probability", "uncertainty", "random"} or None
         Which outlines come first; None: by probability, and a sample at random.
     class_name : str or None
@@ -468,16 +468,16 @@ def placed_in(outlines: gpd.GeoDataFrame, geobox: GeoBox, *, name: str) -> gpd.G
 
 
 def year_of_image(cube: xr.Dataset, outlines: gpd.GeoDataFrame, *, name: str) -> int | None:
-    """Return the year in which an image is shown: that in its name, else its only one, else that of the outlines.
+    """Return the year in which an image is shown: that in its name, else that of the outlines, or its only one.
 
     None where it has no time, or one without a date.
 
     Raises
     ------
     ReviewError
-        It has no time in the year of its name, or times of which nothing states which one is meant.
+        It has no time in the year of its name, or in that of the outlines, or several of which nothing states which one is meant.
     """
-    years = sorted({int(year) for year in years_of(cube)})
+    years = sorted({year for year in years_of(cube) if year is not None})
     if not years and cube.sizes.get("time", 1) == 1:
         return None
     if not years:
@@ -491,9 +491,9 @@ def year_of_image(cube: xr.Dataset, outlines: gpd.GeoDataFrame, *, name: str) ->
         if int(in_name[0]) not in years:
             raise ReviewError(f"{has}, and none of {in_name[0]}, which its name states. Name it by its own year.")
         return int(in_name[0])
-    if len(years) == 1:
+    of_outlines = sorted(stated_years(outlines))
+    if len(years) == 1 and (not of_outlines or years[0] in of_outlines):
         return years[0]
-    of_outlines = sorted(_years_of_outlines(outlines))
     if len(of_outlines) == 1 and of_outlines[0] in years:
         return of_outlines[0]
     said = f"are of {' and '.join(map(str, of_outlines))}" if of_outlines else "state no year"
@@ -501,15 +501,6 @@ def year_of_image(cube: xr.Dataset, outlines: gpd.GeoDataFrame, *, name: str) ->
         f"{has}, and the outlines {said}. State which year is meant in its name, such as {years[-1]}: "
         f"--cube {years[-1]}=CUBE, or --cube 'map {years[-1]}=CUBE'."
     )
-
-
-def _years_of_outlines(outlines: gpd.GeoDataFrame) -> set[int]:
-    """Years that outlines state, by `year` or else `date`."""
-    none = pd.Series(dtype="float64")
-    stated = pd.to_numeric(outlines.get("year", none), errors="coerce").dropna()
-    if stated.empty:
-        stated = pd.to_datetime(outlines.get("date", none), errors="coerce").dt.year.dropna()
-    return {int(year) for year in stated}
 
 
 def check_reviewer(name: str) -> None:

@@ -39,6 +39,10 @@ BUILD = "rtsx:build"
 """Root attribute of the stores that are built part by part: how far that is."""
 LAYERS = "rtsx:layers"
 """Attribute of the groups that we write: names of the variables in their order."""
+MAP_IDENTITY = "rtsx:map"
+"""Attribute of a campaign's map: what all years have in common."""
+YEARS = "rtsx:years"
+"""Attribute of a campaign's map: what each year was made with."""
 
 _log = logging.getLogger(__name__)
 _ROOTS = ("zarr.json", ".zgroup")

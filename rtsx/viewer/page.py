@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pyproj
+import xarray as xr
 from bokeh.core.property.descriptors import UnsetValueError
 from bokeh.document import Document
 from bokeh.embed import file_html
@@ -34,6 +35,7 @@ from bokeh.resources import INLINE
 from bokeh.util.callback_manager import EventCallback
 
 from rtsx.cube import packing
+from rtsx.cube.times import times_of
 from rtsx.errors import RtsxError
 from rtsx.viewer.mapview import MapView, Shown, fitted, ground_scale
 from rtsx.viewer.pyramid import Box, Pyramid
@@ -223,11 +225,8 @@ class MapPage:
         return {f"{title}: {style}": (title, style) for title in list(self.images) for style in self.styles[title]}
 
     def _times(self) -> list[np.datetime64]:
-        found: set[Any] = set()
-        for image in self.images.values():
-            if "time" in image.cube.dims and "time" in image.cube.coords:
-                found |= set(image.cube["time"].values)
-        return sorted(found)
+        images = [image.cube for image in self.images.values() if "time" in image.cube.dims]
+        return sorted({date for cube in images for date in _dates(cube)})
 
     def _time_slider(self, title: str) -> Slider:
         last = max(1, len(self.times) - 1)
@@ -296,10 +295,11 @@ class MapPage:
     def _select(self, title: str, slider: Slider) -> Mapping[str, int]:
         """Place of the last time of an image that is not after the chosen one."""
         cube = self.images[title].cube
-        if "time" not in cube.dims or len(self.times) < 2:
+        dates = _dates(cube)
+        if "time" not in cube.dims or not dates or len(self.times) < 2:
             return {}
         chosen = self.times[min(int(slider.value), len(self.times) - 1)]
-        return {"time": max(0, int(np.searchsorted(cube["time"].values, chosen, side="right")) - 1)}
+        return {"time": max(0, int(np.searchsorted(dates, chosen, side="right")) - 1)}
 
     def _picture(self, title: str, style: str, slider: Slider) -> Picture:
         return draw_window(
@@ -510,6 +510,12 @@ def still_page(view: MapView, *, size: tuple[int, int]) -> str:
     page = MapPage(view, size=size)
     page.close()
     return str(file_html(page.layout, INLINE, title=view.title))
+
+
+def _dates(cube: xr.Dataset) -> list[np.datetime64]:
+    """Dates of the times of an image, in their order; none where one of them means none."""
+    times = times_of(cube)
+    return [] if any(map(np.isnat, times)) else [time.astype("datetime64[ns]") for time in times]
 
 
 def _problem(title: str, error: Exception) -> str:

@@ -15,15 +15,17 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from rtsx.cube import CubeRecipe, as_cube, geobox_of, open_source, pixel_m
+from rtsx.cube.conventions import validate_times
 from rtsx.cube.open import coarse_recipe, is_store
 from rtsx.cube.rasterio import read_header
 from rtsx.cube.rasters import open_rasters
+from rtsx.cube.times import years_of
 from rtsx.cube.write import level_count
 from rtsx.errors import CubeError
 from rtsx.grid import Cell
 from rtsx.storage.zarr import open_group
 
-__all__ = ["Box", "Pyramid", "ReadWindow", "years_of"]
+__all__ = ["Box", "Pyramid", "ReadWindow"]
 
 Box = tuple[float, float, float, float]
 """Left, bottom, right and top in the units of a CRS."""
@@ -124,6 +126,7 @@ class Pyramid:
             return cls(levels=_of_recipe(source, cell), _made_of=(source, cell))
         if isinstance(source, xr.Dataset | xr.DataArray):
             given = as_cube(source)
+            validate_times(given)
             return cls(levels=(Level(pixel=abs(geobox_of(given).affine.a), opener=lambda: given),))
         path, options = str(source), storage_options or {}
         if is_store(path):
@@ -153,8 +156,8 @@ class Pyramid:
 
     @property
     def years(self) -> tuple[int, ...]:
-        """Years of its times, ascending; none where there is no time, or one without dates."""
-        return tuple(sorted({*years_of(self.cube).tolist()}))
+        """Years of its times, ascending; none where no time means one."""
+        return tuple(sorted({year for year in years_of(self.cube) if year is not None}))
 
     def only(self, layers: Sequence[str]) -> "Pyramid":
         """Return the image for a look at some layers: of a recipe, sources of none of them are not read and make no pixel invalid."""
@@ -242,7 +245,8 @@ class Pyramid:
         """Place of the time that is seen where none is chosen."""
         if self.year is None or not self.years:
             return -1
-        return max(0, int(np.searchsorted(years_of(self.cube), self.year, side="right")) - 1)
+        years = enumerate(years_of(self.cube))
+        return max((place for place, year in years if year is not None and year <= self.year), default=0)
 
     def _has_times(self, level: Level) -> bool:
         """Whether a level has all times: overviews lack the year of a campaign that was not collected yet."""
@@ -279,20 +283,6 @@ class Pyramid:
         known &= (row >= 0) & (row < rows) & (column >= 0) & (column < columns)
         taken = {name: _gather(there_is.cube[name], row, column, known=known) for name in names}
         return ReadWindow(xr.Dataset(taken), box, pixel_m(GeoBox.from_bbox(box, crs, shape=size, tight=True)), known)
-
-
-def years_of(cube: xr.Dataset) -> NDArray[np.int64]:
-    """Return the year of each time of a cube; none where there is no time, or one without dates.
-
-    Examples
-    --------
-    >>> years_of(xr.Dataset(coords={"time": np.array(["2024-08-01", "2025-07-01"], "datetime64[ns]")})), years_of(xr.Dataset())
-    (array([2024, 2025]), array([], dtype=int64))
-    """
-    times = cube.coords.get("time")
-    if times is None or times.dtype.kind != "M":
-        return np.empty(0, np.int64)
-    return np.atleast_1d(times.dt.year.values).astype(np.int64)
 
 
 def _padded(box: Box, size: tuple[int, int]) -> Box:

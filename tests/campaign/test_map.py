@@ -16,11 +16,15 @@ from zarr.core.buffer import Buffer
 from zarr.core.sync import sync
 from zarr.storage import WrapperStore
 
+from rtsx import open_cube
 from rtsx.campaign.map import create_map, map_path, map_store, map_year, open_map
 from rtsx.cube import validate_cube
-from rtsx.errors import CampaignError, CubeError, OutputExistsError
+from rtsx.cube.times import with_facts
+from rtsx.errors import CampaignError, CubeError, FootprintError, OutputExistsError
+from rtsx.footprints import extract_footprints
 from rtsx.grid import Grid
-from rtsx.storage.zarr import RetryingStore
+from rtsx.model.metadata import OutlineChoice
+from rtsx.storage.zarr import RetryingStore, consolidate
 from tests.campaign.random_campaign import make_bundle, make_plan, make_recipe
 from tests.faults import FaultyProxy
 
@@ -117,6 +121,41 @@ def test_years_of_another_bundle_say_only_what_they_share(tmp_path: Path) -> Non
     found = open_map(str(tmp_path), storage_options={})
     assert "bundle_digest" not in found.attrs
     assert found.attrs["threshold"] == 0.5
+    for opened in (found, open_cube(map_path(str(tmp_path)))):
+        digests = [with_facts(opened.isel(time=place)).attrs["bundle_digest"] for place in (0, 1)]
+        assert digests == [make_bundle().digest, "another"]
+
+
+def test_outlines_of_a_year_follow_the_rule_of_its_own_model(tmp_path: Path) -> None:
+    one = plan_of()
+    rule = OutlineChoice(threshold=0.9, min_area_m2=0.0)
+    create_map(str(tmp_path), one, storage_options={})
+    other = replace(plan_of(year=2025), prediction=replace(one.prediction, members=("another",), outlines=rule))
+    create_map(str(tmp_path), other, storage_options={})
+    group = zarr.open_group(map_path(str(tmp_path)), mode="r+")
+    group["valid"][:] = True
+    group["binary"][:] = 0
+    group["probability"][:] = 0
+    group["probability"][:, 10:30, 10:30] = 80
+    group["probability"][:, 15:25, 15:25] = 95
+    group["binary"][:, 10:30, 10:30] = 1
+    found = open_cube(map_path(str(tmp_path)))
+    assert [extract_footprints(found.isel(time=place))["n_pixels"].sum() for place in (0, 1)] == [400, 100]
+    with pytest.raises(FootprintError, match=r"years of this map have an outline_threshold each: take one year"):
+        extract_footprints(found)
+    assert len(extract_footprints(found, threshold=0.5, min_area_m2=0)) == 2
+
+
+def test_a_step_without_a_day_is_no_year(tmp_path: Path) -> None:
+    create_map(str(tmp_path), plan_of(), storage_options={})
+    group = zarr.open_group(map_path(str(tmp_path)), mode="r+", use_consolidated=False)
+    for name in ("time", "probability", "binary", "valid"):
+        group[name].resize((2, *group[name].shape[1:]))
+    consolidate(group.store)
+    assert list(open_cube(map_path(str(tmp_path)))["time"].dt.year.values) == [2024]
+    group["time"][0] = -1
+    with pytest.raises(CubeError, match="has no year yet: its creation was stopped"):
+        open_cube(map_path(str(tmp_path)))
 
 
 @pytest.mark.slow

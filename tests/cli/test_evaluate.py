@@ -149,6 +149,20 @@ def test_commands_take_one_year_of_a_map_of_several(rtsx_command: Command, tmp_p
     assert gpd.read_parquet(outlines)["date"].nunique() == 2
 
 
+@pytest.mark.parametrize("times", [[2023, 2024], ["2023", "2024-08-01"]])
+def test_a_year_is_found_however_it_is_written(rtsx_command: Command, tmp_path: Path, times: list[int | str]) -> None:
+    level = np.full((2, 60, 80), 10)
+    level[1, 20:40, 30:50] = 80
+    several = rtsx.write_cube(make_prediction(level).assign_coords(time=times), tmp_path / "years.zarr")
+    out = tmp_path / "slumps.parquet"
+    assert "holds 2023, 2024: say which" in said(rtsx_command("footprints", several, "--out", out).err)
+    made = rtsx_command("footprints", several, "--year", "2024", "--out", out)
+    assert made.status == 0, made.err
+    line = ("sample", "--map", several, "--year", "2024", "--footprints", out, "--size", "9")
+    assert rtsx_command(*line, "--out", tmp_path / "sample.parquet").status == 0
+    assert set(gpd.read_parquet(out)["year"]) == {2024}
+
+
 def said(printed: str) -> str:
     """What a message says, without its frame."""
     return " ".join(printed.replace("│", " ").split())

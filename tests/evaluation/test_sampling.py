@@ -191,6 +191,15 @@ def test_what_cannot_be_drawn_is_refused(pred, footprints):
         sample_ground(blind, footprints, size=9)
 
 
+def test_outlines_of_another_year_than_the_map_are_refused(pred, footprints):
+    dated = pred.assign_coords(time=2024)
+    with pytest.raises(
+        EvaluationError, match=r"The map is of 2024, and outlines are of 2023: .* Give the outlines of its year"
+    ):
+        sample_ground(dated, footprints.assign(year=[2023, *[2024] * (len(footprints) - 1)]), size=30)
+    assert len(sample_ground(dated, footprints.assign(year=2024), size=30)) == 30
+
+
 def test_the_page_runs(pred, footprints, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     made = pred.assign(binary=(pred["probability"] >= 50).astype("uint8")).assign_attrs(bundle_digest="0" * 64)

@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 
 from rtsx.errors import FootprintError
@@ -57,8 +58,22 @@ def test_a_strange_dimension_is_named(pred):
 
 
 def test_a_strange_time_is_shown(pred):
-    with pytest.raises(FootprintError, match=r"datetime64 or a whole year, but came as .*'summer'"):
+    with pytest.raises(FootprintError, match=r"is a date or a year, but came as .*'summer'"):
         split_classes(pred.assign_coords(time="summer"), threshold=None, class_name=None, water=None)
+
+
+@pytest.mark.parametrize(
+    ("time", "name", "date", "year"),
+    [
+        (2024, "2024", None, 2024),
+        ("2024", "2024", None, 2024),
+        ("2024-08-01", "2024-08-01", pd.Timestamp("2024-08-01"), 2024),
+        (3, "3", None, None),
+    ],
+)
+def test_a_time_has_a_name_and_the_year_that_it_means(pred, time, name, date, year):
+    (one,) = split_classes(pred.assign_coords(time=time), threshold=None, class_name=None, water=None)
+    assert (one.name, one.date, one.year) == (name, date, year)
 
 
 def test_levels_follow_the_scale_factor(pred):

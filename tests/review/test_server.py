@@ -236,7 +236,7 @@ def brightness(pictures: ReviewPictures, number: int) -> int:
         ("2025", {"year": 2024}, ("2025-01-01", "2024-01-01"), 100),
         ("map 2024", {}, ("2024-01-01", "2025-01-01"), 100),
         ("map", {"year": 2024}, ("2024-06-01", "2024-08-01", "2025-08-01"), 1100),
-        ("map", {"year": 2024}, ("2019-06-01", "2019-08-01"), 1100),
+        ("map 2019", {"year": 2024}, ("2019-06-01", "2019-08-01"), 1100),
     ],
 )
 def test_a_picture_is_of_the_year_of_the_outlines_or_of_its_name(
@@ -271,6 +271,28 @@ def test_an_image_of_which_nobody_knows_the_year_is_refused(
             outlines_of(3), str(tmp_path / "review"), cubes={"2024": "map"}, opener=lambda _: years.drop_vars("time")
         )
     assert not (tmp_path / "review").exists()
+
+
+def test_images_of_another_year_than_the_outlines_say_so_in_their_name(tmp_path: Path) -> None:
+    for days in (("2019-06-01",), ("2019-06-01", "2019-08-01")):
+        with pytest.raises(
+            ReviewError, match=r"times of 2019, and the outlines are of 2024\. .* --cube 'map 2019=CUBE'"
+        ):
+            create_review(
+                outlines_of(3).assign(year=2024),
+                str(tmp_path / "review"),
+                cubes={"image": "map"},
+                opener=lambda _, days=days: of_years(*days),
+            )
+
+
+@pytest.mark.parametrize("name", ["map", "scene 2019 of 7"])
+def test_a_review_from_before_years_were_asked_for_is_served_as_it_was(tmp_path: Path, name: str) -> None:
+    review = create_review(outlines_of(3), str(tmp_path / "review"), cubes={name: "map"}, opener=lambda _: image())
+    years = of_years("2024-01-01", "2025-01-01")
+    with pytest.warns(RuntimeWarning, match="the last time of .* is shown, as it always was"):
+        pictures = ReviewPictures.open(review, opener=lambda _: years)
+    assert brightness(pictures, 0) == 1100
 
 
 def test_pictures_take_no_more_memory_than_they_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

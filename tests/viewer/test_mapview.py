@@ -139,6 +139,33 @@ def test_the_year_that_is_seen_is_predicted() -> None:
     page.close()
 
 
+@pytest.mark.parametrize("times", [[2024, 2019], ["2024", "2019"], ["2024-07-01", "2019-07-01"]])
+def test_years_are_seen_however_they_are_written(times: list[int | str]) -> None:
+    image = small_image(20)
+    written = xr.concat([image + 900, image], "time").assign_coords(time=times)
+    dated = xr.concat([image, image], "time").assign_coords(time=np.array(["2018-07-01", "2020-07-01"], "M8[ns]"))
+    view = rtsx.view({"written": written, "dated": dated}, year=2019)
+    seen = view.images["written"].read(["blue"], view.start, size=(20, 20)).cube["blue"]
+    np.testing.assert_array_equal(seen, image["blue"])
+    page, _ = page_of(view)
+    assert [str(time)[:4] for time in page.times] == ["2018", "2019", "2020", "2024"]
+    assert str(page.times[page.time.value])[:4] == "2019"
+    assert (page._select("written", page.time), page._select("dated", page.time)) == ({"time": 0}, {"time": 0})
+    page.close()
+    with pytest.raises(CubeError, match=r"nothing of 2021 to show.*written: 2019, 2024"):
+        rtsx.view({"written": written, "dated": dated}, year=2021)
+
+
+def test_times_that_mean_no_date_are_not_offered_as_one() -> None:
+    page, settle = page_of(rtsx.view(xr.concat([small_image(20)] * 2, "time").assign_coords(time=[0, 1])))
+    page._changed()
+    settle()
+    assert not page.times
+    assert not page.time.visible
+    assert not page.status.text
+    page.close()
+
+
 def test_an_image_that_cannot_be_read_leaves_the_others_on_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
     page, settle = page_of(rtsx.view({"map": several_classes()}, cube=small_image(20)))
     draw = page._picture
