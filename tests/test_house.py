@@ -54,7 +54,6 @@ MODULES_OF_EXTRAS = {
 OTHER_NAMES = {"PIL": "pillow", "odc": "odc-geo", "pydantic_core": "pydantic", "yaml": "pyyaml"}
 """Libraries that are imported by another name than they are installed by."""
 INNER_IMPORTS = {
-    ("rtsx.cli.options", "rtsx.storage.zarr"): "loads zarr, which help and refusals do not wait for",
     ("rtsx.campaign.campaign", "rtsx.campaign.drift_check"): "xarray and dask, when a year is checked",
     ("rtsx.campaign.campaign", "rtsx.campaign.copying"): "zarr, when a campaign is copied",
     ("rtsx.campaign.campaign", "rtsx.campaign.estimate"): "torch, which whoever looks at a campaign does not need",
