@@ -10,7 +10,7 @@ from types import MappingProxyType
 import numpy as np
 
 from rtsx.campaign.costs import CellHours, Costs, MachineEstimate
-from rtsx.campaign.fetch import cubes_of
+from rtsx.campaign.fetch import cubes_of, likely_cells
 from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.ledger import CampaignLedger, planned_years
 from rtsx.campaign.plan import CampaignPlan, read_plan
@@ -114,7 +114,8 @@ class CampaignEstimate:
             No source can be asked for the dtypes of the layers.
         """
         objects = open_object_store(recipe.output, recipe.storage_options)
-        sample = opened_sample(cubes_of(recipe, plan, objects, digest=plan.digest), plan.cells)
+        cubes = cubes_of(recipe, plan, objects, digest=plan.digest)
+        sample = opened_sample(cubes, plan.cells, likely=likely_cells(recipe, plan.cells, stored=plan))
         memory = TaskMemory.of(recipe, sample, layers=plan.prediction.layers)
         work, prices = plan.work, recipe.prices
         read = work.n_read * memory.stored_bytes

@@ -11,18 +11,19 @@ from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from hashlib import sha256
-from itertools import product
+from itertools import islice, product
 from re import sub
 from time import sleep
 from typing import Any, Literal
 
 import numpy as np
 import zarr
+from shapely.geometry.base import BaseGeometry
 from zarr.abc.store import Store
 from zarr.errors import ContainsArrayError, ContainsGroupError
 
 from rtsx.campaign.cell_input import cell_geobox, input_stamps, is_gap, stamps_of
-from rtsx.campaign.cells import Address
+from rtsx.campaign.cells import Address, CellTable
 from rtsx.campaign.layout import FetchLayout, YearLayout
 from rtsx.campaign.ledger import CampaignLedger, LeaseTaken, held, map_in_threads
 from rtsx.campaign.plan import CampaignPlan
@@ -38,8 +39,10 @@ from rtsx.cube.native import NativeGroup, StoredImage, bands_in, image_in, nativ
 from rtsx.cube.pinning import ResolvedImages, image_stamp, remote_state, resolve_images
 from rtsx.cube.recipe import SourceRecipe
 from rtsx.cube.resample.readers import MASKED, VALID
+from rtsx.cube.stac.item import item_footprint
 from rtsx.cube.write import compressor_for
 from rtsx.errors import CampaignError, CubeError
+from rtsx.geometry.crs import cached_transformer
 from rtsx.grid.grid import cell_id
 from rtsx.parsing import StoredRecord
 from rtsx.storage import absolute
@@ -52,6 +55,8 @@ _SIDE = 2048
 """Of a block, px of its image: few objects, and little ground around a cell that nobody looks at."""
 _READERS = 8
 """Blocks that are fetched at a time."""
+_FIRST = 1000
+"""Images of a source that are looked at for a cell that has any."""
 _TICK_S = 0.2
 """Seconds between two looks at blocks that others are fetching."""
 
@@ -242,6 +247,39 @@ def cubes_of(
         store = FetchedImages(recipe.fetched, plan.year, digest)
         return lambda cell: store.cube(recipe.cube, cell)
     return lambda cell: with_answers(objects, YearLayout(plan.year), recipe.cube)
+
+
+def likely_cells(recipe: CampaignRecipe, cells: CellTable, *, stored: CampaignPlan | None) -> Iterator[Address]:
+    """Yield cells, each once, that have images: of a store of `recipe`, else the ones in the middle of what its sources find first."""
+    if recipe.fetched is not None and stored is not None:
+        store = FetchedImages(recipe.fetched, stored.year, stored.digest)
+        records = map_in_threads(store.record, cells)
+        yield from (
+            cell for cell, one in zip(cells, records, strict=True) if one is not None and all(one.images.values())
+        )
+        return
+    seen, grid = set[Address](), recipe.cube.grid
+    for source in recipe.cube.sources:
+        for ground in islice(_grounds(source, recipe.region), _FIRST) if source.is_required else ():
+            middle = ground.representative_point()
+            cell = grid.cell_at(*cached_transformer("EPSG:4326", grid.crs).transform(middle.x, middle.y))
+            if (address := (cell.iy, cell.ix)) in cells and address not in seen:
+                seen.add(address)
+                yield address
+
+
+def _grounds(source: SourceRecipe, region: BaseGeometry) -> Iterator[BaseGeometry]:
+    """Yield the ground of images of a source, longitude and latitude, as it finds them; few requests where the first are enough."""
+    images: Any = source.images
+    while not hasattr(images, "found_items") and hasattr(images, "images") and hasattr(images.images, "find"):
+        images = images.images  # below whatever adds to them, such as a mask
+    if hasattr(images, "found_items"):
+        found = (item_footprint(item) for item in images.found_items(region, source.period))
+    else:
+        wanted = [layer.wanted for layer in source.layers]
+        found = (image.footprint for image in images.find(region, source.period, wanted))
+    met = (ground.intersection(region) for ground in found if ground is not None)
+    yield from (ground for ground in met if not ground.is_empty)
 
 
 @dataclass(frozen=True, kw_only=True)

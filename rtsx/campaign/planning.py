@@ -7,7 +7,7 @@ from math import ceil
 import xarray as xr
 
 from rtsx.campaign.cells import Address, CellChoice, chosen_cells
-from rtsx.campaign.fetch import FetchedImages, cubes_of
+from rtsx.campaign.fetch import FetchedImages, cubes_of, likely_cells
 from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.ledger import CampaignLedger, planned_years, write_prices
 from rtsx.campaign.map import create_map
@@ -213,7 +213,8 @@ def plan_campaign(
     spec, bundles, grid = recipe.prediction, ensemble(recipe.bundles), recipe.cube.grid
     _check(recipe)
     choice = chosen_cells(grid, recipe.region, without=recipe.without, extent=recipe.extent)
-    sample = opened_sample(answered or recipe.cube, choice.cells)
+    likely = likely_cells(recipe, choice.cells, stored=like)
+    sample = opened_sample(answered or recipe.cube, choice.cells, likely=likely)
     available = spec.memory_bytes or available_bytes()
     memory = TaskMemory.of(recipe, sample, layers=needed_layers(bundles, layer_names(sample)))
     tiling = _tiling(recipe, bundles, choice, memory=memory, available=available, like=like)

@@ -4,9 +4,10 @@ import errno
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from itertools import chain, islice
 
 import xarray as xr
 
@@ -186,7 +187,11 @@ def sampled(cells: CellTable, *, most: int = MOST) -> Iterator[Address]:
 
 
 def opened_sample(
-    recipe: CubeRecipe | Callable[[Address], CubeRecipe], cells: CellTable, *, most: int = MOST
+    recipe: CubeRecipe | Callable[[Address], CubeRecipe],
+    cells: CellTable,
+    *,
+    likely: Iterable[Address] = (),
+    most: int = MOST,
 ) -> xr.Dataset:
     """Lazy cube of the first of some sampled cells whose sources all have images; reads no pixel.
 
@@ -196,8 +201,10 @@ def opened_sample(
         Layers, and the grid of the cells; or what gives it for a cell.
     cells
         Cells of the campaign.
+    likely
+        Cells that are known to have some image, asked for only where none of the others has all.
     most
-        Cells that are tried.
+        Cells that are tried, of either.
 
     Raises
     ------
@@ -207,7 +214,7 @@ def opened_sample(
         A source cannot be asked, or its images do not fit together.
     """
     missing: NoImageError | CellNotFetchedError | None = None
-    for iy, ix in sampled(cells, most=most):
+    for iy, ix in chain(sampled(cells, most=most), islice(likely, most)):
         try:
             cube = recipe((iy, ix)) if callable(recipe) else recipe
             return open_source(cube, cube.grid[iy, ix])

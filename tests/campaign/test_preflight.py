@@ -8,15 +8,21 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from shapely import box
+from shapely.geometry import mapping
 
+from rtsx.campaign.campaign import Campaign
+from rtsx.campaign.fetch import likely_cells
 from rtsx.campaign.planning import plan_campaign
 from rtsx.campaign.preflight import check_object_store, opened_sample, require_space, sampled
 from rtsx.cube import BandRequest, CubeRecipe, FileImages, GivenImages, LayerRecipe, SourceRecipe
+from rtsx.cube.stac import StacItems
 from rtsx.cube.terrain import get_terrain
 from rtsx.errors import BundleError, CampaignError, CubeError, OutputNotWritableError
+from rtsx.inference.clouds import CloudMasked
 from rtsx.storage.object_store import MemoryObjects, ObjectStore, RetryingObjects, StoredObject, open_object_store
 from tests.campaign.conftest import S3, Keys
-from tests.campaign.plans import FIRST, GRID, beside, make_bundle, make_plan, make_recipe, make_source
+from tests.campaign.plans import FIRST, GRID, beside, ground, make_bundle, make_plan, make_recipe, make_source
 from tests.faults import FaultyProxy
 from tests.servers import free_port
 
@@ -177,6 +183,38 @@ def test_one_cell_with_images_is_enough(tmp_path: Path) -> None:
     assert (cube.sizes["y"], cube.sizes["x"]) == (64, 64)
     with pytest.raises(CampaignError, match=r"None of 2 of the campaign's 6 cells, spread over all of them"):
         opened_sample(recipe.cube, plan.cells, most=2)
+
+
+def test_a_region_with_images_in_one_cell_of_many_is_planned_and_run_from_what_was_fetched(tmp_path: Path) -> None:
+    cells = [FIRST, *(beside(y, x) for y in range(15) for x in range(20, 40))]
+    recipe = make_recipe(tmp_path, cells=cells)
+    campaign = Campaign.create(recipe)
+    assert FIRST not in set(sampled(campaign.plan.cells))
+    with pytest.raises(CampaignError, match=r"None of 64 of the campaign's 301 cells"):
+        opened_sample(recipe.cube, campaign.plan.cells)
+    assert campaign.fetch(tmp_path / "store").cells == len(cells)
+    (tmp_path / "scene.tif").unlink()
+    fetched = Campaign.create(replace(recipe, fetched=str(tmp_path / "store")))
+    assert list(likely_cells(fetched.recipe, fetched.plan.cells, stored=fetched.plan)) == [FIRST]
+    assert fetched.estimate().cells == len(cells)
+
+
+def test_likely_cells_lie_under_the_items_of_a_search_whatever_adds_a_mask_to_them(tmp_path: Path) -> None:
+    recipe = make_recipe(tmp_path, cells=[FIRST, *(beside(y, 30) for y in range(5))])
+    x, y = ground(beside(3, 30)).centroid.coords[0]
+    item = {
+        "type": "Feature",
+        "id": "a",
+        "assets": {},
+        "geometry": mapping(box(x - 1e-5, y - 1e-5, x + 1e-5, y + 1e-5)),
+    }
+    items = StacItems([item, {**item, "id": "beyond", "geometry": mapping(box(10, 10, 11, 11))}])
+    found = []
+    for images in (items, CloudMasked(images=items, model="none", name="clouds", digest="d")):
+        source = replace(recipe.cube.sources[0], images=images)
+        sparse = replace(recipe, cube=replace(recipe.cube, sources=(source,)))
+        found.append(list(likely_cells(sparse, plan_campaign(recipe).cells, stored=None)))
+    assert found == [[beside(3, 30)]] * 2
 
 
 def test_sources_that_went_away_are_told(tmp_path: Path) -> None:
