@@ -152,7 +152,7 @@ class _Making:
         self._memory = PeakMemory()
         self._began, self._started = perf_counter(), _now()
         self._objects: dict[str, str] = {}
-        self._n_outlines = 0
+        self._n_valid = self._n_outlines = 0
 
     def committed(self) -> bool:
         """Make it and mark it; False where another run was faster.
@@ -196,15 +196,12 @@ class _Making:
         self._remove_stale()
         return self._told(inputs, gaps)
 
-    @property
-    def _n_valid(self) -> int:
-        return int(np.count_nonzero(self._shards.pixels["valid"]))
-
     def _predict(self, reader: CellReader) -> None:
         with self._shards.filling() as shards:
             for rows, answers in predict_region(reader, self._ground.region, runner=reader.runner):
                 shards.fill(rows, answers)
                 self._memory.sample()
+        self._n_valid = int(np.count_nonzero(self._shards.pixels["valid"]))
 
     def _derive(self, reader: CellReader) -> None:
         """Outlines and GeoTIFFs."""

@@ -11,6 +11,7 @@ workers, only on the raster's place and the four numbers below. Weights are thos
 product of both.
 """
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -171,13 +172,14 @@ class TileAxis:
 
     def tiles_covering(self, low: int, high: int) -> range:
         """Return indices of the tiles whose support meets the pixels `low` to `high`."""
-        found = [k for k in self.indices if self.support(k)[0] < high and self.support(k)[1] > low]
-        return range(found[0], found[-1] + 1)
+        first = bisect_right(self.indices, low, key=lambda k: self.support(k)[1])
+        stop = bisect_left(self.indices, high, key=lambda k: self.support(k)[0])
+        return self.indices[first:stop]
 
     def tiles_starting_in(self, low: int, high: int) -> range:
         """Return indices of the tiles whose window begins within the pixels `low` to `high`; may be empty."""
-        found = [k for k in self.indices if low <= self.window(k)[0] < high]
-        return range(found[0], found[-1] + 1) if found else range(0)
+        first, stop = (bisect_left(self.indices, edge, key=lambda k: self.window(k)[0]) for edge in (low, high))
+        return self.indices[first:stop]
 
     def _raw(self, index: int, low: int, high: int) -> NDArray[np.float64]:
         begin = self.start(index) + self.trim
