@@ -20,13 +20,7 @@ from rtsx.evaluation.sampling import SAMPLE_COLUMNS, stratum_bands
 from rtsx.footprints import ConfidenceRule, ConfidenceStratum
 from rtsx.footprints.confidence import confidence_class
 from rtsx.scores.agreement import VERDICTS, Verdict
-from rtsx.scores.estimates import (
-    StratumCounts,
-    estimate_area,
-    estimate_precision,
-    estimate_recall,
-    required_sample,
-)
+from rtsx.scores.estimates import StratumCounts, estimate_area, estimate_precision, estimate_recall, required_sample
 
 ALL = "all"
 """Name of the rows that hold all regions together."""
@@ -336,31 +330,26 @@ def derive_confidence_rule(
     accuracy = assess_accuracy(sample, confidence=confidence)
     if accuracy.design != "outlines":
         raise EvaluationError("Classes of outlines follow from a sample of outlines; this is one of the ground.")
-    (digest,) = _only(sample, "bundle_digest")
-    (class_name,) = _only(sample, "class_name")
+    digest, class_name = _only(sample, "bundle_digest"), _only(sample, "class_name")
     if digest is None:
         raise EvaluationError(
             "The sample does not say which bundle its outlines are of: draw it from outlines with their column bundle_digest."
         )
     strata = []
-    for name in sorted({each.stratum for each in accuracy.reviewed}):
+    for name in sorted({each.stratum for each in accuracy.reviewed if each.counts.reviewed}):
         counts = [each.counts for each in accuracy.reviewed if each.stratum == name and each.counts.reviewed]
-        if not counts:
-            continue
         found = estimate_precision(counts, confidence=confidence)
         prob_max, area_m2 = stratum_bands(name)
-        low, high = max(found.low, 0.0), min(found.high, 1.0)
+        low, high = min(max(found.low, 0.0), found.value), max(min(found.high, 1.0), found.value)
         strata.append(
             ConfidenceStratum(
                 prob_max=prob_max,
                 area_m2=area_m2,
                 reviewed=sum(each.reviewed for each in counts),
                 precision=found.value,
-                low=min(low, found.value),
-                high=max(high, found.value),
-                confidence_class=confidence_class(
-                    precision=found.value, low=min(low, found.value), floor=precision_floor
-                ),
+                low=low,
+                high=high,
+                confidence_class=confidence_class(precision=found.value, low=low, floor=precision_floor),
             )
         )
     return ConfidenceRule(
@@ -378,17 +367,17 @@ def derive_confidence_rule(
     )
 
 
-def _only(sample: gpd.GeoDataFrame, name: str) -> list[str | None]:
+def _only(sample: gpd.GeoDataFrame, name: str) -> str | None:
     """Return the one value that a column has; None where it is missing."""
     if name not in sample.columns:
-        return [None]
+        return None
     values = [None if pd.isna(value) else str(value) for value in sample[name].unique()]
     if len(values) > 1:
         raise EvaluationError(
             f"Classes are derived for outlines of one {name}, but the sample has {', '.join(map(str, values))}: derive one rule "
             "for each."
         )
-    return values
+    return values[0]
 
 
 def _span(low: "pd.Series[float]", high: "pd.Series[float]") -> list[str]:

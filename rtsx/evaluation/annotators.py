@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from rtsx.cube import geobox_of
 from rtsx.errors import CubeError, EvaluationError
-from rtsx.evaluation.cases import UNCOUNTED, EvaluationScene, RasterCase, case_of
+from rtsx.evaluation.cases import UNCOUNTED, EvaluationScene, RasterCase, Truth, case_of
 from rtsx.evaluation.dask import reduce_blocks
 from rtsx.labels import IGNORED, LabelRaster, TruthWindow
 from rtsx.parsing import parsed_json
@@ -109,7 +109,7 @@ class Agreement:
 
 
 def annotator_agreement(
-    annotators: Mapping[str, LabelRaster | xr.DataArray | gpd.GeoDataFrame],
+    annotators: Mapping[str, Truth],
     like: xr.Dataset,
     *,
     models: Mapping[str, xr.Dataset] | None = None,
@@ -180,18 +180,14 @@ def annotator_agreement(
     return Agreement(annotators=tuple(annotators), models=tuple(given), counts=counts)
 
 
-def _check_class(
-    annotators: Mapping[str, LabelRaster | xr.DataArray | gpd.GeoDataFrame], class_name: str | None
-) -> None:
+def _check_class(annotators: Mapping[str, Truth], class_name: str | None) -> None:
     tables = [one for one in annotators.values() if isinstance(one, gpd.GeoDataFrame) and "class_name" in one.columns]
     known = sorted({str(name) for table in tables for name in table["class_name"].dropna()})
     if class_name is not None and known and class_name not in known:
         raise EvaluationError(f"No annotator has outlined the class {class_name!r}; there are {', '.join(known)}.")
 
 
-def _of_class(
-    labels: LabelRaster | xr.DataArray | gpd.GeoDataFrame, class_name: str | None
-) -> LabelRaster | xr.DataArray | gpd.GeoDataFrame:
+def _of_class(labels: Truth, class_name: str | None) -> Truth:
     """Polygons of the class alone, where they say of which they are; anything else as it is."""
     if class_name is None or not isinstance(labels, gpd.GeoDataFrame) or "class_name" not in labels.columns:
         return labels
@@ -217,7 +213,7 @@ def _blank(like: xr.Dataset, class_name: str | None) -> xr.Dataset:
 def _case(
     name: str,
     pred: xr.Dataset,
-    truth: LabelRaster | xr.DataArray | gpd.GeoDataFrame,
+    truth: Truth,
     *,
     classes: Sequence[str] | None,
     threshold: float | None,

@@ -15,7 +15,7 @@ from rtsx.evaluation.dask import check_range, reduce_blocks
 from rtsx.footprints.class_maps import split_classes, thresholds_of
 from rtsx.geometry.pixels import PixelMesh
 from rtsx.labels import TruthWindow
-from rtsx.scores.area import CellSums, SumCells
+from rtsx.scores.estimates import CellSums, SumCells
 
 _MISSING = 255
 

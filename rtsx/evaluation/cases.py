@@ -4,6 +4,7 @@ import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import geopandas as gpd
 import numpy as np
@@ -15,6 +16,9 @@ from rtsx.errors import CubeError, EvaluationError, LabelError
 from rtsx.evaluation.counts import Unit
 from rtsx.labels import LabelRaster, open_label_raster, rasterize_labels
 from rtsx.scores import LEVELS_OF_FLOAT
+
+Truth: TypeAlias = LabelRaster | xr.DataArray | gpd.GeoDataFrame
+"""What is there: pixels with numbers of classes, or polygons."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +86,7 @@ class EvaluationScene:
     """What scores are summed over beside the whole."""
     prediction: xr.Dataset | gpd.GeoDataFrame
     """What `predict_cube` returns, or what is opened from where it was written; or footprints."""
-    truth: LabelRaster | xr.DataArray | gpd.GeoDataFrame
+    truth: Truth
     """On the pixels of the prediction: a `LabelRaster`, or an integer raster (y, x) with its CRS, coded like one: 0 nothing, k the
     k-th class of the prediction, 255 where nobody can tell. Or polygons in any CRS, which every pixel whose centre they
     hold belongs to; polygons are the only truth of footprints."""
@@ -314,20 +318,17 @@ def _decided(
     levels: int,
 ) -> xr.DataArray:
     """What was found: (class, y, x) uint8 1, 0, or `UNCOUNTED` where any answer is missing or not valid."""
-    name, cure = (
-        ("binary", "give a threshold") if threshold is None else ("probability", "evaluate it without a threshold")
-    )
+    name, cure = "binary", "give a threshold"
+    if threshold is not None:
+        name, cure = "probability", "evaluate it without a threshold"
     if name not in outputs:
         raise EvaluationError(f"The prediction of scene {scene.name!r} has no {name}: {cure}.")
     if threshold is None:
         found = outputs[name] == 1
     else:
-        probability = outputs[name]
-        steps = (
-            xr.apply_ufunc(np.rint, probability * levels, dask="allowed")
-            if probability.dtype.kind == "f"
-            else probability
-        )
+        steps = outputs[name]
+        if steps.dtype.kind == "f":
+            steps = xr.apply_ufunc(np.rint, steps * levels, dask="allowed")
         found = steps >= np.ceil(threshold * levels - 1e-3)  # as `PixelTally.above` does
     decided = found.astype(np.uint8)
     for each in outputs.values():
@@ -338,11 +339,10 @@ def _decided(
 
 
 def _missing(prediction: xr.DataArray) -> xr.DataArray:
-    return (
-        prediction.isnull()
-        if prediction.dtype.kind == "f"
-        else prediction == prediction.attrs.get("_FillValue", UNCOUNTED)
-    )
+    if prediction.dtype.kind == "f":
+        return prediction.isnull()
+    missing: xr.DataArray = prediction == prediction.attrs.get("_FillValue", UNCOUNTED)
+    return missing
 
 
 def _outline_case(scene: EvaluationScene, classes: Sequence[str] | None) -> OutlineCase:

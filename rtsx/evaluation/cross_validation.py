@@ -1,7 +1,7 @@
 """Cross-validate: train on some regions, test on others; results by fold and the tables that follow."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -257,18 +257,7 @@ def cross_validate(
         plan = FoldPlan.leave_one_out(units, validation=validation, seed=seed)
     else:
         plan = FoldPlan.k_fold(units, folds=folds, validation=validation, seed=seed)
-    return run_folds(
-        plan,
-        recipe,
-        units=units,
-        out=_folder(out),
-        rule=rule,
-        seeds=seeds,
-        trainer=BundleTrainer(device=device),
-        device=device,
-        client=client,
-        plot=plot,
-    )
+    return run_folds(plan, recipe, out, units=units, rule=rule, seeds=seeds, device=device, client=client, plot=plot)
 
 
 def transfer_matrix(
@@ -323,37 +312,31 @@ def transfer_matrix(
         seed=seed,
     )
     units = _units(recipe, overlapping)
-    return run_folds(
-        transfer_plan(units, held_out=held_out, validation=validation, seed=seed),
-        recipe,
-        units=units,
-        out=_folder(out),
-        rule=rule,
-        seeds=seeds,
-        trainer=BundleTrainer(device=device),
-        device=device,
-        client=client,
-        plot=plot,
-    )
+    plan = transfer_plan(units, held_out=held_out, validation=validation, seed=seed)
+    return run_folds(plan, recipe, out, units=units, rule=rule, seeds=seeds, device=device, client=client, plot=plot)
 
 
 def run_folds(
     plan: FoldPlan,
     recipe: TrainingRecipe,
+    out: str | Path,
     *,
     units: Sequence[FoldUnit],
-    out: Path,
     rule: EvaluationSettings,
     seeds: Sequence[int] | None,
-    trainer: Trainer,
     device: str,
     client: "Client | None",
     plot: bool,
+    trainer: Trainer | None = None,
 ) -> CrossValidation:
     """Run every fold of a plan that has no result yet, and write what all of them give."""
+    refuse_other_format(out, what="the folder of a cross-validation")
+    out = local_path(out)
     if plot:
         check_drawable()
-    scenes = _grouped(_scenes(recipe), units)
+    # In the groups of the plan, which may have grown together.
+    group_of = {name: unit.group for unit in units for name in unit.scenes}
+    scenes = {scene.name: replace(scene, group=group_of[scene.name]) for scene in _scenes(recipe)}
     chosen = tuple(dict.fromkeys(seeds)) if seeds is not None else (recipe.seed,)
     if not chosen:
         raise EvaluationError(
@@ -366,7 +349,7 @@ def run_folds(
             recipe=replace(recipe, training=recipe.training[:1], validation=(), test=()),
             scenes={name: scenes[name] for name in (*fold.training, *fold.validation, *fold.test)},
             rule=rule,
-            trainer=trainer,
+            trainer=trainer or BundleTrainer(device=device),
             device=device,
             folder=out / FOLDS / f"{number:02d}-{slug(fold.name)}" / f"seed-{each}",
         )
@@ -393,26 +376,14 @@ def run_folds(
     return result
 
 
-def _folder(out: str | Path) -> Path:
-    refuse_other_format(out, what="the folder of a cross-validation")
-    return local_path(out)
-
-
 def _units(recipe: TrainingRecipe, overlapping: Overlapping) -> tuple[FoldUnit, ...]:
     if overlapping not in ("refuse", "merge"):
         raise EvaluationError(f"overlapping is 'refuse' or 'merge', not {overlapping!r}.")
-    grounds = [overlap_of(scene) for scene in _scenes(recipe)]
-    return planned_units(grounds, merge=overlapping == "merge")
+    return planned_units([overlap_of(scene) for scene in _scenes(recipe)], merge=overlapping == "merge")
 
 
 def _scenes(recipe: TrainingRecipe) -> tuple[TrainingScene, ...]:
     return (*recipe.training, *recipe.validation, *recipe.test)
-
-
-def _grouped(scenes: Iterable[TrainingScene], units: Sequence[FoldUnit]) -> Mapping[str, TrainingScene]:
-    """Scenes by name, in the groups of the plan, which may have grown together."""
-    group_of = {name: unit.group for unit in units for name in unit.scenes}
-    return {scene.name: replace(scene, group=group_of[scene.name]) for scene in scenes}
 
 
 def _write(result: CrossValidation, out: Path, *, plot: bool) -> None:

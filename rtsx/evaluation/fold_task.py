@@ -214,7 +214,6 @@ def run_jobs(jobs: Sequence[Callable[[], str]], *, client: "Client | None") -> l
     keys = [f"fold-{number}-{uuid4().hex}" for number in range(len(jobs))]
     pending = [Delayed(key, {key: (job,)}) for key, job in zip(keys, jobs, strict=True)]
     futures = client.compute(pending)
-    wait(
-        futures
-    )  # all of them, because one that still runs when another has failed would write into a folder that is given up
+    # All of them, because one that still runs when another has failed would write into a folder that is given up.
+    wait(futures)
     return list(client.gather(futures))

@@ -143,19 +143,13 @@ def transfer_plan(units: Sequence[FoldUnit], *, held_out: float, validation: flo
     own = {group: [unit for unit in units if unit.group == group] for group in groups}
     tested = {group: _drawn(own[group], share=held_out, key=(seed, number)) for number, group in enumerate(groups)}
     kept = {group: [unit for unit in own[group] if unit not in tested[group]] for group in groups}
-    tests = {group: _names(tested[group] or own[group]) for group in groups}
+    tests = {group: tested[group] or own[group] for group in groups}
 
     def fold(name: str, *, trained_on: str, sources: Sequence[str], targets: Sequence[str]) -> Fold:
         learnt = [unit for group in sources for unit in kept[group]]
         key = (seed, len(groups) + groups.index(sources[0]), len(sources))
-        chosen = _drawn(learnt, share=validation, key=key)
-        return Fold(
-            name=name,
-            trained_on=trained_on,
-            training=_names([unit for unit in learnt if unit not in chosen]),
-            validation=_names(chosen),
-            test=tuple(scene for group in targets for scene in tests[group]),
-        )
+        test = [unit for group in targets for unit in tests[group]]
+        return _fold(name, trained_on=trained_on, learnt=learnt, validation=validation, key=key, test=test)
 
     divided = [group for group in groups if tested[group]]
     folds = []
@@ -201,17 +195,25 @@ def _folds(
     folds = []
     for number, (name, groups) in enumerate(parts.items()):
         learnt = [unit for unit in units if unit.group not in groups]
-        chosen = _drawn(learnt, share=validation, key=(seed, number))
-        folds.append(
-            Fold(
-                name=name,
-                trained_on=ALL_OTHERS,
-                training=_names([unit for unit in learnt if unit not in chosen]),
-                validation=_names(chosen),
-                test=_names([unit for unit in units if unit.group in groups]),
-            )
-        )
+        test = [unit for unit in units if unit.group in groups]
+        key = (seed, number)
+        folds.append(_fold(name, trained_on=ALL_OTHERS, learnt=learnt, validation=validation, key=key, test=test))
     return tuple(folds)
+
+
+def _fold(
+    name: str,
+    *,
+    trained_on: str,
+    learnt: Sequence[FoldUnit],
+    validation: float,
+    key: Sequence[int],
+    test: Sequence[FoldUnit],
+) -> Fold:
+    """A fold of these units, of which a part is drawn for validation."""
+    chosen = _drawn(learnt, share=validation, key=key)
+    training = _names([unit for unit in learnt if unit not in chosen])
+    return Fold(name=name, trained_on=trained_on, training=training, validation=_names(chosen), test=_names(test))
 
 
 def _drawn(units: Sequence[FoldUnit], *, share: float, key: Sequence[int]) -> list[FoldUnit]:
@@ -300,9 +302,8 @@ def planned_units(grounds: Sequence[SceneExtent], *, merge: bool) -> tuple[FoldU
     units = _components(len(grounds), links)
     groups = list(dict.fromkeys(ground.group for ground in grounds))
     same = [(groups.index(grounds[i].group), groups.index(grounds[j].group)) for i, j in links]
-    merged = {
-        group: "+".join(map(str, some)) for some in _named(groups, _components(len(groups), same)) for group in some
-    }
+    together = ([groups[number] for number in some] for some in _components(len(groups), same))
+    merged = {group: "+".join(map(str, some)) for some in together for group in some}
     return tuple(
         FoldUnit(
             group=merged[grounds[members[0]].group],
@@ -311,10 +312,6 @@ def planned_units(grounds: Sequence[SceneExtent], *, merge: bool) -> tuple[FoldU
         )
         for members in units
     )
-
-
-def _named(groups: Sequence[str], members: Sequence[Sequence[int]]) -> list[list[str]]:
-    return [[groups[number] for number in some] for some in members]
 
 
 def _check_one_group(one: SceneExtent, other: SceneExtent) -> None:
@@ -340,12 +337,8 @@ def _apart_m(grounds: Sequence[SceneExtent]) -> NDArray[np.float64]:
 
 def _overlapping(grounds: Sequence[SceneExtent], apart: NDArray[np.float64]) -> list[tuple[int, int]]:
     """Pairs of scenes that share more ground than a pixel of either."""
-    pairs = []
-    for i, j in zip(*np.nonzero(np.triu(apart <= 0, 1)), strict=True):
-        one, other = grounds[int(i)], grounds[int(j)]
-        if _shared(one, other) > 1.0:
-            pairs.append((int(i), int(j)))
-    return pairs
+    near = np.argwhere(np.triu(apart <= 0, 1)).tolist()
+    return [(i, j) for i, j in near if _shared(grounds[i], grounds[j]) > 1.0]
 
 
 def _shared(one: SceneExtent, other: SceneExtent) -> float:

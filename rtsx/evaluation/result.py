@@ -2,7 +2,8 @@
 
 import html
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +20,7 @@ from rtsx.scores import bootstrap_indices, percentile_interval
 from rtsx.storage import staged
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 MEAN = "mean"
@@ -39,11 +41,11 @@ def scene_table(scenes: Sequence[SceneCounts]) -> pd.DataFrame:
 
 def region_table(scenes: Sequence[SceneCounts], rule: EvaluationSettings) -> pd.DataFrame:
     """One row per region and class, in the order in which regions first occur."""
-    regions = dict.fromkeys(scene.region for scene in scenes)
-    tables = [(region, pooled_table([s for s in scenes if s.region == region], rule)) for region in regions]
-    for region, table in tables:
-        table.insert(0, "region", region)
-    return pd.concat([table for _, table in tables], ignore_index=True)
+    tables = []
+    for region in dict.fromkeys(scene.region for scene in scenes):
+        tables.append(pooled_table([scene for scene in scenes if scene.region == region], rule))
+        tables[-1].insert(0, "region", region)
+    return pd.concat(tables, ignore_index=True)
 
 
 def pooled_table(scenes: Sequence[SceneCounts], rule: EvaluationSettings) -> pd.DataFrame:
@@ -196,11 +198,13 @@ class Evaluation:
         return f"{table}\n{self.rule.of_objects}"
 
     def _repr_html_(self) -> str:
-        tables = [("all scenes together", self.pooled)]
+        tables = {"all scenes together": self.pooled}
         if self.regions["region"].nunique() > 1:
-            tables.append(("by region", self.regions))
-        shown = [table.to_html(index=False, float_format="{:.3f}".format, na_rep="-", border=0) for _, table in tables]
-        parts = [f"<b>{title}</b>{table}" for (title, _), table in zip(tables, shown, strict=True)]
+            tables["by region"] = self.regions
+        parts = [
+            f"<b>{title}</b>" + table.to_html(index=False, float_format="{:.3f}".format, na_rep="-", border=0)
+            for title, table in tables.items()
+        ]
         return "".join((*parts, html.escape(self.rule.of_objects)))
 
     def to_json(self) -> str:
@@ -254,63 +258,65 @@ def draw_regions(table: pd.DataFrame, path: Path) -> None:
     path
         The file.
     """
-    figure = _figure((max(6.0, 1.1 * len(table) + 2), 4.2))
-    axis = figure.subplots()
-    middle = np.arange(len(table))
-    width = 0.8 / len(_SCORES)
-    for number, (name, label) in enumerate(_SCORES.items()):
-        values = table[name].to_numpy(float)
-        reach = [np.nan_to_num(np.abs(values - table[f"{name}_{end}"].to_numpy(float))) for end in ("low", "high")]
-        places = middle + (number - (len(_SCORES) - 1) / 2) * width
-        axis.bar(places, np.nan_to_num(values), width, yerr=reach, label=label, capsize=2, error_kw={"linewidth": 1})
-    axis.set_xticks(middle, [str(name) for name in table["region"]], rotation=20, ha="right")
-    axis.set_ylim(0, 1)
-    axis.set_ylabel("score, with 95 % interval over scenes")
-    axis.grid(axis="y", linewidth=0.4)
-    axis.legend(ncols=len(_SCORES), loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
-    with staged(path, overwrite=True) as draft:
-        figure.savefig(draft, metadata={"Software": "rtsx"})
+    with _drawn(path, (max(6.0, 1.1 * len(table) + 2), 4.2)) as (_, axis):
+        middle = np.arange(len(table))
+        width = 0.8 / len(_SCORES)
+        for number, (name, label) in enumerate(_SCORES.items()):
+            values = table[name].to_numpy(float)
+            reach = [np.nan_to_num(np.abs(values - table[f"{name}_{end}"].to_numpy(float))) for end in ("low", "high")]
+            places = middle + (number - (len(_SCORES) - 1) / 2) * width
+            axis.bar(
+                places, np.nan_to_num(values), width, yerr=reach, label=label, capsize=2, error_kw={"linewidth": 1}
+            )
+        axis.set_xticks(middle, [str(name) for name in table["region"]], rotation=20, ha="right")
+        axis.set_ylim(0, 1)
+        axis.set_ylabel("score, with 95 % interval over scenes")
+        axis.grid(axis="y", linewidth=0.4)
+        axis.legend(ncols=len(_SCORES), loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
 
 
 def draw_matrix(matrix: pd.DataFrame, path: Path) -> None:
     """Draw a transfer matrix of IoU into a PNG file; what was not tested stays white."""
-    figure = _figure((1.1 * matrix.shape[1] + 3.5, 0.6 * matrix.shape[0] + 2))
-    axis = figure.subplots()
-    values = matrix.to_numpy(float)
-    image = axis.imshow(np.ma.masked_invalid(values), vmin=0, vmax=1, cmap="viridis")
-    for (row, column), value in np.ndenumerate(values):
-        if np.isfinite(value):
-            axis.text(column, row, f"{value:.2f}", ha="center", va="center", color="black" if value > 0.6 else "white")
-    axis.set_xticks(range(matrix.shape[1]), [str(name) for name in matrix.columns], rotation=20, ha="right")
-    axis.set_yticks(range(matrix.shape[0]), [str(name) for name in matrix.index])
-    axis.set_xlabel("tested on")
-    axis.set_ylabel("trained on")
-    figure.colorbar(image, ax=axis, label="IoU", shrink=0.8)
-    with staged(path, overwrite=True) as draft:
-        figure.savefig(draft, metadata={"Software": "rtsx"})
+    with _drawn(path, (1.1 * matrix.shape[1] + 3.5, 0.6 * matrix.shape[0] + 2)) as (figure, axis):
+        values = matrix.to_numpy(float)
+        image = axis.imshow(np.ma.masked_invalid(values), vmin=0, vmax=1, cmap="viridis")
+        for (row, column), value in np.ndenumerate(values):
+            if np.isfinite(value):
+                axis.text(
+                    column, row, f"{value:.2f}", ha="center", va="center", color="black" if value > 0.6 else "white"
+                )
+        axis.set_xticks(range(matrix.shape[1]), [str(name) for name in matrix.columns], rotation=20, ha="right")
+        axis.set_yticks(range(matrix.shape[0]), [str(name) for name in matrix.index])
+        axis.set_xlabel("tested on")
+        axis.set_ylabel("trained on")
+        figure.colorbar(image, ax=axis, label="IoU", shrink=0.8)
 
 
 def draw_estimates(strata: pd.DataFrame, path: Path, *, confidence: float) -> None:
     """Draw the part of every stratum that holds the target, with its interval, into a PNG file; see `Accuracy.strata`."""
-    figure = _figure((7.0, 0.35 * len(strata) + 1.4))
-    axis = figure.subplots()
-    middle = np.arange(len(strata))[::-1]
-    axis.hlines(middle, strata["lowest"], strata["highest"], color="0.8", linewidth=6, label="unsure units either way")
-    axis.hlines(middle, strata["low"], strata["high"], color="C0", label=f"{confidence:.0%} interval")
-    axis.plot(strata["part"], middle, "o", color="C0")
-    names = strata["stratum"].where(strata["region"] == "", strata["region"] + ", " + strata["stratum"])
-    axis.set_yticks(middle, [f"{name}  (n = {n})" for name, n in zip(names, strata["reviewed"], strict=True)])
-    axis.set_xlim(0, 1)
-    axis.set_xlabel("part that holds the target")
-    axis.grid(axis="x", linewidth=0.4)
-    if strata["unsure"].any():
-        axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
-    with staged(path, overwrite=True) as draft:
-        figure.savefig(draft, metadata={"Software": "rtsx"})
+    with _drawn(path, (7.0, 0.35 * len(strata) + 1.4)) as (_, axis):
+        middle = np.arange(len(strata))[::-1]
+        axis.hlines(
+            middle, strata["lowest"], strata["highest"], color="0.8", linewidth=6, label="unsure units either way"
+        )
+        axis.hlines(middle, strata["low"], strata["high"], color="C0", label=f"{confidence:.0%} interval")
+        axis.plot(strata["part"], middle, "o", color="C0")
+        names = strata["stratum"].where(strata["region"] == "", strata["region"] + ", " + strata["stratum"])
+        axis.set_yticks(middle, [f"{name}  (n = {n})" for name, n in zip(names, strata["reviewed"], strict=True)])
+        axis.set_xlim(0, 1)
+        axis.set_xlabel("part that holds the target")
+        axis.grid(axis="x", linewidth=0.4)
+        if strata["unsure"].any():
+            axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
 
 
-def _figure(size: tuple[float, float]) -> "Figure":
+@contextmanager
+def _drawn(path: Path, size: tuple[float, float]) -> Iterator[tuple["Figure", "Axes"]]:
+    """A figure of a size, inches, and its axes, written to a PNG file when the block ends."""
     # Not pyplot, because that opens a window system and keeps every figure alive.
     from matplotlib.figure import Figure  # of the extra `view`
 
-    return Figure(figsize=size, layout="constrained", dpi=110)
+    figure = Figure(figsize=size, layout="constrained", dpi=110)
+    yield figure, figure.subplots()
+    with staged(path, overwrite=True) as draft:
+        figure.savefig(draft, metadata={"Software": "rtsx"})

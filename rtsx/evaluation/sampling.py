@@ -14,6 +14,7 @@ import shapely
 import xarray as xr
 from numpy.typing import NDArray
 from pyproj import CRS, Geod
+from shapely.geometry.base import BaseGeometry
 
 from rtsx.arguments import typed
 from rtsx.cube import geobox_of
@@ -115,13 +116,10 @@ def sample_outlines(
     rng = np.random.default_rng(seed)
     parts = []
     for (name, rows), count in zip(groups, counts, strict=True):
-        drawn = ordered.iloc[np.sort(rng.choice(rows, count, replace=False))].copy()
-        parts.append(
-            drawn.assign(
-                region=name[0], stratum=name[1], stratum_size=float(len(rows)), inclusion_probability=count / len(rows)
-            )
-        )
-    return _finished(pd.concat(parts, ignore_index=True), design="outlines", mapped=True, rng=rng)
+        drawn = ordered.iloc[np.sort(rng.choice(rows, count, replace=False))]
+        sizes = {"stratum_size": float(len(rows)), "inclusion_probability": count / len(rows)}
+        parts.append(drawn.assign(region=name[0], stratum=name[1], mapped=True, **sizes))
+    return _finished(pd.concat(parts, ignore_index=True), design="outlines", rng=rng)
 
 
 @typed(EvaluationError, but=("pred", "footprints", "regions"))
@@ -200,12 +198,13 @@ def sample_ground(
     if len(footprints) and not found.count:
         raise EvaluationError("No outline meets the map: are these its footprints?")
     names = [""] if regions is None else _region_names(regions)
+    placed = None
+    if regions is not None:
+        placed = rasterize_labels(regions.assign(class_name=regions["region"].astype(str)), geobox, classes=names)
     kernel = _DrawPixels(
         mesh=PixelMesh(geobox),
         found=found,
-        regions=None
-        if regions is None
-        else rasterize_labels(regions.assign(class_name=regions["region"].astype(str)), geobox, classes=names),
+        regions=placed,
         strata=len(names) * len(_GROUND),
         size=size,
         seed=seed,
@@ -232,9 +231,7 @@ def sample_ground(
     a, b, c, d, e, f = geobox.affine[:6]
     column, row = table.pop("column") + 0.5, table.pop("row") + 0.5
     points = gpd.points_from_xy(a * column + b * row + c, d * column + e * row + f, crs=CRS.from_user_input(geobox.crs))
-    return _finished(
-        gpd.GeoDataFrame(table, geometry=points), design="ground", mapped=None, rng=np.random.default_rng(seed)
-    )
+    return _finished(gpd.GeoDataFrame(table, geometry=points), design="ground", rng=np.random.default_rng(seed))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -350,15 +347,11 @@ def _allocated(
     return counts
 
 
-def _finished(
-    table: gpd.GeoDataFrame, *, design: str, mapped: bool | None, rng: np.random.Generator
-) -> gpd.GeoDataFrame:
+def _finished(table: gpd.GeoDataFrame, *, design: str, rng: np.random.Generator) -> gpd.GeoDataFrame:
     """Shuffle the rows, so that the first of them are a sample, too, and name them."""
     shuffled = table.iloc[rng.permutation(len(table))].reset_index(drop=True)
     shuffled["sample_id"] = [f"s{number}" for number in range(1, len(shuffled) + 1)]
     shuffled["design"] = design
-    if mapped is not None:
-        shuffled["mapped"] = mapped
     shuffled["verdict"] = pd.Series([None] * len(shuffled), dtype=object)
     further = [name for name in shuffled.columns if name not in (*SAMPLE_COLUMNS, "geometry")]
     return shuffled[[*SAMPLE_COLUMNS, *further, "geometry"]]
@@ -373,11 +366,7 @@ def _bands(
     if not len(edges):
         return pd.Series("", index=values.index)
     ends = [f"{edge:.15g}" for edge in edges]  # `stratum_bands` reads them
-    names = [
-        f"under {ends[0]}",
-        *(f"{low}-{high}" for low, high in pairwise(ends)),
-        f"from {ends[-1]}",
-    ]
+    names = [f"under {ends[0]}", *(f"{low}-{high}" for low, high in pairwise(ends)), f"from {ends[-1]}"]
     place = np.searchsorted(np.asarray(edges, np.float64), values.to_numpy(np.float64), side="right")
     return pd.Series([words[0].format(names[number]) + words[1] for number in place], index=values.index)
 
@@ -427,17 +416,13 @@ def _buffered(footprints: gpd.GeoDataFrame, distance_m: float) -> NDArray[np.obj
         shapely.get_coordinates(transformed(shapely.points(*at), crs, _LONLAT)).T
         for at in ((x, y), (x + step, y), (x, y + step))
     )
-    metres = [_GEOD.inv(lon, lat, *other)[2] / step for other in (east, north)]
-    scale = np.column_stack(metres)
-    return np.array(
-        [
-            shapely.transform(
-                shapely.buffer(shapely.transform(one, lambda xy, s=s: xy * s), distance_m), lambda xy, s=s: xy / s
-            )
-            for one, s in zip(outlines, scale, strict=True)
-        ],
-        np.object_,
-    )
+    scales = np.column_stack([_GEOD.inv(lon, lat, *other)[2] / step for other in (east, north)])
+
+    def widened(outline: BaseGeometry, scale: NDArray[np.float64]) -> BaseGeometry:
+        in_metres = shapely.transform(outline, lambda xy: xy * scale)
+        return shapely.transform(shapely.buffer(in_metres, distance_m), lambda xy: xy / scale)
+
+    return np.array([widened(*each) for each in zip(outlines, scales, strict=True)], np.object_)
 
 
 def _region_names(regions: gpd.GeoDataFrame) -> list[str]:

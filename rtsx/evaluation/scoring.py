@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from os import PathLike, fspath
 
@@ -16,12 +16,12 @@ from pyproj import CRS
 
 from rtsx.arguments import typed
 from rtsx.errors import EvaluationError, LabelError
-from rtsx.evaluation.cases import EvaluationScene, EvaluationSettings, OutlineCase, RasterCase, case_of
+from rtsx.evaluation.cases import EvaluationScene, EvaluationSettings, OutlineCase, RasterCase, Truth, case_of
 from rtsx.evaluation.counts import ClassCounts, ObjectPieces, SceneCounts, equal_area, join_pieces, to_plane
 from rtsx.evaluation.dask import count_rasters, evaluate_rasters, least_pixels
 from rtsx.evaluation.result import Evaluation
 from rtsx.footprints.extract import default_min_area_m2, stated_number
-from rtsx.labels import LabelRaster, RasterizedLabels, read_labels
+from rtsx.labels import RasterizedLabels, read_labels
 from rtsx.model import ModelBundle, OutlineChoice
 from rtsx.scores import ObjectOverlaps, ObjectScores
 
@@ -74,7 +74,7 @@ def _overlaps(found: NDArray[np.object_], true: NDArray[np.object_]) -> ObjectOv
 @typed(EvaluationError)
 def evaluate(
     scenes: EvaluationScene | Iterable[EvaluationScene] | xr.Dataset | gpd.GeoDataFrame,
-    truth: LabelRaster | xr.DataArray | gpd.GeoDataFrame | str | PathLike[str] | None = None,
+    truth: Truth | str | PathLike[str] | None = None,
     *,
     classes: Sequence[str] | None = None,
     threshold: float | None = None,
@@ -151,13 +151,17 @@ def evaluate(
         raise EvaluationError("There is no scene to evaluate: give at least one.")
     if isinstance(truth, gpd.GeoDataFrame) and len(truth):
         _check_meets(cases[0])
-    rasters = iter(evaluate_rasters([case for case in cases if not isinstance(case, OutlineCase)], rule=rule))
-    counted = []
-    for case in cases:
-        counts = match_outlines(case, rule=rule) if isinstance(case, OutlineCase) else next(rasters)
-        counted.append(
-            SceneCounts(name=case.name, region=case.region, unit=case.unit, classes=case.classes, counts=counts)
+    rasters = iter(evaluate_rasters([case for case in cases if isinstance(case, RasterCase)], rule=rule))
+    counted = (
+        SceneCounts(
+            name=case.name,
+            region=case.region,
+            unit=case.unit,
+            classes=case.classes,
+            counts=next(rasters) if isinstance(case, RasterCase) else match_outlines(case, rule=rule),
         )
+        for case in cases
+    )
     return Evaluation(counts=tuple(counted), rule=rule)
 
 
@@ -175,7 +179,7 @@ def _check_meets(case: RasterCase | OutlineCase) -> None:
 
 def listed_scenes(
     scenes: EvaluationScene | Iterable[EvaluationScene] | xr.Dataset | gpd.GeoDataFrame,
-    truth: LabelRaster | xr.DataArray | gpd.GeoDataFrame | None,
+    truth: Truth | None,
 ) -> list[EvaluationScene]:
     """Return the scenes that `evaluate` was given, one or several.
 
@@ -252,10 +256,8 @@ class ObjectChoice:
             The bundle tells several classes apart.
         """
         scores = {name: float(self.best[f"object_{name}"]) for name in ("f1", "precision", "recall")}
-        provenance = {
-            **(bundle.provenance or {}),
-            "outlines_chosen_by": {**scores, "true_objects": int(self.best["true"])},
-        }
+        chosen_by = {**scores, "true_objects": int(self.best["true"])}
+        provenance = {**(bundle.provenance or {}), "outlines_chosen_by": chosen_by}
         return replace(bundle, outlines=self.outlines, provenance=provenance)
 
     def __str__(self) -> str:
@@ -274,7 +276,7 @@ class ObjectChoice:
 @typed(EvaluationError)
 def choose_objects(
     scenes: EvaluationScene | Iterable[EvaluationScene] | xr.Dataset,
-    truth: LabelRaster | xr.DataArray | gpd.GeoDataFrame | None = None,
+    truth: Truth | None = None,
     *,
     class_name: str | None = None,
     thresholds: Sequence[float] = THRESHOLDS,
@@ -357,23 +359,16 @@ def choose_objects(
         scenes_pieces = [(case, ObjectPieces.concatenate(next(counted).pieces[0])) for case in some]
         joined = [(case, join_pieces(pieces, columns=case.decided.sizes["x"])) for case, pieces in scenes_pieces]
         for area in areas:
-            scores = [
-                overlaps.at_least(least_pixels(case, min_object_area_m2), found=least_pixels(case, area)).match(
-                    object_iou
-                )
+            kept = [
+                overlaps.at_least(least_pixels(case, min_object_area_m2), found=least_pixels(case, area))
                 for case, overlaps in joined
             ]
-            total = ObjectScores(
-                **{name: sum(getattr(each, name) for each in scores) for name in ("matched", "found", "true")}
-            )
+            scores = [asdict(overlaps.match(object_iou)) for overlaps in kept]
+            counts = {name: sum(each[name] for each in scores) for name in scores[0]}
+            total = ObjectScores(**counts)
             rows.append(
-                {
-                    "threshold": threshold,
-                    "min_area_m2": area,
-                    "matched": total.matched,
-                    "found": total.found,
-                    "true": total.true,
-                }
+                {"threshold": threshold, "min_area_m2": area}
+                | counts
                 | {"object_precision": total.precision, "object_recall": total.recall, "object_f1": total.f1}
             )
     table = pd.DataFrame(rows)

@@ -1,6 +1,6 @@
 """Agreement of several masks of one area and of two readers, and bootstrap intervals. Pure arrays; counts of parts add up."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Literal, Self, get_args
 
 import numpy as np
@@ -78,16 +78,8 @@ class AgreementCounts:
     def __add__(self, more: Self) -> Self:
         if self.annotators != more.annotators or self.sizes.shape != more.sizes.shape:
             raise ValueError("Counts of one ground are of the same masks.")
-        return type(self)(
-            annotators=self.annotators,
-            shared=self.shared + more.shared,
-            sizes=self.sizes + more.sizes,
-            all_shared=self.all_shared + more.all_shared,
-            all_size=self.all_size + more.all_size,
-            others_shared=self.others_shared + more.others_shared,
-            others_size=self.others_size + more.others_size,
-            counted=self.counted + more.counted,
-        )
+        names = [each.name for each in fields(self) if each.name != "annotators"]
+        return replace(self, **{name: getattr(self, name) + getattr(more, name) for name in names})
 
     def iou(self) -> NDArray[np.float64]:
         """Intersection over union (mask, mask); 1 where neither sees anything."""

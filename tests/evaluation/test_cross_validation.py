@@ -50,7 +50,7 @@ def run(plan, recipe, out, trainer, *, merge=False, **keywords):
     units = planned_units([overlap_of(scene) for scene in recipe.training], merge=merge)
     made = plan(units)
     keywords = {"rule": RULE, "seeds": None, "device": "cpu", "client": None, "plot": False} | keywords
-    return run_folds(made, recipe, units=units, out=out, trainer=trainer, **keywords)
+    return run_folds(made, recipe, out, units=units, trainer=trainer, **keywords)
 
 
 def leave_one_out(units):

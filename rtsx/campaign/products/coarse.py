@@ -35,7 +35,7 @@ from rtsx.geometry.crs import transform
 from rtsx.geometry.pixels import PixelMesh
 from rtsx.grid.grid import parse_cell_id
 from rtsx.inference.kernel import NODATA
-from rtsx.scores.area import CellSums, SumCells
+from rtsx.scores.estimates import CellSums, SumCells
 
 _PIXEL_M = 95.0
 """Side of a coarse pixel on the ground, m, or what is nearest to it: a power of two of the map's pixels."""
