@@ -616,7 +616,7 @@ class Campaign:
         verify
             Read every GeoTIFF that is there, and write those anew whose digest differs; else sizes are compared.
         license
-            SPDX identifier, such as ``"CC-BY-4.0"``.
+            Of SPDX, such as ``"CC-BY-4.0"`` or ``"CC-BY-4.0 OR MIT"``; ``"proprietary"``, or ``"other"`` where neither says it.
         providers
             Who made it, each as ``NAME`` or ``NAME=https://ADDRESS``.
         fields
@@ -644,8 +644,8 @@ class Campaign:
         Raises
         ------
         CampaignError
-            Cells are not done, there are no outlines, no such tile matrix set or zoom, or the review is of another map, of confirmed
-            outlines alone or without a verdict.
+            Cells are not done, there are no outlines, no such tile matrix set or zoom, or the licence is unknown, or the review is of
+            another map or without a verdict.
         MissingExtraError
             Tile matrix sets need the extra `deliver`.
         OutputExistsError

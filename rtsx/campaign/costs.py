@@ -147,6 +147,8 @@ class UnitCost:
     currency: str
     is_least: bool
     """Whether hours without a price make the mean too low."""
+    unknown: str = ""
+    """Why there is no mean; empty where there is one."""
 
     @classmethod
     def of(
@@ -175,7 +177,10 @@ class UnitCost:
         """
         n, whole, own = len(spent), float(amounts.sum()), float(spent.sum())
         if total is None or not whole:
-            return cls(mean=None, error=None, cells=n, currency=currency, is_least=is_least)
+            reason = (
+                "no hours have a price" if n and total is None else "no ground is valid" if n else "nothing is done"
+            )
+            return cls(mean=None, error=None, cells=n, currency=currency, is_least=is_least, unknown=reason)
         mean, error = total / whole, None
         if n >= LEAST_CELLS and own > 0 and not is_least:
             residuals = spent * (total / own) - mean * amounts
@@ -185,7 +190,7 @@ class UnitCost:
 
     def __str__(self) -> str:
         if self.mean is None:
-            return "not known: no hours have a price, or nothing is done"
+            return f"not known: {self.unknown}"
         least = "at least " if self.is_least else ""
         scale = self.error or self.mean
         # Two digits of the error, or of the mean alone, and cents at least.

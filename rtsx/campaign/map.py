@@ -151,7 +151,7 @@ def map_year(group: zarr.Group, year: int) -> int:
     Raises
     ------
     CampaignError
-        The map has no room for it.
+        The map has no room for it, or its years cannot be read.
     """
     years = [int((_EPOCH + day).astype("datetime64[Y]").astype(int)) + 1970 for day in _days(group)]
     if year not in years:
@@ -351,7 +351,14 @@ def _day(year: int) -> int:
 
 
 def _days(group: zarr.Group) -> list[int]:
-    return [int(one) for one in np.asarray(_array(group, "time")[:])]
+    time = _array(group, "time")
+    try:
+        return [int(one) for one in np.asarray(time[:])]
+    except Exception as error:  # of whatever decodes it
+        raise CampaignError(
+            f"The years of the map cannot be read: {time.store_path}/c/0 is damaged ({error}). Restore it from a backup; or, where "
+            "time/claims beside it says the year of each step, delete it and plan the campaign again, which writes it anew."
+        ) from error
 
 
 def _identity(plan: CampaignPlan) -> dict[str, Any]:

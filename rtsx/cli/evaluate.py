@@ -198,9 +198,10 @@ def evaluate(
         raise typer.BadParameter("name a map, outlines or a YAML file; or a reviewed sample, with --sample.")
     if evaluated.lower().endswith(_CONFIGS):
         _refuse_given(
-            {"--truth": truth, "--layer": layer, "--crs": crs, "--class": class_name, "--year": year},
+            {"--truth": truth, "--layer": layer, "--crs": crs, "--class": class_name},
             because="the YAML file says them",
         )
+        _refuse_given({"--year": year}, because=f"each scene of the YAML file says its own, as time: {year}")
         evaluation, bundles = _of_scenes(evaluated, model or [], rule=rule, device=device, trust=trust, choose=choose)
     else:
         _refuse_given(

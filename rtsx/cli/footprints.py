@@ -10,7 +10,7 @@ import typer
 import rtsx
 from rtsx.cli import options
 from rtsx.cli.console import progress, show, warn
-from rtsx.cli.options import open_year
+from rtsx.cli.options import open_year, require_valid_pixel
 from rtsx.cli.outputs import require_absent, require_suffix
 from rtsx.cli.products import FOOTPRINT_SUFFIXES, MAX_WATER, CleanUp, write_outlines
 from rtsx.storage import local_path, write_whole
@@ -111,8 +111,15 @@ def footprints(
         areas["area_thresholds"] = options.numbers(given, option="--area-thresholds")
     require_suffix(out, FOOTPRINT_SUFFIXES, option="--out")
     require_absent([out], overwrite=overwrite)
+    pred = open_year(prediction, year, several_dates=True)
+    if "valid" in pred:
+        require_valid_pixel(
+            pred,
+            source=prediction if year is None else f"{prediction} in {year}",
+            reason="nothing has been mapped. Of a campaign, rtsx campaign status says what has run.",
+        )
     count = write_outlines(
-        open_year(prediction, year, several_dates=True),
+        pred,
         out,
         min_area_m2=min_area_m2,
         threshold=threshold,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 import typer
 
 import rtsx
-from rtsx.errors import BundleError, CubeError, InputNotFoundError
+from rtsx.errors import BundleError, CubeError, InputNotFoundError, ReviewError
 from rtsx.storage import absolute, local_path
 
 if TYPE_CHECKING:
@@ -474,6 +474,12 @@ def open_reviewed(path: str) -> "geopandas.GeoDataFrame":
     """
     if path.lower().endswith(VECTORS):
         require_there([path])
+        file = Path(path)
+        if file.stem in {"confirmed", "refused"} and (file.parent / "status.json").is_file():
+            raise ReviewError(
+                f"{path} has the {file.stem} outlines of a review alone, so that all others would count as never reviewed. Give its "
+                f"folder, {file.parent}."
+            )
         from rtsx.labels.io import read_table  # here, because they are heavy
 
         return read_table(path, what="a review")
@@ -489,7 +495,7 @@ def drawn_units(reviewed: "geopandas.GeoDataFrame") -> "geopandas.GeoDataFrame":
     return reviewed if "is_added" not in reviewed.columns else reviewed[~reviewed["is_added"].astype(bool)]
 
 
-def require_valid_pixel(pred: "xr.Dataset", *, source: str) -> None:
+def require_valid_pixel(pred: "xr.Dataset", *, source: str, reason: str) -> None:
     """Refuse an image without a valid pixel; reads as far as the first chunk that has one.
 
     Raises
@@ -499,10 +505,7 @@ def require_valid_pixel(pred: "xr.Dataset", *, source: str) -> None:
     """
     valid = pred["valid"].data
     if not any(bool(valid.blocks[index].any()) for index in product(*map(range, valid.numblocks))):
-        raise CubeError(
-            f"No pixel of {source} is valid: every one is nodata or NaN in some layer, or masked. "
-            "Check nodata, the layers and --mask-rule with: rtsx info"
-        )
+        raise CubeError(f"No pixel of {source} is valid: {reason}")
 
 
 def _path(model: str) -> str:

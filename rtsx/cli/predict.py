@@ -121,7 +121,11 @@ def predict(
         keep_members=keep_members,
         dtype="float32" if float32 else "uint8",
     )
-    require_valid_pixel(pred, source=" ".join(images))
+    require_valid_pixel(
+        pred,
+        source=" ".join(images),
+        reason="every one is nodata or NaN in some layer, or masked. Check nodata, the layers and --mask-rule with: rtsx info",
+    )
     with progress("predicting", counts="tiles-"):
         rtsx.write_cube(pred, out, overwrite=overwrite)
     stored = open_prediction(out)

@@ -66,8 +66,12 @@ class EvaluationSettings:
     @property
     def of_objects(self) -> str:
         """The rule of object scores, for people."""
-        sizes = f"from {self.min_object_area_m2:g} m² on" if self.min_object_area_m2 else "all sizes"
-        return f"objects: IoU >= {self.object_iou:g}, {sizes}"
+        return f"objects: IoU >= {self.object_iou:g}, {self.sizes}"
+
+    @property
+    def sizes(self) -> str:
+        """Which objects are scored, for people."""
+        return f"from {self.min_object_area_m2:g} m² on" if self.min_object_area_m2 else "all sizes"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -270,7 +270,8 @@ class ObjectChoice:
             for name, row in named
         ]
         title = "object F1 by threshold (rows) and least area in m² (columns)"
-        return "\n".join((title, grid.to_string(float_format="{:.3f}".format), *told, self.rule.of_objects))
+        of_objects = f"objects: IoU >= {self.rule.object_iou:g}; true ones: {self.rule.sizes}; found ones: from the least area on"
+        return "\n".join((title, grid.to_string(float_format="{:.3f}".format), *told, of_objects))
 
 
 @typed(EvaluationError)

@@ -332,6 +332,19 @@ def test_many_years_at_once_in_an_object_store(s3: "S3") -> None:
     assert list(open_map(s3.url, storage_options=s3.options)["time"].dt.year.values) == years
 
 
+def test_years_that_cannot_be_read_are_named_and_come_back_from_their_claims(tmp_path: Path) -> None:
+    for year in (2025, 2024):
+        create_map(str(tmp_path), plan_of(year=year), storage_options={})
+    group = zarr.open_group(map_store(str(tmp_path), {}), mode="r", use_consolidated=False)
+    stored = tmp_path / "map.zarr" / "time" / "c" / "0"
+    stored.write_bytes(stored.read_bytes()[:5])
+    with pytest.raises(CampaignError, match=r"map.zarr/time/c/0 is damaged .*delete it and plan the campaign again"):
+        map_year(group, 2024)
+    stored.unlink()
+    create_map(str(tmp_path), plan_of(year=2024), storage_options={})
+    assert [map_year(group, year) for year in (2025, 2024)] == [0, 1]
+
+
 def test_a_claim_that_is_damaged_is_named(tmp_path: Path) -> None:
     create_map(str(tmp_path), plan_of(), storage_options={})
     (claim,) = tmp_path.rglob("claims/*.json")

@@ -212,7 +212,7 @@ def test_costs_are_told_for_a_cell_and_for_an_area() -> None:
     assert long["Nine in ten cells on CPU (desk)"] == ("61,030 to 61,030 s of 1", "8.476 to 8.476")
     assert told["Stored"] == ("1.000 GB", "0.10 a month")
     none = rows([], [])
-    unknown = "not known: no hours have a price, or nothing is done"
+    unknown = "not known: nothing is done"
     assert none["A cell that is done"] == ("", unknown)
     assert none["10⁶ km² of valid ground"] == ("from 0 km²", unknown)
 

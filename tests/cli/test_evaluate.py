@@ -256,6 +256,7 @@ def test_options_that_mean_nothing_are_refused(rtsx_command: Command, predicted:
         ((scene.truth, "--truth", scene.truth, "--threshold", "0"), "--threshold has no meaning here"),
         ((scene.truth, "--truth", scene.truth, "--boundary", "5"), "--boundary has no meaning here"),
         (("scenes.yaml", "--truth", scene.truth), "--truth has no meaning here"),
+        (("scenes.yaml", "--year", "2021"), "each scene of the YAML file says its own, as time: 2021"),
         (("scenes.yaml",), "say --model BUNDLE"),
     ):
         told = rtsx_command("evaluate", *words)

@@ -178,6 +178,17 @@ def test_refuses_polygons_that_cannot_be_read(rtsx_command: Command, stored: Pat
     assert "cannot be read as polygons of water" in outcome.err
 
 
+def test_a_map_of_which_nothing_has_run_is_no_map_without_objects(rtsx_command: Command, tmp_path: Path) -> None:
+    level = np.full((2, 60, 80), 80)
+    level[1] = 255
+    years = make_prediction(level).assign_coords(time=np.array(["2023-01-01", "2024-01-01"], "datetime64[ns]"))
+    years["valid"][1] = False
+    several = rtsx.write_cube(years, tmp_path / "years.zarr")
+    refused = rtsx_command("footprints", several, "--year", "2024", "--out", tmp_path / "slumps.parquet")
+    assert (refused.status, list(tmp_path.glob("*.parquet"))) == (2, [])
+    assert "in 2024 is valid: nothing has been mapped. Of a campaign, rtsx campaign status says" in refused.err
+
+
 @pytest.fixture
 def years(tmp_path: Path) -> dict[int, str]:
     """Files of two years: one object that grows, one that goes, one that comes."""

@@ -404,6 +404,7 @@ def test_rows_are_what_evaluate_says_of_cleaned_maps(chunks):
         assert row.object_f1 == pytest.approx(expected["object_f1"])
     assert choice.best["object_f1"] == choice.table["object_f1"].max()
     assert f"best: threshold {choice.threshold:g}" in str(choice)
+    assert str(choice).endswith("objects: IoU >= 0.3; true ones: all sizes; found ones: from the least area on")
     # Before and after by one rule.
     as_they_are = choose_objects(
         [EvaluationScene(name=name, prediction=pred, truth=StubLabelRaster(truth)) for name, _, truth, pred in scenes],
@@ -417,7 +418,7 @@ def test_rows_are_what_evaluate_says_of_cleaned_maps(chunks):
     assert f"the model's own: threshold 0.5, least area 288 m²: F1 {as_they_are.own['object_f1']:.3f}" in str(
         as_they_are
     )
-    assert str(as_they_are).endswith("objects: IoU >= 0.3, from 90 m² on")
+    assert "true ones: from 90 m² on; found ones" in str(as_they_are)
 
 
 def test_what_a_model_chose_by_objects_is_its_own():

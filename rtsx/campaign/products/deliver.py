@@ -34,7 +34,7 @@ from rtsx.campaign.products.package import (
 )
 from rtsx.campaign.products.rasters import NAMES, CellTiling, MapReader, MatrixTiling, RasterFile, Tiling, delivered
 from rtsx.campaign.products.reviews import Verdicts, reviewed_empty
-from rtsx.campaign.products.stac import ITEMS, PARQUET, SPREAD, item_table, year_collection
+from rtsx.campaign.products.stac import ITEMS, PARQUET, SPREAD, checked_licence, item_table, year_collection
 from rtsx.campaign.products.styles import map_layers, mosaic, qgis_project
 from rtsx.campaign.products.tables import (
     CellStates,
@@ -106,6 +106,7 @@ def deliver_year(
 ) -> Delivered:
     """Write the package of a year, or bring it up to date; see `Campaign.deliver`."""
     refuse_other_format(to, what="a folder of products")
+    licence = checked_licence(licence)
     if tiles is None and (zoom is not None or tile_zoom is not None):
         raise CampaignError(
             "A zoom is one of a tile matrix set: name the set, such as WebMercatorQuad, or leave the zoom out."

@@ -95,16 +95,15 @@ class Verdicts:
         )
 
     def matched(self, parts: Iterable[geopandas.GeoDataFrame]) -> None:
-        """Refuse a review of which an outline is not among those of the map, and one that leaves out what is not confirmed.
+        """Refuse a review of which an outline is not among those of the map.
 
         Raises
         ------
         CampaignError
             Names one.
         """
-        left, n_outlines = self.rows, 0
+        left = self.rows
         for part in parts:
-            n_outlines += len(part)
             here = part.set_index("footprint_id")
             both = left.index[left.index.isin(here.index)]
             same = np.isclose(left.loc[both, list(_SAME)].astype(float), here.loc[both, list(_SAME)].astype(float)).all(
@@ -115,11 +114,6 @@ class Verdicts:
             raise CampaignError(
                 f"{len(left):,} of {len(self.rows):,} outlines of the review are not those of this map and year, such as "
                 f"{left.index[0]}: it is a review of another map, or the map was made anew since. Give the review of this one."
-            )
-        if not self.is_sample and len(self.rows) < n_outlines and (self.rows["verdict"] == "target").all():
-            raise CampaignError(
-                f"This table has only confirmed outlines, {len(self.rows):,} of the {n_outlines:,} of the map: those that were refused or "
-                "unsure would count as never reviewed. Give the review, or the folder or file that rtsx review merge wrote."
             )
 
     def applied(self, part: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:

@@ -12,6 +12,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import shapely
+from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
+from packaging.licenses._spdx import LICENSES  # which it shows nowhere else
 from pyproj import CRS as PROJ_CRS
 from shapely import box
 
@@ -30,11 +32,13 @@ from rtsx.campaign.products.tables import (
     group_by_partition,
     partition_name,
 )
+from rtsx.errors import CampaignError
 from rtsx.geometry.antimeridian import lonlat_polygon
 from rtsx.geometry.crs import crs_code, length_text
 from rtsx.grid.grid import cell_id
 from rtsx.storage.object_store import ObjectStore
 from rtsx.storage.stac import COG, PROJECTION, RASTER, bounding_box, geojson
+from rtsx.suggest import did_you_mean
 
 STAC_VERSION = "1.1.0"
 PARQUET = "application/vnd.apache.parquet"
@@ -147,6 +151,35 @@ def collection_document(
         ],
         "assets": dict(assets),
     }
+
+
+_NO_SPDX = ("other", "proprietary")
+"""Licences of STAC that are none of SPDX."""
+
+
+def checked_licence(given: str) -> str:
+    """Return a licence as STAC has it: an identifier or expression of SPDX in its own letters, or `other` or `proprietary`.
+
+    Raises
+    ------
+    CampaignError
+        It is none of them.
+
+    Examples
+    --------
+    >>> checked_licence("cc-by-4.0"), checked_licence("other")
+    ('CC-BY-4.0', 'other')
+    """
+    if given in _NO_SPDX:
+        return given
+    try:
+        return str(canonicalize_license_expression(given))
+    except InvalidLicenseExpression as error:
+        known = [*_NO_SPDX, *(one["id"] for one in LICENSES.values())]
+        raise CampaignError(
+            f"A licence is an identifier of SPDX such as CC-BY-4.0, or proprietary or other; got {given!r}.{did_you_mean(given, known)} "
+            "All are listed at https://spdx.org/licenses."
+        ) from error
 
 
 def year_collection(

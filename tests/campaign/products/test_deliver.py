@@ -619,6 +619,8 @@ def test_missing_cells_are_refused_or_named_and_come_later(tmp_path: Path) -> No
         ({"tiles": "WebMercatorQuad", "zoom": 9, "tile_zoom": 10}, "from 3 to 9 here; got 10"),
         ({"tiles": "CanadianNAD83_LCC", "zoom": 9, "tile_zoom": 8}, "do not hold whole tiles"),
         ({"zoom": 4}, "name the set"),
+        ({"license": "CC-BY 4.0"}, "got 'CC-BY 4.0'. Did you mean 'CC-BY-4.0'"),
+        ({"license": "various"}, "proprietary or other; got 'various'"),
         ({"names": "{col}_{row}"}, "name a tile matrix set"),
         ({"tiles": "WebMercatorQuad", "names": "{x}/{y}"}, "Tiles are called"),
         ({"accuracy": __file__}, "holds no estimates"),
