@@ -10,9 +10,10 @@ import typer
 import rtsx
 from rtsx.cli import options
 from rtsx.cli.console import progress, show, warn
-from rtsx.cli.options import open_year, require_valid_pixel
+from rtsx.cli.options import has_valid_pixel, open_year
 from rtsx.cli.outputs import require_absent, require_suffix
 from rtsx.cli.products import FOOTPRINT_SUFFIXES, MAX_WATER, CleanUp, write_outlines
+from rtsx.errors import CubeError
 from rtsx.storage import local_path, write_whole
 
 if TYPE_CHECKING:
@@ -112,11 +113,10 @@ def footprints(
     require_suffix(out, FOOTPRINT_SUFFIXES, option="--out")
     require_absent([out], overwrite=overwrite)
     pred = open_year(prediction, year, several_dates=True)
-    if "valid" in pred:
-        require_valid_pixel(
-            pred,
-            source=prediction if year is None else f"{prediction} in {year}",
-            reason="nothing has been mapped. Of a campaign, rtsx campaign status says what has run.",
+    if "valid" in pred and not has_valid_pixel(pred):
+        raise CubeError(
+            f"No pixel of {prediction}{'' if year is None else f' in {year}'} is valid: nothing has been mapped. Of a campaign, rtsx campaign "
+            "status says what has run."
         )
     count = write_outlines(
         pred,

@@ -495,17 +495,10 @@ def drawn_units(reviewed: "geopandas.GeoDataFrame") -> "geopandas.GeoDataFrame":
     return reviewed if "is_added" not in reviewed.columns else reviewed[~reviewed["is_added"].astype(bool)]
 
 
-def require_valid_pixel(pred: "xr.Dataset", *, source: str, reason: str) -> None:
-    """Refuse an image without a valid pixel; reads as far as the first chunk that has one.
-
-    Raises
-    ------
-    CubeError
-        There is none.
-    """
+def has_valid_pixel(pred: "xr.Dataset") -> bool:
+    """Test whether a pixel of a map is valid; reads as far as the first chunk that has one."""
     valid = pred["valid"].data
-    if not any(bool(valid.blocks[index].any()) for index in product(*map(range, valid.numblocks))):
-        raise CubeError(f"No pixel of {source} is valid: {reason}")
+    return any(bool(valid.blocks[index].any()) for index in product(*map(range, valid.numblocks)))
 
 
 def _path(model: str) -> str:

@@ -11,6 +11,7 @@ from rtsx.cli import options
 from rtsx.cli.console import progress, show
 from rtsx.cli.options import (
     described_models,
+    has_valid_pixel,
     open_image,
     open_models,
     open_prediction,
@@ -18,11 +19,11 @@ from rtsx.cli.options import (
     require_models,
     require_there,
     require_tiling,
-    require_valid_pixel,
 )
 from rtsx.cli.outputs import require_absent, require_local
 from rtsx.cli.products import COG_NAMES, Products, write_cogs
 from rtsx.cli.summary import prediction_rows
+from rtsx.errors import CubeError
 from rtsx.storage import refuse_other_format
 
 app = typer.Typer()
@@ -121,11 +122,11 @@ def predict(
         keep_members=keep_members,
         dtype="float32" if float32 else "uint8",
     )
-    require_valid_pixel(
-        pred,
-        source=" ".join(images),
-        reason="every one is nodata or NaN in some layer, or masked. Check nodata, the layers and --mask-rule with: rtsx info",
-    )
+    if not has_valid_pixel(pred):
+        raise CubeError(
+            f"No pixel of {' '.join(images)} is valid: every one is nodata or NaN in some layer, or masked. "
+            "Check nodata, the layers and --mask-rule with: rtsx info"
+        )
     with progress("predicting", counts="tiles-"):
         rtsx.write_cube(pred, out, overwrite=overwrite)
     stored = open_prediction(out)
