@@ -4,7 +4,7 @@ import os
 import pathlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -196,6 +196,13 @@ def progress(label: str, *, counts: str = "") -> Iterator[None]:
         Beginning of the names of the tasks that take the time, such as `"tiles-"`.
     """
     with counting(label) as show, watched(show, counts=counts):
+        yield
+
+
+@contextmanager
+def serving() -> Iterator[None]:
+    """Say nothing of a server while it runs; Ctrl-C and SIGTERM are its end, and no error."""
+    with Line("", silent=True), suppress(KeyboardInterrupt):
         yield
 
 

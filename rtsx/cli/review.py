@@ -16,7 +16,7 @@ import typer
 import rtsx
 from rtsx.cli import options
 from rtsx.cli.campaign_run import opened_campaign
-from rtsx.cli.console import print_info, show, show_line
+from rtsx.cli.console import print_info, serving, show, show_line
 from rtsx.cli.outputs import require_absent
 from rtsx.errors import ReviewError
 from rtsx.storage import absolute
@@ -239,7 +239,8 @@ def serve(
         print_info("Ctrl-C stops the server; verdicts that were sent are kept.")
         if browser and not reviewer:
             webbrowser.open(places[0])
-        Event().wait()
+        with serving():
+            Event().wait()
 
 
 def _cube(source: str) -> "xr.Dataset":

@@ -8,7 +8,7 @@ import typer
 
 import rtsx
 from rtsx.cli import options
-from rtsx.cli.console import show, show_line
+from rtsx.cli.console import serving, show, show_line
 from rtsx.cli.options import require_models, require_there
 from rtsx.cli.outputs import require_absent, require_suffix
 
@@ -108,7 +108,8 @@ def view(
         bbox=None if bbox is None else options.numbers(bbox, option="--bbox"),
     )
     if png is None and html is None:
-        opened.serve(port=port or 0, on_start=lambda address: _started(address, browser=browser is not False))
+        with serving():
+            opened.serve(port=port or 0, on_start=lambda address: _started(address, browser=browser is not False))
         return
     rows: list[tuple[str, object]] = []
     if png is not None:

@@ -1,5 +1,7 @@
 """`rtsx view`: what it refuses before anything is opened, and what it prints."""
 
+import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 import rtsx
+from rtsx import progress
 from rtsx.cli.app import app
 from rtsx.viewer import Pyramid, draw_window
 from rtsx.viewer.mapview import MapView
@@ -43,6 +46,21 @@ def test_a_map_is_served_and_its_address_printed(stored: Path, monkeypatch: pyte
     run = CliRunner().invoke(app, ["view", str(stored)])
     assert "below the address of your JupyterHub" in run.output
     assert "opened" not in seen
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_server_is_silent_and_its_end_is_no_error(
+    rtsx_command: Callable[..., Any], stored: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    spoke: list[bool] = []
+
+    def serve(self: MapView, *, port: int, on_start: Any) -> None:
+        spoke.append(not progress._speaking[-1]._silent)  # type: ignore[attr-defined]
+        signal.raise_signal(number)
+
+    monkeypatch.setattr(MapView, "serve", serve)
+    outcome = rtsx_command("view", stored, "--no-browser")
+    assert (outcome.status, spoke, "Stopped" in outcome.err) == (0, [False], False)
 
 
 @pytest.fixture(scope="module")
