@@ -6,6 +6,7 @@ do the same. A file is run by one process, as what its tests share is made once;
 
 import fcntl
 import gc
+import os
 import sys
 import threading
 import warnings
@@ -76,13 +77,9 @@ class _Runner:
             while self._files or self._workers:
                 while self._files and len(self._workers) < session.config.option.processes:
                     self._start()
-                # Not for ever, because whatever a crashed process has started keeps its end of the pipe open.
-                ready = wait([worker.connection for worker in self._workers], timeout=5)
-                for worker in list(self._workers):
-                    if worker.connection in ready:
-                        self._receive(worker)
-                    elif not ready and not worker.process.is_alive():
-                        self._end(worker)
+                ready = wait([worker.connection for worker in self._workers])
+                for worker in [worker for worker in self._workers if worker.connection in ready]:
+                    self._receive(worker)
                 if session.shouldfail:
                     raise session.Failed(session.shouldfail)
         finally:
@@ -200,6 +197,8 @@ def _work(session: pytest.Session, connection: Connection, others: list[Connecti
     """Run the tests that are given, in a process of its own."""
     for other in others:
         other.close()  # or those who listen at their other ends would not see that the run was stopped
+    # Nor may what this process forks hold its end, or nobody would see that it has ended, in the middle of a message perhaps.
+    os.register_at_fork(after_in_child=connection.close)
     config = session.config
     capture = config.pluginmanager.getplugin("capturemanager")
     capture.stop_global_capturing()  # into a file that is shared with the others

@@ -1,5 +1,7 @@
 """Tests that run in forked processes are reported as if they had run in one, and a process that ends is one failure."""
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -38,15 +40,31 @@ def test_is_torn_down(broken):
 """
 
 
-def run(folder: Path, *options: str) -> "subprocess.CompletedProcess[str]":
+HALF_A_MESSAGE = """
+import os, signal, struct
+
+def test_ends(request):
+    pipe = request.config.pluginmanager.getplugin("terminalreporter")._connection.fileno()
+    if not (forked := os.fork()):
+        os.closerange(0, pipe)
+        os.closerange(pipe + 1, 99)
+        signal.pause()
+    open(request.config.rootpath / f"forked-{forked}", "w").close()
+    os.write(pipe, struct.pack("!i", 99) + b"half")
+    os._exit(3)
+"""
+
+
+def run(folder: Path, *options: str, tests: str = TESTS) -> "subprocess.CompletedProcess[str]":
     for name in ("test_a.py", "test_b.py"):
-        (folder / name).write_text(TESTS)
+        (folder / name).write_text(tests)
     command = [sys.executable, "-m", "pytest", "-p", "tests.forked", "--processes", "3", "-ra", f"--rootdir={folder}"]
     return subprocess.run(
         [*command, "-p", "no:cacheprovider", "-p", "no:hypothesispytest", *options, str(folder)],
         cwd=ROOT,
         capture_output=True,
         text=True,
+        timeout=60,  # instead of waiting for ever
     )
 
 
@@ -74,3 +92,13 @@ def test_the_first_failure_stops_all(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "stopping after 1 failures" in done.stdout
     assert len([*tmp_path.glob("ended-*")]) == 2
+
+
+def test_a_process_that_ends_in_the_middle_of_a_message_is_named_though_what_it_forked_lives(tmp_path: Path) -> None:
+    try:
+        done = run(tmp_path, tests=HALF_A_MESSAGE)
+    finally:
+        for file in tmp_path.glob("forked-*"):
+            os.kill(int(file.name.removeprefix("forked-")), signal.SIGKILL)
+    assert done.returncode == 1
+    assert done.stdout.count("ended with exit code 3") >= 2
