@@ -377,7 +377,7 @@ class RetryingObjects:
 
     def put(self, key: str, content: bytes) -> None:
         """Write an object, or replace it."""
-        self._tried(lambda: self.store.put(key, content))
+        self._tried(lambda: self.store.put(key, content), n_bytes=len(content))
 
     def create(self, key: str, content: bytes) -> bool:
         """Write an object where there is none."""
@@ -388,7 +388,7 @@ class RetryingObjects:
             attempts += 1
             return self.store.create(key, content)
 
-        return self._tried(created) or (attempts > 1 and self.get(key) == content)
+        return self._tried(created, n_bytes=len(content)) or (attempts > 1 and self.get(key) == content)
 
     def delete(self, key: str) -> None:
         """Remove an object."""
@@ -415,8 +415,8 @@ class RetryingObjects:
             else:
                 return
 
-    def _tried(self, call: Callable[[], T]) -> T:
-        for pause in backoff_with_jitter(self.pauses_s):
+    def _tried(self, call: Callable[[], T], *, n_bytes: int = 0) -> T:
+        for pause in backoff_with_jitter(self.pauses_s, n_bytes=n_bytes):
             try:
                 return call()
             except Exception as error:

@@ -249,12 +249,14 @@ PAUSES_S = (0.1, 0.3, 1.0, 3.0, 9.0)
 """Seconds before the second, third ... attempt of one call. What lasts longer fails the cell, whose own pauses are longer."""
 _PATIENCE_S = 30.0
 """Seconds after which a call gets one more attempt at most: libraries of some clouds have tried again themselves for so long."""
+_SLOW_LINE = 100_000
+"""Bytes a second of the slowest line; what is written takes so long in each attempt, beside the patience."""
 
 
-def backoff_with_jitter(pauses_s: tuple[float, ...]) -> Iterator[float]:
+def backoff_with_jitter(pauses_s: tuple[float, ...], *, n_bytes: int = 0) -> Iterator[float]:
     """Pauses moved at random by up to a half, so that workers that failed together do not come back together.
 
-    They end early where attempts take long.
+    They end early where attempts take longer than writing `n_bytes` does over a slow line.
 
     Examples
     --------
@@ -262,7 +264,7 @@ def backoff_with_jitter(pauses_s: tuple[float, ...]) -> Iterator[float]:
     True
     """
     began = time.monotonic()
-    for pause in pauses_s:
+    for number, pause in enumerate(pauses_s, start=1):
         yield pause * random.uniform(0.5, 1.5)
-        if time.monotonic() - began > _PATIENCE_S:
+        if time.monotonic() - began > _PATIENCE_S + number * n_bytes / _SLOW_LINE:
             return

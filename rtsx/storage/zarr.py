@@ -521,11 +521,11 @@ class RetryingStore(WrapperStore[Store]):
 
     async def set(self, key: str, value: Buffer) -> None:
         """Write a value."""
-        await self._tried(lambda: self._store.set(key, value))
+        await self._tried(lambda: self._store.set(key, value), n_bytes=len(value))
 
     async def set_if_not_exists(self, key: str, value: Buffer) -> None:
         """Write a value where there is none."""
-        await self._tried(lambda: self._store.set_if_not_exists(key, value))
+        await self._tried(lambda: self._store.set_if_not_exists(key, value), n_bytes=len(value))
 
     async def _set_many(self, values: Iterable[tuple[str, Any]]) -> None:
         for key, value in values:  # instead of the wrapped store's own, which would go past `set`
@@ -558,8 +558,8 @@ class RetryingStore(WrapperStore[Store]):
         for name in await self._tried(lambda: _gathered(lambda: self._store.list_dir(prefix))):
             yield name
 
-    async def _tried(self, call: Callable[[], Awaitable[T]]) -> T:
-        for pause in backoff_with_jitter(self.pauses_s):
+    async def _tried(self, call: Callable[[], Awaitable[T]], *, n_bytes: int = 0) -> T:
+        for pause in backoff_with_jitter(self.pauses_s, n_bytes=n_bytes):
             try:
                 return await call()
             except Exception as error:

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import fsspec
 import pytest
@@ -293,6 +294,18 @@ def test_what_never_passes_is_raised_in_the_end() -> None:
     with pytest.raises(TimeoutError, match="slow"):
         RetryingObjects(store, (0.001,) * 4).get("a")
     assert next(store.calls) == 5
+
+
+@pytest.mark.parametrize(("n_bytes", "attempts"), [(5_000_000, 6), (1, 2)])
+def test_what_takes_long_is_tried_as_often_as_else_unless_it_is_too_small_for_that(
+    n_bytes: int, attempts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = count(0, 40)  # s, a look after each attempt
+    monkeypatch.setattr("rtsx.storage.retry.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    store = Failing(TimeoutError("slow"), 100)
+    with pytest.raises(TimeoutError, match="slow"):
+        RetryingObjects(store, (0.001,) * 5).create("a", bytes(n_bytes))
+    assert next(store.calls) == attempts
 
 
 def test_a_listing_that_broke_goes_on_without_repeating_itself() -> None:

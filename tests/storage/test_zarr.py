@@ -1,6 +1,8 @@
 """A Zarr store that is asked again."""
 
 import pickle
+from itertools import count
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -30,8 +32,8 @@ class Failing(WrapperStore[MemoryStore]):
         await super().set(key, value)
 
 
-def _write(store: RetryingStore) -> None:
-    value = default_buffer_prototype().buffer.from_bytes(b"x")
+def _write(store: RetryingStore, content: bytes = b"x") -> None:
+    value = default_buffer_prototype().buffer.from_bytes(content)
     sync(store.set("a", value))
 
 
@@ -56,6 +58,15 @@ def test_what_never_passes_is_raised_in_the_end() -> None:
     with pytest.raises(ConnectionResetError):
         _write(RetryingStore(below, pauses_s=(0.001,) * 3))
     assert below.calls == 4
+
+
+def test_a_shard_over_a_slow_line_is_tried_as_often_as_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = count(0, 40)  # s, a look after each attempt
+    monkeypatch.setattr("rtsx.storage.retry.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    below = Failing(MemoryStore())
+    below.times = 4
+    _write(RetryingStore(below, pauses_s=_QUICK), bytes(5_000_000))
+    assert below.calls == 5
 
 
 def test_it_travels_with_its_pauses(s3: S3) -> None:
