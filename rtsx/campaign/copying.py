@@ -1,12 +1,14 @@
 """A campaign in another store: copied cell by cell, its marks last, while it goes on running or not."""
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from hashlib import sha256
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from rtsx.campaign.cells import Address
 from rtsx.campaign.layout import CAMPAIGN, MAP, YearLayout
@@ -102,7 +104,7 @@ def copy_campaign(
     OutputNotWritableError
         It cannot be written, or has no room.
     """
-    _refuse_nested(output, to, same_service=dict(storage_options) == dict(to_options))
+    _refuse_nested(output, to, same_service=_service(output, storage_options) == _service(to, to_options))
     source, target = open_object_store(output, storage_options), open_object_store(to, to_options)
     planned = planned_years(source)
     wanted = planned if years is None else sorted(set(years))
@@ -318,6 +320,19 @@ def _place(address: str) -> str:
     cloud = cloud_of(address)
     bucket, _, path = rest.partition("/")
     return f"{scheme if cloud is None else cloud.name}://{bucket.partition('@')[0]}/{path}".rstrip("/")
+
+
+def _service(address: str, options: Mapping[str, Any]) -> object:
+    """Whose bucket an address is in, the same however the endpoint is written and whoever asks."""
+    cloud = cloud_of(address)
+    if cloud is None or cloud.name == "az":
+        return dict(options)
+    stated = options.get("endpoint_url") or (options.get("client_kwargs") or {}).get("endpoint_url")
+    if not stated and cloud.name == "s3":
+        stated = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    parts = urlsplit(str(stated or ""))
+    host = re.sub(r":(80|443)?$", "", parts.netloc.lower())
+    return cloud.name if not host or host.endswith(".amazonaws.com") else (host, parts.path.strip("/"))
 
 
 def _refuse_another(source: ObjectStore, target: ObjectStore, *, planned: Sequence[int], to: str) -> None:

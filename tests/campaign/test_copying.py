@@ -8,12 +8,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rtsx import Campaign
 from rtsx.campaign.cells import Address
-from rtsx.campaign.copying import Copied
+from rtsx.campaign.copying import Copied, copy_campaign
 from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.ledger import CampaignLedger, held
 from rtsx.campaign.plan import CampaignPlan, write_plan
@@ -272,6 +273,32 @@ def test_a_place_in_the_campaign_is_refused(tmp_path: Path, other: str) -> None:
     with pytest.raises(CampaignError, match="one place, or one lies in the other"):
         _copied(tmp_path / "a", f"{tmp_path}/{other}")
     assert _contents(tmp_path / "a") == before
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"endpoint_url": "http://store.example:80"}, {"endpoint_url": "HTTP://Store.Example/"}),
+        (
+            {"endpoint_url": "https://store.example/s3/"},
+            {"client_kwargs": {"endpoint_url": "https://store.example:443/s3"}},
+        ),
+        (
+            {"endpoint_url": "http://store.example:9000", "key": "a"},
+            {"endpoint_url": "http://store.example:9000", "key": "b"},
+        ),
+        ({"endpoint_url": "https://s3.eu-central-1.amazonaws.com"}, {}),
+        ({}, {"endpoint_url": "http://env.example"}),
+    ],
+)
+def test_a_place_in_the_campaign_is_refused_however_its_service_is_written(
+    one: dict[str, Any], other: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "http://env.example" in other.values():
+        monkeypatch.setenv("AWS_ENDPOINT_URL", "http://ENV.example/")
+    for here, there in ((one, other), (other, one)):
+        with pytest.raises(CampaignError, match="one place, or one lies in the other"):
+            copy_campaign("s3://maps/a", "s3://maps/a/b", storage_options=here, to_options=there, years=None)
 
 
 @pytest.fixture
