@@ -27,6 +27,7 @@ __all__ = [
     "MissingExtraError",
     "NoImageError",
     "OrderError",
+    "OrderNotFoundError",
     "OutputExistsError",
     "OutputNotWritableError",
     "PixelSizeWarning",
@@ -156,6 +157,10 @@ class ClusterError(RtsxError, ConnectionError):
 
 class OrderError(RtsxError, RuntimeError):
     """An order that cannot be planned, placed or fetched as asked."""
+
+
+class OrderNotFoundError(OrderError):
+    """An order that the provider does not know, as one of another account; others may be asked for."""
 
 
 class PathError(RtsxError, ValueError):

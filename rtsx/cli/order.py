@@ -126,10 +126,13 @@ def status_command(order: OrderArgument) -> None:
         with closing(QuadLedger(path)) as ledger:
             _show_quads(ledger, order, config)
         return
-    from rtsx.ordering import order_status
+    from rtsx.ordering import Ledger, order_status
 
     path = _ledger_of(order)
-    _show_orders(order_status(config.provider(), path), path, asked=True)
+    try:
+        order_status(config.provider(), path)
+    finally:  # also where one of them is not known
+        _show_orders(Ledger.load(path), path, asked=True)
 
 
 @app.command(epilog="Example:\n\nrtsx order fetch order.yaml")

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from rtsx.cube.rasterio import read_header
-from rtsx.errors import CubeError, OrderError
+from rtsx.errors import CubeError, OrderError, OrderNotFoundError
 from rtsx.ordering.basemap import Mosaic
 from rtsx.ordering.catalog import raster_fields
 from rtsx.ordering.provider import Batch, BucketDelivery, Checksum, QuadProvider
@@ -58,14 +58,13 @@ def order_quads(
     ------
     OrderError
         The provider refuses, as where the quota is used up, more is left to order than was confirmed, or with `retry` the bucket cannot be
-        read; what was ordered is kept.
+        read; or, after all is ordered, an order of the ledger is not known to the provider. What was ordered is kept.
     """
-    _update(provider, ledger)
+    unknown = _update(provider, ledger)
     if retry:
         _compare(ledger, mosaic, delivery)
-    if not (left := ledger.unordered(retry=retry)):
-        return
-    confirm(left)
+    if left := ledger.unordered(retry=retry):
+        confirm(left)
     while left:
         _update(provider, ledger)
         if (count := ledger.unordered(retry=retry)) > left:
@@ -79,6 +78,8 @@ def order_quads(
             left -= len(batch.scene_ids)
             if time.monotonic() - looked >= _LOOK_AGAIN_S:
                 break  # and gather anew
+    if unknown:
+        raise OrderError("\n".join(unknown))
 
 
 def collect_quads(
@@ -88,28 +89,33 @@ def collect_quads(
 
     Each order has a manifest there, and its folder is listed once: a quad is there if the bucket has it with the size that the manifest
     states, by whichever of its orders. Where an order's folder is empty, its quads are *missing*. Where it cannot be read, or holds archives,
-    they stay *waiting*, and a warning says what to do.
+    they stay *waiting*, and a warning says what to do, as of orders that the provider does not know.
 
     Raises
     ------
     OrderError
         The provider cannot be asked, or the bucket has no order that can be read, of those that were delivered.
     """
-    _update(provider, ledger)
+    for fault in _update(provider, ledger):
+        warnings.warn(fault, RuntimeWarning, stacklevel=2)
     _compare(ledger, mosaic, delivery)
     write_items(ledger, table, mosaic)
 
 
-def _update(provider: QuadProvider, ledger: QuadLedger) -> None:
-    """Enter every order that the provider lists, and ask for those of the ledger that it does not."""
-    listed = set()
+def _update(provider: QuadProvider, ledger: QuadLedger) -> list[str]:
+    """Enter every order that the provider lists, and ask for those of the ledger that it does not; returns what it says of those it does not know."""
+    listed, unknown = set(), []
     for batch, status in provider.placed():
         ledger.enter(batch, status)
         listed.add(status.order_id)
     for order_id in ledger.orders_open() - listed:
         batch = Batch(name=order_id, scene_ids=())  # whose quads the ledger knows
-        ledger.enter(batch, provider.status(batch, order_id))
+        try:
+            ledger.enter(batch, provider.status(batch, order_id))
+        except OrderNotFoundError as error:
+            unknown.append(f"Order {order_id}, whose quads are not ordered again: {error}")
     ledger.settle_failed()
+    return unknown
 
 
 def _compare(ledger: QuadLedger, mosaic: Mosaic, delivery: BucketDelivery) -> None:

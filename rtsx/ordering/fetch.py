@@ -7,7 +7,7 @@ from pathlib import Path
 
 from shapely.geometry.base import BaseGeometry
 
-from rtsx.errors import OrderError
+from rtsx.errors import OrderError, OrderNotFoundError
 from rtsx.ordering.catalog import COLLECTION, register_collection, register_item, registered_items, require_collection
 from rtsx.ordering.download import Advance, fetch_files
 from rtsx.ordering.ledger import Ledger, locked
@@ -25,7 +25,7 @@ class FetchResult:
     scenes: tuple[str, ...]
     """Scenes that are in the folder now and were not before."""
     failures: dict[str, OrderError]
-    """What could not be fetched or registered, by ``<scene id>/<name>`` or scene."""
+    """What could not be fetched or registered, by ``<scene id>/<name>``, scene, or name of an order that the provider does not know."""
     waiting: int
     """Orders that the provider still works on."""
     lost: tuple[str, ...]
@@ -80,7 +80,11 @@ def fetch_order(
         for entry in ledger.entries:
             if entry.fetched or not entry.order_id or entry.state in ("failed", "cancelled"):
                 continue
-            answer = provider.status(batch_of(entry, clip), entry.order_id)
+            try:
+                answer = provider.status(batch_of(entry, clip), entry.order_id)
+            except OrderNotFoundError as error:
+                failures[entry.name] = OrderError(f"Order {entry.name}: {error}")
+                continue
             entry = answered(entry, answer)
             if not entry.waiting:
                 files, wrong = _missing(answer, folder)

@@ -10,7 +10,7 @@ from pathlib import Path
 from shapely import to_wkb
 from shapely.geometry.base import BaseGeometry
 
-from rtsx.errors import OrderError
+from rtsx.errors import OrderError, OrderNotFoundError
 from rtsx.ordering.ledger import Ledger, OrderEntry, locked
 from rtsx.ordering.provider import Batch, OrderStatus, Provider
 from rtsx.ordering.select import OrderPlan
@@ -86,13 +86,27 @@ def submit_order(
 
 
 def order_status(provider: Provider, ledger_path: Path) -> Ledger:
-    """Ask the provider for every order that is not over, and remember the answers."""
+    """Ask the provider for every order that is not over, and remember the answers.
+
+    Raises
+    ------
+    OrderError
+        The provider cannot be asked; or, after all the others, it does not know an order.
+    """
+    unknown = []
     with locked(ledger_path):
         ledger = Ledger.load(ledger_path)
         for entry in ledger.entries:
             if entry.waiting and entry.order_id:
-                ledger = ledger.with_entry(answered(entry, provider.status(batch_of(entry, None), entry.order_id)))
+                try:
+                    answer = provider.status(batch_of(entry, None), entry.order_id)
+                except OrderNotFoundError as error:
+                    unknown.append(f"Order {entry.name}: {error}")
+                    continue
+                ledger = ledger.with_entry(answered(entry, answer))
                 ledger.save(ledger_path)
+    if unknown:
+        raise OrderError("\n".join(unknown))
     return ledger
 
 

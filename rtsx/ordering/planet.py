@@ -38,7 +38,7 @@ from rtsx.cube.images import Period
 from rtsx.cube.sensors import SENSORS
 from rtsx.cube.stac.assets import absolute_href
 from rtsx.cube.stac.client import is_same_host
-from rtsx.errors import OrderError
+from rtsx.errors import OrderError, OrderNotFoundError
 from rtsx.ordering.criteria import Scene
 from rtsx.ordering.provider import (
     Batch,
@@ -51,6 +51,7 @@ from rtsx.ordering.provider import (
 )
 from rtsx.parsing import wrap_damage
 from rtsx.redaction import withhold
+from rtsx.storage import plain_folder
 
 PASSING = (TooManyRequests, BadGateway, ServerError, httpx.TransportError, httpx.HTTPStatusError)
 """What may be over the next time; for an order, whether it was placed or not has to be asked first."""
@@ -101,7 +102,9 @@ def describe_error(what: str) -> Iterator[None]:
             f"Planet does not allow your account (403) to {what}: {error}. Check your contract."
         ) from error
     except MissingResource as error:
-        raise OrderError(f"Planet has nothing there (404) to {what}: {error}. Is it another account's?") from error
+        raise OrderNotFoundError(
+            f"Planet has nothing there (404) to {what}: {error}. Is it another account's?"
+        ) from error
     except TooManyRequests as error:
         raise OrderError(
             f"Planet is asked too often, or the quota is used up (429), to {what}: {error}. Wait."
@@ -582,8 +585,8 @@ def _scene(item: Mapping[str, Any]) -> Scene:
 def _is_for(delivery: BucketDelivery, order: Mapping[str, Any]) -> bool:
     """Whether an order brings quads as they are to the place of a delivery."""
     to = (order.get("delivery") or {}).get("destination") or {}
-    place = (to.get("ref"), (to.get("path_prefix") or "").strip("/"))
-    return place == (delivery.destination, delivery.path_prefix.strip("/")) and not order.get("tools")
+    place = f"{to.get('ref')} {plain_folder(to.get('path_prefix') or '')}"
+    return place == delivery.place and not order.get("tools")
 
 
 def _ids(order: Mapping[str, Any]) -> tuple[str, ...]:

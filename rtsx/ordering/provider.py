@@ -14,6 +14,7 @@ from rtsx.cube.images import Period
 from rtsx.errors import OrderError, RtsxError
 from rtsx.ordering.criteria import Scene
 from rtsx.parsing import STRICT
+from rtsx.storage import plain_folder
 
 _CODES = {"11": "sha1", "12": "sha256", "13": "sha512", "d501": "md5"}
 """Multihash codes of the algorithms that hashlib has everywhere."""
@@ -163,7 +164,7 @@ class Provider(Protocol):
         """Order a batch once: where the provider has an order of that name, this answers for it and orders nothing."""
 
     def status(self, batch: Batch, order_id: str) -> OrderStatus:
-        """Where an order stands, with fresh links to its files when there are any."""
+        """Where an order stands, with fresh links to its files when there are any; `OrderNotFoundError` where it is not known."""
 
     def describe(self, scene_id: str, files: Sequence[Path]) -> Mapping[str, Any]:
         """A STAC item without assets for a delivered scene: its own words on geometry, time and properties.
@@ -194,7 +195,7 @@ class BucketDelivery:
     bucket: str
     """Address that rtsx reads the bucket by, such as gs://my-bucket."""
     path_prefix: str = ""
-    """Folder in the bucket."""
+    """Folder in the bucket; one that is written as maps//x or maps/./x is maps/x."""
     base_url: str | None = None
     """Address of Planet's APIs; Planet's own if left out."""
 
@@ -210,15 +211,17 @@ class BucketDelivery:
                 f"An address such as gs://my-bucket was expected, got {self.bucket!r}. Add its scheme, or name the folder that it is "
                 "mounted at by its absolute path."
             )
+        end = "/" if self.path_prefix.endswith("/") else ""  # which Planet is told
+        object.__setattr__(self, "path_prefix", f"{plain_folder(self.path_prefix)}{end}")
 
     @property
     def place(self) -> str:
         """Where Planet writes to; with the mosaic it says which orders are the same."""
-        return f"{self.destination} {self.path_prefix.strip('/')}"
+        return f"{self.destination} {plain_folder(self.path_prefix)}"
 
     def folder_of(self, order_id: str) -> str:
         """Address of the folder of an order."""
-        return "/".join(filter(None, (self.bucket.rstrip("/"), self.path_prefix.strip("/"), order_id)))
+        return "/".join(filter(None, (self.bucket.rstrip("/"), plain_folder(self.path_prefix), order_id)))
 
 
 class QuadProvider(Protocol):
@@ -234,4 +237,4 @@ class QuadProvider(Protocol):
         """Order a batch once; see `Provider`."""
 
     def status(self, batch: Batch, order_id: str) -> OrderStatus:
-        """Where an order stands."""
+        """Where an order stands; see `Provider`."""

@@ -24,6 +24,7 @@ from rtsx.storage.paths import (
     is_url,
     leads_to_server,
     local_path,
+    plain_folder,
     without_query,
 )
 
@@ -41,6 +42,7 @@ __all__ = [
     "is_url",
     "leads_to_server",
     "local_path",
+    "plain_folder",
     "refuse_other_format",
     "remove",
     "remove_abandoned",

@@ -252,6 +252,17 @@ def absolute(path: str | PathLike[str], *, folder: str | PathLike[str] | None = 
     return str(plain if plain == path or plain.resolve() == path.resolve() else path)
 
 
+def plain_folder(path: str) -> str:
+    """A folder in a bucket as everybody writes it: without slashes around it, ``//``, ``.`` and ``..``.
+
+    Examples
+    --------
+    >>> plain_folder("/maps//2024/"), plain_folder("maps/./old/../2024"), plain_folder("..")
+    ('maps/2024', 'maps/2024', '')
+    """
+    return normpath(f"/{path}").strip("/")
+
+
 def file_name(path: str) -> str:
     """Last part of a path, without what is no part of a name: the query of a URL, which may be a signature, and GDAL's words.
 

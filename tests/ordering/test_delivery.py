@@ -179,6 +179,32 @@ def test_orders_are_kept_by_mosaic_and_place(planet, ordered, tmp_path):
     assert ordered(2, prefix="/maps", collect=True).there == 4
 
 
+def test_a_place_is_one_however_it_is_written(planet, ordered, tmp_path):
+    for prefix in ("maps/2025", "/maps//2025/", "maps/./2025", "maps/old/../2025/"):
+        ordered(2, prefix=prefix)
+        (tmp_path / "order.quads.sqlite").unlink()
+    (order,) = planet.orders.values()
+    assert order["delivery"]["destination"]["path_prefix"] == "maps/2025"
+    deliver(order, tmp_path / "bucket")
+    order["delivery"]["destination"]["path_prefix"] = "maps//2025"  # as an earlier version ordered it
+    assert ordered(2, prefix="maps//2025/", collect=True).there == 4
+
+
+def test_an_order_of_another_account_keeps_no_other_waiting(planet, ordered, tmp_path):
+    ordered(2)
+    foreign = planet.orders.popitem()[0]
+    with pytest.raises(
+        OrderError, match=rf"Order {foreign}, whose quads are not ordered again: .*404.*another account"
+    ):
+        ordered(3)
+    (order,) = planet.orders.values()
+    assert len(quads_of(order)) == 5
+    deliver(order, tmp_path / "bucket")
+    with pytest.warns(RuntimeWarning, match=f"Order {foreign}"):
+        counts = ordered(3, collect=True)
+    assert (counts.there, counts.waiting) == (5, 4)
+
+
 def test_orders_that_bring_nothing_or_something_else_count_for_nothing(planet, ordered, tmp_path):
     ordered(2)
     (first,) = planet.orders.values()

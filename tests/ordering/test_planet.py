@@ -234,6 +234,21 @@ def test_a_partial_order_brings_what_there_is(provider, server, plan, ledger, tm
     assert tuple(again.entries[-1].scenes) == (gone,)
 
 
+def test_an_order_of_another_account_is_named_and_keeps_no_other_waiting(provider, server, plan, ledger, tmp_path):
+    provider.batch_size = 1
+    entries = submit_order(plan, provider, ledger, name="test").entries
+    del server.orders[entries[0].order_id]
+    server.finish()
+    with pytest.raises(
+        OrderError, match=rf"Order {entries[0].name}: Planet has nothing there \(404\).*another account"
+    ):
+        order_status(provider, ledger)
+    states = [entry.state for entry in Ledger.load(ledger).entries]
+    assert states == ["queued", *["success"] * (len(entries) - 1)]
+    done = fetched(provider, ledger, tmp_path)
+    assert (len(done.scenes), done.waiting, [*done.failures]) == (len(entries) - 1, 1, [entries[0].name])
+
+
 def test_a_cut_download_goes_on_where_it_stopped(provider, server, plan, ledger, tmp_path):
     submit_order(plan, provider, ledger, name="banks")
     server.finish()
