@@ -3,12 +3,15 @@
 import json
 import time
 import warnings
+from base64 import b64decode
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from operator import index
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from rtsx.cube.rasterio import read_header
+from rtsx.cube.rasterio import read_header, require_raster
 from rtsx.errors import CubeError, OrderError, OrderNotFoundError
 from rtsx.ordering.basemap import Mosaic
 from rtsx.ordering.catalog import raster_fields
@@ -17,9 +20,14 @@ from rtsx.ordering.quad_items import with_band_names, write_items
 from rtsx.ordering.quads import QuadLedger, QuadResult, QuadState
 from rtsx.parsing import json_value, wrap_damage
 from rtsx.storage import file_system
+from rtsx.storage.retry import classify_error
 
 _LOOK_AGAIN_S = 60.0
 """Time after which the provider is asked again what it has been ordered, before more is."""
+_OPENED_TOGETHER = 32
+"""Quads of a bucket that are opened at a time, each once."""
+_CHANGES = ("md5Hash", "ETag", "etag", "mtime", "LastModified", "last_modified", "updated")
+"""What file systems of fsspec call what changes with the content of a file."""
 _MOST_UNOPENED = 20
 """Quads that cannot be opened, before one can be, after which the bucket is taken to be at fault."""
 
@@ -88,7 +96,8 @@ def collect_quads(
     """Ask for the orders, compare what was ordered with what is in the bucket, and write the table of that.
 
     Each order has a manifest there, and its folder is listed once: a quad is there if the bucket has it with the size that the manifest
-    states, by whichever of its orders. Where an order's folder is empty, its quads are *missing*. Where it cannot be read, or holds archives,
+    states, by whichever of its orders, and it is whole: the bucket states the MD5 of the manifest, or it opens as a raster of its ground, which the
+    ledger remembers until it changes. Where an order's folder is empty, its quads are *missing*. Where it cannot be read, or holds archives,
     they stay *waiting*, and a warning says what to do, as of orders that the provider does not know.
 
     Raises
@@ -129,9 +138,8 @@ class _EmptyFolderError(OrderError):
 
 def _results(ledger: QuadLedger, mosaic: Mosaic, delivery: BucketDelivery) -> Iterator[QuadResult]:
     """States of the quads of all orders that were delivered; an order or quad that cannot be read stops no other."""
-    fields: dict[str, Any] = {}
+    looks = _Looks(mosaic, delivery)
     unread: list[OrderError] = []
-    unopened: list[str] = []
     is_one_read = False
     for order in ledger.orders_delivered():
         folder = delivery.folder_of(order.order_id)
@@ -144,40 +152,107 @@ def _results(ledger: QuadLedger, mosaic: Mosaic, delivery: BucketDelivery) -> It
             yield from ((state, None, None, str(error), *place) for place in order.places.values())
             continue
         is_one_read = True
+        there: dict[tuple[int, int], _File] = {}
         for name, place in order.places.items():
             file = files.get(f"{name}_quad.tif")
             if file is None:
                 yield "missing", None, None, f"it was not delivered: {order.message}", *place
-                continue
-            if file.size is None or file.size != (file.stated_size or file.size):
+            elif file.size is None or file.size != (file.stated_size or file.size):
                 told = f"the bucket has {file.size or 0} of its {file.stated_size} bytes"
                 yield "missing", None, None, told, *place
+            elif file.is_whole is False:
+                yield "missing", None, None, "its MD5 in the bucket is another than Planet states", *place
+            else:
+                there[place] = file
+        known = ledger.opened(order.order_id)
+        new = {place: file for place, file in there.items() if not file.is_whole and known.get(place) != file.mark}
+        faults = looks.faults(folder, new)
+        if not looks.fields:
+            faults |= looks.faults(folder, {place: there[place] for place in there.keys() - faults}, until_open=True)
+        ledger.note_opened(order.order_id, {place: file.mark for place, file in new.items() if place not in faults})
+        for place, file in there.items():
+            if place in faults:
+                state, told = faults[place]
+                yield state, None, None, told, *place
                 continue
-            href = f"{folder}/{file.path}"
-            try:
-                fields = fields or _fields(href, mosaic, place)
-            except (CubeError, OrderError) as error:
-                unopened.append(str(error))
-                if len(unopened) == _MOST_UNOPENED:
-                    raise _unopened(delivery, unopened) from error
-                yield "missing", None, None, str(error), *place
-                continue
-            asset = fields | {"href": href, "file:size": file.size, "proj:transform": mosaic.transform(*place)}
+            asset = {
+                "href": f"{folder}/{file.path}",
+                "file:size": file.size,
+                "proj:transform": mosaic.transform(*place),
+            }
             if file.checksum is not None:
                 asset["file:checksum"] = file.checksum.multihash
-            yield "there", file.size, json.dumps(asset), "", *place
-    if unopened and not fields:
-        raise _unopened(delivery, unopened)
+            yield "there", file.size, json.dumps(looks.fields | asset), "", *place
+    looks.require_one()
     if unread and not is_one_read:
         raise unread[0]
     for fault in unread:
         warnings.warn(str(fault), RuntimeWarning, stacklevel=2)
 
 
-def _unopened(delivery: BucketDelivery, told: list[str]) -> OrderError:
-    return OrderError(
-        f"{len(told)} quads in {delivery.bucket} cannot be opened, and none can: {told[0]} Check that this machine may read it."
-    )
+class _Looks:
+    """Opens files of a bucket, and finds whether they or the bucket are at fault."""
+
+    def __init__(self, mosaic: Mosaic, delivery: BucketDelivery) -> None:
+        self._mosaic, self._delivery = mosaic, delivery
+        self.fields: dict[str, Any] = {}
+        """Fields of the asset that all quads have; empty until one can be opened."""
+        self._unopened: list[str] = []
+
+    def faults(
+        self, folder: str, files: Mapping[tuple[int, int], "_File"], *, until_open: bool = False
+    ) -> dict[tuple[int, int], tuple[QuadState, str]]:
+        """States and messages of files that cannot be opened: of a damaged one *missing*, of one that cannot be reached *waiting*.
+
+        All are looked at, or so many `until_open` one is.
+        """
+        found: dict[tuple[int, int], tuple[QuadState, str]] = {}
+        waiting = iter(files.items())
+        with ThreadPoolExecutor(_OPENED_TOGETHER) as pool:
+            # One by one until the first is open, because the bucket may be at fault.
+            while some := dict(islice(waiting, _OPENED_TOGETHER if self.fields else 1)):
+                opened = pool.map(lambda one: self._opened(f"{folder}/{one[1].path}", one[0]), some.items())
+                for place, outcome in zip(some, opened, strict=True):
+                    if isinstance(outcome, dict):
+                        self.fields = self.fields or outcome
+                        continue
+                    found[place] = outcome
+                    self._unopened.append(outcome[1])
+                    if len(self._unopened) >= _MOST_UNOPENED:
+                        self.require_one()
+                if until_open and self.fields:
+                    break
+        return found
+
+    def require_one(self) -> None:
+        """Raise where files were looked at, and none can be opened."""
+        if self._unopened and not self.fields:
+            raise OrderError(
+                f"{len(self._unopened)} quads in {self._delivery.bucket} cannot be opened, and none can: {self._unopened[0]} Check that this "
+                "machine may read it."
+            )
+
+    def _opened(self, href: str, place: tuple[int, int]) -> dict[str, Any] | tuple[QuadState, str]:
+        """Fields of the asset, or why there are none."""
+        try:
+            fields = raster_fields(header := read_header(href), {})
+            require_raster(href)
+        except CubeError as error:
+            return "missing" if classify_error(error) != "passing" and _has_bytes(href) else "waiting", str(error)
+        expected = self._mosaic.transform(*place)
+        apart = max(abs(one - other) for one, other in zip(fields["proj:transform"], expected, strict=True))
+        if header.geobox.shape != (self._mosaic.quad_size,) * 2 or apart > 0.01 * self._mosaic.resolution:
+            return "missing", f"{href} shows other ground than its quad. Report it to Planet."
+        return with_band_names(fields)
+
+
+def _has_bytes(href: str) -> bool:
+    """Whether a file can be read at all, so that what cannot be opened is damaged."""
+    files, path = file_system(href, {})
+    try:
+        return bool(files.cat_file(path, end=1))
+    except Exception:  # of the libraries of clouds, each of another kind
+        return False
 
 
 class _File(NamedTuple):
@@ -191,6 +266,10 @@ class _File(NamedTuple):
     """Bytes that the manifest states."""
     checksum: Checksum | None
     """Checksum that the manifest states."""
+    mark: str
+    """Changes with the content, as far as the listing tells."""
+    is_whole: bool | None
+    """Whether the bucket has the bytes whose MD5 the manifest states; None where the listing does not tell."""
 
 
 def _manifest(folder: str, order_id: str, mosaic: Mosaic) -> dict[str, _File]:
@@ -211,7 +290,7 @@ def _manifest(folder: str, order_id: str, mosaic: Mosaic) -> dict[str, _File]:
             "restore the folder."
         )
     content = json_value(text, what=manifest, error=OrderError)
-    sizes = {path.removeprefix(f"{root}/"): int(info["size"]) for path, info in found.items()}
+    listed = {path.removeprefix(f"{root}/"): info for path, info in found.items()}
     stated: dict[str, _File] = {}
     archives = []
     with wrap_damage(manifest, OrderError):
@@ -219,7 +298,7 @@ def _manifest(folder: str, order_id: str, mosaic: Mosaic) -> dict[str, _File]:
             path = entry["path"].split(f"{order_id}/")[-1]  # with the folder or without it
             place = PurePosixPath(path)
             if place.parent.name == mosaic.name:
-                stated[place.name] = _file(entry, what=f"{manifest}, {path}", path=path, size=sizes.get(path))
+                stated[place.name] = _file(entry, what=f"{manifest}, {path}", path=path, listed=listed.get(path, {}))
             elif place.suffix == ".zip":
                 archives.append(path)
     if archives and not stated:
@@ -230,22 +309,25 @@ def _manifest(folder: str, order_id: str, mosaic: Mosaic) -> dict[str, _File]:
     return stated
 
 
-def _file(entry: Mapping[str, Any], *, what: str, path: str, size: int | None) -> _File:
+def _file(entry: Mapping[str, Any], *, what: str, path: str, listed: Mapping[str, Any]) -> _File:
     with wrap_damage(what, OrderError):
-        stated_size, digests = entry.get("size"), entry.get("digests") or {}
+        size, stated_size, digests = listed.get("size"), entry.get("size"), entry.get("digests") or {}
         algorithm = next((one for one in ("sha256", "md5") if digests.get(one)), None)
         try:
             checksum = None if algorithm is None else Checksum(algorithm, digests[algorithm].lower())
         except OrderError as error:
             raise OrderError(f"{what}: {error} Restore the file from a copy.") from error
-        return _File(path, size, None if stated_size is None else index(stated_size), checksum)
-
-
-def _fields(href: str, mosaic: Mosaic, place: tuple[int, int]) -> dict[str, Any]:
-    """Fields of the asset that all quads of a mosaic have, read from one of them."""
-    header = read_header(href)
-    fields = raster_fields(header, {})
-    apart = max(abs(one - other) for one, other in zip(fields["proj:transform"], mosaic.transform(*place), strict=True))
-    if header.geobox.shape != (mosaic.quad_size, mosaic.quad_size) or apart > 0.01 * mosaic.resolution:
-        raise OrderError(f"{href} shows other ground than its quad. Report it to Planet.")
-    return with_band_names(fields)
+        md5, is_whole = str(digests.get("md5")).lower(), None
+        if "md5Hash" in listed:  # Google's
+            is_whole = b64decode(listed["md5Hash"]).hex() == md5
+        elif str(listed.get("ETag")).strip('"') == md5:  # S3's, where it was written in one piece; else it is no MD5
+            is_whole = True
+        changed = next((listed[name] for name in _CHANGES if listed.get(name)), "")
+        return _File(
+            path,
+            None if size is None else int(size),
+            None if stated_size is None else index(stated_size),
+            checksum,
+            f"{size} {changed}",
+            is_whole,
+        )

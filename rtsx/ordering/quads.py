@@ -49,6 +49,10 @@ PRAGMA user_version = {_VERSION};
 COMMIT;
 """
 """A target is a mosaic and where it is delivered to."""
+_OPENED = """
+CREATE TABLE IF NOT EXISTS opened (order_id TEXT, y INTEGER, x INTEGER, mark TEXT, PRIMARY KEY (order_id, y, x)) WITHOUT ROWID
+"""
+"""Beside the others, because ledgers of this version exist without it."""
 _CURES = {
     sqlite3.SQLITE_FULL: "Free space, then run the same command again.",
     sqlite3.SQLITE_BUSY: "Another process writes it; run the same command again later.",
@@ -125,6 +129,7 @@ class QuadLedger:
                         f"this one reads {_VERSION}). Delete it and run the same command again: quads that are there are not downloaded "
                         "again, and Planet is asked for what was ordered."
                     )
+                self._rows.execute(_OPENED)
         except OrderError:
             self.close()
             raise
@@ -223,6 +228,19 @@ class QuadLedger:
             self._rows.execute(
                 "UPDATE quads SET state = 'waiting', message = '' WHERE state = 'missing' AND (y, x) IN "
                 f"(SELECT y, x FROM taken WHERE order_state NOT IN {OVER})"
+            )
+
+    def opened(self, order_id: str) -> dict[tuple[int, int], str]:
+        """Marks of the files of an order that could be opened, by row and column."""
+        rows = self._rows.execute("SELECT y, x, mark FROM opened WHERE order_id = ?", (order_id,))
+        return {(y, x): mark for y, x, mark in rows}
+
+    def note_opened(self, order_id: str, marks: Mapping[tuple[int, int], str]) -> None:
+        """Write that files of an order could be opened; a mark changes with the content."""
+        with self._transaction():
+            self._rows.executemany(
+                "INSERT OR REPLACE INTO opened VALUES (?, ?, ?, ?)",
+                ((order_id, *place, mark) for place, mark in marks.items()),
             )
 
     def unordered(self, *, retry: bool) -> int:

@@ -1,20 +1,25 @@
 """Quads of a basemap in a bucket: ordered once, and counted by what is there."""
 
 import copy
+import hashlib
 import json
 import random
 import shutil
 import sqlite3
+from base64 import b64encode
 from contextlib import suppress
 
 import pyarrow.parquet as pq
 import pytest
 import rasterio
 from affine import Affine
+from fsspec.implementations.local import LocalFileSystem
+from rasterio.errors import RasterioIOError
 
 pytest.importorskip("planet", reason="needs the extra order")
 
-from rtsx.errors import OrderError
+from rtsx.cube.rasterio import read_header, require_raster
+from rtsx.errors import CubeError, OrderError
 from rtsx.ordering import BucketDelivery, QuadCounts, collect_quads, list_quads, order_quads, quad_ledger
 from rtsx.ordering.planet import PlanetProvider
 from tests.ordering.basemap_server import KEY, NAME, deliver, quad_bytes, red_of
@@ -431,6 +436,73 @@ def test_a_quad_that_cannot_be_opened_is_missing_by_name(planet, ordered, tmp_pa
     assert "cannot be opened as a raster" in messages(tmp_path)[quad]
     ordered(retry=True)
     assert quads_of([*planet.orders.values()][-1]) == [quad]
+
+
+@pytest.fixture
+def delivered(planet, ordered, tmp_path):
+    """Files of an order of four quads that was delivered, sorted."""
+    ordered(2)
+    (order,) = planet.orders.values()
+    deliver(order, tmp_path / "bucket")
+    return sorted((tmp_path / "bucket").rglob("*.tif"))
+
+
+def damage(path):
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+def test_every_quad_is_opened_once_before_it_counts(delivered, ordered, tmp_path, monkeypatch):
+    files = delivered
+    whole = files[3].read_bytes()
+    damage(files[3])
+    looked = []
+    monkeypatch.setattr("rtsx.ordering.delivery.read_header", lambda path: looked.append(path) or read_header(path))
+    assert (ordered(2, collect=True).there, len(looked)) == (3, 4)
+    assert "cannot be opened as a raster" in messages(tmp_path)[files[3].name.removesuffix("_quad.tif")]
+    files[3].write_bytes(whole)
+    looked.clear()
+    assert ordered(2, collect=True).there == 4
+    assert looked == [str(files[3])]
+    looked.clear()
+    assert (ordered(2, collect=True).there, len(looked)) == (4, 1)  # for what all of them have
+    for path in files[1:]:
+        damage(path)
+    assert ordered(2, collect=True).there == 1
+
+
+def test_a_quad_that_cannot_be_reached_now_is_not_ordered_again(delivered, planet, ordered, monkeypatch):
+    def unreachable(path):
+        if path == str(delivered[3]):
+            raise CubeError(f"{path} cannot be opened") from RasterioIOError("HTTP response code: 503")
+        require_raster(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("rtsx.ordering.delivery.require_raster", unreachable)
+        counts = ordered(2, collect=True)
+    assert (counts.there, counts.waiting, counts.missing) == (3, 1, 0)
+    assert ordered(2, collect=True).there == 4
+    assert len(planet.orders) == 1
+
+
+@pytest.mark.parametrize("name", ["ETag", "md5Hash"])
+def test_what_the_bucket_states_the_md5_of_is_not_opened(delivered, ordered, tmp_path, monkeypatch, name):
+    md5 = {str(path): hashlib.md5(path.read_bytes()) for path in delivered}
+    written = {"ETag": lambda md5: f'"{md5.hexdigest()}"', "md5Hash": lambda md5: b64encode(md5.digest()).decode()}
+    looked = []
+
+    class Bucket(LocalFileSystem):
+        def find(self, path, **options):
+            found = super().find(path, **options)
+            return {
+                path: info | ({name: written[name](md5[path])} if path in md5 else {}) for path, info in found.items()
+            }
+
+    monkeypatch.setattr("rtsx.ordering.delivery.file_system", lambda url, options: (Bucket(), url))
+    monkeypatch.setattr("rtsx.ordering.delivery.read_header", lambda path: looked.append(path) or read_header(path))
+    assert (ordered(2, collect=True).there, len(looked)) == (4, 1)  # for what all of them have
+    md5[str(delivered[3])] = hashlib.md5(b"other")
+    assert ordered(2, collect=True).missing == (1 if name == "md5Hash" else 0)
+    assert all("MD5 in the bucket is another" in text for text in messages(tmp_path).values())
 
 
 def test_where_no_quad_can_be_opened_nothing_is_missing(planet, ordered, tmp_path, monkeypatch):
