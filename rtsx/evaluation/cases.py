@@ -12,8 +12,9 @@ import xarray as xr
 
 from rtsx.cube import class_names, geobox_of
 from rtsx.cube.georeference import describe_geobox
-from rtsx.errors import CubeError, EvaluationError, LabelError
+from rtsx.errors import CubeError, EvaluationError, FootprintError, LabelError
 from rtsx.evaluation.counts import Unit
+from rtsx.footprints.class_maps import missing_pixels, thresholds_of
 from rtsx.labels import LabelRaster, open_label_raster, rasterize_labels
 from rtsx.scores import LEVELS_OF_FLOAT
 
@@ -296,16 +297,10 @@ def _by_class(prediction: xr.DataArray, places: Sequence[int]) -> xr.DataArray:
 
 
 def _levels_of(scene: EvaluationScene, probability: xr.DataArray) -> int:
-    if probability.dtype.kind == "f":
-        return LEVELS_OF_FLOAT
-    scale = float(probability.attrs.get("scale_factor", 0.01))
-    levels = round(1 / scale) if scale > 0 else 0
-    if probability.dtype != np.uint8 or not 1 <= levels < UNCOUNTED or abs(levels * scale - 1) > 1e-6:
-        raise EvaluationError(
-            f"probability of scene {scene.name!r} is uint8 with a scale_factor such as 0.01, or float from 0 to 1, but came "
-            f"as {probability.dtype} with scale_factor {scale}: convert it, or predict with dtype='uint8'"
-        )
-    return levels
+    try:
+        return thresholds_of(probability)
+    except FootprintError as error:
+        raise EvaluationError(f"The prediction of scene {scene.name!r} has no probabilities: {error}") from error
 
 
 def _valid(pred: xr.Dataset) -> xr.DataArray | None:
@@ -336,17 +331,10 @@ def _decided(
         found = steps >= np.ceil(threshold * levels - 1e-3)  # as `PixelTally.above` does
     decided = found.astype(np.uint8)
     for each in outputs.values():
-        decided = decided.where(~_missing(each), np.uint8(UNCOUNTED))
+        decided = decided.where(~missing_pixels(each), np.uint8(UNCOUNTED))
     if valid is not None:
         decided = decided.where(valid, np.uint8(UNCOUNTED))
     return decided.transpose("class", "y", "x")
-
-
-def _missing(prediction: xr.DataArray) -> xr.DataArray:
-    if prediction.dtype.kind == "f":
-        return prediction.isnull()
-    missing: xr.DataArray = prediction == prediction.attrs.get("_FillValue", UNCOUNTED)
-    return missing
 
 
 def _outline_case(scene: EvaluationScene, classes: Sequence[str] | None) -> OutlineCase:

@@ -7,8 +7,6 @@ from typing import Annotated, Literal, Self
 
 import numpy as np
 import scipy.ndimage
-import scipy.sparse
-import scipy.sparse.csgraph
 import shapely
 import xarray as xr
 from numpy.typing import NDArray
@@ -17,6 +15,7 @@ from pyproj import CRS, Geod
 from rtsx.cube import geobox_of
 from rtsx.errors import CubeError, EvaluationError
 from rtsx.footprints.blocks import ExtractionBlock
+from rtsx.footprints.geometry import components
 from rtsx.geometry.crs import densified, transformed
 from rtsx.parsing import AfterValidator, Written
 from rtsx.scores import (
@@ -238,11 +237,7 @@ def _objects(mask: MaskPieces, *, columns: int) -> Numbers:
         meets = np.flatnonzero(at < len(places))
         meets = meets[places[at[meets]] == places[meets] + step]
         links.append(np.column_stack((owners[meets], owners[at[meets]])))
-    pairs = np.concatenate(links)
-    count = len(mask.sizes)
-    graph = scipy.sparse.coo_array((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
-    _, group = scipy.sparse.csgraph.connected_components(graph, directed=False)
-    return np.asarray(group, np.int64)
+    return components(*np.concatenate(links).T, count=len(mask.sizes))
 
 
 Geometries = NDArray[np.object_]

@@ -19,6 +19,7 @@ from rtsx.errors import EvaluationError
 from rtsx.evaluation.cases import UNCOUNTED, EvaluationSettings, RasterCase
 from rtsx.evaluation.counts import ClassCounts, ObjectPieces, join_pieces, pieces_of, pixel_area_m2
 from rtsx.footprints.blocks import ExtractionBlock, ExtractionPlan
+from rtsx.footprints.dask import add_window, boxed
 from rtsx.labels import IGNORED, LabelRaster, TruthWindow
 from rtsx.scores import PixelTally, boundary_buffer
 
@@ -218,7 +219,7 @@ def _direct(case: RasterCase, *, rule: EvaluationSettings) -> BlockCounts:
 
 
 def _lazy(case: RasterCase, *, rule: EvaluationSettings) -> da.Array:
-    """Counts of a scene as an array of one object, because dask arrays are made of arrays.
+    """Counts of a scene as an array of one object.
 
     A graph of our own, instead of `map_overlap`, because that gives a halo to every array, also to the probabilities,
     and instead of `delayed`, because that optimises each argument alone and so computes shared chunks more than once.
@@ -235,13 +236,7 @@ def _lazy(case: RasterCase, *, rule: EvaluationSettings) -> da.Array:
     level: list[Any] = []
     for number, block in enumerate(plan.blocks):
         at = divmod(number, len(plan.columns))
-        halo: list[list[Any]] = []
-        for row in plan.parts(block.halo(rule.boundary)):
-            halo.append([])
-            for position, window in row:
-                key = (f"{name}-halo", len(graph))
-                graph[key] = (_cut, (decided.name, 0, *position), window)
-                halo[-1].append(key)
+        halo = add_window(graph, decided, plan.parts(block.halo(rule.boundary)), name=name)
         level.append((f"{name}-block", number))
         chunk = None if probability is None else (probability.name, 0, *at)
         graph[level[-1]] = (_task(case, block, rule=rule), truth, halo, chunk)
@@ -256,7 +251,7 @@ def _summed(name: str, graph: dict[Any, Any], level: list[Any], *, sources: Sequ
         groups = [level[start : start + _FAN_IN] for start in range(0, len(level), _FAN_IN)]
         level = [(f"{name}-sum{depth}", number) for number in range(len(groups))]
         graph |= {key: (_total, group) for key, group in zip(level, groups, strict=True)}
-    graph[name, 0] = (_boxed, level[0])
+    graph[name, 0] = (boxed, level[0])
     layered = HighLevelGraph.from_collections(name, graph, dependencies=sources)
     return da.Array(layered, name, chunks=((1,),), dtype=object)
 
@@ -269,18 +264,8 @@ def _task(case: RasterCase, block: ExtractionBlock, *, rule: EvaluationSettings)
     return _EvaluateTask(scene=case.name, block=block, numbers=case.numbers, levels=case.levels, boundary=rule.boundary)
 
 
-def _cut(chunk: NDArray[Any], window: tuple[slice, slice]) -> NDArray[Any]:
-    return np.ascontiguousarray(chunk[:, *window])
-
-
 def _total(parts: list[Sum]) -> Sum:
     return reduce(add, parts)
-
-
-def _boxed(counted: object) -> NDArray[np.object_]:
-    box = np.empty(1, np.object_)
-    box[0] = counted
-    return box
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,6 @@ from itertools import combinations
 from typing import Self
 
 import numpy as np
-import scipy.sparse
-import scipy.sparse.csgraph
 import shapely
 from numpy.typing import NDArray
 from pyproj import CRS
@@ -16,6 +14,7 @@ from pyproj import CRS
 from rtsx.cube import geobox_of
 from rtsx.errors import EvaluationError
 from rtsx.evaluation.counts import equal_area, lonlat_of, to_plane
+from rtsx.footprints.geometry import components
 from rtsx.labels import IGNORED
 from rtsx.parsing import parsed_json
 from rtsx.training import TrainingScene
@@ -361,10 +360,7 @@ def _circle(lonlat: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
 
 def _components(count: int, links: Sequence[tuple[int, int]]) -> list[list[int]]:
     """Numbers 0 to count - 1 in groups that links hold together, each and all in ascending order."""
-    one, other = np.array(links, np.int64).reshape(-1, 2).T
-    graph = scipy.sparse.coo_array((np.ones(len(one), bool), (one, other)), shape=(count, count))
-    _, label = scipy.sparse.csgraph.connected_components(graph, directed=False)
     found: dict[int, list[int]] = {}
-    for number, each in enumerate(label.tolist()):
+    for number, each in enumerate(components(*np.array(links, np.int64).reshape(-1, 2).T, count=count).tolist()):
         found.setdefault(each, []).append(number)
     return list(found.values())

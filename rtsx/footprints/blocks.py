@@ -281,7 +281,9 @@ def polygonize_block(
     probability, binary, invalid, water = answers
     mask = np.zeros(probability.shape, bool)
     mask[block.core] = _is_object(probability, binary, rule=rule)[block.core]
-    mask &= ~_inner(invalid, block=block, reach=rule.edge_distance)
+    (tall, wide), (y, x) = block.halo(rule.edge_distance), block.window
+    own = invalid[y.start - tall.start : y.stop - tall.start, x.start - wide.start : x.stop - wide.start]
+    mask &= ~own
     labels, found = scipy.ndimage.label(mask, CONNECTIVITY)
     flat = np.flatnonzero(labels)
     owner = labels.ravel()[flat] - 1
@@ -307,7 +309,7 @@ def polygonize_block(
         closed=pieces.take(~is_open).finish(rule.levels, thresholds=rule.area_thresholds),
         open=pieces.take(is_open),
         borders=(top, bottom, left, right),
-        invalid=_packed(_inner(invalid, block=block, reach=rule.edge_distance)) if rule.nodata_fraction else b"",
+        invalid=_packed(own) if rule.nodata_fraction else b"",
     )
 
 
@@ -384,11 +386,6 @@ def _is_object(probability: StoredArray, binary: StoredArray | None, *, rule: Ex
         return np.asarray(binary == 1)
     least = rule.threshold if probability.dtype.kind == "f" else least_level(rule.threshold, rule.levels)
     return np.asarray(probability >= np.asarray(least, probability.dtype))
-
-
-def _inner(haloed: NDArray[np.bool_], *, block: ExtractionBlock, reach: int) -> NDArray[np.bool_]:
-    (y, x), (rows, columns) = block.halo(reach), block.window
-    return haloed[rows.start - y.start : rows.stop - y.start, columns.start - x.start : columns.stop - x.start]
 
 
 _BORDERS = (np.s_[0], np.s_[-1], np.s_[:, 0], np.s_[:, -1])

@@ -129,9 +129,9 @@ def _classes(scene: xr.Dataset, class_name: str | None) -> list[tuple[xr.Dataset
 def _class_map(one: xr.Dataset, *, single: bool, threshold: float | None, water: xr.DataArray | None) -> ClassMap:
     probability = one["probability"].transpose("y", "x")
     binary = one["binary"].transpose("y", "x") if threshold is None else None
-    invalid = _missing(probability)
+    invalid = missing_pixels(probability)
     if binary is not None:
-        invalid = invalid | _missing(binary)
+        invalid = invalid | missing_pixels(binary)
     if "valid" in one:
         # Compared, instead of inverted, because a bool that went through a file may come back as 0 and 1.
         invalid = invalid | (one["valid"].transpose("y", "x") != 1)
@@ -150,7 +150,8 @@ def _class_map(one: xr.Dataset, *, single: bool, threshold: float | None, water:
     )
 
 
-def _missing(prediction: xr.DataArray) -> xr.DataArray:
+def missing_pixels(prediction: xr.DataArray) -> xr.DataArray:
+    """Return where a variable of a prediction has no value."""
     nodata = prediction.attrs.get("_FillValue", _NODATA)
     return prediction.isnull() if prediction.dtype.kind == "f" else prediction == nodata
 

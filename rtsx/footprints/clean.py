@@ -75,11 +75,8 @@ def clean_footprints(
     """
     validate_footprints(footprints)
     _check(min_area_m2=min_area_m2, min_pixels=min_pixels, keep=keep)
-    for name, value in {
-        "max_water": max_water or 0.0,
-        "min_prob_mean": min_prob_mean,
-        "min_prob_max": min_prob_max,
-    }.items():
+    parts = {"max_water": max_water or 0.0, "min_prob_mean": min_prob_mean, "min_prob_max": min_prob_max}
+    for name, value in parts.items():
         if not 0 <= value <= 1:
             raise FootprintError(f"{name} is a part from 0 to 1, not {value}: for 20 per cent give 0.2")
     has_water = max_water is not None and "water_fraction" in footprints.columns
@@ -158,10 +155,9 @@ def water_in(placement: Placement, water: xr.DataArray) -> xr.DataArray:
     columns = _centres(placement.transform.c, placement.transform.a, placement.shape[1])
     y = np.floor((rows - source.transform.f) / source.transform.e + 1e-6).astype(np.int64)
     x = np.floor((columns - source.transform.c) / source.transform.a + 1e-6).astype(np.int64)
-    is_in = xr.DataArray((y >= 0) & (y < source.shape[0]), dims="y") & xr.DataArray(
-        (x >= 0) & (x < source.shape[1]), dims="x"
-    )
-    picked = water.transpose("y", "x").isel(y=np.clip(y, 0, source.shape[0] - 1), x=np.clip(x, 0, source.shape[1] - 1))
+    height, width = source.shape
+    is_in = xr.DataArray((y >= 0) & (y < height), dims="y") & xr.DataArray((x >= 0) & (x < width), dims="x")
+    picked = water.transpose("y", "x").isel(y=np.clip(y, 0, height - 1), x=np.clip(x, 0, width - 1))
     bare = xr.DataArray(picked.data, dims=("y", "x"))
     return ((bare == 1) & is_in).astype(np.uint8)
 

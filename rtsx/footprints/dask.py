@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from operator import getitem
 from typing import Any
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from rtsx.footprints.blocks import (
     BlockFootprints,
+    BlockWindow,
     ExtractionBlock,
     ExtractionPlan,
     ExtractionRule,
@@ -53,10 +55,9 @@ def merge_blocks(found: Sequence[BlockFootprints], plan: ExtractionPlan, *, rule
     outlines = Outlines.concatenate(parts)
     if not rule.nodata_fraction:
         return outlines
-    whole = np.flatnonzero(~outlines.cut)  # of what is cut, nobody knows the box yet
-    known = nodata_fractions(outlines.geometry[whole], found, plan, reach=rule.edge_distance)
+    whole = ~outlines.cut  # of what is cut, nobody knows the box yet
     fractions = outlines.nodata_fraction.copy()
-    fractions[whole] = known
+    fractions[whole] = nodata_fractions(outlines.geometry[whole], found, plan, reach=rule.edge_distance)
     return replace(outlines, nodata_fraction=fractions)
 
 
@@ -70,10 +71,8 @@ def _objects(found: Sequence[BlockFootprints], plan: ExtractionPlan) -> Numbers:
             borders[(side, *divmod(index, len(plan.columns)))] = np.where(border > 0, border + offset, 0)
     top, bottom, left, right = borders
     # A seam is compared along its whole length, so that the diagonals through the corners of four blocks are in it.
-    pairs = [_neighbours(np.concatenate(bottom[i]), np.concatenate(top[i + 1])) for i in range(len(plan.rows) - 1)]
-    pairs += [
-        _neighbours(np.concatenate(right[:, j]), np.concatenate(left[:, j + 1])) for j in range(len(plan.columns) - 1)
-    ]
+    sides = [*zip(bottom[:-1], top[1:], strict=True), *zip(right.T[:-1], left.T[1:], strict=True)]
+    pairs = [_neighbours(np.concatenate(before), np.concatenate(after)) for before, after in sides]
     one, other = np.concatenate([np.empty((2, 0), np.int64), *pairs], axis=1)
     return components(one, other, count=int(counts.sum()))
 
@@ -150,12 +149,8 @@ def outline_maps(maps: Sequence[ClassMap], *, rule: ExtractionRule, margins: Mar
         found = [
             _outline(one, block, rule=rule) for one, plan in zip(maps, plans, strict=True) for block in plan.blocks
         ]
-    merged, start = [], 0
-    for plan in plans:
-        stop = start + len(plan.blocks)
-        merged.append(merge_blocks(found[start:stop], plan, rule=rule))
-        start = stop
-    return merged
+    remaining = iter(found)
+    return [merge_blocks(list(islice(remaining, len(plan.blocks))), plan, rule=rule) for plan in plans]
 
 
 def _arrays(one: ClassMap) -> list[xr.DataArray]:
@@ -193,18 +188,35 @@ def _outline_lazy(
         dependencies += arrays
         for number, block in enumerate(plan.blocks):
             at = divmod(number, len(plan.columns))
-            halo: list[list[tuple[str, int]]] = []
-            for row in plan.parts(block.halo(rule.edge_distance)):
-                halo.append([])
-                for position, window in row:
-                    halo[-1].append((f"{name}-halo", len(graph)))
-                    graph[halo[-1][-1]] = (getitem, (invalid.name, *position), window)
+            halo = add_window(graph, invalid, plan.parts(block.halo(rule.edge_distance)), name=name)
             answers = [(array.name, *at) for array in (probability, *others)]
             outline = partial(_outline_chunk, is_there=is_there, block=block, rule=rule)
             graph[name, blocks] = (outline, answers, halo)
             blocks += 1
     layered = HighLevelGraph.from_collections(name, graph, dependencies=dependencies)
     return list(da.Array(layered, name, chunks=((1,) * blocks,), dtype=object).compute())
+
+
+def add_window(
+    graph: dict[Key, Any], array: da.Array, parts: Sequence[Sequence[BlockWindow]], *, name: str
+) -> list[list[Key]]:
+    """Add to a graph the parts of the chunks of an array (..., y, x) that make up a window; return their keys, row by row."""
+    before = array.ndim - 2
+    rows: list[list[Key]] = []
+    for row in parts:
+        rows.append([])
+        for position, window in row:
+            key = (f"{name}-halo", len(graph))
+            graph[key] = (getitem, (array.name, *(0,) * before, *position), (*(slice(None),) * before, *window))
+            rows[-1].append(key)
+    return rows
+
+
+def boxed(result: object) -> NDArray[np.object_]:
+    """Return a result as an array of one object, because dask arrays are made of arrays."""
+    box = np.empty(1, np.object_)
+    box[0] = result
+    return box
 
 
 def _outline_chunk(
@@ -215,9 +227,6 @@ def _outline_chunk(
     block: ExtractionBlock,
     rule: ExtractionRule,
 ) -> NDArray[np.object_]:
-    """Return the outlines as an array of one object, because dask arrays are made of arrays."""
     probability, *others = answers
     binary, water = (others.pop(0) if there else None for there in is_there)
-    outlines = np.empty(1, np.object_)
-    outlines[0] = polygonize_block((probability, binary, np.block(halo), water), block=block, rule=rule)
-    return outlines
+    return boxed(polygonize_block((probability, binary, np.block(halo), water), block=block, rule=rule))

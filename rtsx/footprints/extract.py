@@ -168,16 +168,16 @@ def extract_footprints(
     _check_ids(footprints)
     if rule_of_confidence is not None:
         footprints = rule_of_confidence.apply(footprints)
-    if not any(margins):
-        footprints = footprints.drop(columns=["cut", "prob_counts"])
-    if not nodata_fraction:
-        footprints = footprints.drop(columns="nodata_fraction")
-    if water is None:
-        footprints = footprints.drop(columns="water_fraction")
-    elif on_water is None:
+    if water is not None and on_water is None:
         geometry = np.asarray(footprints.geometry.array, np.object_)
         footprints["water_fraction"] = overlap_fraction(geometry, water, crs=placement.crs)
-    footprints = reorder(footprints)
+    asked = {
+        "cut": any(margins),
+        "prob_counts": any(margins),
+        "nodata_fraction": nodata_fraction,
+        "water_fraction": water is not None,
+    }
+    footprints = reorder(footprints.drop(columns=[name for name, is_asked in asked.items() if not is_asked]))
     return to_geographic(footprints) if geographic else footprints
 
 
@@ -242,20 +242,16 @@ def _tabulate(
     area, perimeter = measure(geometry, placement.crs)
     lat, lon = centroids(geometry, placement.crs)
     prefix = f"{one.name}_" if one.name else ""
-    table: dict[str, object] = {name: getattr(outlines, name) for name in COLUMNS if hasattr(outlines, name)}
+    known = (*COLUMNS, "nodata_fraction", "cut", "prob_counts")
+    table: dict[str, object] = {name: getattr(outlines, name) for name in known if hasattr(outlines, name)}
     table |= {
-        area_column(one): outlines.n_at[:, number] / outlines.n_pixels * area for number, one in enumerate(thresholds)
+        area_column(least): n_at / outlines.n_pixels * area
+        for least, n_at in zip(thresholds, outlines.n_at.T, strict=True)
     }
+    table |= {name: getattr(one, name) for name in ("class_name", "date", "year", "scene_id")}
     table |= {
-        "nodata_fraction": outlines.nodata_fraction,
-        "cut": outlines.cut,
-        "prob_counts": outlines.prob_counts,
         "water_fraction": outlines.n_water / outlines.n_pixels,
         "footprint_id": [prefix + name for name in placement.lattice_names(outlines.first)],
-        "class_name": one.class_name,
-        "date": one.date,
-        "year": one.year,
-        "scene_id": one.scene_id,
         "area_m2": area,
         "perimeter_m": perimeter,
         "centroid_lat": lat,

@@ -86,19 +86,16 @@ def _describe(
         seen_once = 1.0
     attributes: dict[str, Any] = {name: _agreed(column) for name, column in columns.items()}
     attributes |= {name: _listed(columns[name]) for name in _LISTED if name in columns}
-    for name, take in _EXTREMES.items():
-        if name in columns:
-            known = columns[name][~pd.isna(columns[name])]
-            attributes[name] = take(known) if len(known) else pd.NaT
+    for name in _EXTREMES.keys() & columns.keys():
+        known = columns[name][~pd.isna(columns[name])]
+        attributes[name] = _EXTREMES[name](known) if len(known) else pd.NaT
     attributes["touches_edge"] = _touches_edge(columns["touches_edge"], outlines)
     if "cut" in columns:
         attributes["cut"] = bool(columns["cut"].any())
     exact = _exact(columns, area_m2=area_m2) if seen_once == 1.0 else None
     attributes |= _pooled(columns, seen_once=seen_once, area_m2=area_m2) if exact is None else exact
-    if "nodata_fraction" in columns:
-        attributes["nodata_fraction"] = np.nan  # of another box than those of the parts
-    if "confidence_class" in columns:
-        attributes["confidence_class"] = None  # of a larger outline, of which a rule says something else
+    # Of another box than those of the parts, and of a larger outline, of which a rule says something else.
+    attributes |= {"nodata_fraction": np.nan, "confidence_class": None}
     if "water_fraction" in columns:
         attributes["water_fraction"] = _water(columns)
     if "area_outlined_m2" in columns:
@@ -258,7 +255,7 @@ def merge_footprints(
     is_cut = united["cut"].astype(bool) if "cut" in united.columns and not complete else False
     kept = united[(united["area_m2"] >= min_area_m2) | is_cut]
     if complete:
-        kept = kept.drop(columns=[name for name in ("cut", "prob_counts") if name in kept.columns])
+        kept = kept.drop(columns=["cut", "prob_counts"], errors="ignore")
     merged = sort(kept)
     if valid is not None and complete and "nodata_fraction" in merged.columns:
         merged = _with_nodata(merged, valid, edge_distance=edge_distance)
@@ -374,11 +371,10 @@ def union_rows(rows: geopandas.GeoDataFrame, *, period: Literal["day", "year"]) 
         What one time is. Rows without a date are of one time if their year is the same, or missing likewise.
     """
     group = _groups(rows, _times(rows, period=period))
-    size = np.bincount(group) if len(group) else np.empty(0, np.int64)
+    size = np.bincount(group)
     alone = size[group] == 1
     order = np.argsort(group, kind="stable")
-    members = np.split(order, np.cumsum(size)[:-1]) if len(size) else []
-    several = [member for member in members if len(member) > 1]
+    several = [member for member in np.split(order, np.cumsum(size)[:-1]) if len(member) > 1]
     if not several:
         return rows
     first = [min(member, key=lambda row: _place_of(str(rows["footprint_id"].iat[row]))) for member in several]

@@ -16,6 +16,7 @@ from pyproj import CRS
 from rtsx.errors import FootprintError
 from rtsx.footprints.geometry import components, measure
 from rtsx.footprints.schema import check_geometry
+from rtsx.geometry.crs import crs_text
 
 
 def check_years(yearly: Mapping[int, geopandas.GeoDataFrame]) -> dict[int, geopandas.GeoDataFrame]:
@@ -27,8 +28,9 @@ def check_years(yearly: Mapping[int, geopandas.GeoDataFrame]) -> dict[int, geopa
         There is no year, or one is no whole number; a table is none of footprints, or of another year or CRS.
     """
     if not isinstance(yearly, Mapping) or not yearly:
+        kind = "an empty one" if isinstance(yearly, Mapping) else type(yearly).__name__
         raise FootprintError(
-            f"tracks need footprints by year, such as {{2023: before, 2024: now}}, not {_kind(yearly)}: "
+            f"tracks need footprints by year, such as {{2023: before, 2024: now}}, not {kind}: "
             "give a mapping with at least one year"
         )
     for year in yearly:
@@ -40,12 +42,13 @@ def check_years(yearly: Mapping[int, geopandas.GeoDataFrame]) -> dict[int, geopa
     years = {int(year): yearly[year] for year in sorted(yearly)}
     for year, footprints in years.items():
         _check_table(footprints, year=year)
-    first, *others = years
-    for year in others:
-        if CRS.from_user_input(years[year].crs) != CRS.from_user_input(years[first].crs):
+    systems = {year: CRS.from_user_input(table.crs) for year, table in years.items()}
+    first, *_ = years
+    for year, crs in systems.items():
+        if crs != systems[first]:
             raise FootprintError(
-                f"footprints of all years are in one CRS, but those of {first} are in {_name(years[first])} and those "
-                f"of {year} in {_name(years[year])}: convert them, for example with footprints.to_crs(...)"
+                f"footprints of all years are in one CRS, but those of {first} are in {crs_text(systems[first])} and those "
+                f"of {year} in {crs_text(crs)}: convert them, for example with footprints.to_crs(...)"
             )
     return years
 
@@ -79,10 +82,6 @@ def _check_table(footprints: geopandas.GeoDataFrame, *, year: int) -> None:
         check_geometry(footprints)
     except FootprintError as error:
         raise FootprintError(f"in the footprints of {year}: {error}") from error
-    _check_year(footprints, year=year)
-
-
-def _check_year(footprints: geopandas.GeoDataFrame, *, year: int) -> None:
     if "year" not in footprints.columns:
         return
     said = pd.to_numeric(footprints["year"], errors="coerce")
@@ -92,16 +91,6 @@ def _check_year(footprints: geopandas.GeoDataFrame, *, year: int) -> None:
             f"the footprints given for {year} say in their column 'year' that row {other.index[0]} is of "
             f"{other.iloc[0]:.0f}: give them under their own year, or correct the column"
         )
-
-
-def _name(footprints: geopandas.GeoDataFrame) -> str:
-    crs = CRS.from_user_input(footprints.crs)
-    authority = crs.to_authority()
-    return ":".join(authority) if authority else str(crs.name)
-
-
-def _kind(given: object) -> str:
-    return "an empty one" if isinstance(given, Mapping) else type(given).__name__
 
 
 BATCH = 2_000
