@@ -1,7 +1,7 @@
 """Images read by stackstac: one array per image from it, masked and composited by the same kernels as ours."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from itertools import product
@@ -28,97 +28,51 @@ from rtsx.cube.resample.readers import FileReader, WindowReader, open_reader
 from rtsx.errors import CubeError
 
 
-@dataclass(frozen=True, kw_only=True)
-class SingleBand:
-    """One band of one file."""
-
-    key: str
-    """Name that is unique within the image and the same in all images."""
-    href: str
-    """What GDAL opens to see this band alone, with the nodata value that counts."""
-    file: BandSource
-    """The file with all its bands."""
-    geobox: GeoBox
-    """Grid of the file."""
-    epsg: int | None
-    """Code of its CRS; None for one without."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class BandTable:
-    """The bands of several images that are read together."""
-
-    rows: tuple[tuple[SingleBand, ...], ...]
-    """Bands by image; all rows have the same keys."""
-    dtype: np.dtype[Any]
-    """Dtype that they are stored in."""
-    nodata: float | None
-    """Stored value of a missing pixel; None where every stored value counts."""
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """Keys of the bands, in order."""
-        return tuple(band.key for band in self.rows[0])
-
-    @property
-    def fill(self) -> np.generic:
-        """What pixels outside a file get, as NumPy scalar, because a Python number is refused by stackstac."""
-        fill: np.generic = self.dtype.type(0 if self.nodata is None else self.nodata)
-        return fill
-
-
-def band_table(images: Sequence[Image], names: Sequence[str]) -> BandTable:
-    """Return the bands of some names, one after the other, of all images.
+def band_table(images: Sequence[Image], names: Sequence[str]) -> list[dict[str, BandSource]]:
+    """Return by image the bands of some names, one after the other, each alone; their keys are the same in all images.
 
     Raises
     ------
     CubeError
-        There are none, they differ in dtype or nodata, or are no files of GDAL's.
+        They differ in number, dtype or nodata, or are no files of GDAL's.
 
     Examples
     --------
     >>> from affine import Affine
     >>> box = GeoBox((2, 2), Affine(10, 0, 0, 0, -10, 20), "EPSG:3413")
     >>> bands = BandSource(href="a.tif", bands=(4, 3), geobox=box, dtype="uint16", nodata=0)
-    >>> [band.href for band in band_table([Image(id="a", bands={"rg": bands})], ["rg"]).rows[0]]
-    ['vrt://a.tif?bands=4&a_nodata=0', 'vrt://a.tif?bands=3&a_nodata=0']
+    >>> {key: band.bands for key, band in band_table([Image(id="a", bands={"rg": bands})], ["rg"])[0].items()}
+    {'rg_1': (4,), 'rg_2': (3,)}
     """
-    if not images or not names:
-        raise CubeError(f"At least one image and one band have to be read; got {len(images)} and {list(names)}.")
-    rows = []
     for image in images:
-        missing = [name for name in names if name not in image.bands]
-        if missing:
-            raise CubeError(f"Image {image.id!r} has {sorted(image.bands)}; {missing} are wanted too.")
-        rows.append(tuple(band for name in names for band in _single_bands(name, image.bands[name], image.id)))
-    files = [image.bands[name] for image in images for name in names]
-    stored = {(file.dtype, repr(file.nodata)) for file in files}
-    if len(stored) > 1 or len({tuple(band.key for band in row) for row in rows}) > 1:
+        for name in names:
+            file = image.bands[name]
+            if file.opener != "gdal" or "?" in file.href:
+                raise CubeError(
+                    f"Bands {name!r} of image {image.id!r} are in {file.href}: Zarr and addresses with a query string, such as "
+                    "signed ones, are for the reader 'rtsx' only."
+                )
+    rows = [
+        {
+            f"{name}_{place}": replace(image.bands[name], bands=(number,))
+            for name in names
+            for place, number in enumerate(image.bands[name].bands, start=1)
+        }
+        for image in images
+    ]
+    stored = {(band.dtype, repr(band.nodata)) for row in rows for band in row.values()}
+    if len(stored) > 1 or len({tuple(row) for row in rows}) > 1:
         raise CubeError(
             f"Bands that are read together share number, dtype and nodata; {list(names)} have {sorted(stored)}. Read "
             "them one by one."
         )
-    return BandTable(rows=tuple(rows), dtype=np.dtype(files[0].dtype), nodata=files[0].nodata)
+    return rows
 
 
-def _single_bands(name: str, file: BandSource, image: str) -> list[SingleBand]:
-    if file.opener != "gdal" or "?" in file.href:
-        raise CubeError(
-            f"Bands {name!r} of image {image!r} are in {file.href}: Zarr and addresses with a query string, such as signed "
-            "ones, are for the reader 'rtsx' only."
-        )
-    nodata = "" if file.nodata is None else f"&a_nodata={file.nodata:.17g}"
-    epsg = None if file.geobox.crs is None else file.geobox.crs.to_epsg()
-    return [
-        SingleBand(
-            key=f"{name}_{position}",
-            href=f"vrt://{file.href}?bands={number}{nodata}",
-            file=file,
-            geobox=file.geobox,
-            epsg=epsg,
-        )
-        for position, number in enumerate(file.bands, start=1)
-    ]
+def _vrt(band: BandSource) -> str:
+    """Return what GDAL opens to see a band alone, with the nodata value that counts."""
+    nodata = "" if band.nodata is None else f"&a_nodata={band.nodata:.17g}"
+    return f"vrt://{band.href}?bands={band.bands[0]}{nodata}"
 
 
 _ENV = DEFAULT_GDAL_ENV.updated(open_vrt={"VSI_CACHE": True})
@@ -161,7 +115,10 @@ def read_stackstac(
     CubeError
         Grid or images are not what stackstac can take; when computed, also a file that has a mask or is not what its item says.
     """
-    table = band_table(images, names)
+    rows = band_table(images, names)
+    one = next(iter(rows[0].values()))
+    # A NumPy scalar, because a Python number is refused by stackstac.
+    fill: np.generic = np.dtype(one.dtype).type(0 if one.nodata is None else one.nodata)
     epsg = None if target.crs is None else target.crs.to_epsg()
     affine = target.affine
     if epsg is None or affine.b or affine.d or affine.a <= 0 or affine.e >= 0:
@@ -171,22 +128,22 @@ def read_stackstac(
         )
     height, width = target.shape
     bounds = (affine.c, affine.f + height * affine.e, affine.c + width * affine.a, affine.f)
-    files = {band.href: open_reader(band.file, any_value=any_value) for row in table.rows for band in row}
+    files = {_vrt(band): open_reader(band, any_value=any_value) for row in rows for band in row.values()}
     with catch_warnings():
         filterwarnings("ignore", category=DeprecationWarning)  # of its use of NumPy and pandas
         filterwarnings("ignore", category=FutureWarning)
         try:
             stack = stackstac.stack(
-                _stackstac_items(table),
-                assets=list(table.keys),
+                _stackstac_items(rows),
+                assets=list(rows[0]),
                 epsg=epsg,
                 resolution=(affine.a, -affine.e),
                 bounds=bounds,
                 snap_bounds=False,  # True would move the grid to a multiple of its resolution, silently
                 resampling=RasterioResampling[resampling],
                 chunksize=chunk,
-                dtype=table.dtype,
-                fill_value=table.fill,
+                dtype=fill.dtype,
+                fill_value=fill,
                 rescale=False,
                 sortby_date=False,
                 xy_coords=False,
@@ -198,7 +155,7 @@ def read_stackstac(
             )
         except ValueError as error:
             raise CubeError(f"stackstac cannot read {[image.id for image in images][:5]}: {error}") from error
-    return _completed(stack, table, shape=(height, width), chunk=chunk)
+    return _completed(stack, rows, empty=da.full(target.shape.yx, fill, dtype=fill.dtype, chunks=chunk))
 
 
 class _CheckedReader(AutoParallelRioReader):  # type: ignore[misc]  # stackstac has no types
@@ -224,19 +181,20 @@ class _CheckedReader(AutoParallelRioReader):  # type: ignore[misc]  # stackstac 
         return {**super().__getstate__(), "files": self.files}
 
 
-def _stackstac_items(table: BandTable) -> list[dict[str, Any]]:
+def _stackstac_items(rows: Sequence[Mapping[str, BandSource]]) -> list[dict[str, Any]]:
     """Return items of a minimum, because stackstac knows proj:epsg only, and one band per asset."""
     items = []
-    for number, row in enumerate(table.rows):
+    for number, row in enumerate(rows):
         assets = {}
-        for band in row:
-            if band.epsg is None:
+        for key, band in row.items():
+            epsg = None if band.geobox.crs is None else band.geobox.crs.to_epsg()
+            if epsg is None:
                 raise CubeError(
-                    f"stackstac needs EPSG codes; {band.href} is in {band.geobox.crs}. Use the reader 'rtsx'."
+                    f"stackstac needs EPSG codes; {_vrt(band)} is in {band.geobox.crs}. Use the reader 'rtsx'."
                 )
-            assets[band.key] = {
-                "href": band.href,
-                "proj:epsg": band.epsg,
+            assets[key] = {
+                "href": _vrt(band),
+                "proj:epsg": epsg,
                 "proj:shape": list(band.geobox.shape),
                 "proj:transform": list(band.geobox.affine)[:6],
             }
@@ -245,23 +203,17 @@ def _stackstac_items(table: BandTable) -> list[dict[str, Any]]:
     return items
 
 
-def _completed(stack: Any, table: BandTable, *, shape: tuple[int, int], chunk: tuple[int, int]) -> da.Array:
+def _completed(stack: Any, table: Sequence[Mapping[str, BandSource]], *, empty: da.Array) -> da.Array:
     """Return all images and bands in their order: stackstac leaves out those that lie beside the grid."""
-    pixels = stack.data.rechunk({2: chunk[0], 3: chunk[1]})
-    rows = {str(name): number for number, name in enumerate(np.atleast_1d(stack["id"].values))}
-    columns = {str(name): number for number, name in enumerate(np.atleast_1d(stack["band"].values))}
-    empty = da.full(shape, table.fill, dtype=table.dtype, chunks=chunk)
-    completed: da.Array = da.stack(
-        [
-            da.stack(
-                [
-                    pixels[rows[str(number)], columns[key]] if str(number) in rows and key in columns else empty
-                    for key in table.keys
-                ]
-            )
-            for number in range(len(table.rows))
-        ]
+    pixels = stack.data.rechunk({2: empty.chunks[0], 3: empty.chunks[1]})
+    rows, columns = (
+        {str(name): number for number, name in enumerate(np.atleast_1d(stack[dim].values))} for dim in ("id", "band")
     )
+    images = [
+        [pixels[rows[str(number)], columns[key]] if str(number) in rows and key in columns else empty for key in row]
+        for number, row in enumerate(table)
+    ]
+    completed: da.Array = da.stack([da.stack(bands) for bands in images])
     return completed
 
 
@@ -287,44 +239,33 @@ def lazy_stacks(
     token = tokenize(blocks, steps, chunks, has_time)
     graph: dict[Any, Any] = {f"fuses-{token}": blocks}
     sources: list[da.Array] = []
-    indices = list(product(*(range(len(lengths)) for lengths in chunks)))
+    groups = _groups(blocks)
+    reads = [(group[0].recipe.resampling, [layer.recipe.name for layer in group], False) for group in groups]
+    if blocks.quality is not None:
+        reads.append(("nearest", [blocks.quality.wanted.name], True))
     for place, step in enumerate(steps):
-        groups = _groups(blocks)
         arrays = [
-            read_stackstac(
-                step.images,
-                [layer.recipe.name for layer in group],
-                blocks.geobox,
-                resampling=resampling,
-                chunk=size,
-                any_value=False,
-            )
-            for resampling, group in groups
+            read_stackstac(step.images, names, blocks.geobox, resampling=how, chunk=size, any_value=any_value)
+            for how, names, any_value in reads
         ]
-        if blocks.quality is not None:
-            name = blocks.quality.wanted.name
-            arrays.append(
-                read_stackstac(step.images, [name], blocks.geobox, resampling="nearest", chunk=size, any_value=True)
-            )
         arrays = [array.rechunk({0: -1, 1: -1, 2: chunks[0], 3: chunks[1]}) for array in arrays]
         sources += arrays
         # Constants go into the function, because dask would take a tuple in a graph for a task or a key.
-        read = tuple(tuple(group) for _, group in groups)
-        task = partial(_composited, images=step.images, groups=read, has_time=has_time)
-        for iy, ix in indices:
+        task = partial(_composited, images=step.images, groups=groups, has_time=has_time)
+        for iy, ix in product(*(range(len(lengths)) for lengths in chunks)):
             key = (f"block-{token}", *((place,) if has_time else ()), iy, ix)
             graph[key] = (task, f"fuses-{token}", [(array.name, 0, 0, iy, ix) for array in arrays])
     fused = HighLevelGraph.from_collections(f"blocks-{token}", graph, dependencies=sources)  # type: ignore[arg-type]  # dask.array is one
     return split_outputs(fused, blocks, token=token, chunks=chunks, steps=len(steps) if has_time else None)
 
 
-def _groups(blocks: ChunkLoader) -> list[tuple[Any, list[LayerEncoding]]]:
+def _groups(blocks: ChunkLoader) -> tuple[tuple[LayerEncoding, ...], ...]:
     """Return the layers that one call reads: one resampling each, and one dtype."""
     groups: dict[object, list[LayerEncoding]] = {}
     for layer in blocks.layers:
         bands = blocks.images[0].bands[layer.recipe.name]
         groups.setdefault((layer.recipe.resampling, bands.dtype, str(bands.nodata)), []).append(layer)
-    return [(group[0].recipe.resampling, group) for group in groups.values()]
+    return tuple(map(tuple, groups.values()))
 
 
 def _composited(

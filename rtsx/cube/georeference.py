@@ -10,6 +10,7 @@ import odc.geo.xr  # noqa: F401 - registers the `.odc` accessor
 import rioxarray  # noqa: F401 - registers the `.rio` accessor
 import xarray as xr
 from affine import Affine
+from numpy.typing import NDArray
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
@@ -17,6 +18,7 @@ from pyproj import Geod, Transformer
 from pyproj.exceptions import CRSError, ProjError
 
 from rtsx.errors import CubeError
+from rtsx.geometry.crs import apply_affine
 
 GRID_MAPPING = {"grid_mapping": "spatial_ref", "coordinates": "spatial_ref"}
 """Encoding of a variable on (y, x): rather than attributes, which arithmetic may drop. As a coordinate too, because without
@@ -267,6 +269,13 @@ def geobox_window(geobox: GeoBox, rows: tuple[int, int], columns: tuple[int, int
     return GeoBox((bottom - top + 2 * halo, right - left + 2 * halo), affine, geobox.crs)
 
 
+def corner_positions(raster: GeoBox, lattice: GeoBox) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return columns and rows of the four corners of a raster, row by row, in pixels of another of its CRS, counted from that one's corner."""
+    height, width = raster.shape
+    columns, rows = np.array([0.0, width, 0, width]), np.array([0.0, 0, height, height])
+    return apply_affine(~lattice.affine, *apply_affine(raster.affine, columns, rows))
+
+
 def ground_pixel_m(geobox: GeoBox) -> tuple[float, float]:
     """Return the height and width (y, x) in m of the pixel in the middle of a raster, along geodesics: a map may stretch them.
 
@@ -280,7 +289,7 @@ def ground_pixel_m(geobox: GeoBox) -> tuple[float, float]:
     height, width = geobox.shape
     # North-south and west-east through the middle.
     columns, rows = width / 2 + np.array([0, 0, -0.5, 0.5]), height / 2 + np.array([-0.5, 0.5, 0, 0])
-    x, y = affine.a * columns + affine.b * rows + affine.c, affine.d * columns + affine.e * rows + affine.f
+    x, y = apply_affine(affine, columns, rows)
     try:
         assert crs is not None  # every cube has one
         lonlat = crs.proj.geodetic_crs

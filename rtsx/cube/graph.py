@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache, partial
+from functools import partial
 from itertools import accumulate, product
 from operator import getitem
 from typing import Any, Protocol
@@ -11,18 +11,20 @@ import dask.array as da
 import numpy as np
 import shapely
 import shapely.affinity
-from affine import Affine
 from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
 from numpy.typing import NDArray
+from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
-from pyproj import CRS, Transformer
 from shapely.geometry.base import BaseGeometry
 
 from rtsx.cube.georeference import pixel_m
 from rtsx.cube.images import Image
 from rtsx.cube.rasterio import RasterHeader, read_valid, read_window, stored_dtype
-from rtsx.geometry.crs import longitude_period, transform
+from rtsx.geometry.crs import apply_affine, longitude_period, same_crs, transform
+
+Chunks = tuple[tuple[int, ...], tuple[int, ...]]
+"""Lengths of the chunks of a raster along y and x."""
 
 
 def chunk_lengths(length: int, chunk: int) -> tuple[int, ...]:
@@ -38,7 +40,12 @@ def chunk_lengths(length: int, chunk: int) -> tuple[int, ...]:
 
 
 def lazy_bands(
-    header: RasterHeader, window: tuple[slice, slice], *, bands: tuple[int, ...], chunk: tuple[int, int]
+    header: RasterHeader,
+    window: tuple[slice, slice],
+    *,
+    bands: tuple[int, ...],
+    chunk: tuple[int, int],
+    masks: bool = False,
 ) -> da.Array:
     """Return the lazy pixels (band, y, x) of some bands of one file, one task per chunk that reads all of them in one go.
 
@@ -55,27 +62,11 @@ def lazy_bands(
         Band numbers from 1, all of one dtype.
     chunk
         Height and width of a chunk, px.
+    masks
+        Return instead where no mask of the file calls a pixel (y, x) of the bands missing.
     """
-    return _lazy(read_window, header, window, bands=bands, chunk=chunk, leading=(len(bands),))
-
-
-def lazy_valid(
-    header: RasterHeader, window: tuple[slice, slice], *, bands: tuple[int, ...], chunk: tuple[int, int]
-) -> da.Array:
-    """Return a lazy array (y, x): where no mask of the file calls a pixel of the bands missing; see `lazy_bands`."""
-    return _lazy(read_valid, header, window, bands=bands, chunk=chunk, leading=())
-
-
-def _lazy(
-    read: Callable[..., NDArray[Any]],
-    header: RasterHeader,
-    window: tuple[slice, slice],
-    *,
-    bands: tuple[int, ...],
-    chunk: tuple[int, int],
-    leading: tuple[int, ...],
-) -> da.Array:
-    dtype = stored_dtype(header, bands[0]) if leading else np.dtype(bool)
+    leading = () if masks else (len(bands),)
+    dtype = np.dtype(bool) if masks else stored_dtype(header, bands[0])
     lengths = (chunk_lengths(span.stop - span.start, size) for span, size in zip(window, chunk, strict=True))
     # map_blocks, instead of from_array with an array-like: dask pushes the slicing of single bands into from_array's
     # tasks, which would read the file once per band after all.
@@ -84,8 +75,8 @@ def _lazy(
         chunks=(*((length,) for length in leading), *lengths),
         dtype=dtype,
         meta=np.empty((0,) * (len(leading) + 2), dtype),
-        name=f"{'raster' if leading else 'mask'}-{tokenize(header, bands, window, chunk)}",
-        read=read,
+        name=f"{'mask' if masks else 'raster'}-{tokenize(header, bands, window, chunk)}",
+        read=read_valid if masks else read_window,
         path=header.path,
         overview=header.overview,
         bands=bands,
@@ -138,7 +129,7 @@ def lazy_blocks(
     blocks: ChunkReader,
     meeting: Sequence[Mapping[tuple[int, int], Sequence[int]]],
     *,
-    chunks: tuple[tuple[int, ...], tuple[int, ...]],
+    chunks: Chunks,
     has_time: bool,
 ) -> dict[str, da.Array]:
     """Return the lazy arrays by name on (y, x), or on (time, y, x) in chunks of one step.
@@ -161,14 +152,12 @@ def lazy_blocks(
     shared = f"images-{token}"
     read: dict[Any, Any] = {shared: blocks}
     spans = [list(zip((0, *accumulate(lengths)), accumulate(lengths), strict=False)) for lengths in chunks]
-    indices = list(product(*(range(len(lengths)) for lengths in chunks)))
-    steps: list[tuple[int, ...]] = [(step,) for step in range(len(meeting))] if has_time else [()]
-    for step, images in zip(steps, meeting, strict=True):
-        for iy, ix in indices:
+    for step, images in enumerate(meeting):
+        for iy, ix in product(*(range(len(lengths)) for lengths in chunks)):
             # Constants go into the function, because dask would take a tuple in a graph for a task or a key.
             places = tuple(images.get((iy, ix), ()))
             task = partial(_read_chunk, places=places, rows=spans[0][iy], columns=spans[1][ix], has_time=has_time)
-            read[(f"block-{token}", *step, iy, ix)] = (task, shared)
+            read[(f"block-{token}", *((step,) if has_time else ()), iy, ix)] = (task, shared)
     graph = HighLevelGraph({f"blocks-{token}": read}, {f"blocks-{token}": set()})
     return split_outputs(graph, blocks, token=token, chunks=chunks, steps=len(meeting) if has_time else None)
 
@@ -185,7 +174,7 @@ def split_outputs(
     blocks: ChunkReader,
     *,
     token: str,
-    chunks: tuple[tuple[int, ...], tuple[int, ...]],
+    chunks: Chunks,
     steps: int | None,
 ) -> dict[str, da.Array]:
     """Return the lazy arrays by name that pick their part of what the tasks ``block-{token}`` of a graph return.
@@ -203,16 +192,14 @@ def split_outputs(
     steps
         Length of the time dimension; None for no such dimension.
     """
-    indices = list(
-        product(*(range(len(lengths)) for lengths in (*([[1] * steps] if steps is not None else []), *chunks)))
-    )
+    lengths = (*(() if steps is None else ((1,) * steps,)), *chunks)
+    indices = list(product(*(range(len(axis)) for axis in lengths)))
     lazy = {}
     for place, (name, dtype) in enumerate(zip(blocks.names, blocks.dtypes, strict=True)):
         key = f"{name}-{token}"
         parts: dict[Any, Any] = {(key, *index): (getitem, (f"block-{token}", *index), place) for index in indices}
         whole = HighLevelGraph({**graph.layers, key: parts}, {**graph.dependencies, key: {f"blocks-{token}"}})
-        leading = () if steps is None else ((1,) * steps,)
-        lazy[name] = da.Array(whole, key, chunks=(*leading, *chunks), dtype=dtype)
+        lazy[name] = da.Array(whole, key, chunks=lengths, dtype=dtype)
     return lazy
 
 
@@ -230,10 +217,6 @@ _SLACK = 0.01
 costs one look at its header while one too few would lose ground."""
 _WIDE_DEG = 30.0
 """Rasters in degrees wider than this are taken to meet every chunk, because their outline may go around a pole."""
-
-
-Chunks = tuple[tuple[int, ...], tuple[int, ...]]
-"""Lengths of the chunks of a raster along y and x."""
 
 
 def images_per_chunk(
@@ -285,7 +268,7 @@ def _outline(image: Image, target: GeoBox, margin: float) -> BaseGeometry | None
     rasters = _every_turn(shapely.union_all(parts), target)
     if image.footprint is None:
         return rasters
-    footprint = _projected(shapely.segmentize(image.footprint, 0.1), "EPSG:4326", target)
+    footprint = _projected(shapely.segmentize(image.footprint, 0.1), CRS("EPSG:4326"), target)
     if footprint is None:
         return rasters
     return rasters & _every_turn(footprint.buffer(margin + _SLACK * max(map(_diagonal, parts))), target)
@@ -306,29 +289,21 @@ def _raster_outline(geobox: GeoBox, target: GeoBox) -> BaseGeometry | None:
     zeros, ones = np.zeros(_EDGE_POINTS), np.ones(_EDGE_POINTS)
     columns = np.concatenate([steps, ones, steps[::-1], zeros]) * width
     rows = np.concatenate([zeros, steps, ones, steps[::-1]]) * height
-    affine = geobox.affine
-    corners = np.column_stack(
-        [affine.a * columns + affine.b * rows + affine.c, affine.d * columns + affine.e * rows + affine.f]
-    )
-    return _projected(shapely.Polygon(corners), str(geobox.crs), target)
+    corners = np.column_stack(apply_affine(geobox.affine, columns, rows))
+    return _projected(shapely.Polygon(corners), geobox.crs, target)
 
 
-def _projected(geometry: BaseGeometry, crs: str, target: GeoBox) -> BaseGeometry | None:
-    move = _transformer(crs, str(target.crs))
-    if move is None:
+def _projected(geometry: BaseGeometry, crs: CRS | None, target: GeoBox) -> BaseGeometry | None:
+    assert crs is not None  # every image and every grid has one
+    assert target.crs is not None
+    if same_crs(crs, target.crs):
         return geometry
-    moved = shapely.transform(geometry, move.transform, interleaved=False)
+    moved = shapely.transform(geometry, partial(transform, source=crs, target=target.crs), interleaved=False)
     if not np.isfinite(shapely.get_coordinates(moved)).all():
         return None
-    if move.target_crs is not None and move.target_crs.is_geographic and moved.bounds[2] - moved.bounds[0] > 180:
+    if target.crs.geographic and moved.bounds[2] - moved.bounds[0] > 180:
         return None  # it crosses the antimeridian of a target in degrees, where its outline would turn inside out
     return shapely.make_valid(moved)
-
-
-@lru_cache(maxsize=64)  # because a search gives thousands of images in a handful of systems
-def _transformer(crs: str, target: str) -> Transformer | None:
-    """Return what moves points, x first; None where nothing has to move."""
-    return None if CRS(crs) == CRS(target) else Transformer.from_crs(crs, target, always_xy=True)
 
 
 def _diagonal(geometry: BaseGeometry) -> float:
@@ -362,11 +337,9 @@ def covering_window(raster: GeoBox, cube: GeoBox, *, margin_m: float) -> tuple[t
     height, width = cube.shape
     along = [np.linspace(-around, size + around, _COVER_POINTS) for size in (width, height)]
     columns, rows = np.meshgrid(*along)
-    x, y = cube.affine.c + cube.affine.a * columns.ravel(), cube.affine.f + cube.affine.e * rows.ravel()
+    x, y = apply_affine(cube.affine, columns.ravel(), rows.ravel())
     x, y = transform(x, y, source=ours, target=theirs)
-    inverse: Affine = ~raster.affine
-    column = inverse.a * x + inverse.b * y + inverse.c
-    row = inverse.d * x + inverse.e * y + inverse.f
+    column, row = apply_affine(~raster.affine, x, y)
     if not (np.isfinite(column).all() and np.isfinite(row).all()):
         return (0, raster.shape[0]), (0, raster.shape[1])
     turn = longitude_period(theirs) / abs(raster.affine.a)

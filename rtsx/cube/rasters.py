@@ -16,7 +16,7 @@ from odc.geo.geobox import GeoBox
 from rtsx.arguments import typed
 from rtsx.cube.encoding import packing_attrs, require_nodata
 from rtsx.cube.georeference import crs_name, with_georeference
-from rtsx.cube.graph import lazy_bands, lazy_valid
+from rtsx.cube.graph import lazy_bands
 from rtsx.cube.rasterio import RasterHeader, read_header, read_overview_geobox, stored_dtype
 from rtsx.cube.sensors import Sensor, require_layer_names
 from rtsx.errors import CubeError
@@ -377,7 +377,7 @@ def open_rasters(
     for header in headers:
         masked = tuple(one.band for one in selected if one.header == header and one.band in header.masked)
         if masked:
-            masks.append(lazy_valid(header, window, bands=masked, chunk=size))
+            masks.append(lazy_bands(header, window, bands=masked, chunk=size, masks=True))
     if masks:
         attrs = {"long_name": "True where no mask of the files calls a pixel missing"}
         ordered["valid"] = xr.Variable(("y", "x"), reduce(and_, masks), attrs)

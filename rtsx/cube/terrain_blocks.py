@@ -14,7 +14,7 @@ from odc.geo.geobox import GeoBox
 
 from rtsx.cube.chunk_loader import LayerEncoding
 from rtsx.cube.encoding import packing_attrs
-from rtsx.cube.georeference import describe_geobox, geobox_window, pixel_m
+from rtsx.cube.georeference import corner_positions, describe_geobox, geobox_window, pixel_m
 from rtsx.cube.images import Image
 from rtsx.cube.mask_rules import GOOD
 from rtsx.cube.recipe import SourceRecipe
@@ -68,8 +68,7 @@ class MosaicReader:
         spans = np.array([_span(tiles[0].geobox, tile.geobox) for tile in tiles])
         top, left = spans[:, 0].min(), spans[:, 2].min()
         spans -= np.array([top, top, left, left])
-        affine = tiles[0].geobox.affine
-        corner = (affine.a * left + affine.b * top + affine.c, affine.d * left + affine.e * top + affine.f)
+        first = tiles[0].geobox
         shape = int(spans[:, 1].max()), int(spans[:, 3].max())
         nodata = tiles[0].nodata
         if nodata is None and tiles[0].dtype.kind == "f":
@@ -79,14 +78,8 @@ class MosaicReader:
                 f"{len(tiles)} tiles of {tiles[0].dtype} without nodata leave ground of their mosaic empty (shape {shape}), and "
                 "no value can say so. Name a nodata value for them."
             )
-        for name, value in {
-            "readers": tiles,
-            "geobox": GeoBox(
-                shape, Affine(affine.a, affine.b, corner[0], affine.d, affine.e, corner[1]), tiles[0].geobox.crs
-            ),
-            "nodata": nodata,
-            "_spans": spans,
-        }.items():
+        geobox = GeoBox(shape, first.affine * Affine.translation(float(left), float(top)), first.crs)
+        for name, value in {"readers": tiles, "geobox": geobox, "nodata": nodata, "_spans": spans}.items():
             object.__setattr__(self, name, value)
 
     @property
@@ -157,14 +150,10 @@ def _span(lattice: GeoBox, tile: GeoBox) -> tuple[int, int, int, int]:
     if lattice.crs is None or tile.crs is None or not same_crs(lattice.crs, tile.crs):
         raise _off_lattice("another CRS", lattice, tile)
     height, width = tile.shape
-    inverse = ~lattice.affine
     # All four corners, because a square tile that is turned or mirrored has two of them in place.
-    rows, columns = np.array([0.0, height, 0, height]), np.array([0.0, width, width, 0])
-    x = tile.affine.a * columns + tile.affine.b * rows + tile.affine.c - lattice.affine.c
-    y = tile.affine.d * columns + tile.affine.e * rows + tile.affine.f - lattice.affine.f
-    columns, rows = inverse.a * x + inverse.b * y, inverse.d * x + inverse.e * y
+    columns, rows = corner_positions(tile, lattice)
     top, left = round(float(rows[0])), round(float(columns[0]))
-    apart = np.abs([rows - top - [0, height, 0, height], columns - left - [0, width, width, 0]]).max()
+    apart = np.abs([columns - left - [0, width, 0, width], rows - top - [0, 0, height, height]]).max()
     if not apart <= _OFF_LATTICE:
         raise _off_lattice(f"{apart:.3g} px off", lattice, tile)
     return top, top + height, left, left + width

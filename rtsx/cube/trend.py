@@ -41,7 +41,7 @@ from rtsx.cube.trend_kernels import (
     trend_layers,
 )
 from rtsx.errors import CubeError
-from rtsx.geometry.crs import transform
+from rtsx.geometry.crs import apply_affine, transform
 
 SCALE_FACTOR, ADD_OFFSET, NODATA = 2.75e-5, -0.2, 0
 """Packing of surface reflectance in Collection 2, for items and files that state none."""
@@ -389,9 +389,8 @@ def _around(geobox: GeoBox, lattice: GeoBox) -> GeoBox:
 
 def _centres(window: GeoBox) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return x and y (pixel,) of the middles of pixels."""
-    rows, columns = (np.indices(window.shape) + 0.5).reshape(2, -1)
-    affine = window.affine
-    return affine.c + affine.a * columns + affine.b * rows, affine.f + affine.d * columns + affine.e * rows
+    rows, columns = np.indices(window.shape).reshape(2, -1).astype(np.float64) + 0.5
+    return apply_affine(window.affine, columns, rows)
 
 
 def _off_middle(x: NDArray[np.float64], crs: str) -> NDArray[np.float64]:

@@ -14,6 +14,7 @@ from pyproj import Geod, Transformer
 from rtsx.errors import LabelError
 
 if TYPE_CHECKING:
+    from affine import Affine
     from odc.geo.crs import CRS
 
 Floats = NDArray[np.float64]
@@ -21,6 +22,11 @@ Floats = NDArray[np.float64]
 _EPSG_CONFIDENCE = 70
 """Percent above which two CRS that PROJ takes for the same EPSG code count as one: files write the names of datums and
 ellipsoids in many ways."""
+
+
+def apply_affine(affine: "Affine", x: Floats, y: Floats) -> tuple[Floats, Floats]:
+    """Return points (x, y) moved by an affine transform, such as the ground of columns and rows by that of a raster."""
+    return affine.a * x + affine.b * y + affine.c, affine.d * x + affine.e * y + affine.f
 
 
 def transform(x: Floats, y: Floats, *, source: "CRS", target: "CRS") -> tuple[Floats, Floats]:

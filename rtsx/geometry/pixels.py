@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pyproj import CRS, Geod
 
 from rtsx.errors import CubeError
-from rtsx.geometry.crs import crs_text, lonlat_transformer
+from rtsx.geometry.crs import apply_affine, crs_text, lonlat_transformer
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
@@ -115,9 +115,8 @@ class PixelMesh:
 
     def _verticals(self, row: Floats, column: Floats) -> Floats:
         """Return the direction of the vertical at points of the raster, `(3, ...)`."""
-        a, b, c, d, e, f = self.geobox.affine[:6]
         crs = CRS.from_user_input(self.geobox.crs)
-        lon, lat = np.radians(lonlat_transformer(crs).transform(a * column + b * row + c, d * column + e * row + f))
+        lon, lat = np.radians(lonlat_transformer(crs).transform(*apply_affine(self.geobox.affine, column, row)))
         if not np.isfinite((lon, lat)).all():
             raise CubeError(
                 f"The raster has pixels without a place on the Earth in {crs_text(crs)}: is its CRS the right one?"

@@ -10,7 +10,7 @@ import zarr
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from rtsx.cube.georeference import crs_name
+from rtsx.cube.georeference import corner_positions, crs_name
 from rtsx.cube.images import BandSource
 from rtsx.cube.rasterio import RasterHeader, read_header, read_overview_geobox, read_window
 from rtsx.cube.resample.dtype import output_nodata
@@ -259,12 +259,7 @@ _ROUNDED = 1.01
 
 def _apart(one: GeoBox, other: GeoBox) -> float:
     """Return pixels between the corners of two rasters of one shape, at most."""
-    height, width = one.shape
-    rows, columns = np.array([0.0, 0, height, height]), np.array([0.0, width, 0, width])
-    a, b, c, d, e, f = (theirs - ours for ours, theirs in zip(one.affine[:6], other.affine[:6], strict=True))
-    x, y = a * columns + b * rows + c, d * columns + e * rows + f
-    inverse = ~one.affine
-    return float(np.abs([inverse.a * x + inverse.b * y, inverse.d * x + inverse.e * y]).max())
+    return float(np.abs(np.subtract(corner_positions(other, one), corner_positions(one, one))).max())
 
 
 _file_reader_conforms: type[WindowReader] = FileReader

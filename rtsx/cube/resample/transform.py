@@ -11,7 +11,7 @@ from odc.geo.geobox import GeoBox
 
 from rtsx.cube.georeference import describe_geobox
 from rtsx.errors import CubeError
-from rtsx.geometry.crs import longitude_period, same_crs, transform
+from rtsx.geometry.crs import apply_affine, longitude_period, same_crs, transform
 
 Floats = NDArray[np.float64]
 
@@ -161,8 +161,7 @@ class GridTransform:
 
     def _ground(self, rows: Floats, columns: Floats) -> tuple[Floats, Floats]:
         """Return coordinates (x, y) of positions in the source, in its CRS."""
-        affine = self.source.affine
-        return affine.a * columns + affine.b * rows + affine.c, affine.d * columns + affine.e * rows + affine.f
+        return apply_affine(self.source.affine, columns, rows)
 
     def _row(self, y: Floats) -> Floats:
         return (y - self.anchor[1]) / self.size[1] - 0.5
