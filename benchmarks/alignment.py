@@ -19,6 +19,7 @@ from pyproj import Transformer
 from rasterio.warp import reproject
 
 from benchmarks.exact import exact_positions, exact_warp
+from rtsx.cube.rasterio import read_header
 from rtsx.cube.resample.readers import ArrayReader, FileReader
 from rtsx.cube.resample.warp import warp
 
@@ -106,7 +107,10 @@ def synthetic(size: int) -> Iterator[Case]:
 def real(folder: Path, size: int) -> Iterator[Case]:
     """Real rasters on the grids of the other CRS."""
     for name, (path, pixel_m) in REAL.items():
-        file = FileReader.open(str(folder / path))
+        header = read_header(folder / path)
+        dtype, nodata = np.dtype(header.dtypes[0]), header.nodata[0]
+        bands = header.data_bands
+        file = FileReader(path=header.path, bands=bands, geobox=header.geobox, dtype=dtype, nodata=nodata)
         box = file.geobox
         stored = file.read(slice(0, box.shape[0]), slice(0, box.shape[1]))[:4]
         is_missing = np.zeros(stored.shape, bool) if file.nodata is None else stored == file.nodata

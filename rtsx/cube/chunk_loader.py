@@ -7,10 +7,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import partial
-from hashlib import blake2b
 from typing import Any
 
-import cloudpickle
 import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
@@ -195,6 +193,9 @@ def collected_missing() -> Iterator[list[MissingImage]]:
         _NOTED.reset(token)
 
 
+QUALITY = np.dtype(np.uint8), {"long_name": "0 invalid, 1 low quality, 2 good", "units": "1"}
+"""Dtype and CF attributes of the quality of a source."""
+
 _STACK_BYTES = 256 * 2**20
 """Memory that the images of a percentile or a medoid may take side by side."""
 
@@ -221,19 +222,9 @@ class ChunkLoader:
     """Whether an image that cannot be read is a gap instead of an error."""
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """What `__call__` returns, in order: the layers, and last the quality."""
-        return (*(layer.recipe.name for layer in self.layers), "quality")
-
-    @property
-    def dtypes(self) -> tuple[np.dtype[Any], ...]:
-        """Dtype of each of `names`."""
-        return (*(layer.dtype for layer in self.layers), np.dtype(np.uint8))
-
-    @property
-    def attributes(self) -> dict[str, dict[str, Any]]:
-        """CF attributes of every layer."""
-        return {layer.recipe.name: layer.attributes for layer in self.layers}
+    def variables(self) -> dict[str, tuple[np.dtype[Any], dict[str, Any]]]:
+        """Dtype and CF attributes of what `__call__` returns, in order: the layers, and last the quality."""
+        return {layer.recipe.name: (layer.dtype, layer.attributes) for layer in self.layers} | {"quality": QUALITY}
 
     @property
     def halo(self) -> int:
@@ -247,14 +238,10 @@ class ChunkLoader:
         """Lowest level of a pixel that counts."""
         return LOW if self.quality is not None and self.quality.keep_low else GOOD
 
-    def __dask_tokenize__(self) -> str:
-        # Pickled bytes (cloudpickle, as rules may be functions of a notebook), instead of dask's walk through thousands of images, their geoboxes and footprints.
-        return blake2b(cloudpickle.dumps(self), digest_size=16).hexdigest()
-
     def __call__(
         self, places: Sequence[int], rows: tuple[int, int], columns: tuple[int, int]
     ) -> tuple[NDArray[Any], ...]:
-        """Arrays (y, x) of one chunk, see `names`; reads pixels.
+        """Arrays (y, x) of one chunk, see `variables`; reads pixels.
 
         Parameters
         ----------
@@ -273,7 +260,7 @@ class ChunkLoader:
         return self.composited(stack, count=len(images), shape=(rows[1] - rows[0], columns[1] - columns[0]))
 
     def composited(self, stack: ImageStack, *, count: int, shape: tuple[int, int]) -> tuple[NDArray[Any], ...]:
-        """Return the arrays (y, x) of `shape` that become of the `count` images of a stack; see `names`."""
+        """Return the arrays (y, x) of `shape` that become of the `count` images of a stack; see `variables`."""
         layers = tuple(np.full(shape, layer.fill, layer.dtype) for layer in self.layers)
         empty = Observation(layers, np.zeros(shape, np.uint8))
         least = self.least

@@ -11,7 +11,6 @@ from warnings import catch_warnings, filterwarnings
 import dask.array as da
 import numpy as np
 import stackstac
-from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
@@ -20,7 +19,7 @@ from stackstac.rio_reader import DEFAULT_GDAL_ENV, AutoParallelRioReader
 
 from rtsx.cube.chunk_loader import ChunkLoader, LayerEncoding
 from rtsx.cube.composite import Observation
-from rtsx.cube.graph import split_outputs
+from rtsx.cube.graph import split_outputs, token_of
 from rtsx.cube.images import BandSource, Image, TimeGroup
 from rtsx.cube.rasterio import read_header
 from rtsx.cube.resample.dtype import Resampling, is_representable
@@ -236,7 +235,7 @@ def lazy_stacks(
         Whether the arrays have a time dimension.
     """
     size = (chunks[0][0], chunks[1][0])
-    token = tokenize(blocks, steps, chunks, has_time)
+    token = token_of(blocks, steps, chunks, has_time)
     graph: dict[Any, Any] = {f"fuses-{token}": blocks}
     sources: list[da.Array] = []
     groups = _groups(blocks)

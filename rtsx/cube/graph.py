@@ -3,10 +3,12 @@
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from hashlib import blake2b
 from itertools import accumulate, product
 from operator import getitem
 from typing import Any, Protocol
 
+import cloudpickle
 import dask.array as da
 import numpy as np
 import shapely
@@ -112,17 +114,19 @@ class ChunkReader(Protocol):
         """What it reads."""
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """What `__call__` returns, in order."""
-
-    @property
-    def dtypes(self) -> tuple[np.dtype[Any], ...]:
-        """Dtype of each."""
+    def variables(self) -> Mapping[str, tuple[np.dtype[Any], Mapping[str, Any]]]:
+        """Dtype and CF attributes of each array that `__call__` returns, by name and in order."""
 
     def __call__(
         self, places: Sequence[int], rows: tuple[int, int], columns: tuple[int, int]
     ) -> tuple[NDArray[Any], ...]:
         """Arrays (y, x) of a half-open range of rows and columns, from the images at `places`."""
+
+
+def token_of(blocks: ChunkReader, *others: object) -> str:
+    """Return what tells the tasks of a reader, on some chunks, from all others."""
+    # Pickled bytes (cloudpickle, as rules may be functions of a notebook), instead of dask's walk through thousands of images, their geoboxes and footprints.
+    return str(tokenize(blake2b(cloudpickle.dumps(blocks), digest_size=16).hexdigest(), *others))
 
 
 def lazy_blocks(
@@ -148,7 +152,7 @@ def lazy_blocks(
     has_time
         Whether the arrays have a time dimension; without one there is one step.
     """
-    token = tokenize(blocks, meeting, chunks, has_time)
+    token = token_of(blocks, meeting, chunks, has_time)
     shared = f"images-{token}"
     read: dict[Any, Any] = {shared: blocks}
     spans = [list(zip((0, *accumulate(lengths)), accumulate(lengths), strict=False)) for lengths in chunks]
@@ -184,7 +188,7 @@ def split_outputs(
     graph
         Has a layer ``blocks-{token}`` with a task for every step and chunk.
     blocks
-        Names and dtypes of what these return.
+        What these return.
     token
         What tells them from other tasks.
     chunks
@@ -195,7 +199,7 @@ def split_outputs(
     lengths = (*(() if steps is None else ((1,) * steps,)), *chunks)
     indices = list(product(*(range(len(axis)) for axis in lengths)))
     lazy = {}
-    for place, (name, dtype) in enumerate(zip(blocks.names, blocks.dtypes, strict=True)):
+    for place, (name, (dtype, _)) in enumerate(blocks.variables.items()):
         key = f"{name}-{token}"
         parts: dict[Any, Any] = {(key, *index): (getitem, (f"block-{token}", *index), place) for index in indices}
         whole = HighLevelGraph({**graph.layers, key: parts}, {**graph.dependencies, key: {f"blocks-{token}"}})

@@ -16,7 +16,7 @@ from pyproj import Transformer
 from shapely.affinity import translate
 from shapely.geometry.base import BaseGeometry
 
-from rtsx.cube.chunk_loader import ChunkLoader, plan_encodings
+from rtsx.cube.chunk_loader import QUALITY, ChunkLoader, plan_encodings
 from rtsx.cube.derived import add_derived
 from rtsx.cube.external_readers import lazy_stacks
 from rtsx.cube.georeference import GRID_MAPPING, describe_geobox, geobox_window, pixel_m, with_georeference
@@ -145,9 +145,6 @@ def longitude_of(geobox: GeoBox) -> float:
     x, y = geobox.affine * (width / 2, height / 2)
     longitude, _ = Transformer.from_crs(str(geobox.crs), "EPSG:4326", always_xy=True).transform(x, y)
     return float(longitude) if math.isfinite(longitude) else 0.0
-
-
-_QUALITY = {"long_name": "0 invalid, 1 low quality, 2 good", "units": "1"}
 
 
 def load_recipe(recipe: CubeRecipe, geobox: GeoBox, *, anchor: tuple[float, float]) -> xr.Dataset:
@@ -301,8 +298,8 @@ def _planned(
         hits = images_per_chunk(images, geobox, chunks, halo=blocks.halo)
         arrays = lazy_blocks(blocks, _by_chunk(steps, hits), chunks=chunks, has_time=has_time)
     dims = ("time", "y", "x") if has_time else ("y", "x")
-    variables = {name: xr.Variable(dims, arrays[name], attrs) for name, attrs in blocks.attributes.items()}
-    quality = xr.Variable(dims, arrays["quality"], dict(_QUALITY))
+    variables = {name: xr.Variable(dims, arrays[name], attrs) for name, (_, attrs) in blocks.variables.items()}
+    quality = variables.pop("quality")
     if source.quality is not None or not source.is_required:
         variables[f"quality_{source.name}"] = quality
     return _Planned(source=source, steps=steps, variables=variables, quality=quality)
@@ -313,7 +310,7 @@ def _nothing(source: SourceRecipe, geobox: GeoBox, *, chunk: int) -> _Planned:
     shape, dims = geobox.shape.yx, ("y", "x")
     attrs = {"_FillValue": np.float32(np.nan), "long_name": "no image of this ground"}
     missing = da.full(shape, np.nan, dtype=np.float32, chunks=chunk)
-    quality = xr.Variable(dims, da.zeros(shape, dtype=np.uint8, chunks=chunk), dict(_QUALITY))
+    quality = xr.Variable(dims, da.zeros(shape, dtype=np.uint8, chunks=chunk), QUALITY[1])
     variables = {name: xr.Variable(dims, missing, dict(attrs)) for name in source.layer_names}
     variables[f"quality_{source.name}"] = quality
     return _Planned(source=source, steps=(), variables=variables, quality=quality)

@@ -1,18 +1,17 @@
 """One chunk of terrain: elevation mosaicked, derived on its own grid or on the cube's, and warped. The twin of `chunk_loader`."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from hashlib import blake2b
 from typing import Any, Self
 
-import cloudpickle
 import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from rtsx.cube.chunk_loader import LayerEncoding
+from rtsx.cube.chunk_loader import QUALITY, LayerEncoding
 from rtsx.cube.encoding import packing_attrs
 from rtsx.cube.georeference import corner_positions, describe_geobox, geobox_window, pixel_m
 from rtsx.cube.images import Image
@@ -23,7 +22,6 @@ from rtsx.cube.resample.readers import WindowReader, open_reader
 from rtsx.cube.resample.warp import warp
 from rtsx.cube.terrain import TerrainGrid, TerrainReader, terrain_block, terrain_halo
 from rtsx.errors import CubeError
-from rtsx.geometry.crs import same_crs
 
 _OFF_LATTICE = 0.01
 """Pixels that a tile may lie off the pixel grid of the first one, anywhere on the tile."""
@@ -36,8 +34,7 @@ class MosaicReader:
     Raises
     ------
     CubeError
-        There is no reader, their bands, dtypes or nodata differ, or they do not share one pixel grid to a hundredth of a pixel.
-        Without nodata, there is ground between them that no value could mark as missing.
+        They do not share one pixel grid to a hundredth of a pixel. Without nodata, there is ground between them that no value could mark as missing.
 
     Examples
     --------
@@ -51,7 +48,7 @@ class MosaicReader:
     """
 
     readers: tuple[WindowReader, ...]
-    """The tiles, those that count first first."""
+    """The tiles, those that count first first; of one CRS, count, dtype and nodata."""
     geobox: GeoBox
     """The pixel grid, around all tiles."""
     nodata: float | None
@@ -61,10 +58,6 @@ class MosaicReader:
 
     def __init__(self, readers: Iterable[WindowReader]) -> None:
         tiles = tuple(readers)
-        if not tiles:
-            raise CubeError("A mosaic has at least one tile; got none.")
-        for tile in tiles[1:]:
-            _refuse_other_kind(tiles[0], tile)
         spans = np.array([_span(tiles[0].geobox, tile.geobox) for tile in tiles])
         top, left = spans[:, 0].min(), spans[:, 2].min()
         spans -= np.array([top, top, left, left])
@@ -134,36 +127,19 @@ class MosaicReader:
         return self
 
 
-def _refuse_other_kind(first: WindowReader, tile: WindowReader) -> None:
-    kinds = [
-        (one.count, str(one.dtype), None if one.nodata is None else str(float(one.nodata))) for one in (first, tile)
-    ]
-    if kinds[0] != kinds[1]:
-        raise CubeError(
-            f"Tiles of a mosaic are of one kind: the first has (bands, dtype, nodata) {kinds[0]}, another {kinds[1]}. "
-            "Read them as separate images."
-        )
-
-
 def _span(lattice: GeoBox, tile: GeoBox) -> tuple[int, int, int, int]:
     """Return the first and last + 1 row and column of a tile, counted from the first pixel of `lattice`."""
-    if lattice.crs is None or tile.crs is None or not same_crs(lattice.crs, tile.crs):
-        raise _off_lattice("another CRS", lattice, tile)
     height, width = tile.shape
     # All four corners, because a square tile that is turned or mirrored has two of them in place.
     columns, rows = corner_positions(tile, lattice)
     top, left = round(float(rows[0])), round(float(columns[0]))
     apart = np.abs([columns - left - [0, width, 0, width], rows - top - [0, 0, height, height]]).max()
     if not apart <= _OFF_LATTICE:
-        raise _off_lattice(f"{apart:.3g} px off", lattice, tile)
+        raise CubeError(
+            f"Tiles of a mosaic share one lattice to {_OFF_LATTICE} px; one is {apart:.3g} px off: {describe_geobox(tile)}, the "
+            f"first is {describe_geobox(lattice)}. Read them as separate images, each aligned by itself."
+        )
     return top, top + height, left, left + width
-
-
-def _off_lattice(how: str, lattice: GeoBox, tile: GeoBox) -> CubeError:
-    return CubeError(
-        f"Tiles of a mosaic share one lattice to {_OFF_LATTICE} px; one is {how}: {describe_geobox(tile)}, the first is "
-        f"{describe_geobox(lattice)}. Read them as separate images, each aligned by itself."
-    )
 
 
 def _covers(spans: NDArray[np.int64], shape: tuple[int, int]) -> bool:
@@ -208,8 +184,7 @@ def group_by_grid(readers: Iterable[WindowReader]) -> tuple[MosaicReader, ...]:
     for reader in readers:
         affine = reader.geobox.affine
         # The corner in pixels, turned back, because a raster may lie on its side; only rasters turned alike share `sizes`.
-        inverse = ~Affine(affine.a, affine.b, 0, affine.d, affine.e, 0)
-        corner = (inverse.a * affine.c + inverse.b * affine.f, inverse.d * affine.c + inverse.e * affine.f)
+        corner = ~Affine(affine.a, affine.b, 0, affine.d, affine.e, 0) * (affine.c, affine.f)
         phase = tuple(round(place * _PHASE_STEPS) % _PHASE_STEPS for place in corner)
         sizes = tuple(round(value, 9) for value in (affine.a, affine.b, affine.d, affine.e))
         kind = (reader.count, reader.dtype.str, str(reader.nodata), str(reader.geobox.crs))
@@ -234,26 +209,15 @@ class TerrainChunkReader:
     """Corner (x, y) of the pixel grid that coordinates are anchored to."""
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """What `__call__` returns, in order: `dem` where it is kept, the terrain layers, and last the quality."""
-        return (*self.source.layer_names, "quality")
-
-    @property
-    def dtypes(self) -> tuple[np.dtype[Any], ...]:
-        """Dtype of each of `names`."""
-        floats = [np.dtype(np.float32)] * len(self.source.terrain)
-        return (*([self.elevation.dtype] if self.source.keep_dem else []), *floats, np.dtype(np.uint8))
-
-    @property
-    def attributes(self) -> dict[str, dict[str, Any]]:
-        """CF attributes of every layer."""
+    def variables(self) -> dict[str, tuple[np.dtype[Any], dict[str, Any]]]:
+        """Dtype and CF attributes of what `__call__` returns, in order: `dem` where it is kept, the terrain layers, and last the quality."""
+        kept = {"dem": (self.elevation.dtype, self.elevation.attributes)} if self.source.keep_dem else {}
+        dtype = np.dtype(np.float32)
         made = {
-            layer.name: packing_attrs(
-                np.dtype(np.float32), nodata=float("nan"), units=layer.units, long_name=layer.long_name
-            )
+            layer.name: (dtype, packing_attrs(dtype, nodata=math.nan, units=layer.units, long_name=layer.long_name))
             for layer in self.source.terrain
         }
-        return ({"dem": self.elevation.attributes} if self.source.keep_dem else {}) | made
+        return kept | made | {"quality": QUALITY}
 
     @property
     def halo(self) -> int:
@@ -269,13 +233,10 @@ class TerrainChunkReader:
         """Fields without the mosaics, which every process makes for itself."""
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
-    def __dask_tokenize__(self) -> str:
-        return blake2b(cloudpickle.dumps(self), digest_size=16).hexdigest()
-
     def __call__(
         self, places: Sequence[int], rows: tuple[int, int], columns: tuple[int, int]
     ) -> tuple[NDArray[Any], ...]:
-        """Arrays (y, x) of one chunk, see `names`; reads pixels.
+        """Arrays (y, x) of one chunk, see `variables`; reads pixels.
 
         Parameters
         ----------

@@ -5,18 +5,16 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from hashlib import blake2b
 from itertools import chain
 from typing import Any
 
-import cloudpickle
 import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from pyproj import CRS
 
-from rtsx.cube.chunk_loader import ChunkLoader, plan_encodings
+from rtsx.cube.chunk_loader import QUALITY, ChunkLoader, plan_encodings
 from rtsx.cube.encoding import packing_attrs
 from rtsx.cube.georeference import geobox_window, pixel_m
 from rtsx.cube.graph import covering_window
@@ -276,24 +274,14 @@ class TrendChunkReader:
         return cls(trend=source.trend, stacks=tuple(stacks), geobox=geobox, anchor=anchor)
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """What `__call__` returns, in order: the layers, and last the quality."""
-        return (*self.trend.layers, "quality")
-
-    @property
-    def dtypes(self) -> tuple[np.dtype[Any], ...]:
-        """Dtype of each of `names`."""
-        return (*map(self._dtype, self.trend.layers), np.dtype(np.uint8))
+    def variables(self) -> dict[str, tuple[np.dtype[Any], dict[str, Any]]]:
+        """Dtype and CF attributes of what `__call__` returns, in order: the layers, and last the quality."""
+        return {name: (self._dtype(name), self._attributes(name)) for name in self.trend.layers} | {"quality": QUALITY}
 
     def _dtype(self, name: str) -> np.dtype[Any]:
         if name == "tc_observations":
             return np.dtype(np.uint16)
         return np.dtype(self.trend.dtype if name in TREND_LAYERS else np.float32)
-
-    @property
-    def attributes(self) -> dict[str, dict[str, Any]]:
-        """CF attributes of every layer."""
-        return {name: self._attributes(name) for name in self.trend.layers}
 
     def _attributes(self, name: str) -> dict[str, Any]:
         window = f"{self.trend.window[0]}-{self.trend.window[1]}"
@@ -312,13 +300,10 @@ class TrendChunkReader:
         reach_m = max((stack.halo + _READ_AROUND) * pixel_m(stack.geobox) for stack in self.stacks)
         return int(reach_m / pixel_m(self.geobox)) + 1
 
-    def __dask_tokenize__(self) -> str:
-        return blake2b(cloudpickle.dumps(self), digest_size=16).hexdigest()
-
     def __call__(
         self, places: Sequence[int], rows: tuple[int, int], columns: tuple[int, int]
     ) -> tuple[NDArray[Any], ...]:
-        """Arrays (y, x) of one chunk, see `names`; reads pixels.
+        """Arrays (y, x) of one chunk, see `variables`; reads pixels.
 
         Parameters
         ----------

@@ -34,6 +34,7 @@ from rtsx.cube.resample.warp import warp
 from rtsx.cube.terrain_blocks import MosaicReader
 from rtsx.errors import CubeError
 from rtsx.grid import Grid
+from tests.cube.file_reader import file_reader
 from tests.ordering.file_server import FileServer
 from tests.servers import ScriptedServer
 
@@ -476,15 +477,15 @@ def test_values_under_a_mask_never_matter(tmp_path: Path) -> None:
     answers = []
     for place, hidden in enumerate((0, 255)):
         pixels[:, HOLE] = hidden
-        reader = FileReader.open(str(_write(tmp_path / f"{place}.tif", pixels, mask=~HOLE)))
+        reader = file_reader(str(_write(tmp_path / f"{place}.tif", pixels, mask=~HOLE)))
         target = reader.geobox.zoom_out(2)
         answers.append(warp(reader, target, resampling="average", anchor=(500_000, 7_700_000)).pixels)
     np.testing.assert_array_equal(*answers)
 
 
 def test_a_mosaic_takes_what_the_mask_of_its_first_tile_leaves(tmp_path: Path) -> None:
-    first = FileReader.open(str(_write(tmp_path / "a.tif", np.full((1, SIZE, SIZE), 1, "uint8"), mask=~HOLE)))
-    second = FileReader.open(str(_write(tmp_path / "b.tif", np.full((1, SIZE, SIZE), 2, "uint8"))))
+    first = file_reader(str(_write(tmp_path / "a.tif", np.full((1, SIZE, SIZE), 1, "uint8"), mask=~HOLE)))
+    second = file_reader(str(_write(tmp_path / "b.tif", np.full((1, SIZE, SIZE), 2, "uint8"))))
     both = MosaicReader([first, second]).read(slice(0, SIZE), slice(0, SIZE))
     np.testing.assert_array_equal(both[0], np.where(HOLE, 2, 1))
     alone = MosaicReader([first]).read(slice(0, SIZE), slice(0, SIZE))
@@ -517,7 +518,7 @@ def test_data_that_is_marked_as_alpha_is_warned_of(tmp_path: Path) -> None:
 def test_a_native_store_needs_a_value_for_what_a_mask_hides(tmp_path: Path) -> None:
     from rtsx.cube.resample.dtype import without_mask
 
-    reader = FileReader.open(str(_write(tmp_path / "a.tif", _pixels(1, "uint16"), mask=~HOLE)))
+    reader = file_reader(str(_write(tmp_path / "a.tif", _pixels(1, "uint16"), mask=~HOLE)))
     pixels = reader.read(slice(0, SIZE), slice(0, SIZE))
     stored, nodata = without_mask(pixels, 999)
     assert stored.dtype == np.uint16
@@ -557,7 +558,7 @@ def test_item_against_file(
             setattr(opened, "scales" if field == "scale_factor" else "offsets", (file,))
     silent = {"nodata": None, "scale_factor": 1.0, "add_offset": 0.0}
     stated = silent | {field: silent[field] if item is None else item}
-    geobox = FileReader.open(str(path)).geobox
+    geobox = file_reader(str(path)).geobox
     settled = frozenset({field} if is_settled else ())
     reader = FileReader(path=str(path), bands=(1,), geobox=geobox, dtype=np.dtype("uint16"), settled=settled, **stated)
     if file is None or file == item or is_settled:

@@ -255,7 +255,7 @@ def test_the_scene_of_greenland_joins_a_stack(real_data: Path, tmp_path: Path) -
     corner = (geobox.affine.c, geobox.affine.f)
     packed = list(map(blocks.with_packing_of_collection2, images))
     reader = blocks.TrendChunkReader.plan(source, packed, geobox=made.here, anchor=corner)
-    trends = dict(zip(reader.names, reader(range(13), (0, 20), (0, 24)), strict=True))
+    trends = dict(zip(reader.variables, reader(range(13), (0, 20), (0, 24)), strict=True))
     assert real[0].time is not None
     levels = rule.quality(qa[None])
     joined = Stack(

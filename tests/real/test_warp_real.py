@@ -17,6 +17,7 @@ from rtsx.cube.resample.readers import ArrayReader, FileReader, open_reader
 from rtsx.cube.resample.warp import warp
 from rtsx.cube.terrain_blocks import MosaicReader
 from rtsx.grid import Grid
+from tests.cube.file_reader import file_reader
 
 COPERNICUS = "dem_highlat/COP30_63.84_-149.29_63.92_-149.21.tif"
 YUKON = "dem_highlat/dem_SouthGlacier.tif"
@@ -57,7 +58,7 @@ def whole(reader: FileReader) -> NDArray[Any]:
     ],
 )
 def test_real_rasters_on_the_arctic_grid(real_data: Path, name: str, size: float, resampling: Resampling) -> None:
-    reader = FileReader.open(str(real_data / name))
+    reader = file_reader(str(real_data / name))
     reader = replace(reader, bands=reader.bands[:2])
     target = arctic_window(reader.geobox, size)
     warped = warp(reader, target, resampling=resampling, anchor=ARCTIC)
@@ -73,7 +74,7 @@ def test_real_rasters_on_the_arctic_grid(real_data: Path, name: str, size: float
 
 def test_stored_numbers_of_sentinel2(real_data: Path) -> None:
     path = str(real_data / SENTINEL2)
-    file = FileReader.open(path)
+    file = file_reader(path)
     bands = BandSource(href=path, bands=(3, 7), geobox=file.geobox, dtype="uint16", nodata=0)
     target = arctic_window(file.geobox, 10.0)
     warped = warp(open_reader(bands), target, resampling="bilinear", anchor=ARCTIC)
@@ -89,7 +90,7 @@ def test_stored_numbers_of_sentinel2(real_data: Path) -> None:
 
 @pytest.mark.parametrize("resampling", get_args(Resampling))
 def test_chunks_of_real_elevation_have_no_seams(real_data: Path, resampling: Resampling) -> None:
-    reader = FileReader.open(str(real_data / COPERNICUS))
+    reader = file_reader(str(real_data / COPERNICUS))
     target = arctic_window(reader.geobox, 13.0)
     together = warp(reader, target, resampling=resampling, anchor=ARCTIC)
     height, width = target.shape
@@ -101,7 +102,7 @@ def test_chunks_of_real_elevation_have_no_seams(real_data: Path, resampling: Res
 
 
 def test_a_real_raster_in_tiles_is_the_same(real_data: Path) -> None:
-    reader = FileReader.open(str(real_data / YUKON))
+    reader = file_reader(str(real_data / YUKON))
     pixels, box = whole(reader), reader.geobox
     tiles = [
         ArrayReader(pixels[:, rows, columns], box[rows, columns], nodata=reader.nodata)
@@ -116,7 +117,7 @@ def test_a_real_raster_in_tiles_is_the_same(real_data: Path) -> None:
 
 def test_there_and_back_again(real_data: Path) -> None:
     # What moves by half a pixel on the way would come back a whole one off; a smooth surface comes back as it was.
-    reader = FileReader.open(str(real_data / COPERNICUS))
+    reader = file_reader(str(real_data / COPERNICUS))
     box = reader.geobox
     target = arctic_window(box, 10.0)
     there = warp(reader, target, resampling="cubic", anchor=ARCTIC)

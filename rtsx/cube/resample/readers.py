@@ -96,7 +96,30 @@ _TOLERANCE = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
-class FileReader:
+class _StoredBands:
+    """What a catalog says of bands, whatever reads them."""
+
+    path: str
+    """Path or URL of the file, as GDAL reads it, or of the group."""
+    geobox: GeoBox
+    """CRS, transform and shape; of an overview, its own."""
+    dtype: np.dtype[Any]
+    """Dtype that the bands are stored in."""
+    nodata: float | None
+    """Stored value of a missing pixel; None where there is none."""
+    any_value: bool = False
+    """Whether every stored value is data whatever the file declares missing, as in quality data."""
+    asset: str = ""
+    """What the file is called in its catalog, for messages."""
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return f"{self.path}{f' (asset {self.asset!r})' if self.asset else ''}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileReader(_StoredBands):
     """Bands of one dtype of a raster file.
 
     Nothing is opened before the first `read`, and each opens the file anew: it may be used by several threads. What the
@@ -110,54 +133,16 @@ class FileReader:
     2
     """
 
-    path: str
-    """Path or URL, as GDAL reads it."""
     bands: tuple[int, ...]
     """Band numbers, from 1."""
-    geobox: GeoBox
-    """CRS, transform and shape; of an overview, its own."""
-    dtype: np.dtype[Any]
-    """Dtype that the bands are stored in."""
-    nodata: float | None
-    """Stored value of a missing pixel; None where there is none."""
     scale_factor: float = 1.0
     """Physical units per stored unit, as the catalog says."""
     add_offset: float = 0.0
     """Physical value of stored 0, as the catalog says."""
     settled: frozenset[str] = frozenset({"scale_factor", "add_offset"})
     """Which of `nodata`, `scale_factor` and `add_offset` count whatever the file declares; the others must not contradict it."""
-    any_value: bool = False
-    """Whether every stored value is data whatever the file declares missing, as in quality data."""
-    asset: str = ""
-    """What the file is called in its catalog, for messages."""
     overview: int | None = None
     """Which overview is read, 0 the finest; None for the raster itself."""
-
-    @classmethod
-    def open(cls, path: str, bands: tuple[int, ...] | None = None) -> Self:
-        """Return the reader of a file, described by its own header; all bands if none are named.
-
-        Raises
-        ------
-        CubeError
-            The file cannot be read, has no such band, or its bands differ in dtype or nodata.
-        """
-        header = read_header(path)
-        chosen = header.data_bands if bands is None else bands
-        if not chosen or not all(1 <= band <= header.count for band in chosen):
-            raise CubeError(f"{path} has bands 1 to {header.count}; got {chosen}.")
-        kinds = {(header.dtypes[band - 1], str(header.nodata[band - 1])) for band in chosen}
-        if len(kinds) > 1:
-            raise CubeError(
-                f"Bands that are read together are of one dtype and nodata; {path} has {sorted(kinds)}. Name fewer bands."
-            )
-        return cls(
-            path=path,
-            bands=chosen,
-            geobox=header.geobox,
-            dtype=np.dtype(header.dtypes[chosen[0] - 1]),
-            nodata=header.nodata[chosen[0] - 1],
-        )
 
     @property
     def count(self) -> int:
@@ -188,15 +173,11 @@ class FileReader:
         factors = read_header(self.path).overviews
         fitting = [place for place, times in enumerate(factors) if times <= factor * _ROUNDED]
         for place in sorted(fitting, key=lambda one: factors[one], reverse=True):
-            coarse = self._at_overview(place)
+            coarse = replace(self, geobox=read_overview_geobox(self.path, place, whole=self.geobox), overview=place)
             # By shape rather than by terms of the transform, because those are 0 in a raster turned by 90 degrees.
             if max(whole / part for whole, part in zip(self.geobox.shape, coarse.geobox.shape, strict=True)) <= factor:
                 return coarse
         return self
-
-    def _at_overview(self, place: int) -> "FileReader":
-        """Return the reader of one overview."""
-        return replace(self, geobox=read_overview_geobox(self.path, place, whole=self.geobox), overview=place)
 
     def check(self, header: RasterHeader) -> None:
         """Refuse a file that is not the one that was described.
@@ -206,8 +187,7 @@ class FileReader:
         CubeError
             It has another grid, dtype, nodata or scale.
         """
-        name = f"{self.path}{f' (asset {self.asset!r})' if self.asset else ''}"
-        found, dtypes = header.geobox, header.dtypes
+        name, found, dtypes = self.name, header.geobox, header.dtypes
         if max(self.bands) > len(dtypes):
             raise CubeError(f"{name} has {len(dtypes)} bands; band {max(self.bands)} was expected. Correct its entry.")
         kinds = sorted({dtypes[band - 1] for band in self.bands})
@@ -227,9 +207,9 @@ class FileReader:
                 "the item, or leave these fields out of it."
             )
         if not self.any_value:
-            self._check_packing(name, header)
+            self._check_packing(header)
 
-    def _check_packing(self, name: str, header: RasterHeader) -> None:
+    def _check_packing(self, header: RasterHeader) -> None:
         """Refuse a file that declares other packing than its catalog: its values, or its edges, would count as what they are not."""
         for field, silent, values in (
             ("nodata", None, header.nodata),
@@ -247,7 +227,7 @@ class FileReader:
             if others and field not in self.settled:
                 item = f"no {field}" if stated in (None, silent) else f"{field} {stated:.15g}"
                 raise CubeError(
-                    f"{name} declares {field} {', '.join(f'{value:.15g}' for value in others)}; the item that describes it "
+                    f"{self.name} declares {field} {', '.join(f'{value:.15g}' for value in others)}; the item that describes it "
                     f"states dtype {self.dtype.name} and {item}. Write {field}: with the right value in the layer, or correct "
                     "the item."
                 )
@@ -272,7 +252,7 @@ MASKED = "masked_by_valid"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ZarrReader:
+class ZarrReader(_StoredBands):
     """Arrays (y, x) of one dtype and shape in a Zarr group, v2 or v3, each as a band.
 
     Nothing is opened before the first `read`, and each opens the group anew: it may be used by several threads.
@@ -285,20 +265,8 @@ class ZarrReader:
     2
     """
 
-    path: str
-    """Path or URL of the group."""
     arrays: tuple[str, ...]
     """Names of the arrays, in band order."""
-    geobox: GeoBox
-    """CRS, transform and shape."""
-    dtype: np.dtype[Any]
-    """Dtype that the arrays are stored in."""
-    nodata: float | None
-    """Stored value of a missing pixel; None where there is none."""
-    any_value: bool = False
-    """Whether every stored value is data, as in quality data."""
-    asset: str = ""
-    """What the group is called in its catalog, for messages."""
 
     @property
     def count(self) -> int:
@@ -330,17 +298,13 @@ class ZarrReader:
                 return np.ma.MaskedArray(pixels, np.broadcast_to(~self._read(valid, rows, columns), pixels.shape))
             if is_masked:
                 raise CubeError(
-                    f"{self._name} lacks its array {VALID!r}, which says which pixels count. Copy the store again."
+                    f"{self.name} lacks its array {VALID!r}, which says which pixels count. Copy the store again."
                 )
         return pixels
 
     def overview_for(self, factor: float) -> Self:
         """Return itself: the levels that Zarr stores have no common rule for what a coarse pixel is the mean of."""
         return self
-
-    @property
-    def _name(self) -> str:
-        return f"{self.path}{f' (asset {self.asset!r})' if self.asset else ''}"
 
     def _read(self, array: zarr.Array[Any], rows: slice, columns: slice) -> NDArray[Any]:
         """Return pixels (y, x) of a window; leading axes of length one, such as a single time, fall away."""
@@ -350,7 +314,7 @@ class ZarrReader:
             raise
         except Exception as error:  # see `store_failure`
             where = f"rows {rows.start}-{rows.stop}, columns {columns.start}-{columns.stop}"
-            raise store_failure(self._name, error, what=f"{array.basename} cannot be read in {where}") from error
+            raise store_failure(self.name, error, what=f"{array.basename} cannot be read in {where}") from error
         return pixels.reshape(pixels.shape[-2:])
 
     def _valid(self, group: zarr.Group) -> zarr.Array[Any] | None:
@@ -371,7 +335,7 @@ class ZarrReader:
             array = group.get(name)
         if not isinstance(array, zarr.Array):
             raise CubeError(
-                f"{self._name} has no array {name!r}; there are {sorted(group.array_keys())}. Correct the names of its bands."
+                f"{self.name} has no array {name!r}; there are {sorted(group.array_keys())}. Correct the names of its bands."
             )
         differs: list[tuple[str, object, object]] = []
         if array.dtype.newbyteorder("=") != self.dtype:
@@ -381,7 +345,7 @@ class ZarrReader:
             differs.append(("shape (y, x)", expected, array.shape))
         if differs:
             told = "; ".join(f"{what}: expected {wanted}, found {got}" for what, wanted, got in differs)
-            raise CubeError(f"{name} of {self._name} is not what its catalog says it is: {told}. Correct its entry.")
+            raise CubeError(f"{name} of {self.name} is not what its catalog says it is: {told}. Correct its entry.")
         fill, declared = array.metadata.fill_value, array.attrs.get("_FillValue")
         # Format 2 has one word for what is missing and what a chunk that is not there reads as.
         is_stated = fill is not None and (
@@ -429,26 +393,13 @@ def open_reader(bands: BandSource, *, any_value: bool = False) -> WindowReader:
     if not bands.bands or (names if bands.opener == "gdal" else numbers):
         kind = "numbers from 1" if bands.opener == "gdal" else "names of arrays"
         raise CubeError(f"Bands of {bands.href} are {kind}, at least one; got {bands.bands}.")
-    nodata = None if any_value else bands.nodata
+    given: dict[str, Any] = {"path": bands.href, "geobox": bands.geobox, "dtype": np.dtype(bands.dtype)}
+    given |= {"nodata": None if any_value else bands.nodata, "any_value": any_value, "asset": bands.asset}
     if bands.opener == "zarr":
-        return ZarrReader(
-            path=bands.href,
-            arrays=names,
-            geobox=bands.geobox,
-            dtype=np.dtype(bands.dtype),
-            nodata=nodata,
-            any_value=any_value,
-            asset=bands.asset,
-        )
-    return FileReader(
-        path=bands.href,
-        bands=numbers,
-        geobox=bands.geobox,
-        dtype=np.dtype(bands.dtype),
-        nodata=nodata,
-        scale_factor=bands.scale_factor,
-        add_offset=bands.add_offset,
-        settled=bands.settled,
-        any_value=any_value,
-        asset=bands.asset,
-    )
+        return ZarrReader(arrays=names, **given)
+    packing: dict[str, Any] = {
+        "scale_factor": bands.scale_factor,
+        "add_offset": bands.add_offset,
+        "settled": bands.settled,
+    }
+    return FileReader(bands=numbers, **packing, **given)
