@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rtsx.errors import CubeError
@@ -118,14 +118,11 @@ _SENTINEL2 = (
 )
 """10 m bands; 10 m and 20 m bands; all L2A bands. Names are those of the STAC common names of Sentinel-2."""
 _SIX = ("blue", "green", "red", "nir", "swir16", "swir22")
-_ELEMENT84 = "https://earth-search.aws.element84.com/v1"
-_PLANETARY_COMPUTER = "https://planetarycomputer.microsoft.com/api/stac/v1"
-_COPERNICUS = "https://stac.dataspace.copernicus.eu/v1"
-_NASA = "https://cmr.earthdata.nasa.gov/stac/LPCLOUD"
-_PGC = "https://stac.pgc.umn.edu/api/v1"
 _CLOUDY = {"max_cloud_cover": 70}
 """Percent above which a scene costs more than its clear pixels are worth; that of the published Landsat trends."""
 _SIGNED = {"sign": "planetary-computer"}
+_ELEMENT84 = SensorCatalog(url="https://earth-search.aws.element84.com/v1", search=_CLOUDY)
+_PLANETARY_COMPUTER = SensorCatalog(url="https://planetarycomputer.microsoft.com/api/stac/v1", search=_CLOUDY | _SIGNED)
 _SENTINEL2_BANDS = dict(
     zip(
         _SENTINEL2[2], ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12"), strict=True
@@ -134,6 +131,10 @@ _SENTINEL2_BANDS = dict(
 _SENTINEL2_METRES = {"B01": 60, "B02": 10, "B03": 10, "B04": 10, "B08": 10, "B09": 60}
 """Pixels of its bands, where they are not 20 m."""
 _LANDSAT_ASSETS = {name: name for name in ("coastal", *_SIX)} | {"nir": "nir08"}
+
+
+def _packed(scale: float, *, units: str, nodata: float | None, add_offset: float | None = 0.0) -> dict[str, Any]:
+    return {"scale_factor": scale, "add_offset": add_offset, "nodata": nodata, "units": units}
 
 
 def _hls_assets(sentinel: str, landsat: str) -> dict[str, str | Mapping[str, str]]:
@@ -152,10 +153,7 @@ SENSORS = {
                 ("blue", "green", "red", "nir"),
                 ("coastal_blue", "blue", "green_i", "green", "yellow", "red", "rededge", "nir"),
             ),
-            scale_factor=1e-4,
-            add_offset=0.0,
-            nodata=0,
-            units="reflectance",
+            **_packed(1e-4, nodata=0, units="reflectance"),
             catalogs={
                 "planet": SensorCatalog(
                     url="",
@@ -170,28 +168,20 @@ SENSORS = {
         Sensor(
             name="sentinel2",
             bands=_SENTINEL2,
-            scale_factor=1e-4,
-            add_offset=None,
-            nodata=0,
-            units="reflectance",
+            **_packed(1e-4, add_offset=None, nodata=0, units="reflectance"),
             catalogs={
-                "element84": SensorCatalog(
-                    url=_ELEMENT84,
+                "element84": replace(
+                    _ELEMENT84,
                     collections=("sentinel-2-l2a",),
                     others=("sentinel-2-c1-l2a",),
                     assets={name: name for name in _SENTINEL2[2]},
                     quality="scl",
-                    search=_CLOUDY,
                 ),
-                "planetary-computer": SensorCatalog(
-                    url=_PLANETARY_COMPUTER,
-                    collections=("sentinel-2-l2a",),
-                    assets=_SENTINEL2_BANDS,
-                    quality="SCL",
-                    search=_CLOUDY | _SIGNED,
+                "planetary-computer": replace(
+                    _PLANETARY_COMPUTER, collections=("sentinel-2-l2a",), assets=_SENTINEL2_BANDS, quality="SCL"
                 ),
                 "cdse": SensorCatalog(
-                    url=_COPERNICUS,
+                    url="https://stac.dataspace.copernicus.eu/v1",
                     collections=("sentinel-2-l2a",),
                     assets={
                         layer: f"{band}_{_SENTINEL2_METRES.get(band, 20)}m" for layer, band in _SENTINEL2_BANDS.items()
@@ -207,25 +197,10 @@ SENSORS = {
         Sensor(
             name="landsat",
             bands=(_SIX, ("coastal", *_SIX)),
-            scale_factor=2.75e-5,
-            add_offset=-0.2,
-            nodata=0,
-            units="reflectance",
+            **_packed(2.75e-5, add_offset=-0.2, nodata=0, units="reflectance"),
             catalogs={
-                "planetary-computer": SensorCatalog(
-                    url=_PLANETARY_COMPUTER,
-                    collections=("landsat-c2-l2",),
-                    assets=_LANDSAT_ASSETS,
-                    quality="qa_pixel",
-                    search=_CLOUDY | _SIGNED,
-                ),
-                "element84": SensorCatalog(
-                    url=_ELEMENT84,
-                    collections=("landsat-c2-l2",),
-                    assets=_LANDSAT_ASSETS,
-                    quality="qa_pixel",
-                    search=_CLOUDY,
-                ),
+                provider: replace(catalog, collections=("landsat-c2-l2",), assets=_LANDSAT_ASSETS, quality="qa_pixel")
+                for provider, catalog in (("planetary-computer", _PLANETARY_COMPUTER), ("element84", _ELEMENT84))
             },
             layers=_SIX,
             common_names={"nir": "nir08"},
@@ -235,20 +210,16 @@ SENSORS = {
         Sensor(
             name="hls",
             bands=(_SIX, ("coastal", *_SIX)),
-            scale_factor=1e-4,
-            add_offset=0.0,
-            nodata=-9999,
-            units="reflectance",
+            **_packed(1e-4, nodata=-9999, units="reflectance"),
             catalogs={
-                "planetary-computer": SensorCatalog(
-                    url=_PLANETARY_COMPUTER,
+                "planetary-computer": replace(
+                    _PLANETARY_COMPUTER,
                     collections=("hls2-s30", "hls2-l30"),
                     assets=_hls_assets("hls2-s30", "hls2-l30"),
                     quality="Fmask",
-                    search=_CLOUDY | _SIGNED,
                 ),
                 "nasa": SensorCatalog(
-                    url=_NASA,
+                    url="https://cmr.earthdata.nasa.gov/stac/LPCLOUD",
                     collections=("HLSS30_2.0", "HLSL30_2.0"),
                     assets=_hls_assets("HLSS30_2.0", "HLSL30_2.0"),
                     quality="Fmask",
@@ -262,13 +233,10 @@ SENSORS = {
         Sensor(
             name="sentinel1-rtc",
             bands=(("vv", "vh"),),
-            scale_factor=1.0,
-            add_offset=0.0,
-            nodata=-32768,
-            units="1",
+            **_packed(1.0, nodata=-32768, units="1"),
             catalogs={
-                "planetary-computer": SensorCatalog(
-                    url=_PLANETARY_COMPUTER,
+                "planetary-computer": replace(
+                    _PLANETARY_COMPUTER,
                     collections=("sentinel-1-rtc",),
                     assets={name: name for name in ("vv", "vh", "hh", "hv")},
                     # Scenes of the sea ice have HH and HV, others one of the two only.
@@ -281,33 +249,22 @@ SENSORS = {
         Sensor(
             name="planet-basemap",
             bands=(("red", "green", "blue"),),
-            scale_factor=1.0,
-            add_offset=0.0,
-            nodata=None,
-            units="dn",
+            **_packed(1.0, nodata=None, units="dn"),
             catalogs={"planet": SensorCatalog(url="")},
         ),
-        Sensor(
-            name="sentinel2-l2a", bands=_SENTINEL2, scale_factor=1e-4, add_offset=0.0, nodata=0, units="reflectance"
-        ),
+        Sensor(name="sentinel2-l2a", bands=_SENTINEL2, **_packed(1e-4, nodata=0, units="reflectance")),
         Sensor(
             name="sentinel2-l2a-04.00",
             bands=_SENTINEL2,
-            scale_factor=1e-4,
-            add_offset=-0.1,
-            nodata=0,
-            units="reflectance",
+            **_packed(1e-4, add_offset=-0.1, nodata=0, units="reflectance"),
         ),
         Sensor(
             name="arcticdem",
             bands=(("dem",),),
-            scale_factor=1.0,
-            add_offset=0.0,
-            nodata=-9999,
-            units="m",
+            **_packed(1.0, nodata=-9999, units="m"),
             catalogs={
                 "pgc": SensorCatalog(
-                    url=_PGC,
+                    url="https://stac.pgc.umn.edu/api/v1",
                     collections=("arcticdem-mosaics-v4.1-10m",),
                     others=("arcticdem-mosaics-v4.1-2m", "arcticdem-mosaics-v4.1-32m"),
                     assets={"dem": "dem"},
@@ -318,10 +275,7 @@ SENSORS = {
         Sensor(
             name="tcvis",
             bands=(("tc_brightness", "tc_greenness", "tc_wetness"),),
-            scale_factor=1.0,
-            add_offset=0.0,
-            nodata=None,
-            units="1",
+            **_packed(1.0, nodata=None, units="1"),
             defaults={"period": "any"},  # an image of many years, whose middle is no date of it
         ),
     )
