@@ -113,19 +113,17 @@ def _vocabulary(name: str, bands: Iterable[str], terms: Mapping[str, BandTerm] |
     return BandNames(name, len(named), MappingProxyType({**named, **(terms or {})}))
 
 
+def _classes(names: Iterable[str]) -> dict[str, BandTerm]:
+    return {name: BandTerm(0, equals=number) for number, name in enumerate(names)}
+
+
+def _flags(names: Iterable[str], *, first: int = 0, bits: int = 1) -> dict[str, BandTerm]:
+    return {name: BandTerm(0, first_bit=first + bits * place, bits=bits) for place, name in enumerate(names)}
+
+
 _SCL_CLASSES = (
-    "no_data",
-    "saturated_or_defective",
-    "dark_area",
-    "cloud_shadow",
-    "vegetation",
-    "not_vegetated",
-    "water",
-    "unclassified",
-    "cloud_medium_probability",
-    "cloud_high_probability",
-    "thin_cirrus",
-    "snow",
+    *("no_data", "saturated_or_defective", "dark_area", "cloud_shadow", "vegetation", "not_vegetated", "water"),
+    *("unclassified", "cloud_medium_probability", "cloud_high_probability", "thin_cirrus", "snow"),
 )
 _QA_PIXEL_FLAGS = ("fill", "dilated_cloud", "cirrus", "cloud", "cloud_shadow", "snow", "clear", "water")
 _FMASK_FLAGS = ("cirrus", "cloud", "adjacent_to_cloud", "cloud_shadow", "snow", "water")
@@ -138,20 +136,12 @@ VOCABULARIES = {
     vocabulary.name: vocabulary
     for vocabulary in (
         _vocabulary("udm2", ("clear", "snow", "shadow", "light_haze", "heavy_haze", "cloud", "confidence", "unusable")),
-        _vocabulary("scl", ("scl",), {name: BandTerm(0, equals=number) for number, name in enumerate(_SCL_CLASSES)}),
+        _vocabulary("scl", ("scl",), _classes(_SCL_CLASSES)),
         _vocabulary(
-            "qa_pixel",
-            ("qa_pixel",),
-            {name: BandTerm(0, first_bit=bit, bits=1) for bit, name in enumerate(_QA_PIXEL_FLAGS)}
-            | {name: BandTerm(0, first_bit=8 + 2 * i, bits=2) for i, name in enumerate(_QA_PIXEL_CONFIDENCES)},
+            "qa_pixel", ("qa_pixel",), _flags(_QA_PIXEL_FLAGS) | _flags(_QA_PIXEL_CONFIDENCES, first=8, bits=2)
         ),
-        _vocabulary(
-            "fmask",
-            ("fmask",),
-            {name: BandTerm(0, first_bit=bit, bits=1) for bit, name in enumerate(_FMASK_FLAGS)}
-            | {"aerosol": BandTerm(0, first_bit=6, bits=2)},
-        ),
-        _vocabulary("sky", ("sky",), {name: BandTerm(0, equals=number) for number, name in enumerate(SKY_CLASSES)}),
+        _vocabulary("fmask", ("fmask",), _flags(_FMASK_FLAGS) | _flags(("aerosol",), first=6, bits=2)),
+        _vocabulary("sky", ("sky",), _classes(SKY_CLASSES)),
     )
 }
 """PlanetScope's UDM2 (bands; true where not 0), Sentinel-2's scene classification (classes, and `scl` for the number),
@@ -372,15 +362,10 @@ class _Stated:
 
     def __call__(self, data: NDArray[Any]) -> NDArray[np.uint8]:
         """Level of each pixel; the lower level wins."""
-        shape = data.shape[1:]
-        if self.good is None:
-            quality = np.full(shape, GOOD, np.uint8)
-        else:
-            quality = np.where(self.good.of(data), np.uint8(GOOD), np.uint8(INVALID))
-        if self.low is not None:
-            np.copyto(quality, np.uint8(LOW), where=self.low.of(data))
-        if self.invalid is not None:
-            np.copyto(quality, np.uint8(INVALID), where=self.invalid.of(data))
+        quality = np.full(data.shape[1:], GOOD if self.good is None else INVALID, np.uint8)
+        for condition, level in ((self.good, GOOD), (self.low, LOW), (self.invalid, INVALID)):
+            if condition is not None:
+                quality[condition.of(data)] = level
         return quality
 
 
