@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -66,23 +65,19 @@ def block_statistics(stored: NDArray[Any], *, scale: float, offset: float, nodat
 
 def merged(parts: Iterable[LayerStatistics]) -> LayerStatistics:
     """Return statistics of several blocks together, without the loss that sums of squares have."""
-    return reduce(_merged, parts, LayerStatistics(0, 0, math.nan, math.nan, math.nan, 0.0))
-
-
-def _merged(one: LayerStatistics, other: LayerStatistics) -> LayerStatistics:
-    pixels = one.pixels + other.pixels
-    if not one.count or not other.count:
-        full = one if one.count else other
-        return LayerStatistics(pixels, full.count, full.minimum, full.mean, full.maximum, full.squares)
-    count = one.count + other.count
-    step = other.mean - one.mean
+    every = list(parts)
+    pixels, full = sum(part.pixels for part in every), [part for part in every if part.count]
+    if not full:
+        return LayerStatistics(pixels, 0, math.nan, math.nan, math.nan, 0.0)
+    count = sum(part.count for part in full)
+    mean = math.fsum(part.mean * part.count for part in full) / count
     return LayerStatistics(
         pixels,
         count,
-        min(one.minimum, other.minimum),
-        one.mean + step * other.count / count,
-        max(one.maximum, other.maximum),
-        one.squares + other.squares + step**2 * one.count * other.count / count,
+        min(part.minimum for part in full),
+        mean,
+        max(part.maximum for part in full),
+        math.fsum(part.squares + part.count * (part.mean - mean) ** 2 for part in full),
     )
 
 

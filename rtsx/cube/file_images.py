@@ -240,14 +240,13 @@ def _bands(header: RasterHeader, wanted: BandRequest) -> tuple[int | str, ...]:
 
 
 def _number(header: RasterHeader, band: int | str, name: str) -> int:
-    if isinstance(band, str) and band in header.descriptions:
-        return header.descriptions.index(band) + 1
-    if isinstance(band, int) and 1 <= band <= header.count:
-        return band
-    raise CubeError(
-        f"{name!r} is band {band!r} of {header.path}, which has {header.count} bands described as "
-        f"{list(header.descriptions)}. Ask for one of these."
-    )
+    number = header.number_of(band)
+    if number is None:
+        raise CubeError(
+            f"{name!r} is band {band!r} of {header.path}, which has {header.count} bands described as "
+            f"{list(header.descriptions)}. Ask for one of these."
+        )
+    return number
 
 
 def _one(values: Sequence[Any], header: RasterHeader, what: str) -> Any:

@@ -276,6 +276,11 @@ def corner_positions(raster: GeoBox, lattice: GeoBox) -> tuple[NDArray[np.float6
     return apply_affine(~lattice.affine, *apply_affine(raster.affine, columns, rows))
 
 
+def pixels_apart(one: GeoBox, other: GeoBox) -> float:
+    """Return pixels between the corners of two rasters of one CRS and shape, at most."""
+    return float(np.abs(np.subtract(corner_positions(other, one), corner_positions(one, one))).max())
+
+
 def ground_pixel_m(geobox: GeoBox) -> tuple[float, float]:
     """Return the height and width (y, x) in m of the pixel in the middle of a raster, along geodesics: a map may stretch them.
 

@@ -118,6 +118,12 @@ class RasterHeader:
             return tuple(range(1, self.count + 1))
         return tuple(band for band in range(1, self.count + 1) if band != alpha)
 
+    def number_of(self, band: int | str) -> int | None:
+        """Return the number of a band that is asked for by it or by its name; None where there is none."""
+        if isinstance(band, str):
+            return self.descriptions.index(band) + 1 if band in self.descriptions else None
+        return band if 1 <= band <= self.count else None
+
 
 def read_header(path: str | PathLike[str]) -> RasterHeader:
     """Read what a raster file says about itself; no pixel.

@@ -15,7 +15,7 @@ from odc.geo.geobox import GeoBox
 
 from rtsx.arguments import typed
 from rtsx.cube.encoding import packing_attrs, require_nodata
-from rtsx.cube.georeference import crs_name, with_georeference
+from rtsx.cube.georeference import crs_name, pixels_apart, with_georeference
 from rtsx.cube.graph import lazy_bands
 from rtsx.cube.rasterio import RasterHeader, read_header, read_overview_geobox, stored_dtype
 from rtsx.cube.sensors import Sensor, require_layer_names
@@ -142,7 +142,12 @@ def select_layers(
                 )
             wanted = Layer(name, str(wanted), band=header.data_bands[0])
         header = headers[str(wanted.source)]
-        band = _band_number(header, wanted)
+        band = header.number_of(wanted.band)
+        if band is None:
+            raise CubeError(
+                f"Layer {wanted.name!r} asks for band {wanted.band!r} of {header.path}, which has {header.count} bands "
+                f"described as {list(header.descriptions)}."
+            )
         own = _described(header, band, None).layer
         require_nodata(wanted.nodata, stored_dtype(header, band), layer=name)
         stated = {key: value for key, value in vars(wanted).items() if value is not None}
@@ -163,16 +168,10 @@ def validate_same_grid(headers: Sequence[RasterHeader]) -> None:
     first, *others = headers
     for other in others:
         ours, theirs = first.geobox, other.geobox
-        pixel = abs(ours.affine.a)
-        size = max(ours.shape)
-        drift = max(
-            abs(one - two) * (size if place in (0, 1, 3, 4) else 1)
-            for place, (one, two) in enumerate(zip(tuple(ours.affine)[:6], tuple(theirs.affine)[:6], strict=True))
-        )
         for what, mine, its, differs in (
             ("CRS", crs_name(ours.crs), crs_name(theirs.crs), ours.crs != theirs.crs),
             ("shape (y, x)", tuple(ours.shape), tuple(theirs.shape), ours.shape != theirs.shape),
-            ("transform", tuple(ours.affine)[:6], tuple(theirs.affine)[:6], drift > 0.01 * pixel),
+            ("transform", tuple(ours.affine)[:6], tuple(theirs.affine)[:6], pixels_apart(ours, theirs) > 0.01),
         ):
             if differs:
                 raise CubeError(
@@ -185,31 +184,22 @@ def validate_same_grid(headers: Sequence[RasterHeader]) -> None:
 def _described(header: RasterHeader, number: int, sensor: Sensor | None) -> Selection:
     """Return one band with the name and packing that the sensor, else the file, gives it."""
     place = number - 1
-    if sensor is not None:
-        layer = Layer(
-            sensor_names(header, sensor)[place],
-            header.path,
-            band=number,
-            scale_factor=sensor.scale_factor,
-            add_offset=sensor.add_offset,
-            nodata=header.nodata[place] if sensor.nodata is None else sensor.nodata,
-            units=sensor.units,
-        )
-        return Selection(header, number, layer)
-    stem = PurePosixPath(file_name(header.path)).stem
-    scale, offset = header.scales[place], header.offsets[place]
-    declares = (scale, offset) != (1.0, 0.0)  # GDAL gives 1 and 0 where the file is silent
-    # By its number only where it is one of several, and an alpha band by what it is.
-    unnamed = _ALPHA if number not in header.data_bands else stem if len(header.data_bands) == 1 else f"band_{number}"
-    layer = Layer(
-        unnamed if number not in header.data_bands else header.descriptions[place] or unnamed,
-        header.path,
-        band=number,
-        scale_factor=scale if declares else None,
-        add_offset=offset if declares else None,
-        nodata=header.nodata[place],
-        units=header.units[place],
-    )
+    nodata, units = header.nodata[place], header.units[place]
+    scale: float | None
+    offset: float | None
+    if sensor is None:
+        stem = PurePosixPath(file_name(header.path)).stem
+        # By its number only where it is one of several, and an alpha band by what it is.
+        is_data = number in header.data_bands
+        unnamed = _ALPHA if not is_data else stem if len(header.data_bands) == 1 else f"band_{number}"
+        name = (header.descriptions[place] if is_data else None) or unnamed
+        scale, offset = header.scales[place], header.offsets[place]
+        if (scale, offset) == (1.0, 0.0):  # GDAL gives 1 and 0 where the file is silent
+            scale = offset = None
+    else:
+        name, scale, offset = sensor_names(header, sensor)[place], sensor.scale_factor, sensor.add_offset
+        nodata, units = nodata if sensor.nodata is None else sensor.nodata, sensor.units
+    layer = Layer(name, header.path, band=number, scale_factor=scale, add_offset=offset, nodata=nodata, units=units)
     return Selection(header, number, layer)
 
 
@@ -234,18 +224,6 @@ def sensor_names(header: RasterHeader, sensor: Sensor) -> tuple[str, ...]:
     described = [(text or "").lower() for text, name in zip(header.descriptions, names, strict=True) if not name]
     rest = iter(described if sorted(described) == sorted(own) else own)
     return tuple(name or next(rest) for name in names)
-
-
-def _band_number(header: RasterHeader, layer: Layer) -> int:
-    if isinstance(layer.band, int):
-        if layer.band <= header.count:
-            return layer.band
-    elif layer.band in header.descriptions:
-        return header.descriptions.index(layer.band) + 1
-    raise CubeError(
-        f"Layer {layer.name!r} asks for band {layer.band!r} of {header.path}, which has {header.count} bands "
-        f"described as {list(header.descriptions)}."
-    )
 
 
 def _unique(found: Sequence[Selection]) -> tuple[Selection, ...]:

@@ -10,7 +10,7 @@ import zarr
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from rtsx.cube.georeference import corner_positions, crs_name
+from rtsx.cube.georeference import crs_name, pixels_apart
 from rtsx.cube.images import BandSource
 from rtsx.cube.rasterio import RasterHeader, read_header, read_overview_geobox, read_window
 from rtsx.cube.resample.dtype import output_nodata
@@ -198,7 +198,7 @@ class FileReader(_StoredBands):
             differs.append(("shape (y, x)", self.geobox.shape.yx, found.shape.yx))
         elif found.crs is not None and self.geobox.crs is not None and not same_crs(self.geobox.crs, found.crs):
             differs.append(("CRS", crs_name(self.geobox.crs), crs_name(found.crs)))
-        elif found.crs is not None and _apart(self.geobox, found) > _TOLERANCE:
+        elif found.crs is not None and pixels_apart(self.geobox, found) > _TOLERANCE:
             differs.append(("transform", tuple(self.geobox.affine)[:6], tuple(found.affine)[:6]))
         if differs:
             told = "; ".join(f"{what}: expected {expected}, found {got}" for what, expected, got in differs)
@@ -235,11 +235,6 @@ class FileReader(_StoredBands):
 
 _ROUNDED = 1.01
 """Overview factors are whole numbers that GDAL rounded: a level of 3.98 is called 4."""
-
-
-def _apart(one: GeoBox, other: GeoBox) -> float:
-    """Return pixels between the corners of two rasters of one shape, at most."""
-    return float(np.abs(np.subtract(corner_positions(other, one), corner_positions(one, one))).max())
 
 
 _file_reader_conforms: type[WindowReader] = FileReader
