@@ -405,7 +405,7 @@ def run_in_processes(campaign: "Campaign", command: Sequence[str], *, workers: i
     require_worker_memory(campaign.plan, campaign.recipe, workers=workers)
     started = [
         subprocess.Popen(
-            [sys.executable, "-c", "from rtsx.cli.main import main; main()", *command], env={**os.environ, **variables}
+            [sys.executable, "-c", "from rtsx.cli import main; main()", *command], env={**os.environ, **variables}
         )
         for variables in worker_environments(workers, gpus=gpus)
     ]

@@ -15,7 +15,6 @@ import typer
 
 from rtsx.cli import options
 from rtsx.cli.console import campaign_progress, counting, print_info, show, show_line
-from rtsx.cli.options import require_known_keys, require_models, require_there
 from rtsx.errors import CampaignError, ClusterError
 from rtsx.parsing import memory_bytes
 
@@ -50,12 +49,12 @@ def loaded(config: Path, *, year: int | None) -> "CampaignConfig":
     ConfigError, BundleError, InputNotFoundError
         It cannot be read, or names what is not there.
     """
-    require_there([str(config)])
-    require_known_keys(str(config), "campaign")
+    options.require_there([str(config)])
+    options.require_known_keys(str(config), "campaign")
     from rtsx.config import load_campaign_config
 
     said = load_campaign_config(config, year=year)
-    require_models(said.model)
+    options.require_models(said.model)
     return said
 
 
@@ -76,8 +75,8 @@ def opened_campaign(given: str, *, year: int | None, of_all_years: bool = False)
 
         opened = Campaign.open(given, year=year)
     else:
-        require_there([given])
-        require_known_keys(given, "campaign")
+        options.require_there([given])
+        options.require_known_keys(given, "campaign")
         from rtsx.campaign import Campaign
         from rtsx.config.place import CampaignOutput
         from rtsx.config.validate import validate_config
@@ -461,7 +460,7 @@ def stored_config(given: str, *, year: int | None, trust: bool) -> "CampaignConf
     from rtsx.config import stored_campaign_config
 
     said = stored_campaign_config(opened).changed(trust=trust)
-    require_models(said.model)
+    options.require_models(said.model)
     return said
 
 

@@ -11,10 +11,8 @@ import typer
 
 from rtsx.cli import options
 from rtsx.cli.console import print_info, show, show_line
-from rtsx.cli.options import require_there
-from rtsx.cli.outputs import require_absent
 from rtsx.errors import InputNotFoundError
-from rtsx.storage import local_path, refuse_other_format, write_whole
+from rtsx.storage import local_path, write_whole
 from rtsx.suggest import suggest
 
 app = typer.Typer(
@@ -56,8 +54,7 @@ def schema(
     if out is None:
         show_line(text, asked=True)
         return
-    refuse_other_format(out, what="a JSON schema", suffixes=(".json",))
-    require_absent([str(out)], overwrite=overwrite)
+    options.require_new(out, what="a JSON schema", suffixes=(".json",), overwrite=overwrite)
     write_whole(out, f"{text}\n".encode())
 
 
@@ -91,8 +88,7 @@ def example(
     if out is None:
         show_line(text.rstrip(), asked=True)
         return
-    refuse_other_format(out, what="a config", suffixes=(".yaml", ".yml"))
-    require_absent([str(out)], overwrite=overwrite)
+    options.require_new(out, what="a config", suffixes=(".yaml", ".yml"), overwrite=overwrite)
     write_whole(out, text.encode())
 
 
@@ -133,11 +129,10 @@ def import_config(
     overwrite: options.OverwriteOption = False,
 ) -> None:
     """Translate a training config of thaw-slump-segmentation; what could not be is told, and stands in the file."""
-    require_there([str(old)])
+    options.require_there([str(old)])
     from rtsx.config.legacy import import_training
 
-    refuse_other_format(out, what="a config", suffixes=(".yaml", ".yml"))
-    require_absent([str(out)], overwrite=overwrite)
+    options.require_new(out, what="a config", suffixes=(".yaml", ".yml"), overwrite=overwrite)
     imported = import_training(old, cubes=cubes, labels=labels)
     write_whole(out, imported.text.encode())
     for note in imported.notes:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from io import TextIOWrapper
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rich.console import Console
@@ -85,7 +86,7 @@ def streams() -> Iterator[ConsoleStream]:
         yield out
 
 
-def show(title: str, rows: Sequence[tuple[str, object]], *, asked: bool = False) -> None:
+def show(title: str, rows: Sequence[tuple[str, object]], *, asked: bool = False, since: float | None = None) -> None:
     """Print a table of names and values to standard output; empty values are left out.
 
     Parameters
@@ -96,6 +97,8 @@ def show(title: str, rows: Sequence[tuple[str, object]], *, asked: bool = False)
         The names and values.
     asked
         Whether this is what the command was asked for, and not a summary of what is on disk.
+    since
+        What `time.perf_counter` gave when the work began, for a last row with the time it took; None for no such row.
 
     Raises
     ------
@@ -107,7 +110,8 @@ def show(title: str, rows: Sequence[tuple[str, object]], *, asked: bool = False)
     )
     table.add_column(style="cyan", no_wrap=True)
     table.add_column(overflow="fold")
-    for name, value in rows:
+    took = [] if since is None else [("time", f"{perf_counter() - since:.1f} s")]
+    for name, value in (*rows, *took):
         if value not in (None, ""):
             table.add_row(name, Text(redacted(str(value))))
     _out().print(table)

@@ -9,9 +9,7 @@ import typer
 
 from rtsx.cli import options
 from rtsx.cli.console import print_error, progress, show
-from rtsx.cli.options import require_known_keys, require_there
-from rtsx.cli.outputs import require_absent
-from rtsx.storage import refuse_other_format, write_whole
+from rtsx.storage import write_whole
 
 __all__ = ["app"]
 
@@ -31,8 +29,8 @@ FAULTY = 1
 
 def _require_sound(cube: str) -> None:
     """Refuse what is not there, and a config with an error in it, before what reads images is loaded."""
-    require_there([cube])
-    require_known_keys(cube, "cube")
+    options.require_there([cube])
+    options.require_known_keys(cube, "cube")
     from rtsx.config.cube import is_config, load_cube_config
 
     if is_config(cube):
@@ -61,8 +59,7 @@ def init(
     """Write the YAML file of a cube to start from: edit it, look at it with `info`, build it."""
     from rtsx.config.starter import starter_yaml  # loads the models, which `--help` does not wait for
 
-    refuse_other_format(out, what="a config", suffixes=(".yaml", ".yml"))
-    require_absent([str(out)], overwrite=overwrite)
+    options.require_new(out, what="a config", suffixes=(".yaml", ".yml"), overwrite=overwrite)
     write_whole(out, starter_yaml(preset, region=region, year=year, name=str(out)).encode())
     show("Written", [("config", out), ("next", f"edit its sources, then rtsx cube info {quote(str(out))}")])
 
@@ -115,14 +112,16 @@ def build(
             only=options.words(only) or (),
             resolution=resolution,
         )
-    rows: list[tuple[str, object]] = [
-        ("parts", f"{made.parts}, of which {made.built} were built now"),
-        ("left out", "\n".join(made.gaps)),
-        ("store", made.path),
-        ("config", f"{made.path.rstrip('/')}.yaml"),
-        ("time", f"{time.perf_counter() - started:.1f} s"),
-    ]
-    show("Built", rows)
+    show(
+        "Built",
+        [
+            ("parts", f"{made.parts}, of which {made.built} were built now"),
+            ("left out", "\n".join(made.gaps)),
+            ("store", made.path),
+            ("config", f"{made.path.rstrip('/')}.yaml"),
+        ],
+        since=started,
+    )
 
 
 @app.command(epilog="Examples:\n\nrtsx cube info cube.yaml\n\nrtsx cube info cube.zarr")
@@ -172,7 +171,7 @@ def plot(
     """Draw a cube: true colour, and every layer with its values."""
     if out.suffix.lower() != ".png":
         raise typer.BadParameter(f"expected a picture that ends in .png; got {out.name!r}.", param_hint="--out")
-    require_absent([str(out)], overwrite=overwrite)
+    options.require_absent([out], overwrite=overwrite)
     _require_sound(cube)
     from rtsx.cli.cube_summary import small
     from rtsx.cli.picture import draw_cube  # here, because they are heavy

@@ -7,7 +7,7 @@ from typing import Any
 import xarray as xr
 import zarr
 
-from rtsx.cli.summary import cube_rows
+from rtsx.cli.info import Rows, cube_rows
 from rtsx.config import CubeConfig, load_cube_config, open_cube
 from rtsx.config.cube import config_of_built_cube, is_config
 from rtsx.cube.check import BuildState, CubeCheck, build_state
@@ -18,7 +18,6 @@ from rtsx.errors import CubeError
 from rtsx.grid import Cell
 from rtsx.storage import file_system
 
-Rows = list[tuple[str, object]]
 _SHOWN = 5
 """Images of a source that are named."""
 

@@ -13,12 +13,11 @@ import typer
 import rtsx
 from rtsx.cli import options
 from rtsx.cli.console import print_info, progress, show
-from rtsx.cli.options import open_prediction
-from rtsx.cli.outputs import require_absent
-from rtsx.cli.products import write_cogs, write_outlines
-from rtsx.cli.summary import tiling_line
+from rtsx.cli.footprints import write_outlines
+from rtsx.cli.info import tiling_line
+from rtsx.cli.predict import write_cogs
 from rtsx.errors import MissingExtraError
-from rtsx.storage import refuse_other_format, write_whole
+from rtsx.storage import write_whole
 from rtsx.synthetic.spec import DEMO_SEED
 
 if TYPE_CHECKING:  # heavy, and `--help` should not wait for them
@@ -72,8 +71,7 @@ def demo(
         raise MissingExtraError(
             "The demo draws a picture with matplotlib, which is not installed: pip install 'rtsx[view]'"
         )
-    refuse_other_format(out, what="a folder")
-    require_absent([str(out)], overwrite=overwrite)
+    options.require_new(out, what="a folder", overwrite=overwrite)
     import geopandas as gpd  # here, because neither `--help` nor a refusal waits for them
 
     from rtsx.config.yaml import dump_yaml
@@ -94,7 +92,7 @@ def demo(
         pred = rtsx.predict_cube(cube, rtsx.ModelBundle.open(demo_bundle_path()))
         with progress("predicting", counts="tiles-"):
             rtsx.write_cube(pred, out / "map.zarr", overwrite=True)
-    stored = open_prediction(str(out / "map.zarr"))
+    stored = options.open_prediction(str(out / "map.zarr"))
     with clock.step("outlines and GeoTIFFs"):
         count = write_outlines(stored, str(out / "slumps.parquet"), min_area_m2=MIN_AREA_M2, overwrite=True)
         write_cogs(stored, str(out), overwrite=True)

@@ -1,38 +1,25 @@
-"""`rtsx evaluate` and `rtsx cross-validate`: scores of maps, outlines and models, and of trainings on other regions."""
+"""`rtsx evaluate`, `rtsx sample` and `rtsx area`: scores of maps, outlines and models, units to review, and the area that a map expects."""
 
 import time
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+import rtsx
 from rtsx.cli import options
 from rtsx.cli.console import print_info, progress, show, show_line
-from rtsx.cli.options import (
-    VECTORS,
-    drawn_units,
-    open_models,
-    open_reviewed,
-    open_year,
-    require_device,
-    require_models,
-    require_there,
-)
-from rtsx.cli.outputs import require_absent, require_suffix
 from rtsx.errors import MissingExtraError
-from rtsx.storage import refuse_other_format, write_whole
+from rtsx.storage import staged, write_whole
 
 if TYPE_CHECKING:
     from rtsx.evaluation import Evaluation, ObjectChoice
     from rtsx.model import ModelBundle
 
-__all__ = ["app", "cross_validate_app"]
+__all__ = ["app", "area_app", "sample_app"]
 
 app = typer.Typer()
-
-_rule = partial(typer.Option, rich_help_panel="Rule")
 
 _EXAMPLES = """Examples:
 
@@ -81,11 +68,13 @@ def evaluate(
     ] = None,
     precision_floor: Annotated[
         float | None,
-        _rule(help="With --confidence-rule: least precision of outlines that are accepted; 0.5 if left out."),
+        options.rule_option(
+            help="With --confidence-rule: least precision of outlines that are accepted; 0.5 if left out."
+        ),
     ] = None,
     choose: Annotated[
         bool,
-        _rule(
+        options.rule_option(
             "--choose",
             help="Instead of scores: the threshold and least area of outlines of the greatest object F1, for `rtsx footprints`.",
         ),
@@ -117,17 +106,22 @@ def evaluate(
     threshold: options.ThresholdOption = None,
     object_iou: Annotated[
         float | None,
-        _rule(help="Least IoU of a found and a true object that are the same; 0.5, or the file's, if left out."),
+        options.rule_option(
+            help="Least IoU of a found and a true object that are the same; 0.5, or the file's, if left out."
+        ),
     ] = None,
     boundary: Annotated[
-        int | None, _rule(metavar="PX", help="Band of the boundary IoU; 3, or the file's, if left out.", min=1)
+        int | None,
+        options.rule_option(metavar="PX", help="Band of the boundary IoU; 3, or the file's, if left out.", min=1),
     ] = None,
     min_area_m2: Annotated[
-        float | None, _rule("--min-area-m2", help="Smaller objects are left out of object scores.", min=0)
+        float | None, options.rule_option("--min-area-m2", help="Smaller objects are left out of object scores.", min=0)
     ] = None,
     bootstrap: Annotated[
         int | None,
-        _rule(help="Draws of scenes for the intervals, 0 for none; 1000, or the file's, if left out.", min=0),
+        options.rule_option(
+            help="Draws of scenes for the intervals, 0 for none; 1000, or the file's, if left out.", min=0
+        ),
     ] = None,
     out: Annotated[
         Path | None, options.output_option(metavar="FOLDER", help="Tables as CSV, and all counts as JSON.")
@@ -139,8 +133,7 @@ def evaluate(
     """Score predictions by pixel, border and object: each scene, each region, and all together."""
     started = time.perf_counter()
     if out is not None:
-        refuse_other_format(out, what="a folder of tables")
-        require_absent([str(out)], overwrite=overwrite)
+        options.require_new(out, what="a folder of tables", overwrite=overwrite)
     options_given = {
         "threshold": threshold,
         "object_iou": object_iou,
@@ -172,9 +165,7 @@ def evaluate(
             raise typer.BadParameter(
                 "it is for --confidence-rule RULE.json; say where to.", param_hint="--precision-floor"
             )
-        if confidence_rule is not None:
-            require_suffix(str(confidence_rule), (".json",), option="--confidence-rule")
-            require_absent([str(confidence_rule)], overwrite=overwrite)
+        options.require_suffix(confidence_rule, (".json",), option="--confidence-rule", overwrite=overwrite)
         floor = 0.5 if precision_floor is None else precision_floor
         _of_sample(sample, out, rule=confidence_rule, precision_floor=floor, started=started)
         return
@@ -187,8 +178,7 @@ def evaluate(
             raise typer.BadParameter(
                 "a model is written with what was chosen: say --choose, and one --model.", param_hint="--save-model"
             )
-        refuse_other_format(save_model, what="the folder of a bundle")
-        require_absent([save_model], overwrite=overwrite)
+        options.require_new(save_model, what="the folder of a bundle", overwrite=overwrite)
     if choose:
         _refuse_given(
             {"--threshold": threshold, "--boundary": boundary, "--bootstrap": bootstrap},
@@ -231,20 +221,22 @@ def evaluate(
         for name, written in tables.items():
             write_whole(out / name, written.encode())
     show_line(str(evaluation), asked=out is None)
-    rows: list[tuple[str, object]] = [
-        ("report", out),
-        ("model", save_model),
-        ("time", f"{time.perf_counter() - started:.1f} s"),
-    ]
-    show("Evaluated", rows)
+    show(
+        "Evaluated",
+        [
+            ("report", out),
+            ("model", save_model),
+        ],
+        since=started,
+    )
 
 
 def _of_map(path: str, year: int | None, *, models: list[str], trust: bool) -> "list[ModelBundle]":
     """Open the model that a map was predicted with, and no other."""
-    require_there([path])
-    require_models(models)
-    made = str(open_year(path, year).attrs.get("bundle_digest"))
-    bundles = open_models(models, trust=trust)
+    options.require_there([path])
+    options.require_models(models)
+    made = str(options.open_year(path, year).attrs.get("bundle_digest"))
+    bundles = options.open_models(models, trust=trust)
     if made != bundles[0].digest:
         raise typer.BadParameter(
             f"{path} was predicted by {made[:12]}, and {models[0]} is {bundles[0].digest[:12]}: what is best for the one is not "
@@ -257,7 +249,7 @@ def _of_map(path: str, year: int | None, *, models: list[str], trust: bool) -> "
 def _of_sample(path: str, out: Path | None, *, rule: Path | None, precision_floor: float, started: float) -> None:
     from rtsx.evaluation import assess_accuracy, derive_confidence_rule
 
-    reviewed = drawn_units(open_reviewed(path))
+    reviewed = options.drawn_units(options.open_reviewed(path))
     accuracy = assess_accuracy(reviewed)
     derived = None if rule is None else derive_confidence_rule(reviewed, precision_floor=precision_floor)
     if out is not None:
@@ -272,13 +264,15 @@ def _of_sample(path: str, out: Path | None, *, rule: Path | None, precision_floo
     if derived is not None and rule is not None:
         derived.write(rule)
         show_line(str(derived), asked=out is None)
-    rows: list[tuple[str, object]] = [
-        ("units", f"{int(accuracy.strata['reviewed'].sum())} decided of {int(accuracy.strata['drawn'].sum())}"),
-        ("rule", rule),
-        ("report", out),
-        ("time", f"{time.perf_counter() - started:.1f} s"),
-    ]
-    show("Evaluated", rows)
+    show(
+        "Evaluated",
+        [
+            ("units", f"{int(accuracy.strata['reviewed'].sum())} decided of {int(accuracy.strata['drawn'].sum())}"),
+            ("rule", rule),
+            ("report", out),
+        ],
+        since=started,
+    )
 
 
 def _of_scenes(
@@ -286,16 +280,16 @@ def _of_scenes(
 ) -> "tuple[Evaluation | ObjectChoice, list[ModelBundle]]":
     if not models:
         raise typer.BadParameter("scenes of a YAML file are predicted first: say --model BUNDLE.", param_hint="--model")
-    require_there([path])
-    require_models(models)
+    options.require_there([path])
+    options.require_models(models)
     from rtsx.config.evaluate import load_evaluate_config  # here, because refusals do not wait for it
     from rtsx.model.allocator import configure_malloc
 
     configure_malloc()
     config = load_evaluate_config(path).changed(**rule)
     config.resolved()
-    require_device(device)
-    bundles = open_models(models, trust=trust)
+    options.require_device(device)
+    bundles = options.open_models(models, trust=trust)
     with progress("scoring"):
         return (config.choose if choose else config.evaluate)(bundles, device=device), bundles
 
@@ -311,7 +305,7 @@ def _of_one(
     rule: dict[str, float],
     choose: bool,
 ) -> "Evaluation | ObjectChoice":
-    require_there([evaluated, truth])
+    options.require_there([evaluated, truth])
     from rtsx.cube import class_names, geobox_of
     from rtsx.evaluation import choose_objects
     from rtsx.evaluation import evaluate as score
@@ -319,7 +313,7 @@ def _of_one(
     from rtsx.labels.io import read_table
     from rtsx.labels.standardise import NEGATIVE
 
-    prediction = None if _has_outlines(evaluated) else open_year(evaluated, year)
+    prediction = None if _has_outlines(evaluated) else options.open_year(evaluated, year)
     labels = read_labels(truth, layer=layer, crs=crs)
     labels = labels[labels["class_name"] != NEGATIVE]
     classes = None if class_name is None else [class_name]
@@ -334,7 +328,7 @@ def _of_one(
 
 
 def _has_outlines(evaluated: str) -> bool:
-    return evaluated.lower().partition("|layername=")[0].endswith(VECTORS)
+    return evaluated.lower().partition("|layername=")[0].endswith(options.VECTORS)
 
 
 def _refuse_given(given: Mapping[str, object], *, because: str) -> None:
@@ -352,106 +346,175 @@ def _tables(result: "Evaluation | ObjectChoice") -> dict[str, str]:
     return tables | {"evaluation.json": result.to_json()}
 
 
-cross_validate_app = typer.Typer()
+sample_app = typer.Typer()
 
-_CROSS_VALIDATE_EXAMPLES = """Examples:
+_SAMPLE_EXAMPLES = """Examples:
 
-rtsx cross-validate train.yaml --out folds
+rtsx sample --footprints slumps.parquet --size 300 --out sample.parquet
 
-rtsx cross-validate train.yaml --out folds --folds 5
+rtsx sample --footprints slumps.parquet --map map.zarr --size 600 --out sample.gpkg
 
-rtsx cross-validate train.yaml --out matrix --transfer
+rtsx evaluate --sample sample.gpkg
 """
 
 
-@cross_validate_app.command("cross-validate", epilog=_CROSS_VALIDATE_EXAMPLES)
-def cross_validate(
-    config: Annotated[
-        Path,
-        typer.Argument(
-            metavar="TRAIN.yaml",
-            help="A training whose scenes have groups; all of its sets are taken.",
-            show_default=False,
-        ),
-    ],
+@sample_app.command("sample", epilog=_SAMPLE_EXAMPLES)
+def draw_sample(
     *,
-    out: Annotated[Path, options.output_option(metavar="FOLDER", help="Tables, pictures and folds.")],
-    folds: Annotated[
-        int | None, typer.Option(help="Deal groups to this many folds; one group a fold if left out.", min=2)
+    footprints: Annotated[
+        str, options.input_option(metavar="FILE", help="Outlines of the map, as `rtsx footprints` writes them.")
+    ],
+    map_: Annotated[
+        str | None,
+        options.input_option("--map", metavar="MAP.zarr", help="The map that they are of; for --design ground."),
     ] = None,
-    transfer: Annotated[
-        bool, typer.Option("--transfer", help="Train on each group alone, on all others and on all, and test on each.")
-    ] = False,
-    held_out: Annotated[
+    year: options.YearOption = None,
+    design: Annotated[
+        Literal["outlines", "ground"] | None,
+        typer.Option(
+            help="outlines: of each confidence and size, for precision. ground: points where something was found, near it and "
+            "elsewhere, for precision, recall and area; the default with --map."
+        ),
+    ] = None,
+    size: Annotated[int, typer.Option(help="How many to draw.", min=2)],
+    out: options.OutlinesOption,
+    allocation: Annotated[
+        Literal["equal", "proportional"], typer.Option(help="As many from each stratum, or by its size.")
+    ] = "equal",
+    confidence_edges: Annotated[
+        str | None,
+        typer.Option(
+            metavar="P,P,...", help="Greatest probabilities between strata of outlines; 0.45,0.65,0.8 if left out."
+        ),
+    ] = None,
+    area_edges_m2: Annotated[
+        str | None,
+        typer.Option(
+            "--area-edges-m2", metavar="M2,M2,...", help="Areas between strata of outlines; 500,2000,10000 if left out."
+        ),
+    ] = None,
+    region: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Column of the outlines whose values are strata, too.")
+    ] = None,
+    regions: Annotated[
+        str | None,
+        options.input_option(metavar="FILE", help="Polygons with a column `region`: strata of the ground, too."),
+    ] = None,
+    near_m: Annotated[
         float | None,
-        typer.Option(help="With --transfer: part of each group's scenes that is tested on; 0.3 if left out."),
+        typer.Option(
+            "--near-m", metavar="M", help="Ground this near to an outline is a stratum; 500 if left out.", min=0
+        ),
     ] = None,
-    validation: Annotated[
-        float, typer.Option(help="Part of the training scenes that choose epoch and threshold.")
-    ] = 0.2,
-    object_iou: Annotated[float, _rule(help="Least IoU of a found and a true object that are the same.")] = 0.5,
-    min_area_m2: Annotated[
-        float, _rule("--min-area-m2", help="Smaller objects are left out of object scores.", min=0)
-    ] = 0.0,
-    merge: Annotated[
-        bool, typer.Option("--merge", help="Make one group of groups that overlap, instead of refusing them.")
-    ] = False,
-    seed: Annotated[int, typer.Option(help="Seed of the draws.", min=0)] = 0,
-    plot: Annotated[bool, options.output_option(help="Draw the scores.")] = True,
-    device: options.DeviceOption = "auto",
+    seed: Annotated[int, typer.Option(help="Seed of the draw.", min=0)] = 0,
+    overwrite: options.OverwriteOption = False,
 ) -> None:
-    """Leave one region out after another, and score what the others taught on it; no group is ever divided.
+    """Draw outlines or points of the ground at random, for people to review; `rtsx evaluate --sample` says what follows.
 
-    Folds that are finished are not repeated by the same command. Each of the file's seeds is a training of every fold. Objects
-    are those of --min-area-m2 and the threshold by pixels, also where the file says choose: objects.
+    Whoever reviews fills the column `verdict`: target, other, or unsure.
     """
-    if transfer and folds is not None:
-        raise typer.BadParameter("the matrix has a row for each group; leave one of both out.", param_hint="--folds")
-    if held_out is not None and not transfer:
-        raise typer.BadParameter("whole groups are tested without --transfer; leave it out.", param_hint="--held-out")
-    refuse_other_format(out, what="the folder of a cross-validation")
-    require_there([str(config)])
-    from rtsx.config.training import (  # here, because they are heavy
-        glance_at_training,
-        load_train_config,
-        training_recipes,
+    chosen = design or ("outlines" if map_ is None else "ground")
+    wrong = (
+        {"--map": map_, "--year": year, "--regions": regions, "--near-m": near_m}
+        if chosen == "outlines"
+        else {"--region": region, "--confidence-edges": confidence_edges, "--area-edges-m2": area_edges_m2}
     )
-    from rtsx.model.allocator import configure_malloc
-
-    configure_malloc()
-    started = time.perf_counter()
-    glance_at_training(config)
-    require_device(device)
-    from rtsx.evaluation import cross_validate as leave_out  # below, because they load torch
-    from rtsx.evaluation import transfer_matrix
-
-    read = load_train_config(config)
-    recipe = training_recipes(read, folder=config.absolute().parent)[0]
-    if read.choose == "objects":
-        print_info("choose: objects is for rtsx train; here objects are of the threshold by pixels, from --min-area-m2")
-    choices: dict[str, Any] = {
-        "validation": validation,
-        "overlapping": "merge" if merge else "refuse",
-        "seeds": read.seeds,
-        "seed": seed,
-        "object_iou": object_iou,
-        "min_object_area_m2": min_area_m2,
-        "device": device,
-        "plot": plot,
+    for option, value in wrong.items():
+        if value is not None:
+            raise typer.BadParameter(f"it has no meaning for --design {chosen}; leave it out.", param_hint=option)
+    if chosen == "ground" and map_ is None:
+        raise typer.BadParameter("points of the ground are drawn from a map: say --map map.zarr.", param_hint="--map")
+    edges = {
+        name: options.numbers(given, option=option)
+        for name, option, given in (
+            ("confidence_edges", "--confidence-edges", confidence_edges),
+            ("area_edges_m2", "--area-edges-m2", area_edges_m2),
+        )
+        if given is not None
     }
-    with progress("training and testing", counts="fold-"):
-        if transfer:
-            if held_out is not None:
-                choices["held_out"] = held_out
-            result = transfer_matrix(recipe, out, **choices)
-        else:
-            result = leave_out(recipe, out, folds=folds, **choices)
-    show_line(str(result))
+    options.require_suffix(out, options.FOOTPRINT_SUFFIXES, option="--out", overwrite=overwrite)
+    options.require_there([path for path in (footprints, map_, regions) if path is not None])
+    from rtsx.evaluation import sample_ground, sample_outlines  # below, because help and refusals do not wait for them
+    from rtsx.footprints import read_footprints
+    from rtsx.labels.io import read_table, write_table
+
+    pred = None if map_ is None else options.open_year(map_, year)
+    outlines = read_footprints(footprints)
+    if pred is None:
+        drawn = sample_outlines(outlines, size=size, region=region, allocation=allocation, seed=seed, **edges)
+    else:
+        polygons = None if regions is None else read_table(regions, what="regions")
+        near = {} if near_m is None else {"near_m": near_m}
+        with progress("drawing"):
+            drawn = sample_ground(pred, outlines, size=size, regions=polygons, allocation=allocation, seed=seed, **near)
+    write_table(drawn, options.in_folder(out), overwrite=overwrite, what="sample")
+    strata = drawn.groupby(["region", "stratum"], sort=True).size()
     rows: list[tuple[str, object]] = [
-        ("folds", len(result.plan.folds)),
-        ("table", out / "table.csv"),
-        ("matrix", out / "matrix.csv"),
-        ("pictures", "" if not plot else f"{out / 'regions.png'}\n{out / 'matrix.png'}"),
-        ("time", f"{time.perf_counter() - started:.1f} s"),
+        (", ".join(filter(None, names)), count) for names, count in zip(strata.index, strata, strict=True)
     ]
-    show("Cross-validated", rows)
+    show("Drawn", [("sample", out), ("units", f"{len(drawn):,}{', all that there are' * (len(drawn) < size)}"), *rows])
+
+
+area_app = typer.Typer()
+
+_AREA_SUFFIXES = (".zarr", ".tif", ".csv", ".parquet")
+
+
+@area_app.command(
+    "area",
+    epilog="Examples:\n\nrtsx area map.zarr --out area.tif\n\nrtsx area map.zarr --cell-degrees 0.5 --out area.csv",
+)
+def sum_area(
+    prediction: options.PredictionArgument,
+    *,
+    year: options.YearOption = None,
+    out: Annotated[str, options.output_option(metavar="FILE", help="Where to: .zarr, .tif, .csv or .parquet.")],
+    cell_m: Annotated[
+        float | None, typer.Option("--cell-m", metavar="M", help="Side of a cell in the map's CRS; 10000 if left out.")
+    ] = None,
+    cell_degrees: Annotated[
+        float | None, typer.Option(metavar="DEG", help="Instead, side of a cell in longitude and latitude.")
+    ] = None,
+    class_name: Annotated[str | None, options.output_option("--class", help="Class of several.")] = None,
+    overwrite: options.OverwriteOption = False,
+) -> None:
+    """Sum probability x ground by cells: the area of the target that the map expects, without a threshold.
+
+    Rasters have the expected area; with .zarr, and in tables, which have a row for each cell and the longitude and latitude of its
+    middle, the valid ground stands beside it.
+    """
+    options.require_suffix(out, _AREA_SUFFIXES, option="--out", overwrite=overwrite)
+    options.require_there([prediction])
+    started = time.perf_counter()
+    from rtsx.cube import export_cog, geobox_of
+    from rtsx.evaluation import expected_area
+    from rtsx.geometry.pixels import PixelMesh
+
+    pred = options.open_year(prediction, year)
+    with progress("summing"):
+        area = expected_area(pred, cell_m=cell_m, cell_degrees=cell_degrees, class_name=class_name)
+    took = time.perf_counter() - started
+    target = options.in_folder(out)
+    if target.suffix == ".zarr":
+        rtsx.write_cube(area, target, overwrite=overwrite)
+    elif target.suffix == ".tif":
+        renamed = area.rename(expected_area_m2=target.stem)
+        export_cog(renamed, target.parent, variables=[target.stem], overwrite=overwrite)
+    else:
+        height, width = (area.sizes[name] for name in ("y", "x"))
+        lon, lat = PixelMesh(geobox_of(area)).lonlat((slice(0, height), slice(0, width)))
+        table = area.drop_vars("spatial_ref").assign(lon=(("y", "x"), lon), lat=(("y", "x"), lat)).to_dataframe()
+        rows = table[table["valid_area_m2"] > 0].reset_index()
+        with staged(target, overwrite=overwrite) as draft:
+            rows.to_csv(draft, index=False) if target.suffix == ".csv" else rows.to_parquet(draft, index=False)
+    pixels = pred.sizes["y"] * pred.sizes["x"]
+    show(
+        "Summed",
+        [
+            ("expected area", f"{float(area['expected_area_m2'].sum()) / 1e6:.4g} km2"),
+            ("valid ground", f"{float(area['valid_area_m2'].sum()) / 1e6:.6g} km2"),
+            ("cells", int((area["valid_area_m2"] > 0).sum())),
+            ("area", out),
+            ("time", f"{took:.1f} s, {pixels / 1e6 / took:.1f} Mpx/s"),
+        ],
+    )

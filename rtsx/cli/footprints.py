@@ -1,23 +1,140 @@
 """`rtsx footprints`, `rtsx merge` and `rtsx track`: outlines of a prediction, united, and followed over years."""
 
+from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import typer
 
 import rtsx
 from rtsx.cli import options
 from rtsx.cli.console import progress, show, warn
-from rtsx.cli.options import has_valid_pixel, open_year
-from rtsx.cli.outputs import require_absent, require_suffix
-from rtsx.cli.products import FOOTPRINT_SUFFIXES, MAX_WATER, CleanUp, write_outlines
-from rtsx.errors import CubeError
+from rtsx.errors import CubeError, FootprintError
 from rtsx.storage import local_path, write_whole
 
 if TYPE_CHECKING:
     import geopandas
+    import xarray as xr
+
+Flag = Literal["small", "edge", "water", "weak"]
+"""Flags that `--drop` takes: those of `rtsx.footprints.clean_footprints`."""
+
+MAX_WATER = 0.2
+"""Part of an outline that may be water unless something else is said."""
+_VECTORS = (".parquet", ".gpkg", ".fgb", ".geojson", ".json", ".shp")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CleanUp:
+    """Rules for outlines, as the options give them."""
+
+    flags: bool
+    """Whether outlines are flagged instead of left out."""
+    drop: tuple[str, ...]
+    """Flags with which an outline is left out."""
+    water: str | None
+    """File that says where there is water; None for none."""
+    max_water: float | None
+    """Part of an outline (0-1) that may be water; None for the usual part, and where nothing says where water is."""
+    min_prob_mean: float
+    """Least mean probability (0-1)."""
+    simplify_m: float | None
+    """Length in m whose square is the smallest triangle at a corner; None leaves the corners."""
+
+    def __post_init__(self) -> None:
+        """Refuse flags that there are none of, and files that are not there."""
+        unknown = [flag for flag in self.drop if flag not in get_args(Flag)]
+        if unknown:
+            raise FootprintError(f"--drop takes some of {', '.join(get_args(Flag))}; got {', '.join(unknown)}.")
+        if self.simplify_m is not None and not 0 < self.simplify_m < float("inf"):
+            raise FootprintError(f"--simplify-m takes a length above 0 m; got {self.simplify_m}.")
+        if self.water is None and (self.max_water is not None or "water" in self.drop):
+            option = "--drop water" if self.max_water is None else "--max-water"
+            raise FootprintError(f"{option} has no meaning without water: say where it is with --water FILE.")
+        for option, value in {"--max-water": self.max_water, "--min-prob-mean": self.min_prob_mean}.items():
+            if value is not None and not 0 <= value <= 1:
+                raise FootprintError(f"{option} takes a part from 0 to 1; got {value}. For 20 per cent give 0.2.")
+
+    @property
+    def is_flagging(self) -> bool:
+        """Whether outlines get flags."""
+        return self.flags or bool(self.drop) or self.water is not None or self.min_prob_mean > 0
+
+    def apply(self, outlines: "geopandas.GeoDataFrame", *, min_area_m2: float) -> "geopandas.GeoDataFrame":
+        """Return the outlines with flags, without those to be dropped, simplified."""
+        from rtsx.footprints import clean_footprints, simplify_footprints
+
+        if self.is_flagging:
+            outlines = clean_footprints(
+                outlines,
+                min_area_m2=min_area_m2,
+                max_water=MAX_WATER if self.max_water is None else self.max_water,
+                min_prob_mean=self.min_prob_mean,
+                keep=[flag for flag in get_args(Flag) if flag not in self.drop],
+            )
+        if self.simplify_m is not None:
+            outlines = simplify_footprints(outlines, tolerance_m=self.simplify_m)
+        return outlines
+
+
+def open_water(path: str) -> "xr.DataArray | geopandas.GeoDataFrame":
+    """Open a raster of one layer, lazily, or polygons.
+
+    Raises
+    ------
+    FootprintError
+        The raster has several layers.
+    LabelError, InputNotFoundError
+        The polygons cannot be read.
+    """
+    from rtsx.labels.io import read_table, without_layer  # here, for the same reason
+
+    if Path(without_layer(path)[0]).suffix.lower() in _VECTORS:
+        return read_table(path, what="polygons of water")
+    layers = rtsx.open_cube(path).data_vars
+    if len(layers) != 1 and "water" not in layers:
+        raise FootprintError(
+            f"--water takes a raster of one layer, or of one that is called water; {path} has "
+            f"{', '.join(map(str, layers))}. Write the one that is 1 on water to a file of its own."
+        )
+    return layers["water" if "water" in layers else next(iter(layers))]
+
+
+def write_outlines(
+    pred: "xr.Dataset",
+    path: str,
+    *,
+    overwrite: bool,
+    min_area_m2: float | None,
+    geographic: bool = False,
+    cleanup: CleanUp | None = None,
+    **extraction: Any,
+) -> int:
+    """Outline the objects of a prediction, clean and write them, and return how many there are.
+
+    What is not named here is for `extract_footprints`.
+    """
+    water = None if cleanup is None or cleanup.water is None else open_water(cleanup.water)
+    from rtsx.footprints import to_geographic  # here, because it loads rasterio
+    from rtsx.footprints.extract import default_min_area_m2
+
+    with progress("outlining"):
+        outlines = rtsx.extract_footprints(
+            pred,
+            min_area_m2=0.0 if cleanup is not None and cleanup.flags else min_area_m2,
+            water=water,
+            **extraction,
+        )
+        if cleanup is not None:
+            least = default_min_area_m2(pred) if min_area_m2 is None else min_area_m2
+            outlines = cleanup.apply(outlines, min_area_m2=least)
+        if geographic:
+            outlines = to_geographic(outlines)
+    rtsx.write_footprints(outlines, options.in_folder(path), overwrite=overwrite)
+    return len(outlines)
+
 
 app = typer.Typer()
 
@@ -38,12 +155,14 @@ rtsx footprints map.zarr --out slumps.gpkg --flags --water lakes.gpkg --simplify
 def footprints(
     prediction: options.PredictionArgument,
     *,
-    out: Annotated[str, options.output_option(metavar="FILE", help="Where to: .parquet, .gpkg or .fgb.")],
+    out: options.OutlinesOption,
     year: options.YearOption = None,
     min_area_m2: options.MinAreaOption = None,
     threshold: options.ThresholdOption = None,
     class_name: Annotated[str | None, options.output_option("--class", help="Outline this class only.")] = None,
-    edge_distance: options.EdgeDistanceOption = 10,
+    edge_distance: Annotated[
+        int, options.output_option(metavar="PX", help="Objects this near to missing data are marked touches_edge.")
+    ] = 10,
     drop_edge: Annotated[
         bool, options.output_option("--drop-edge", help="Leave out what touches missing data.")
     ] = False,
@@ -68,7 +187,9 @@ def footprints(
             help="Also a class for each object, by what `rtsx evaluate --sample --confidence-rule` derived for the same model.",
         ),
     ] = None,
-    geographic: options.GeographicOption = False,
+    geographic: Annotated[
+        bool, options.output_option("--geographic", help="Write EPSG:4326 instead of the grid's CRS.")
+    ] = False,
     flags: Annotated[
         bool,
         _clean_up(
@@ -110,10 +231,9 @@ def footprints(
     if area_thresholds is not None:
         given = "" if area_thresholds == "none" else area_thresholds
         areas["area_thresholds"] = options.numbers(given, option="--area-thresholds")
-    require_suffix(out, FOOTPRINT_SUFFIXES, option="--out")
-    require_absent([out], overwrite=overwrite)
-    pred = open_year(prediction, year, several_dates=True)
-    if "valid" in pred and not has_valid_pixel(pred):
+    options.require_suffix(out, options.FOOTPRINT_SUFFIXES, option="--out", overwrite=overwrite)
+    pred = options.open_year(prediction, year, several_dates=True)
+    if "valid" in pred and not options.has_valid_pixel(pred):
         raise CubeError(
             f"No pixel of {prediction}{'' if year is None else f' in {year}'} is valid: nothing has been mapped. Of a campaign, rtsx campaign "
             "status says what has run."
@@ -174,16 +294,15 @@ def merge(
     overwrite: options.OverwriteOption = False,
 ) -> None:
     """Unite outlines that meet: of cells and overlapping scenes of one day, or of all images of a year."""
-    require_suffix(out, FOOTPRINT_SUFFIXES, option="--out")
     is_yearly = _YEAR in out
+    # Of years, the names are known when the files are read.
+    options.require_suffix(out, options.FOOTPRINT_SUFFIXES, option="--out", overwrite=overwrite or is_yearly)
     if is_yearly and min_area_m2 is not None:
         raise typer.BadParameter(
             f"it is for outlines of a day; merge without {_YEAR} first.", param_hint="--min-area-m2"
         )
     if not is_yearly and images is not None:
         raise typer.BadParameter(f"images are counted by year: put {_YEAR} into --out.", param_hint="--images")
-    if not is_yearly:
-        require_absent([out], overwrite=overwrite)
     # Here, because they load rasterio, which `--help` should not wait for.
     from rtsx.footprints import level2_footprints, merge_footprints, read_footprints, write_footprints
 
@@ -197,10 +316,9 @@ def merge(
             if is_yearly
             else {out: merge_footprints(tables, min_area_m2=min_area_m2 or 0.0)}
         )
-    require_absent(sets, overwrite=overwrite)
+    options.require_absent(sets, overwrite=overwrite)
     for path, table in sets.items():
-        Path(path).absolute().parent.mkdir(parents=True, exist_ok=True)
-        write_footprints(table, path, overwrite=overwrite)
+        write_footprints(table, options.in_folder(path), overwrite=overwrite)
     show(
         "Merged",
         [
@@ -240,7 +358,7 @@ def track(
         ),
     ],
     *,
-    out: Annotated[str, options.output_option(metavar="FILE", help="Where to: .parquet, .gpkg or .fgb.")],
+    out: options.OutlinesOption,
     summary: Annotated[
         str | None, options.output_option(metavar="FILE", help="Also one row per track: .csv or .parquet.")
     ] = None,
@@ -253,10 +371,8 @@ def track(
 ) -> None:
     """Follow objects over years: growth, first and last sighting, what became of each."""
     files = _files(years)
-    require_suffix(out, FOOTPRINT_SUFFIXES, option="--out")
-    if summary is not None:
-        require_suffix(summary, (".csv", ".parquet"), option="--summary")
-    require_absent([out] if summary is None else [out, summary], overwrite=overwrite)
+    options.require_suffix(out, options.FOOTPRINT_SUFFIXES, option="--out", overwrite=overwrite)
+    options.require_suffix(summary, (".csv", ".parquet"), option="--summary", overwrite=overwrite)
     # Here, because they load rasterio, which `--help` should not wait for.
     from rtsx.footprints import read_years, track_summary, write_tracks
 
@@ -271,8 +387,7 @@ def track(
     with progress("tracking"):
         tracks = rtsx.track_footprints(yearly, min_overlap=min_overlap, max_gap=max_gap)
         table = track_summary(tracks, stable_within=stable_within)
-    Path(out).absolute().parent.mkdir(parents=True, exist_ok=True)
-    write_tracks(tracks, out, overwrite=overwrite)
+    write_tracks(tracks, options.in_folder(out), overwrite=overwrite)
     if summary is not None:
         data = BytesIO()
         table.to_csv(data, index=False) if summary.endswith(".csv") else table.to_parquet(data, index=False)

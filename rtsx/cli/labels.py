@@ -1,13 +1,11 @@
 """`rtsx labels`: inventories of any kind to one table, and what is wrong with them."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from rtsx.cli import options
 from rtsx.cli.console import print_error, show, show_line
-from rtsx.cli.outputs import require_absent, require_suffix
 from rtsx.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -16,8 +14,6 @@ if TYPE_CHECKING:
 __all__ = ["app"]
 
 app = typer.Typer(no_args_is_help=True, help="Checks inventories of outlines, and makes one table of them.")
-
-_REPORT_SUFFIXES = (".csv", ".json")
 
 _FilesArgument = Annotated[
     list[str],
@@ -68,7 +64,7 @@ def validate(
     """
     from rtsx.labels import standardise_labels  # loads geopandas, which `--help` does not wait for
 
-    _require_report(report, overwrite=overwrite)
+    options.require_suffix(report, (".csv", ".json"), option="--report", overwrite=overwrite)
     inventory = standardise_labels(
         files, columns=_columns(column), class_name=class_name, crs=crs, hemisphere=hemisphere, layer=layer
     )
@@ -88,7 +84,7 @@ def validate(
 def standardise(
     files: _FilesArgument,
     *,
-    out: Annotated[str, options.output_option(metavar="FILE", help="Where to: .parquet, .gpkg or .fgb.")],
+    out: options.OutlinesOption,
     column: _ColumnOption = None,
     class_name: _ClassOption = None,
     creator: Annotated[str | None, options.input_option(help="Who outlined rows that do not say.")] = None,
@@ -113,9 +109,8 @@ def standardise(
     """
     from rtsx.labels import standardise_labels, write_labels
 
-    require_suffix(out, (".parquet", ".gpkg", ".fgb"), option="--out")
-    _require_report(report, overwrite=overwrite)
-    require_absent([out], overwrite=overwrite)
+    options.require_suffix(out, options.FOOTPRINT_SUFFIXES, option="--out", overwrite=overwrite)
+    options.require_suffix(report, (".csv", ".json"), option="--report", overwrite=overwrite)
     inventory = standardise_labels(
         files,
         columns=_columns(column),
@@ -129,8 +124,7 @@ def standardise(
         hemisphere=hemisphere,
         layer=layer,
     )
-    Path(out).absolute().parent.mkdir(parents=True, exist_ok=True)
-    write_labels(inventory.labels, out, overwrite=overwrite)
+    write_labels(inventory.labels, options.in_folder(out), overwrite=overwrite)
     _tell(inventory, report, overwrite=overwrite)
     show("Written", [("labels", len(inventory.labels)), ("table", out), ("report", report)])
 
@@ -145,15 +139,8 @@ def _columns(pairs: list[str] | None) -> dict[str, str | None]:
     return columns
 
 
-def _require_report(report: str | None, *, overwrite: bool) -> None:
-    if report is not None:
-        require_suffix(report, _REPORT_SUFFIXES, option="--report")
-        require_absent([report], overwrite=overwrite)
-
-
 def _tell(inventory: "Inventory", report: str | None, *, overwrite: bool) -> None:
     for line in str(inventory.report).splitlines():
         show_line(line, asked=report is None)
     if report is not None:
-        Path(report).absolute().parent.mkdir(parents=True, exist_ok=True)
-        inventory.report.write(report, overwrite=overwrite)
+        inventory.report.write(options.in_folder(report), overwrite=overwrite)

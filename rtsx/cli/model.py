@@ -8,11 +8,9 @@ import typer
 import rtsx
 from rtsx.cli import options
 from rtsx.cli.console import print_info, show
-from rtsx.cli.options import open_models, require_models
-from rtsx.cli.outputs import require_absent, require_local
-from rtsx.cli.summary import bundle_rows, reach_line, scaling_rows
+from rtsx.cli.info import bundle_rows, reach_line, scaling_rows
 from rtsx.errors import BundleError
-from rtsx.storage import refuse_other_format, write_whole
+from rtsx.storage import write_whole
 
 if TYPE_CHECKING:
     from rtsx.model import ModelBundle
@@ -63,7 +61,7 @@ OutOption = Annotated[str, options.output_option(metavar="FOLDER", help="Folder 
 @app.command(epilog="Examples:\n\nrtsx model info demo\n\nrtsx model info runs/7/checkpoints/30.pt")
 def info(model: ModelArgument, *, trust: options.TrustOption = False) -> None:
     """Tell what a model finds, which layers it wants and how it scales them."""
-    (bundle,) = open_models([model], trust=trust)
+    (bundle,) = options.open_models([model], trust=trust)
     history = [
         # Recipes and configs are pages long.
         (f"  {name}", f"{len(value)} entries, in item.json" if isinstance(value, dict | list) else value)
@@ -91,10 +89,10 @@ def probe(
 
     Some seconds to a minute. Predictions measure it themselves where it is not stored with the bundle.
     """
-    require_models([model])
+    options.require_models([model])
     if save and not (Path(model).is_dir()):
         raise BundleError(f"--save writes into a bundle's folder; {model} is none. Make one with rtsx model import.")
-    (bundle,) = open_models([model], trust=trust)
+    (bundle,) = options.open_models([model], trust=trust)
     from rtsx.model.backend_choice import (
         receptive_field_of,  # here, because it loads torch, which `--help` should not wait for
     )
@@ -123,14 +121,13 @@ def export(
 
     The two files hold the network alone: they take scaled channels and give what the activation is applied to.
     """
-    refuse_other_format(out, what="the folder of a bundle", suffixes=(".onnx", ".pt2"))
-    require_absent([out], overwrite=overwrite)
-    (bundle,) = open_models([model], trust=trust)
+    options.require_new(out, what="the folder of a bundle", suffixes=(".onnx", ".pt2"), overwrite=overwrite)
+    (bundle,) = options.open_models([model], trust=trust)
     if not out.endswith((".onnx", ".pt2")):
         bundle.save(out, overwrite=overwrite)
         show("Exported", [*bundle_rows(bundle), ("bundle", out)])
         return
-    require_local(out, option="--out")
+    options.require_local(out, option="--out")
     write_whole(Path(out), network_file(bundle, kind="onnx" if out.endswith(".onnx") else "pt2"))
     show("Exported", [*bundle_rows(bundle), *scaling_rows(bundle), ("to apply", bundle.activation), ("file", out)])
 
@@ -182,9 +179,8 @@ def import_model(
     Checkpoints of thaw-slump-segmentation and darts-nextgen describe themselves; other files need --layers, --mean and
     --std or --preset, --classes, --tile and --overlap. What is given here counts more than what the file says.
     """
-    refuse_other_format(out, what="the folder of a bundle")
-    require_absent([out], overwrite=overwrite)
-    require_models([model])
+    options.require_new(out, what="the folder of a bundle", overwrite=overwrite)
+    options.require_models([model])
     bundle = rtsx.ModelBundle.open(
         model,
         layers=options.words(layers),

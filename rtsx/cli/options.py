@@ -1,51 +1,51 @@
-"""Arguments and options that several commands share, and opening what they name."""
+"""Arguments and options that several commands share, opening what they name, and checks of outputs, made before any work starts."""
 
 import re
+import tempfile
 from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import product
-from math import isnan, lcm
+from math import isnan
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 import rtsx
-from rtsx.errors import BundleError, CubeError, InputNotFoundError, ReviewError
-from rtsx.storage import absolute, local_path
+from rtsx.errors import (
+    BundleError,
+    CubeError,
+    InputNotFoundError,
+    OutputExistsError,
+    OutputNotWritableError,
+    ReviewError,
+)
+from rtsx.storage import absolute, file_system, local_path, refuse_other_format
 
 if TYPE_CHECKING:
     import geopandas
     import xarray as xr
 
-    from rtsx.model.metadata import Metadata
 
 VECTORS = (".parquet", ".geoparquet", ".gpkg", ".fgb", ".geojson", ".shp")
 """Endings of files of outlines."""
-
-AugmentationName = Literal["hflip", "vflip", "rot90", "rot180", "rot270", "transpose"]
-"""Turns that `--augment` takes."""
+FOOTPRINT_SUFFIXES = (".parquet", ".gpkg", ".fgb")
+"""Endings that outlines are written with."""
 
 input_option = partial(typer.Option, rich_help_panel="Input")
 tiling_option = partial(typer.Option, rich_help_panel="Tiling")
 network_option = partial(typer.Option, rich_help_panel="Network")
 output_option = partial(typer.Option, rich_help_panel="Output")
+rule_option = partial(typer.Option, rich_help_panel="Rule")
 
 
-CubeArgument = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="CUBE|TIF...",
-        help="A Zarr cube, the YAML file of one, or GeoTIFF / COG files that share one grid.",
-        show_default=False,
-    ),
-]
 PredictionArgument = Annotated[
     str, typer.Argument(metavar="PREDICTION", help="A Zarr store that `rtsx predict` wrote.", show_default=False)
 ]
 YearOption = Annotated[
     int | None, input_option(metavar="YYYY", help="Year of a map that holds several; its only one if left out.")
 ]
+OutlinesOption = Annotated[str, output_option(metavar="FILE", help="Where to: .parquet, .gpkg or .fgb.")]
 OverwriteOption = Annotated[bool, output_option("--overwrite", help="Replace outputs that exist.")]
 
 LayersOption = Annotated[
@@ -79,74 +79,12 @@ ScaleOption = Annotated[
 NodataOption = Annotated[
     float | None, input_option(metavar="X", help="Stored value of missing pixels in layers that do not say theirs.")
 ]
-MaskOption = Annotated[
-    str | None,
-    input_option(metavar="TIF", help="Quality data on the image's pixels: a UDM2 or a scene classification."),
-]
-MaskRuleOption = Annotated[MaskRuleName | None, input_option(help="How --mask is read.")]
-ChunksOption = Annotated[str, input_option(metavar="auto|PX", help="Side of a chunk that is read and held at once.")]
 
-ModelOption = Annotated[
-    list[str],
-    network_option(
-        "--model",
-        "-m",
-        metavar="MODEL",
-        help="A bundle folder or URL, a checkpoint that describes itself, or 'demo' for the small model that ships with "
-        "rtsx. Given several times, the answers are averaged.",
-        show_default=False,
-    ),
-]
 TrustOption = Annotated[
     bool, network_option("--trust", help="Read model files that can run code of their author when read.")
 ]
 DeviceOption = Annotated[str, network_option(help="auto, cpu, cuda or cuda:N.")]
-PrecisionOption = Annotated[
-    Literal["auto", "float32", "bfloat16", "float16"],
-    network_option(help="Arithmetic; auto is float32."),
-]
-BackendOption = Annotated[
-    Literal["auto", "eager", "compile", "onnx", "openvino"],
-    network_option(help="What runs the network; auto is the fastest that is installed and agrees with eager torch."),
-]
-BatchSizeOption = Annotated[
-    int | None, network_option(help="Tiles per forward pass; the device's own choice if left out.")
-]
 
-TileOption = Annotated[
-    str,
-    tiling_option(
-        metavar="auto|bundle|PX",
-        help="Side of a tile. auto: the cheapest that gives the right answer; bundle: as in training.",
-    ),
-]
-OverlapOption = Annotated[str, tiling_option(metavar="auto|bundle|PX", help="Pixels that neighbouring tiles share.")]
-TrimOption = Annotated[
-    int | None,
-    tiling_option(metavar="PX", help="Pixels on each side of a tile that never count; the bundle's own if left out."),
-]
-BlendOption = Annotated[
-    Literal["linear", "hann", "gaussian", "crop", "max"], tiling_option(help="How neighbouring tiles are joined.")
-]
-AugmentOption = Annotated[
-    str | None,
-    tiling_option(
-        metavar="A,B,...",
-        help="Turns averaged with the image as it is: hflip, vflip, rot90, rot180, rot270, transpose.",
-    ),
-]
-ScalesOption = Annotated[str, tiling_option(metavar="A,B,...", help="Sizes at which tiles are shown, such as 1,0.5.")]
-MergeOption = Annotated[Literal["mean", "max"], tiling_option(help="How scales are fused.")]
-KeepMembersOption = Annotated[
-    bool, output_option("--keep-members", help="Also write every model's own answer and their spread.")
-]
-Float32Option = Annotated[
-    bool, output_option("--float32", help="Write probability as float32 instead of uint8 per cent.")
-]
-FootprintsOption = Annotated[
-    str | None, output_option(metavar="FILE", help="Also outline the objects: .parquet, .gpkg or .fgb.")
-]
-CogOption = Annotated[str | None, output_option(metavar="DIR", help="Also write probability.tif and binary.tif there.")]
 
 MinAreaOption = Annotated[
     float | None,
@@ -155,10 +93,6 @@ MinAreaOption = Annotated[
 ThresholdOption = Annotated[
     float | None, output_option(help="Least probability (0-1) of an object; the model's own if left out.")
 ]
-EdgeDistanceOption = Annotated[
-    int, output_option(metavar="PX", help="Objects this near to missing data are marked touches_edge.")
-]
-GeographicOption = Annotated[bool, output_option("--geographic", help="Write EPSG:4326 instead of the grid's CRS.")]
 
 
 def words(given: str | None) -> list[str] | None:
@@ -170,29 +104,6 @@ def words(given: str | None) -> list[str] | None:
     ['blue', 'green', 'nir']
     """
     return None if given is None else [word.strip() for word in given.split(",") if word.strip()]
-
-
-def augmentations(given: str | None) -> list[AugmentationName]:
-    """Split a comma list of turns.
-
-    Raises
-    ------
-    typer.BadParameter
-        One of them is unknown.
-
-    Examples
-    --------
-    >>> augmentations("hflip,vflip")
-    ['hflip', 'vflip']
-    """
-    named = words(given) or []
-    unknown = [word for word in named if word not in get_args(AugmentationName)]
-    if unknown:
-        raise typer.BadParameter(
-            f"expected some of {', '.join(get_args(AugmentationName))}; got {', '.join(unknown)}.",
-            param_hint="--augment",
-        )
-    return [turn for turn in get_args(AugmentationName) if turn in named]
 
 
 def numbers(given: str, *, option: str) -> list[float]:
@@ -286,40 +197,6 @@ def _is_there(path: str) -> bool:
     return bool(_ELSEWHERE.match(path)) or Path(path.partition("|layername=")[0]).expanduser().exists()
 
 
-def described_models(models: Sequence[str]) -> "list[Metadata]":
-    """What local bundles say of themselves, without their networks; of a file of weights nothing is known so early.
-
-    Raises
-    ------
-    BundleError
-        One says what no bundle does.
-    """
-    from rtsx.model.bundle_io import ITEM_NAME, read_item
-
-    items = [Path(_path(model)) / ITEM_NAME for model in models]
-    return [read_item(item.read_bytes(), where=str(item)).metadata for item in items if item.is_file()]
-
-
-def require_tiling(described: "Sequence[Metadata]", *, tile: Side, overlap: Side) -> None:
-    """Refuse tiles and overlaps that bundles cannot have.
-
-    Raises
-    ------
-    PlanError
-        One is off the pixel grid of a network, or the overlap is not below the tile.
-    """
-    if not described or not (isinstance(tile, int) or isinstance(overlap, int)):
-        return
-    from rtsx.tiling import TilePlan
-
-    first = described[0]
-    stride = lcm(*(one.stride or 1 for one in described))
-    shared = overlap if isinstance(overlap, int) else 0
-    # A tile that is left to the plan is as large as it has to be.
-    side = tile if isinstance(tile, int) else first.tile if tile == "bundle" else 2 * stride * (shared + 1)
-    TilePlan(shape=(1, 1), offset=(0, 0), tile=side or 1, overlap=shared, trim=0, stride=stride)
-
-
 def require_device(device: str) -> None:
     """Refuse a device that this machine does not have; loads torch, and no network.
 
@@ -410,7 +287,7 @@ def open_models(
         See `rtsx.ModelBundle.open`.
     """
     require_models(models)
-    return [rtsx.ModelBundle.open(_path(model), trust=trust) for model in models]
+    return [rtsx.ModelBundle.open(bundle_path(model), trust=trust) for model in models]
 
 
 def open_prediction(path: str) -> "xr.Dataset":
@@ -501,6 +378,78 @@ def has_valid_pixel(pred: "xr.Dataset") -> bool:
     return any(bool(valid.blocks[index].any()) for index in product(*map(range, valid.numblocks)))
 
 
-def _path(model: str) -> str:
+def bundle_path(model: str) -> str:
+    """Return the path of a model's name; `demo` is the one that ships with rtsx."""
     bundled = Path(rtsx.__file__).parent / "synthetic" / "bundle"
     return str(bundled) if model == "demo" and not Path(model).exists() else model
+
+
+def require_absent(outputs: Iterable[str | Path | None], *, overwrite: bool) -> None:
+    """Refuse unless every output can be written; the folders that are missing are made when it is.
+
+    Raises
+    ------
+    OutputExistsError
+        Something is there, and `overwrite` is False.
+    OutputNotWritableError
+        A local folder cannot be written, or fsspec does not know the URL's protocol.
+    """
+    paths = [absolute(str(path)) for path in outputs if path is not None]
+    located = [(path, *file_system(path, {}, error=OutputNotWritableError)) for path in paths]
+    for path, filesystem, inner in located:
+        if not overwrite and filesystem.exists(inner):
+            raise OutputExistsError(f"{path} exists already. Choose another path, or pass --overwrite to replace it.")
+    for path, filesystem, inner in located:
+        if "file" in filesystem.protocol:
+            folder = next(parent for parent in Path(inner).absolute().parents if parent.exists())
+            try:
+                # Tried instead of asked for, because permission bits say nothing of read-only mounts or of root.
+                with tempfile.TemporaryFile(dir=folder):
+                    pass
+            except OSError as error:
+                raise OutputNotWritableError(
+                    f"Cannot write {path}: {folder} is not writable ({error.strerror}). Choose another folder."
+                ) from error
+
+
+def require_new(output: str | Path, *, what: str, suffixes: tuple[str, ...] = (), overwrite: bool) -> None:
+    """Refuse an output whose ending promises another format than it gets, as `refuse_other_format`, or as `require_absent`."""
+    refuse_other_format(output, what=what, suffixes=suffixes)
+    require_absent([output], overwrite=overwrite)
+
+
+def require_local(output: str, *, option: str) -> None:
+    """Refuse a URL for what only goes to a local disk.
+
+    Raises
+    ------
+    OutputNotWritableError
+        It is a URL.
+    """
+    if "://" in output:
+        raise OutputNotWritableError(f"{option} takes a local path; got {output}. Write it here, then copy it there.")
+
+
+def require_suffix(output: str | Path | None, suffixes: Sequence[str], *, option: str, overwrite: bool) -> None:
+    """Refuse a file whose ending names no format that we write, or that is not local, or as `require_absent`; None passes.
+
+    Raises
+    ------
+    OutputNotWritableError
+        It is a URL, or has another ending; the message lists them.
+    """
+    if output is None:
+        return
+    require_local(str(output), option=option)
+    if not str(output).endswith(tuple(suffixes)):
+        raise OutputNotWritableError(
+            f"{option} takes its format from the ending, one of {', '.join(suffixes)}; got {output}. Rename it."
+        )
+    require_absent([output], overwrite=overwrite)
+
+
+def in_folder(output: str) -> Path:
+    """Return the path of a local output, whose folder is made where it is missing."""
+    path = Path(output)
+    path.absolute().parent.mkdir(parents=True, exist_ok=True)
+    return path

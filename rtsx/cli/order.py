@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rtsx.cli import options
 from rtsx.cli.console import counting, print_info, show
-from rtsx.cli.options import require_there
 from rtsx.errors import OrderError
 from rtsx.parsing import json_value, wrap_damage
 from rtsx.storage import write_whole
@@ -317,7 +317,7 @@ def _quads_of(order: Path) -> Path:
 
 
 def _loaded(order: Path) -> "OrderConfig":
-    require_there([str(order)])
+    options.require_there([str(order)])
     from rtsx.config.order import load_order_config
 
     return load_order_config(order)

@@ -17,7 +17,6 @@ import rtsx
 from rtsx.cli import options
 from rtsx.cli.campaign_run import opened_campaign
 from rtsx.cli.console import print_info, serving, show, show_line
-from rtsx.cli.outputs import require_absent
 from rtsx.errors import ReviewError
 from rtsx.storage import absolute
 
@@ -334,7 +333,7 @@ def merge(
     from rtsx.review import merge_review, open_review
 
     opened = open_review(absolute(review))
-    require_absent([out] if Path(out).suffix.lower() in TABLE_SUFFIXES else [], overwrite=overwrite)
+    options.require_absent([out] if Path(out).suffix.lower() in TABLE_SUFFIXES else [], overwrite=overwrite)
     merged = merge_review(opened)
     files = merged.write(out, overwrite=overwrite)
     show("Merged", [*merged.status.rows(), ("written", ", ".join(map(str, files)))])

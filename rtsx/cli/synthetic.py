@@ -105,14 +105,16 @@ def scenes(
         for scene in written:
             made.append(scene.was_made)
             show_made(len(made), len(specs))
-    rows: list[tuple[str, object]] = [
-        ("scenes", f"{len(made)}, of which {sum(made)} were made now"),
-        ("images", out / "{scene}_3B_AnalyticMS_SR.tif"),
-        ("masks", out / "{scene}_3B_udm2.tif"),
-        ("truth", out / "{scene}_slumps.parquet"),
-        ("time", f"{time.perf_counter() - started:.1f} s"),
-    ]
-    show("Written", rows)
+    show(
+        "Written",
+        [
+            ("scenes", f"{len(made)}, of which {sum(made)} were made now"),
+            ("images", out / "{scene}_3B_AnalyticMS_SR.tif"),
+            ("masks", out / "{scene}_3B_udm2.tif"),
+            ("truth", out / "{scene}_slumps.parquet"),
+        ],
+        since=started,
+    )
 
 
 @app.command(epilog="Example:\n\nrtsx synthetic region --seed 11 --scenes 4 --years 2023,2024 --out data/region")
@@ -143,11 +145,13 @@ def region(
         region=name,
     )
     files = write_region(spec, out)
-    rows: list[tuple[str, object]] = [
-        ("scenes", len(files.images)),
-        ("elevation", f"{len(files.dem)} tiles"),
-        ("catalog", files.catalog),
-        ("truth", files.truth),
-        ("time", f"{time.perf_counter() - started:.1f} s"),
-    ]
-    show("Written", rows)
+    show(
+        "Written",
+        [
+            ("scenes", len(files.images)),
+            ("elevation", f"{len(files.dem)} tiles"),
+            ("catalog", files.catalog),
+            ("truth", files.truth),
+        ],
+        since=started,
+    )

@@ -1,4 +1,4 @@
-"""`rtsx train`: a YAML file to a bundle."""
+"""`rtsx train` and `rtsx cross-validate`: a YAML file to a bundle, and to scores of trainings on other regions."""
 
 import time
 from pathlib import Path
@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rtsx.cli import options
-from rtsx.cli.console import print_info, show, training_progress
-from rtsx.cli.options import require_device, require_there
+from rtsx.cli.console import print_info, progress, show, show_line, training_progress
 from rtsx.storage import refuse_other_format
 
 if TYPE_CHECKING:
     from rtsx.scores import PixelScores
     from rtsx.training import TrainedRun
 
-__all__ = ["app"]
+__all__ = ["app", "cross_validate_app"]
 
 app = typer.Typer()
 
@@ -53,7 +52,7 @@ def train(
     Run it again after whatever stopped it, and it goes on from its last epoch to the same result.
     """
     refuse_other_format(out, what="the folder of a training")
-    require_there([str(config)])
+    options.require_there([str(config)])
     from rtsx.config.training import glance_at_training, load_train_config, train_bundle  # here, because they are heavy
     from rtsx.model.allocator import configure_malloc
     from rtsx.training.run_folder import RunFolder
@@ -65,11 +64,11 @@ def train(
     glanced = glance_at_training(config)
     if len(glanced.seeds) == 1:
         RunFolder(out).require_free(overwrite=overwrite)
-    require_device(device)
+    options.require_device(device)
     started = time.perf_counter()
     # As a path, because paths in it are then remembered relative to its folder, and bundles are handed on to others.
     wanted = config if epochs is None else load_train_config(config).changed(epochs=epochs)
-    with training_progress() as progress:
+    with training_progress() as moved:
         runs = train_bundle(
             wanted,
             out,
@@ -78,11 +77,11 @@ def train(
             devices=devices,
             num_workers=workers,
             loggers=loggers,
-            progress=progress,
+            progress=moved,
         )
     for run in runs:
         show(run.bundle.id, _rows(run))
-    show("Trained", [("config", out / "config.yaml"), ("time", f"{time.perf_counter() - started:.1f} s")])
+    show("Trained", [("config", out / "config.yaml")], since=started)
     if not any(run.validation for run in runs):
         print_info(
             "Nothing was validated: the last epoch is kept, with threshold 0.5. Name validation scenes, or a split."
@@ -107,3 +106,109 @@ def _rows(run: "TrainedRun") -> list[tuple[str, object]]:
 
 def _scores(scores: "PixelScores") -> str:
     return f"IoU {scores.iou:.3f}, precision {scores.precision:.3f}, recall {scores.recall:.3f}"
+
+
+cross_validate_app = typer.Typer()
+
+_CROSS_VALIDATE_EXAMPLES = """Examples:
+
+rtsx cross-validate train.yaml --out folds
+
+rtsx cross-validate train.yaml --out folds --folds 5
+
+rtsx cross-validate train.yaml --out matrix --transfer
+"""
+
+
+@cross_validate_app.command("cross-validate", epilog=_CROSS_VALIDATE_EXAMPLES)
+def cross_validate(
+    config: Annotated[
+        Path,
+        typer.Argument(
+            metavar="TRAIN.yaml",
+            help="A training whose scenes have groups; all of its sets are taken.",
+            show_default=False,
+        ),
+    ],
+    *,
+    out: Annotated[Path, options.output_option(metavar="FOLDER", help="Tables, pictures and folds.")],
+    folds: Annotated[
+        int | None, typer.Option(help="Deal groups to this many folds; one group a fold if left out.", min=2)
+    ] = None,
+    transfer: Annotated[
+        bool, typer.Option("--transfer", help="Train on each group alone, on all others and on all, and test on each.")
+    ] = False,
+    held_out: Annotated[
+        float | None,
+        typer.Option(help="With --transfer: part of each group's scenes that is tested on; 0.3 if left out."),
+    ] = None,
+    validation: Annotated[
+        float, typer.Option(help="Part of the training scenes that choose epoch and threshold.")
+    ] = 0.2,
+    object_iou: Annotated[
+        float, options.rule_option(help="Least IoU of a found and a true object that are the same.")
+    ] = 0.5,
+    min_area_m2: Annotated[
+        float, options.rule_option("--min-area-m2", help="Smaller objects are left out of object scores.", min=0)
+    ] = 0.0,
+    merge: Annotated[
+        bool, typer.Option("--merge", help="Make one group of groups that overlap, instead of refusing them.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Seed of the draws.", min=0)] = 0,
+    plot: Annotated[bool, options.output_option(help="Draw the scores.")] = True,
+    device: options.DeviceOption = "auto",
+) -> None:
+    """Leave one region out after another, and score what the others taught on it; no group is ever divided.
+
+    Folds that are finished are not repeated by the same command. Each of the file's seeds is a training of every fold. Objects
+    are those of --min-area-m2 and the threshold by pixels, also where the file says choose: objects.
+    """
+    if transfer and folds is not None:
+        raise typer.BadParameter("the matrix has a row for each group; leave one of both out.", param_hint="--folds")
+    if held_out is not None and not transfer:
+        raise typer.BadParameter("whole groups are tested without --transfer; leave it out.", param_hint="--held-out")
+    refuse_other_format(out, what="the folder of a cross-validation")
+    options.require_there([str(config)])
+    from rtsx.config.training import (  # here, because they are heavy
+        glance_at_training,
+        load_train_config,
+        training_recipes,
+    )
+    from rtsx.model.allocator import configure_malloc
+
+    configure_malloc()
+    started = time.perf_counter()
+    glance_at_training(config)
+    options.require_device(device)
+    from rtsx.evaluation import cross_validate as leave_out  # below, because they load torch
+    from rtsx.evaluation import transfer_matrix
+
+    read = load_train_config(config)
+    recipe = training_recipes(read, folder=config.absolute().parent)[0]
+    if read.choose == "objects":
+        print_info("choose: objects is for rtsx train; here objects are of the threshold by pixels, from --min-area-m2")
+    choices: dict[str, Any] = {
+        "validation": validation,
+        "overlapping": "merge" if merge else "refuse",
+        "seeds": read.seeds,
+        "seed": seed,
+        "object_iou": object_iou,
+        "min_object_area_m2": min_area_m2,
+        "device": device,
+        "plot": plot,
+    }
+    with progress("training and testing", counts="fold-"):
+        if transfer:
+            if held_out is not None:
+                choices["held_out"] = held_out
+            result = transfer_matrix(recipe, out, **choices)
+        else:
+            result = leave_out(recipe, out, folds=folds, **choices)
+    show_line(str(result))
+    rows = [
+        ("folds", len(result.plan.folds)),
+        ("table", out / "table.csv"),
+        ("matrix", out / "matrix.csv"),
+        ("pictures", "" if not plot else f"{out / 'regions.png'}\n{out / 'matrix.png'}"),
+    ]
+    show("Cross-validated", rows, since=started)

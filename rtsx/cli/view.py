@@ -9,8 +9,6 @@ import typer
 import rtsx
 from rtsx.cli import options
 from rtsx.cli.console import serving, show, show_line
-from rtsx.cli.options import require_models, require_there
-from rtsx.cli.outputs import require_absent, require_suffix
 
 __all__ = ["app"]
 
@@ -80,8 +78,7 @@ def view(
     """
     files = [(png, ".png", "--png"), (html, ".html", "--html")]
     for path, suffix, option in files:
-        if path is not None:
-            require_suffix(path, [suffix], option=option)
+        options.require_suffix(path, [suffix], option=option, overwrite=overwrite)
     if png is not None or html is not None:
         given = {"--model": bool(model), "--port": port is not None, "--browser": browser is not None}
         idle = [option for option, is_given in given.items() if is_given]
@@ -90,11 +87,12 @@ def view(
                 f"with --png or --html no page is served; leave out {' and '.join(idle)}.",
                 param_hint=idle[0],
             )
-    require_absent([path for path, _, _ in files if path is not None], overwrite=overwrite)
-    require_there([path for path in (*(images or []), cube, footprints, truth, tracks, campaign) if path is not None])
+    options.require_there(
+        [path for path in (*(images or []), cube, footprints, truth, tracks, campaign) if path is not None]
+    )
     if not images and cube is None and campaign is None:
         raise typer.BadParameter("give a map, another image, --cube or --campaign.", param_hint="IMAGE")
-    require_models(model or [])
+    options.require_models(model or [])
     opened = rtsx.view(
         images or None,
         cube=cube,

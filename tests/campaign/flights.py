@@ -11,7 +11,7 @@ from rtsx.campaign import cell_task
 from rtsx.campaign.cells import Address
 from rtsx.campaign.records import Failure
 from rtsx.campaign.task_queue import CellResult
-from rtsx.cli.main import main
+from rtsx.cli import main
 from rtsx.storage.retry import FailureKind
 
 

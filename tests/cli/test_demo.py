@@ -8,7 +8,7 @@ import rasterio
 from PIL import Image
 
 import rtsx
-from rtsx.cli import demo
+from rtsx.cli import demo, options
 from rtsx.synthetic import archive as scenes
 
 Command = Callable[..., Any]
@@ -56,7 +56,8 @@ def test_a_run_that_was_interrupted_at_any_step_is_replaced(
     line = ("demo", "--out", out, "--size", "256", "--overwrite", "--seed")
     steps = (
         *((scenes, name) for name in ("make_scene", "write_layers", "write_catalog")),
-        *((demo, name) for name in ("open_prediction", "write_outlines", "write_cogs", "_score_and_draw")),
+        (options, "open_prediction"),
+        *((demo, name) for name in ("write_outlines", "write_cogs", "_score_and_draw")),
     )
     for seed, (module, name) in enumerate(steps, start=5):
         with monkeypatch.context() as broken:

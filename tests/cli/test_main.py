@@ -18,7 +18,7 @@ from rasterio.transform import from_origin
 
 import rtsx
 from rtsx.cli import console, main
-from rtsx.cli.main import stopped
+from rtsx.cli.app import stopped
 from rtsx.storage import staged
 from tests.cli.trainable import trainable, write_training_scenes
 from tests.ordering.conftest import make_catalog  # noqa: F401 - a fixture

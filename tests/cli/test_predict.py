@@ -13,8 +13,8 @@ import xarray as xr
 from rasterio.transform import from_origin
 
 import rtsx
-from rtsx.cli import options
-from rtsx.cli.predict import predict
+from rtsx.cli.options import numbers
+from rtsx.cli.predict import AugmentationName, augmentations, predict
 from rtsx.inference.plan import TEST_TIME_AUGMENTATIONS
 from rtsx.synthetic import SceneFiles
 from rtsx.tiling.plan import BLENDS
@@ -104,14 +104,14 @@ def test_defaults_are_those_of_predict_cube() -> None:
     assert {renamed.get(name, name) for name in there} - {"window"} <= set(here)
     same = ("tile", "overlap", "trim", "blend", "batch_size", "device", "precision", "backend", "merge", "keep_members")
     assert {name: here[name] for name in same} == {name: there[name] for name in same}
-    assert tuple(options.numbers(here["scales"], option="--scales")) == there["scales"]
-    assert tuple(options.augmentations(here["augment"])) == there["augment"]
+    assert tuple(numbers(here["scales"], option="--scales")) == there["scales"]
+    assert tuple(augmentations(here["augment"])) == there["augment"]
     assert (here["float32"], there["dtype"]) == (False, "uint8")
 
 
 def test_choices_are_those_of_the_library() -> None:
-    assert get_args(get_args(options.BlendOption)[0]) == tuple(BLENDS)
-    assert {*get_args(options.AugmentationName), "identity"} == set(TEST_TIME_AUGMENTATIONS)
+    assert get_args(get_args(inspect.signature(predict).parameters["blend"].annotation)[0]) == tuple(BLENDS)
+    assert {*get_args(AugmentationName), "identity"} == set(TEST_TIME_AUGMENTATIONS)
 
 
 def test_a_model_named_demo_is_the_shipped_one_unless_a_path_is_called_so(

@@ -10,7 +10,7 @@ import pytest
 import shapely
 
 import rtsx
-from rtsx.cli.products import open_water
+from rtsx.cli.footprints import open_water
 from rtsx.config.place import AreaConfig, RegionConfig
 from rtsx.config.scenes import LabelReader, LabelsConfig
 from rtsx.errors import RtsxError

@@ -16,7 +16,7 @@ from fsspec.registry import _registry
 
 from rtsx import Campaign, ModelBundle
 from rtsx.campaign.preflight import check_object_store
-from rtsx.cli.outputs import require_absent
+from rtsx.cli.options import require_absent
 from rtsx.cube import open_source, write_cube
 from rtsx.cube.build_state import exclusive_lock
 from rtsx.errors import CampaignError, MissingExtraError, OutputExistsError, OutputNotWritableError, RtsxError

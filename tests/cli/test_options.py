@@ -6,7 +6,7 @@ from typing import Any
 import fsspec
 import pytest
 
-from rtsx.cli.outputs import require_absent, require_suffix
+from rtsx.cli.options import require_absent, require_suffix
 from rtsx.errors import OutputExistsError, OutputNotWritableError
 
 
@@ -36,9 +36,9 @@ def test_an_unknown_protocol_is_a_message() -> None:
 
 
 def test_a_suffix_chooses_the_format() -> None:
-    require_suffix("slumps.gpkg", (".parquet", ".gpkg"), option="--out")
+    require_suffix("slumps.gpkg", (".parquet", ".gpkg"), option="--out", overwrite=False)
     with pytest.raises(OutputNotWritableError, match=r"--out takes its format .* \.parquet, \.gpkg; got slumps\.kml"):
-        require_suffix("slumps.kml", (".parquet", ".gpkg"), option="--out")
+        require_suffix("slumps.kml", (".parquet", ".gpkg"), option="--out", overwrite=False)
 
 
 DOORS = {
