@@ -257,13 +257,16 @@ def predict(
     options.require_models(model)
     described = described_models(model)
     require_tiling(described, tile=sides[0], overlap=sides[1])
-    from rtsx.cube.times import years_of  # here and below, because refusals do not wait for heavy libraries
-    from rtsx.model.allocator import configure_malloc
+    from rtsx.model.allocator import (
+        configure_malloc,
+    )  # here and below, because refusals do not wait for heavy libraries
 
     configure_malloc()
     cube = options.open_image(
         images, layers=layers, sensor=sensor, mask=mask, mask_rule=mask_rule, chunks=chunks, scale=scale, nodata=nodata
     )
+    from rtsx.cube.times import years_of
+
     years = sorted({year for year in years_of(cube) if year is not None})
     if footprints is not None and len(years) > 1:
         raise typer.BadParameter(
