@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from rtsx.cube.chunk_loader import MissingImage, collect_missing
 from rtsx.cube.load import load_recipe
 from rtsx.cube.pinning import ResolvedImages, image_stamp, resolve_images
 from rtsx.errors import CubeError
-from rtsx.inference.plan import Region
+from rtsx.inference.plan import Region, region_overlap, region_within, regions_meet
 from rtsx.inference.runner import Runner, runner_of
 from rtsx.inference.streaming import input_window
 from rtsx.storage.retry import classify_error
@@ -43,8 +44,10 @@ class CellWindow:
     """Pixels of the cell."""
     read: Region
     """Pixels that its tiles see."""
+    around: Region
+    """The cell and the halo that its outlines look at, on all sides."""
     haloed: Region
-    """The cell and the halo that its outlines look at, as far as the map goes."""
+    """The same as far as the map goes."""
 
     @classmethod
     def of(cls, plan: CampaignPlan, cell: Address) -> "CellWindow":
@@ -56,18 +59,16 @@ class CellWindow:
             The map has no room for it.
         """
         region = plan.region(cell)
-        halo = 0 if plan.outlines is None else plan.outlines.halo
-        y, x = (
-            slice(max(part.start - halo, 0), min(part.stop + halo, length))
-            for part, length in zip(region, plan.shape, strict=True)
+        y, x = (slice(part.start - plan.halo, part.stop + plan.halo) for part in region)
+        height, width = plan.shape
+        return cls(
+            plan=plan,
+            cell=cell,
+            region=region,
+            read=input_window(plan.prediction.tiling, region),
+            around=(y, x),
+            haloed=region_overlap((y, x), (slice(0, height), slice(0, width))),
         )
-        read = input_window(plan.prediction.tiling, region)
-        return cls(plan=plan, cell=cell, region=region, read=read, haloed=(y, x))
-
-    @property
-    def halo(self) -> int:
-        """Pixels around the cell that its outlines look at, on all sides, beyond the map's end too."""
-        return 0 if self.plan.outlines is None else self.plan.outlines.halo
 
     @property
     def geobox(self) -> GeoBox:
@@ -103,16 +104,9 @@ class CellWindow:
     def neighbours(self) -> tuple[tuple[Address, Region], ...]:
         """Other cells that the halo lies in, and the part of the halo in each."""
         side = self.plan.grid.cell_size
-        y, x = self.haloed
-        found = []
-        for j in range(y.start // side, (y.stop - 1) // side + 1):
-            for i in range(x.start // side, (x.stop - 1) // side + 1):
-                address = (self.plan.rows[0] + j, self.plan.columns[0] + i)
-                if address != self.cell:
-                    rows = slice(max(y.start, j * side), min(y.stop, (j + 1) * side))
-                    columns = slice(max(x.start, i * side), min(x.stop, (i + 1) * side))
-                    found.append((address, (rows, columns)))
-        return tuple(found)
+        rows, columns = (range(part.start // side, (part.stop - 1) // side + 1) for part in self.haloed)
+        cells = [(self.plan.rows[0] + j, self.plan.columns[0] + i) for j, i in product(rows, columns)]
+        return tuple((cell, region_overlap(self.haloed, self.plan.region(cell))) for cell in cells if cell != self.cell)
 
 
 _READERS = 4
@@ -128,8 +122,7 @@ class CellReader:
         self._pool = pool
         self.runner = runner
         """What runs on these layers."""
-        height, width = (part.stop - part.start for part in ground.haloed)
-        self._valid = np.zeros((height, width), bool)
+        self._valid = np.zeros([part.stop - part.start for part in ground.around], bool)
 
     @classmethod
     @contextmanager
@@ -180,7 +173,9 @@ class CellReader:
         (pixels,) = compute(lazy, scheduler="threads", pool=self._pool)
         stored = {name: np.asarray(pixels[name]) for name in names}
         valid = self.runner.valid(stored, np.asarray(pixels["valid"]))
-        self._remember(window, valid)
+        if regions_meet(window, self._ground.haloed):
+            seen = region_overlap(window, self._ground.haloed)
+            self._valid[region_within(seen, self._ground.around)] = valid[region_within(seen, window)]
         return {**stored, "valid": valid}
 
     def halo_valid(self, planned: Sequence[Region]) -> NDArray[np.bool_]:
@@ -198,30 +193,11 @@ class CellReader:
         """
         for window in self._ground.unread:
             self(window)
-        y, x = self._ground.haloed
-        side, halo = self._ground.plan.grid.cell_size, self._ground.halo
-        out = np.zeros((side + 2 * halo, side + 2 * halo), bool)
+        trusted = np.zeros_like(self._valid)
         for part in (self._ground.region, *planned):
-            rows, columns = (
-                slice(one.start - own.start + halo, one.stop - own.start + halo)
-                for one, own in zip(part, self._ground.region, strict=True)
-            )
-            out[rows, columns] = self._valid[
-                part[0].start - y.start : part[0].stop - y.start, part[1].start - x.start : part[1].stop - x.start
-            ]
-        return out
-
-    def _remember(self, window: Region, valid: NDArray[np.bool_]) -> None:
-        both = [
-            slice(max(one.start, other.start), min(one.stop, other.stop))
-            for one, other in zip(window, self._ground.haloed, strict=True)
-        ]
-        if all(part.start < part.stop for part in both):
-            to, source = (
-                tuple(slice(b.start - o.start, b.stop - o.start) for b, o in zip(both, origin, strict=True))
-                for origin in (self._ground.haloed, window)
-            )
-            self._valid[to] = valid[source]
+            place = region_within(part, self._ground.around)
+            trusted[place] = self._valid[place]
+        return trusted
 
 
 def is_gap(error: CubeError) -> bool:

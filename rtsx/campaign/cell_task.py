@@ -83,7 +83,7 @@ class CellJob:
     def _run(self, cell: Address, run: str) -> Literal["done", "skipped"]:
         if self._ledger.mark(cell) is not None:
             return "skipped"
-        with held(self._objects, self._layout, cell, run=run, lease_s=self.recipe.retry.lease_s) as lease:
+        with held(self._objects, self._ledger.layout, cell, run=run, lease_s=self.recipe.retry.lease_s) as lease:
             if self.most_lost is not None and lease.generation > self.most_lost:  # leases that nobody gave back
                 raise CampaignError(
                     f"Cell {cell_id(*cell)} was not finished by {lease.generation - 1} workers that have vanished. See in their "
@@ -106,10 +106,6 @@ class CellJob:
         return hardware_name(spec.device, spec.backend)
 
     @cached_property
-    def _layout(self) -> YearLayout:
-        return YearLayout(self.plan.year)
-
-    @cached_property
     def _objects(self) -> ObjectStore:
         return open_object_store(self.recipe.output, self.recipe.storage_options)
 
@@ -119,24 +115,11 @@ class CellJob:
 
     @cached_property
     def _ledger(self) -> CampaignLedger:
-        return CampaignLedger(self._objects, self._layout)
+        return CampaignLedger(self._objects, YearLayout(self.plan.year))
 
     @cached_property
     def _map(self) -> Store:
         return map_store(self.recipe.output, self.recipe.storage_options)
-
-    @cached_property
-    def _planned(self) -> NDArray[np.bool_]:
-        """Cells (row, column) of the map that are in the plan; a picture, because a set of a million is a hundred times it."""
-        (top, bottom), (left, right) = self.plan.rows, self.plan.columns
-        planned = np.zeros((bottom - top, right - left), bool)
-        y, x = (self.plan.cells.addresses - (top, left)).T
-        planned[y, x] = True
-        return planned
-
-    def is_planned(self, cell: Address) -> bool:
-        """Test whether a cell of the map is in the plan."""
-        return bool(self._planned[cell[0] - self.plan.rows[0], cell[1] - self.plan.columns[0]])
 
 
 _conforms: type[CellTask] = CellJob
@@ -205,11 +188,13 @@ class _Making:
 
     def _derive(self, reader: CellReader) -> None:
         """Outlines and GeoTIFFs."""
-        plan, layout, bundles = self._job.plan, self._job._layout, self._job.recipe.bundles
+        plan, layout, bundles = self._job.plan, self._job._ledger.layout, self._job.recipe.bundles
         if plan.outlines is not None:
-            planned = [part for address, part in self._ground.neighbours if self._job.is_planned(address)]
+            planned = [
+                part for address, part in self._ground.neighbours if (plan.cells.addresses == address).all(1).any()
+            ]
             haloed = self._shards.haloed | {"valid": reader.halo_valid(planned)}
-            geobox = plan.grid[self._cell].haloed(self._ground.halo)
+            geobox = plan.grid[self._cell].haloed(plan.halo)
             outlines = cell_outlines(cell_dataset(haloed, plan, geobox=geobox, bundles=bundles), rule=plan.outlines)
             self._n_outlines = len(outlines)
             if self._n_outlines:
@@ -226,11 +211,9 @@ class _Making:
 
     def _remove_stale(self) -> None:
         """Remove what an earlier run of this cell has written and this one has not, so that nobody collects it."""
-        layout = self._job._layout
-        for key in (
-            layout.outline(self._cell),
-            *(layout.cog(self._cell, name) for name in answers_of(self._job.plan)[:-1]),
-        ):
+        layout = self._job._ledger.layout
+        cogs = (layout.cog(self._cell, name) for name in answers_of(self._job.plan)[:-1])
+        for key in (layout.outline(self._cell), *cogs):
             if key not in self._objects:
                 self._job._objects.delete(key)
 
@@ -276,9 +259,8 @@ class CellShards:
         self._side = plan.grid.cell_size
         self._written = 0
         self._waiting: list[Future[None]] = []
-        halo = 0 if plan.outlines is None else plan.outlines.halo
-        inner = slice(halo, halo + self._side)
-        wide = self._side + 2 * halo
+        inner = slice(plan.halo, plan.halo + self._side)
+        wide = self._side + 2 * plan.halo
         self.haloed: dict[str, NDArray[Any]] = {
             name: np.zeros((*array.shape[1:-2], wide, wide), array.dtype) for name, array in self._arrays.items()
         }

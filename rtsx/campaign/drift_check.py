@@ -13,6 +13,7 @@ from dask.base import compute
 from numpy.typing import NDArray
 from pandas.util import hash_array
 
+from rtsx.campaign.cell_input import is_gap
 from rtsx.campaign.cells import Address, CellTable
 from rtsx.campaign.drift import (
     DriftCheck,
@@ -37,7 +38,6 @@ from rtsx.grid.grid import cell_id, parse_cell_id
 from rtsx.model.metadata import DISTRIBUTIONS, LayerDistribution
 from rtsx.parsing import parsed_json
 from rtsx.storage.object_store import ObjectStore
-from rtsx.storage.retry import classify_error
 
 if TYPE_CHECKING:
     from rtsx.model import ModelBundle
@@ -193,9 +193,7 @@ def _measured(
     held = dict.fromkeys(names, 0)
     trusted = 0
     # As cells are read: an image that can never be read is a gap where its source says so.
-    readers = ThreadPoolExecutor(
-        _READERS, "rtsx-source", initializer=collect_missing, initargs=([], lambda e: classify_error(e) == "lasting")
-    )
+    readers = ThreadPoolExecutor(_READERS, "rtsx-source", initializer=collect_missing, initargs=([], is_gap))
     with readers:
         for number, (cell, place) in enumerate(chosen, 1):
             first = (

@@ -89,6 +89,11 @@ class CampaignPlan:
         side = self.grid.cell_size
         return (self.rows[1] - self.rows[0]) * side, (self.columns[1] - self.columns[0]) * side
 
+    @property
+    def halo(self) -> int:
+        """Pixels around a cell that its outlines look at, on all sides, beyond the map's end too."""
+        return 0 if self.outlines is None else self.outlines.halo
+
     @cached_property
     def geobox(self) -> "GeoBox":
         """Raster of the map."""

@@ -263,14 +263,13 @@ def _digest_of(cube: CubeRecipe, source: SourceRecipe, search: StacSearch) -> st
 def _areas(plan: CampaignPlan, source: SourceRecipe) -> Iterator[BaseGeometry]:
     """Yield the ground of each block of cells in longitude and latitude, with all that a cell may look at around itself."""
     grid, side = plan.grid, plan.grid.cell_size
-    halo = 0 if plan.outlines is None else plan.outlines.halo
     for start in range(0, len(plan.cells), _CELLS):
         cells = plan.cells.addresses[start : start + _CELLS].astype(np.int64)
         row, column = map(int, cells[0])
         metres = pixel_m(grid[row, column].geobox)
         reach = 2 * source.reach_m / metres  # twice, because maps stretch
         # And a little, because edges are straight in degrees here, and on the grid there.
-        margin = round(max(widest_read(plan.prediction.tiling, side=side) - side, halo) + reach + side / 16) + 16
+        margin = round(max(widest_read(plan.prediction.tiling, side=side) - side, plan.halo) + reach + side / 16) + 16
         for ground in _grounds(grid, cells, margin=margin):
             region = lonlat_region(ground, grid.crs, longest=side * grid.resolution, tolerance_m=side / 32 * metres)
             yield set_precision(region, _PRECISION)

@@ -34,7 +34,7 @@ from rtsx.cube.zarr_cube import StoredPixels, stored_pixels
 from rtsx.errors import CubeError
 from rtsx.inference.device import Hardware, Memory, Pending, host_bytes, memory_for, plain_memory, room_for
 from rtsx.inference.kernel import BlockInput, TileSums, crop, finished, quantise
-from rtsx.inference.plan import Block, BlockPlan, Region
+from rtsx.inference.plan import Block, BlockPlan, Region, region_overlap, region_within
 from rtsx.inference.runner import Runner
 from rtsx.tiling import TileRange
 
@@ -322,7 +322,7 @@ class _Window:
 
     def chunk(self, name: str) -> NDArray[Any]:
         """Return the pixels of the chunk."""
-        return _cut(self.layers[name], self.own, self.region)
+        return self.layers[name][region_within(self.own, self.region)]
 
     def with_halo(self, others: Sequence["_Window"], read: Region, *, memory: Memory) -> "_Window":
         """Return a window over at least `read`, this one where it has room, with the pixels of other chunks in it."""
@@ -331,9 +331,9 @@ class _Window:
             dtypes = {name: layer.dtype for name, layer in self.layers.items()}
             window, missing = _Window(read, read, dtypes=dtypes, memory=memory), [self, *others]
         for other in missing:
-            both = _overlap(read, other.own)
+            both = region_overlap(read, other.own)
             for name, layer in window.layers.items():
-                _cut(layer, both, window.region)[...] = _cut(other.layers[name], both, other.region)
+                layer[region_within(both, window.region)] = other.layers[name][region_within(both, other.region)]
         return window
 
     @property
@@ -357,17 +357,6 @@ def _window_of(own: Region, chunks: Mapping[str, NDArray[Any]]) -> _Window:
 
 def _shape(region: Region) -> tuple[int, int]:
     return region[0].stop - region[0].start, region[1].stop - region[1].start
-
-
-def _overlap(one: Region, other: Region) -> Region:
-    y, x = (slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(one, other, strict=True))
-    return y, x
-
-
-def _cut(array: NDArray[Any], wanted: Region, region: Region) -> NDArray[Any]:
-    """Cut pixels out of an array (y, x) over `region`."""
-    y, x = (slice(w.start - r.start, w.stop - r.start) for w, r in zip(wanted, region, strict=True))
-    return array[y, x]
 
 
 @dataclass(frozen=True)
@@ -421,11 +410,11 @@ class _TilesTask:
             window = own.with_halo(others, self.read, memory=memory_for(device))
             trusted = np.empty(_shape(self.read), bool)
             for one, pixels in zip(windows, valid, strict=True):
-                both = _overlap(self.read, one.own)
-                _cut(trusted, both, self.read)[...] = _cut(pixels, both, one.own)
+                both = region_overlap(self.read, one.own)
+                trusted[region_within(both, self.read)] = pixels[region_within(both, one.own)]
             block = BlockInput(
                 region=self.read,
-                stored={name: _cut(window.layers[name], self.read, window.region) for name in names},
+                stored={name: window.layers[name][region_within(self.read, window.region)] for name in names},
                 packings=runner.packings,
                 valid=trusted,
             )

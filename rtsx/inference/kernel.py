@@ -18,7 +18,15 @@ from numpy.typing import NDArray
 from torch.nn.functional import interpolate
 
 from rtsx.inference.device import current_stream, from_device, to_device
-from rtsx.inference.plan import PredictionPlan, Region, apply_dihedral, invert_dihedral, regions_meet
+from rtsx.inference.plan import (
+    PredictionPlan,
+    Region,
+    apply_dihedral,
+    invert_dihedral,
+    region_overlap,
+    region_within,
+    regions_meet,
+)
 from rtsx.model.inputs import InputLayer, Packing, prepare
 from rtsx.model.network import Network, require_probabilities
 from rtsx.tiling import Tile, TileAxis, TilePlan, TileRange, reflect_pad
@@ -388,8 +396,7 @@ def _fixed(values: torch.Tensor) -> torch.Tensor:
 
 def _within(array: _Pixels, wanted: Region, region: Region) -> _Pixels:
     """Crop an array (..., y, x) over `region` to `wanted`."""
-    y, x = (slice(w.start - r.start, w.stop - r.start) for w, r in zip(wanted, region, strict=True))
-    return array[..., y, x]
+    return array[..., *region_within(wanted, region)]
 
 
 NODATA = 255
@@ -401,17 +408,16 @@ _SLACK = 8
 
 def crop(output: TileSums, region: Region) -> TileSums:
     """Crop sums to a region, as their own memory so that the rest can be freed, unless that is the smaller part."""
-    both = tuple(slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(output.region, region, strict=True))
-    y, x = (slice(b.start - a.start, b.stop - a.start) for a, b in zip(output.region, both, strict=True))
-    values = None if output.values is None else output.values[..., y, x]
+    both = region_overlap(output.region, region)
+    values = None if output.values is None else _within(output.values, both, output.region)
     if values is not None and output.values is not None and 2 * values.size < output.values.size:
         values = np.ascontiguousarray(values)
     complete = output.complete
-    if complete is None or not regions_meet(complete, (both[0], both[1])):
-        return TileSums(region=(both[0], both[1]), values=values)
-    rows, columns = (slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(complete, both, strict=True))
-    done = {name: _within(pixels, (rows, columns), complete) for name, pixels in output.done.items()}
-    return TileSums(region=(both[0], both[1]), values=values, complete=(rows, columns), done=done)
+    if complete is None or not regions_meet(complete, both):
+        return TileSums(region=both, values=values)
+    left = region_overlap(complete, both)
+    done = {name: _within(pixels, left, complete) for name, pixels in output.done.items()}
+    return TileSums(region=both, values=values, complete=left, done=done)
 
 
 _ROWS = 128
@@ -459,12 +465,10 @@ def merge_strips(outputs: Sequence[TileSums], region: Region, *, plan: Predictio
     for output in outputs:
         if not regions_meet(output.region, region):
             continue
-        both = tuple(
-            slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(output.region, region, strict=True)
-        )
         if output.values is not None:
-            here = _within(total, (both[0], both[1]), region)
-            add(here, _within(output.values, (both[0], both[1]), output.region), out=here)
+            both = region_overlap(output.region, region)
+            here = _within(total, both, region)
+            add(here, _within(output.values, both, output.region), out=here)
     return total
 
 

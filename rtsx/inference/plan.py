@@ -309,6 +309,18 @@ def regions_meet(one: Region, other: Region) -> bool:
     return all(a.start < b.stop and b.start < a.stop for a, b in zip(one, other, strict=True))
 
 
+def region_overlap(one: Region, other: Region) -> Region:
+    """Return the pixels that two regions share."""
+    y, x = (slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(one, other, strict=True))
+    return y, x
+
+
+def region_within(region: Region, whole: Region) -> Region:
+    """Return where a region lies in an array over `whole`."""
+    y, x = (slice(a.start - b.start, a.stop - b.start) for a, b in zip(region, whole, strict=True))
+    return y, x
+
+
 @dataclass(frozen=True, kw_only=True)
 class Block:
     """One chunk of the raster and the tiles that begin in it."""

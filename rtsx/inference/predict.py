@@ -38,6 +38,7 @@ from rtsx.inference.plan import (
     TileChoice,
     choose_tiling,
     direct_chunks,
+    region_within,
 )
 from rtsx.inference.runner import Runner, needed_layers, packings_of, prediction_plan, runner_of
 from rtsx.inference.streaming import input_window
@@ -254,8 +255,7 @@ def predict_cube(
         cube = cube.assign_attrs(lattice_origin=list(lattice_origin(cube))).isel(y=rows, x=columns)
         offset = (tiling.offset[0] + rows.start, tiling.offset[1] + columns.start)
         tiling = replace(tiling, shape=(cube.sizes["y"], cube.sizes["x"]), offset=offset)
-        y, x = (slice(p.start - around.start, p.stop - around.start) for p, around in zip(region, read, strict=True))
-        within = y, x
+        within = region_within(region, read)
     plan = prediction_plan(
         bundles,
         layers=needed,
