@@ -6,6 +6,7 @@ A check that has tripped stops runs until somebody accepts it.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Literal
 
 from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.plan import CampaignPlan
@@ -114,9 +115,14 @@ class DriftCheck(StoredRecord):
         return bool(self.findings)
 
     @property
+    def state(self) -> Literal["alike", "tripped", "accepted"]:
+        """Whether it has tripped, and whether somebody has accepted that."""
+        return "alike" if not self.is_tripped else "accepted" if self.acceptances else "tripped"
+
+    @property
     def may_run(self) -> bool:
         """Whether the year may be run: the check has not tripped, or was accepted."""
-        return not self.is_tripped or bool(self.acceptances)
+        return self.state != "tripped"
 
     def __str__(self) -> str:
         """Lines for people."""

@@ -17,21 +17,22 @@ from rtsx.campaign.plan import CampaignPlan, read_plan
 from rtsx.campaign.planning import TaskMemory
 from rtsx.campaign.preflight import opened_sample
 from rtsx.campaign.recipe import CampaignRecipe, Prices
-from rtsx.campaign.tiling import over_compute_of_cells
+from rtsx.campaign.tiling import mean_over_compute
 from rtsx.inference.device import Hardware
-from rtsx.inference.ensemble import tiling_needs_of
 from rtsx.inference.kernel import BlockInput
-from rtsx.inference.memory import available_bytes, largest_tile
+from rtsx.inference.memory import available_bytes
 from rtsx.inference.runner import Runner
 from rtsx.model import ModelBundle
 from rtsx.model.backend_choice import fixed_sides
 from rtsx.model.inputs import Packing
 from rtsx.model.network import resolve_device
 from rtsx.storage.object_store import ObjectStore, open_object_store
-from rtsx.tiling import TilePlan, TileRange
+from rtsx.tiling import TileRange
 
 _LARGER = (2, 4)
 """Times as wide as they are, that cells are compared with."""
+_MANY = (0, 16)
+"""Cells along each side of a map whose edges hardly count."""
 _MOST_MARKS = 2000
 """Commit records that are read to know what cells took."""
 _WORTH_TELLING = 0.01
@@ -117,9 +118,10 @@ class CampaignEstimate:
         cubes = cubes_of(recipe, plan, objects, digest=plan.digest)
         sample = opened_sample(cubes, plan.cells, likely=likely_cells(recipe, plan.cells, stored=plan))
         memory = TaskMemory.of(recipe, sample, layers=plan.prediction.layers)
-        work, prices = plan.work, recipe.prices
+        work, prices, tiling = plan.work, recipe.prices, plan.prediction.tiling
         read = work.n_read * memory.stored_bytes
-        written = work.n_pixels * _written_bytes_per_pixel(plan)
+        maps = 2 * len(plan.prediction.classes)
+        written = work.n_pixels * (maps + 1 + maps * plan.cogs)
         hours = None if seconds_per_tile is None else work.n_tiles * seconds_per_tile / 3600
         measured = {} if seconds_per_tile is None else {hardware: seconds_per_tile}
         return cls(
@@ -129,10 +131,10 @@ class CampaignEstimate:
             cell_size=plan.grid.cell_size,
             pixels=work.n_pixels,
             tiles=work.n_tiles,
-            tiling=_tiling_told(plan),
+            tiling=f"{tiling.tile:,} px, overlap {tiling.overlap}, trim {tiling.trim}, {tiling.blend}",
             over_compute=work.over_compute,
             over_compute_of_larger=MappingProxyType(dict(_of_larger(plan, recipe, memory))),
-            memory_bytes=memory.estimate(plan.prediction.tiling).total_bytes,
+            memory_bytes=memory.estimate(tiling).total_bytes,
             read_bytes=read,
             write_bytes=written,
             device_hours=hours,
@@ -176,38 +178,13 @@ class CampaignEstimate:
         return "\n".join(lines)
 
 
-def _written_bytes_per_pixel(plan: CampaignPlan) -> int:
-    maps = 2 * len(plan.prediction.classes)
-    return maps + 1 + (maps if plan.cogs else 0)
-
-
-def _tiling_told(plan: CampaignPlan) -> str:
-    tiling = plan.prediction.tiling
-    return f"{tiling.tile:,} px, overlap {tiling.overlap}, trim {tiling.trim}, {tiling.blend}"
-
-
 def _of_larger(plan: CampaignPlan, recipe: CampaignRecipe, memory: TaskMemory) -> Iterator[tuple[int, float]]:
     """Over-compute of cells several times as wide, where it is less; tiles chosen anew as far as the recipe allows."""
-    spec = recipe.prediction
-    habits = tiling_needs_of(
-        recipe.bundles, scales=spec.scales, measures="auto" in (spec.tile, spec.overlap, spec.blend)
-    )
-    available = spec.memory_bytes or available_bytes()
+    available = recipe.prediction.memory_bytes or available_bytes()
     for factor in _LARGER:
         larger = replace(memory, side=factor * memory.side)
-
-        def fits(tiling: TilePlan, larger: TaskMemory = larger) -> bool:
-            return larger.estimate(tiling).total_bytes <= available
-
-        value = over_compute_of_cells(
-            larger.side,
-            habits=habits,
-            spec=spec,
-            largest=largest_tile(
-                recipe.bundles, hardware=memory.hardware, precision=spec.precision, available=available
-            ),
-            fits=fits,
-        )
+        tiling = larger.tiling(recipe.prediction, rows=_MANY, columns=_MANY, available=available)
+        value = mean_over_compute(tiling, side=larger.side)
         if value < plan.work.over_compute * (1 - _WORTH_TELLING):
             yield larger.side, value
 
@@ -247,12 +224,10 @@ def _product(amount: float | None, price: float | None) -> float | None:
 
 
 def _bytes(count: int) -> str:
-    value = float(count)
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if value < 1000:
-            return f"{value:,.0f} {unit}" if unit == "B" else f"{value:,.1f} {unit}"
-        value /= 1000
-    return f"{value:,.1f} PB"
+    value, units = float(count), ["PB", "TB", "GB", "MB", "kB", "B"]
+    while value >= 1000 and len(units) > 1:
+        value, _ = value / 1000, units.pop()
+    return f"{value:,.0f} B" if units[-1] == "B" else f"{value:,.1f} {units[-1]}"
 
 
 _LEAST_S = 2.0

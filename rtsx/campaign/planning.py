@@ -6,20 +6,14 @@ from math import ceil
 
 import xarray as xr
 
-from rtsx.campaign.cells import Address, CellChoice, chosen_cells
+from rtsx.campaign.cells import Address, chosen_cells
 from rtsx.campaign.fetch import FetchedImages, cubes_of, likely_cells
 from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.ledger import CampaignLedger, planned_years, write_prices
 from rtsx.campaign.map import create_map
 from rtsx.campaign.plan import CampaignPlan, read_plan, require_same, require_same_map, write_plan
-from rtsx.campaign.preflight import (
-    check_object_store,
-    opened_sample,
-    require_fixed_sun,
-    require_space,
-    require_untimed,
-)
-from rtsx.campaign.recipe import CampaignRecipe, OutlineSpec
+from rtsx.campaign.preflight import check_object_store, opened_sample, require_space
+from rtsx.campaign.recipe import CampaignRecipe, OutlineSpec, PredictionSpec
 from rtsx.campaign.searches import ask_searches
 from rtsx.campaign.tiling import campaign_tiling, widest_read
 from rtsx.cube import CubeRecipe, geobox_of, layer_names
@@ -116,6 +110,30 @@ class TaskMemory:
             + _BLOCKS * height * min(span, across) * 4 * self._channels,
             output_bytes=_BLOCKS * 4 * self._sums * height * across + kept * self.side**2,
             network_bytes=max(self._pixel_bytes * self._batch_size(tiling) * tiling.tile**2, self.mask_bytes),
+        )
+
+    def tiling(
+        self,
+        spec: PredictionSpec,
+        *,
+        rows: tuple[int, int],
+        columns: tuple[int, int],
+        available: int,
+        settled: int | None = None,
+    ) -> TilePlan:
+        """Choose the tiling of a map that a worker of `available` bytes can run, as `campaign_tiling` does."""
+        needs = tiling_needs_of(
+            self.bundles, scales=spec.scales, measures="auto" in (spec.tile, spec.overlap, spec.blend)
+        )
+        return campaign_tiling(
+            rows=rows,
+            columns=columns,
+            side=self.side,
+            habits=needs,
+            spec=spec,
+            largest=largest_tile(self.bundles, hardware=self.hardware, precision=spec.precision, available=available),
+            fits=lambda tiling: self.estimate(tiling).total_bytes <= available,
+            settled=settled,
         )
 
     def require(self, tiling: TilePlan, *, available: int) -> None:
@@ -217,7 +235,14 @@ def plan_campaign(
     sample = opened_sample(answered or recipe.cube, choice.cells, likely=likely)
     available = spec.memory_bytes or available_bytes()
     memory = TaskMemory.of(recipe, sample, layers=needed_layers(bundles, layer_names(sample)))
-    tiling = _tiling(recipe, bundles, choice, memory=memory, available=available, like=like)
+    is_alike = (
+        spec.tile == "auto"
+        and like is not None
+        and (like.grid, like.prediction.members) == (grid, tuple(bundle.digest for bundle in bundles))
+        and like.prediction.scales == spec.scales
+    )
+    settled = like.prediction.tiling.tile if is_alike and like is not None else None
+    tiling = memory.tiling(spec, rows=choice.rows, columns=choice.columns, available=available, settled=settled)
     if like is None:  # else it was asked before, perhaps for larger machines than this one
         memory.require(tiling, available=available)
     prediction = prediction_plan(
@@ -240,7 +265,8 @@ def plan_campaign(
         columns=choice.columns,
         cells=choice.cells,
         prediction=prediction,
-        layers=_described(recipe),
+        # Without what changes no pixel of a cell: the layers' own region, and the chunks of their reads.
+        layers={name: one for name, one in describe_recipe(recipe.cube).items() if name not in ("region", "chunk")},
         outlines=None if recipe.outlines is None else _outlines(recipe.outlines, chosen=prediction.outlines, like=like),
         cogs=recipe.cogs,
         shard=recipe.shard,
@@ -287,42 +313,18 @@ def _check(recipe: CampaignRecipe) -> None:
         raise CampaignError(
             "Spread cannot go with blend max, where members count no more one by one. Take another blend."
         )
-    require_untimed(recipe)
-    require_fixed_sun(recipe)
-
-
-def _tiling(
-    recipe: CampaignRecipe,
-    bundles: tuple[ModelBundle, ...],
-    choice: CellChoice,
-    *,
-    memory: TaskMemory,
-    available: int,
-    like: CampaignPlan | None,
-) -> TilePlan:
-    spec, grid = recipe.prediction, recipe.cube.grid
-    is_alike = (
-        spec.tile == "auto"
-        and like is not None
-        and (like.grid, like.prediction.members) == (grid, tuple(bundle.digest for bundle in bundles))
-        and like.prediction.scales == spec.scales
-    )
-    return campaign_tiling(
-        rows=choice.rows,
-        columns=choice.columns,
-        side=grid.cell_size,
-        habits=tiling_needs_of(bundles, scales=spec.scales, measures="auto" in (spec.tile, spec.overlap, spec.blend)),
-        spec=spec,
-        largest=largest_tile(bundles, hardware=memory.hardware, precision=spec.precision, available=available),
-        fits=lambda tiling: memory.estimate(tiling).total_bytes <= available,
-        settled=like.prediction.tiling.tile if is_alike and like is not None else None,
-    )
-
-
-def _described(recipe: CampaignRecipe) -> dict[str, object]:
-    """Drop from the layers' recipe what changes no pixel of a cell: its own region, and the chunks of its reads."""
-    described = describe_recipe(recipe.cube)
-    return {name: value for name, value in described.items() if name not in ("region", "chunk")}
+    timed = [source.name for source in recipe.cube.sources if source.group != "all"]
+    if timed:
+        raise CampaignError(
+            f"A campaign maps one year, and sources {timed} have time steps of their own. Take group='all' and a period "
+            "within the year."
+        )
+    moving = [source.name for source in recipe.cube.sources if source.sun_of is not None]
+    if moving:
+        raise CampaignError(
+            f"Sources {moving} take the sun of hillshade from the images near each cell (sun_of), so that the map would have "
+            "seams where cells meet. Leave sun_of out, for the fixed sun that is the same everywhere."
+        )
 
 
 _BLOCK_BYTES = 4096
@@ -367,7 +369,9 @@ def create_plan(recipe: CampaignRecipe, *, config: str) -> CampaignPlan:
                 "and fetch it where there is a network: rtsx campaign plan, then rtsx campaign fetch."
             )
         FetchedImages(recipe.fetched, stored.year, stored.digest).require_all(stored)
-    plan = plan_campaign(recipe, like=stored or _newest(objects), answered=answered)
+    years = planned_years(objects)
+    like = stored or (read_plan(objects, years[-1]) if years else None)
+    plan = plan_campaign(recipe, like=like, answered=answered)
     if stored is not None:
         require_same(stored, plan)
         plan = stored
@@ -382,12 +386,6 @@ def create_plan(recipe: CampaignRecipe, *, config: str) -> CampaignPlan:
         write_plan(objects, plan, config=config)
     write_prices(objects, recipe.prices, year=plan.year)
     return plan
-
-
-def _newest(objects: ObjectStore) -> CampaignPlan | None:
-    """Read the plan of the newest year before; None where there is none."""
-    years = planned_years(objects)
-    return read_plan(objects, years[-1]) if years else None
 
 
 def _refuse_foreign_marks(objects: ObjectStore, plan: CampaignPlan) -> None:

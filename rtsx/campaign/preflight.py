@@ -14,7 +14,6 @@ import xarray as xr
 from rtsx.campaign.cells import Address, CellTable
 from rtsx.campaign.fetch import CellNotFetchedError
 from rtsx.campaign.ledger import Clock, utc_now
-from rtsx.campaign.recipe import CampaignRecipe
 from rtsx.cube import CubeRecipe, open_source
 from rtsx.errors import CampaignError, NoImageError, OutputNotWritableError, RtsxError
 from rtsx.storage import cloud_of, is_url, local_path
@@ -228,38 +227,6 @@ def opened_sample(
 
 
 _GB = 1e9
-
-
-def require_untimed(recipe: CampaignRecipe) -> None:
-    """Refuse sources with time steps: a campaign maps one year.
-
-    Raises
-    ------
-    CampaignError
-        A source groups its images by time.
-    """
-    timed = [source.name for source in recipe.cube.sources if source.group != "all"]
-    if timed:
-        raise CampaignError(
-            f"A campaign maps one year, and sources {timed} have time steps of their own. Take group='all' and a period "
-            "within the year."
-        )
-
-
-def require_fixed_sun(recipe: CampaignRecipe) -> None:
-    """Refuse a hillshade whose sun is that of the images near each cell: it would change from cell to cell.
-
-    Raises
-    ------
-    CampaignError
-        A source says `sun_of`.
-    """
-    moving = [source.name for source in recipe.cube.sources if source.sun_of is not None]
-    if moving:
-        raise CampaignError(
-            f"Sources {moving} take the sun of hillshade from the images near each cell (sun_of), so that the map would have "
-            "seams where cells meet. Leave sun_of out, for the fixed sun that is the same everywhere."
-        )
 
 
 def require_space(output: str, n_bytes: int) -> None:

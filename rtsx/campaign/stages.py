@@ -4,7 +4,8 @@ What reads or packs all cells leaves a record of when it did: a cell that was ma
 from listings and these records, so that they are fast, and agree with each other.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -17,7 +18,6 @@ from rtsx.campaign.drift import read_check
 from rtsx.campaign.layout import FetchLayout, YearLayout
 from rtsx.campaign.ledger import CampaignLedger, map_in_threads
 from rtsx.campaign.plan import CampaignPlan
-from rtsx.campaign.records import CommitRecord
 from rtsx.errors import CampaignError, OutputNotWritableError, RtsxError
 from rtsx.grid.grid import cell_id, parse_cell_id
 from rtsx.parsing import AwareDatetime, StoredRecord, parsed_json
@@ -109,8 +109,7 @@ def note_stage(
         without=tuple(cell_id(*cell) for cell in sorted(without)),
         where=where,
     )
-    with suppress(OutputNotWritableError):
-        objects.put(YearLayout(plan.year).stage(stage), record.to_json().encode())
+    _write(objects, plan, record, stage=stage)
 
 
 def note_damage(objects: ObjectStore, plan: CampaignPlan, cells: Sequence[Address]) -> None:
@@ -118,10 +117,7 @@ def note_damage(objects: ObjectStore, plan: CampaignPlan, cells: Sequence[Addres
     record = _read(objects, plan, "verified")
     if record is not None and cells:
         bad = {*record.without, *(cell_id(*cell) for cell in cells)}
-        with suppress(OutputNotWritableError):
-            objects.put(
-                YearLayout(plan.year).stage("verified"), replace(record, without=tuple(sorted(bad))).to_json().encode()
-            )
+        _write(objects, plan, replace(record, without=tuple(sorted(bad))), stage="verified")
 
 
 def year_stages(
@@ -160,15 +156,12 @@ def year_stages(
         return min(record.cells, sum(when <= record.until and cell not in gone for cell, when in done.items()))
 
     check = read_check(objects, plan)
-    state: Literal["", "alike", "tripped", "accepted"] = ""
-    if check is not None:
-        state = "alike" if not check.is_tripped else "accepted" if check.acceptances else "tripped"
     return YearStages(
         year=plan.year,
         planned=len(plan.cells),
         fetched=_fetched(objects, plan),
         checked=None if check is None else len(check.cells),
-        drift=state,
+        drift="" if check is None else check.state,
         done=len(done),
         failed=len(aside),
         verified=through("verified"),
@@ -198,6 +191,11 @@ def stage_table(years: Iterable[YearStages], *, reviewed: Mapping[int, str] | No
     return rows
 
 
+def _write(objects: ObjectStore, plan: CampaignPlan, record: StageRecord, *, stage: Stage) -> None:
+    with suppress(OutputNotWritableError):
+        objects.put(YearLayout(plan.year).stage(stage), record.to_json().encode())
+
+
 def _read(objects: ObjectStore, plan: CampaignPlan, stage: Stage) -> StageRecord | None:
     key = YearLayout(plan.year).stage(stage)
     content = objects.get(key)
@@ -208,16 +206,13 @@ def _read(objects: ObjectStore, plan: CampaignPlan, stage: Stage) -> StageRecord
 def _fetched(objects: ObjectStore, plan: CampaignPlan) -> int | None:
     """Cells in the store that was fetched last; None where there is none, or it is not reached from here."""
     record = _read(objects, plan, "fetched")
-    if record is None:
-        return None
-    if not is_url(record.where) and not Path(record.where).is_dir():
+    if record is None or not (is_url(record.where) or Path(record.where).is_dir()):
         return None
     layout = FetchLayout.of_plan(plan.year, plan.digest)
     try:
-        there = CampaignLedger(open_object_store(record.where, {}), layout).done()
+        return len(CampaignLedger(open_object_store(record.where, {}), layout).done() & plan.cells.places.keys())
     except (RtsxError, OSError):
         return None
-    return len(there & plan.cells.places.keys())
 
 
 _THREADS = 8
@@ -268,12 +263,8 @@ class Verification:
             return "No cell with a mark was found, so nothing was read."
         if not cells:
             return f"{read}: all bytes are those that were written."
-        are = (
-            "1 cell is not what its mark says"
-            if len(cells) == 1
-            else f"{len(cells)} cells are not what their marks say"
-        )
-        lines = [f"{read}: {are}."]
+        several = f"{len(cells)} cells are not what their marks say"
+        lines = [f"{read}: {several if len(cells) > 1 else '1 cell is not what its mark says'}."]
         for cell in cells[:_SHOWN]:
             faults = [
                 *(f"missing {key}" for key in self.missing.get(cell, ())),
@@ -284,18 +275,6 @@ class Verification:
         if len(cells) > _SHOWN:
             lines.append(f"and {len(cells) - _SHOWN} more")
         return "\n".join(lines)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Finding:
-    """What was found of one cell."""
-
-    cell: Address
-    n_objects: int = 0
-    n_bytes: int = 0
-    missing: tuple[str, ...] = ()
-    damaged: tuple[str, ...] = ()
-    unreadable: str = ""
 
 
 def verify_year(
@@ -320,50 +299,37 @@ def verify_year(
     """
     objects = open_object_store(output, storage_options or {})
     ledger = CampaignLedger(objects, layout)
-    wanted = ledger.done() if cells is None else cells
+    missing, damaged = defaultdict[Address, list[str]](list), defaultdict[Address, list[str]](list)
+    unreadable: dict[Address, str] = {}
+
+    def looked_at(cell: Address) -> tuple[int, int] | None:
+        """Objects of a cell, and their bytes; None without a mark."""
+        try:
+            mark = ledger.mark(cell)
+        except CampaignError as error:
+            unreadable[cell] = str(error)
+            return 0, 0
+        if mark is None:
+            return None
+        n_bytes = 0
+        for key, digest in sorted(mark.objects.items()):
+            content = objects.get(key)
+            if content is None:
+                missing[cell].append(key)
+            elif sha256(content).hexdigest() != digest:
+                damaged[cell].append(key)
+            n_bytes += len(content or b"")
+        return len(mark.objects), n_bytes
+
     n_cells = n_objects = n_bytes = 0
-    bad: list[_Finding] = []
-    for found in _findings(objects, ledger, wanted):
-        n_cells, n_objects, n_bytes = n_cells + 1, n_objects + found.n_objects, n_bytes + found.n_bytes
-        if found.missing or found.damaged or found.unreadable:
-            bad.append(found)
+    for read in map_in_threads(looked_at, ledger.done() if cells is None else cells, threads=_THREADS):
+        if read is not None:
+            n_cells, n_objects, n_bytes = n_cells + 1, n_objects + read[0], n_bytes + read[1]
     return Verification(
         n_cells=n_cells,
         n_objects=n_objects,
         n_bytes=n_bytes,
-        missing={one.cell: one.missing for one in bad if one.missing},
-        damaged={one.cell: one.damaged for one in bad if one.damaged},
-        unreadable={one.cell: one.unreadable for one in bad if one.unreadable},
-    )
-
-
-def _findings(objects: ObjectStore, ledger: CampaignLedger, cells: Iterable[Address]) -> Iterator[_Finding]:
-    """Findings of cells with a mark, several read at a time and few held."""
-
-    def look(cell: Address) -> _Finding | None:
-        try:
-            mark = ledger.mark(cell)
-        except CampaignError as error:
-            return _Finding(cell=cell, unreadable=str(error))
-        return None if mark is None else _look(objects, mark)
-
-    return (found for found in map_in_threads(look, cells, threads=_THREADS) if found is not None)
-
-
-def _look(objects: ObjectStore, mark: CommitRecord) -> _Finding:
-    missing, damaged, n_bytes = [], [], 0
-    for key, digest in sorted(mark.objects.items()):
-        content = objects.get(key)
-        if content is None:
-            missing.append(key)
-            continue
-        n_bytes += len(content)
-        if sha256(content).hexdigest() != digest:
-            damaged.append(key)
-    return _Finding(
-        cell=mark.cell,
-        n_objects=len(mark.objects),
-        n_bytes=n_bytes,
-        missing=tuple(missing),
-        damaged=tuple(damaged),
+        missing={cell: tuple(keys) for cell, keys in missing.items()},
+        damaged={cell: tuple(keys) for cell, keys in damaged.items()},
+        unreadable=unreadable,
     )

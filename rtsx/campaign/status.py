@@ -132,25 +132,24 @@ def campaign_status(objects: ObjectStore, plan: CampaignPlan, *, prices: Prices)
     prices
         What device-hours are computed with.
     """
-    layout = YearLayout(plan.year)
-    ledger = CampaignLedger(objects, layout)
     damaged: list[str] = []
-    marked, failures = ledger.moments(), ledger.failures(damaged=damaged)
-    status = status_of(
-        plan,
-        marked=marked,
-        leases=tuple(ledger.leases(damaged=damaged).values()),
-        failures=failures,
-        runs=ledger.runs(damaged=damaged),
-        prices=prices,
-        now=datetime.now(UTC),
-    )
-    stages = None
+    marked, failures, leases, runs = _records(objects, plan, damaged)
+    now, stages = datetime.now(UTC), None
+    status = status_of(plan, marked=marked, leases=leases, failures=failures, runs=runs, prices=prices, now=now)
     try:
         stages = year_stages(objects, plan, marked=marked, failed=failures)
     except CampaignError as error:
         damaged.append(str(error))
     return replace(status, stages=stages, damaged=tuple(sorted(damaged)))
+
+
+def _records(
+    objects: ObjectStore, plan: CampaignPlan, damaged: list[str]
+) -> tuple[dict[Address, datetime], dict[Address, Failure], tuple[Lease, ...], tuple[RunRecord, ...]]:
+    """When each cell was marked, failures, the newest leases, and runs; `damaged` receives what is wrong with those that are none."""
+    ledger = CampaignLedger(objects, YearLayout(plan.year))
+    marked, failures = ledger.moments(), ledger.failures(damaged=damaged)
+    return marked, failures, tuple(ledger.leases(damaged=damaged).values()), ledger.runs(damaged=damaged)
 
 
 def status_of(
@@ -304,30 +303,21 @@ def watch_campaign(
     objects: ObjectStore, plan: CampaignPlan, *, prices: Prices, notify: Callable[[str], None], quiet: timedelta
 ) -> CampaignStatus:
     """Look once, and send what is new; see `Campaign.watch`."""
-    layout = YearLayout(plan.year)
-    ledger = CampaignLedger(objects, layout)
-    damaged: list[str] = []
-    leases = ledger.leases(damaged=damaged).values()
-    runs = ledger.runs(damaged=damaged)
-    now = datetime.now(UTC)
-    status = status_of(
-        plan,
-        marked=ledger.moments(),
-        leases=tuple(leases),
-        failures=ledger.failures(damaged=damaged),
-        runs=runs,
-        prices=prices,
-        now=now,
+    marked, failures, leases, runs = _records(objects, plan, [])
+    now, drift = datetime.now(UTC), None
+    status = status_of(plan, marked=marked, leases=leases, failures=failures, runs=runs, prices=prices, now=now)
+    key = YearLayout(plan.year).notified
+    content = objects.get(key)
+    sent = parsed_json(b"{}" if content is None else content, dict[str, list[str]], what=key, error=CampaignError).get(
+        "sent", []
     )
-    sent = _read_sent(objects, layout)
-    drift = None
     with suppress(CampaignError):  # a damaged one, which whoever runs is told of
         drift = read_check(objects, plan)
     for alert in due_alerts(status, leases=leases, runs=runs, drift=drift, sent=set(sent), quiet=quiet, now=now):
         notify(alert.text)
         # After it, and one by one: who is killed between the two sends one alert twice, and none never.
         sent += alert.keys
-        objects.put(layout.notified, json.dumps({"sent": sent}).encode())
+        objects.put(key, json.dumps({"sent": sent}).encode())
     return status
 
 
@@ -382,10 +372,3 @@ def _run(command: list[str], text: str) -> None:
         raise CampaignError(f"The command that is notified cannot be run: {error}") from error
     if answer.returncode:
         raise CampaignError(f"{command[0]} did not take the message: {answer.stderr.strip() or answer.returncode}")
-
-
-def _read_sent(objects: ObjectStore, layout: YearLayout) -> list[str]:
-    content = objects.get(layout.notified)
-    if content is None:
-        return []
-    return parsed_json(content, dict[str, list[str]], what=layout.notified, error=CampaignError).get("sent", [])

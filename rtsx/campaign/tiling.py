@@ -16,9 +16,6 @@ from rtsx.campaign.recipe import PredictionSpec
 from rtsx.inference.plan import TilingNeeds, choose_tiling
 from rtsx.tiling import TileAxis, TilePlan
 
-_MANY = 16
-"""Cells along each side of a map whose edges hardly count."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class CellWork:
@@ -135,7 +132,7 @@ def campaign_tiling(
             return 0.0
         if not fits(tiling) or any(tiling.tile * scale % tiling.stride for scale in spec.scales):
             return inf
-        return _mean_over_compute(tiling, side=side)
+        return mean_over_compute(tiling, side=side)
 
     def tiling_by(choice: PredictionSpec) -> TilePlan:
         assert choice.blend != "auto"
@@ -164,32 +161,7 @@ def campaign_tiling(
     return tiling_by(replace(spec, blend="linear"))
 
 
-def over_compute_of_cells(
-    side: int, *, habits: TilingNeeds, spec: PredictionSpec, largest: int, fits: Callable[[TilePlan], bool]
-) -> float:
-    """Over-compute of a large map of cells of `side` px, by the tiling that is chosen for them.
-
-    Parameters
-    ----------
-    side
-        Side of a cell, px.
-    habits, spec, largest, fits
-        As for `campaign_tiling`.
-    """
-    tiling = campaign_tiling(
-        rows=(0, _MANY),
-        columns=(0, _MANY),
-        side=side,
-        habits=habits,
-        spec=spec,
-        largest=largest,
-        fits=fits,
-        settled=None,
-    )
-    return _mean_over_compute(tiling, side=side)
-
-
-def _mean_over_compute(tiling: TilePlan, *, side: int) -> float:
+def mean_over_compute(tiling: TilePlan, *, side: int) -> float:
     """Over-compute if every cell of the map were run: a row of cells has as many rows of tiles in every column."""
     tiles = [_along(axis, axis.length // side, side=side)[0].mean() for axis in (tiling.y, tiling.x)]
     return float(tiles[0] * tiles[1]) * tiling.tile**2 / side**2

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from rtsx.campaign.cells import CellTable
 from rtsx.campaign.recipe import PredictionSpec
-from rtsx.campaign.tiling import campaign_tiling, cell_work, over_compute_of_cells, widest_read
+from rtsx.campaign.tiling import campaign_tiling, cell_work, mean_over_compute, widest_read
 from rtsx.errors import PlanError
 from rtsx.inference.plan import TilingNeeds
 from rtsx.tiling import TilePlan
@@ -25,9 +25,9 @@ def square(count: int) -> CellTable:
 
 
 def tiling_of(
-    habits: TilingNeeds, *, side: int = 12288, first: int = 0, largest: int = 4096, **choices: object
+    habits: TilingNeeds, *, side: int = 12288, first: int = 0, cells: int = 3, largest: int = 4096, **choices: object
 ) -> TilePlan:
-    window = (first, first + 3)
+    window = (first, first + cells)
     return campaign_tiling(
         rows=window,
         columns=window,
@@ -177,11 +177,13 @@ def test_what_is_asked_for_is_taken() -> None:
 
 
 def test_larger_cells_lose_less_at_their_borders() -> None:
-    options = {"spec": PredictionSpec(), "largest": 4096, "fits": lambda tiling: True}
-    small, large = (over_compute_of_cells(side, habits=FINITE, **options) for side in (256, 1024))
+    def over_compute(habits: TilingNeeds, side: int) -> float:
+        return mean_over_compute(tiling_of(habits, side=side, cells=16), side=side)
+
+    small, large = (over_compute(FINITE, side) for side in (256, 1024))
     assert small == pytest.approx((448 / 256) ** 2)
     assert large == pytest.approx((1216 / 1024) ** 2)
-    assert over_compute_of_cells(512, habits=WHOLE, **options) > over_compute_of_cells(4096, habits=WHOLE, **options)
+    assert over_compute(WHOLE, 512) > over_compute(WHOLE, 4096)
 
 
 def test_no_cells_are_no_work() -> None:
