@@ -2,11 +2,13 @@
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from hashlib import sha256
+from itertools import chain
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -132,28 +134,24 @@ def copy_campaign(
             for key in there.keys() - here:
                 if key.startswith(products):
                     target.delete(key)
-        gone = CampaignLedger(target, YearLayout(year)).set_aside_cells()
-        CampaignLedger(target, YearLayout(year)).reset(
-            gone - CampaignLedger(source, YearLayout(year)).set_aside_cells()
-        )
+        mine, theirs = (CampaignLedger(objects, YearLayout(year)) for objects in (source, target))
+        theirs.reset(theirs.set_aside_cells() - mine.set_aside_cells())
     for key in last:
         copier.document(key)
-    states: dict[int, dict[Address, _State]] = {}
+    found, damaged = Counter[_State](), dict[int, tuple[Address, ...]]()
     for year, cells in marked.items():
-        copying = map_in_threads(partial(copier.cell, YearLayout(year)), cells, threads=_THREADS)
-        states[year] = dict(zip(cells, copying, strict=True))
-    found = [state for by_cell in states.values() for state in by_cell.values()]
-    bad = {
-        year: tuple(cell for cell, state in by_cell.items() if state == "damaged") for year, by_cell in states.items()
-    }
+        states = [*map_in_threads(partial(copier.cell, YearLayout(year)), cells, threads=_THREADS)]
+        found.update(states)
+        bad = tuple(cell for cell, state in zip(cells, states, strict=True) if state == "damaged")
+        damaged |= {year: bad} if bad else {}
     return Copied(
         to=to,
         years=tuple(wanted),
-        n_cells=found.count("copied") + found.count("there"),
-        n_there=found.count("there"),
+        n_cells=found["copied"] + found["there"],
+        n_there=found["there"],
         n_objects=len(copier.written),
         n_bytes=sum(copier.written),
-        damaged={year: cells for year, cells in bad.items() if cells},
+        damaged=damaged,
     )
 
 
@@ -292,16 +290,12 @@ def _is_shard(key: str) -> bool:
 
 def _documents(objects: ObjectStore, years: Sequence[int]) -> tuple[list[StoredObject], int]:
     """The same, and how many bytes they and the cells of these years are."""
-    places = {str(place) for place, claim in map_claims(objects).items() if claim["year"] in years}
+    places = [place for place, claim in map_claims(objects).items() if claim["year"] in years]
     documents = list(_listed(objects, years))
-    n_bytes = sum(found.n_bytes for found in documents)
-    for year in years:
-        layout = YearLayout(year)
-        n_bytes += sum(found.n_bytes for one in (layout.outlines, layout.cogs) for found in objects.list(one))
-    for name in ANSWERS:
-        shards = objects.list(f"{MAP}/{name}/c")
-        n_bytes += sum(found.n_bytes for found in shards if found.key.split("/")[3] in places)
-    return documents, n_bytes
+    folders = [f"{MAP}/{name}/c/{place}" for name in ANSWERS for place in places]
+    folders += [folder for year in years for folder in (YearLayout(year).outlines, YearLayout(year).cogs)]
+    cells = chain.from_iterable(map(objects.list, folders))
+    return documents, sum(found.n_bytes for found in chain(documents, cells))
 
 
 def _refuse_nested(output: str, to: str, *, same_service: bool) -> None:

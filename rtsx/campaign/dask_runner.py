@@ -402,12 +402,10 @@ def run_on_cluster(
             driver.launch()
             for back in tasks.completed(driver.patience_s()):
                 failure = driver.take_in(back)
-                if on_outcome is not None and not isinstance(back, NotStarted):
-                    on_outcome(
-                        back
-                        if isinstance(back, CellResult)
-                        else CellResult(cell=back.failure.cell, state="failed", failure=back.failure)
-                    )
+                if isinstance(back, WorkerLost):
+                    back = CellResult(cell=back.failure.cell, state="failed", failure=back.failure)
+                if on_outcome is not None and isinstance(back, CellResult):
+                    on_outcome(back)
                 if on_set_aside is not None and failure is not None:
                     on_set_aside(failure)
     except KeyboardInterrupt:

@@ -191,18 +191,11 @@ class CampaignReport:
 
 def states_of(plan: CampaignPlan, status: CampaignStatus, marks: CellStatistics) -> dict[Address, CellState]:
     """State of every cell of a plan, in its order."""
-
-    def state(cell: Address) -> CellState:
-        if cell in marks.states:
-            return marks.states[cell]
-        if cell in unreadable:
-            return "damaged"
-        if cell in running:
-            return "running"
-        return "failed" if cell in status.failed else "left"
-
-    running, unreadable = set(status.running), set(marks.damaged)
-    return {cell: state(cell) for cell in plan.cells}
+    states: dict[Address, CellState] = dict.fromkeys(plan.cells, "left")
+    states |= dict.fromkeys(status.failed, "failed")
+    states |= dict.fromkeys(status.running, "running")
+    states |= dict.fromkeys(marks.damaged, "damaged")
+    return states | dict(marks.states)
 
 
 def cell_table(ledger: CampaignLedger, plan: CampaignPlan, status: CampaignStatus) -> geopandas.GeoDataFrame:
@@ -261,12 +254,7 @@ def write_report(
         damaged.append(str(error))
     try:
         looks = make_quicklooks(
-            objects,
-            plan,
-            output=output,
-            storage_options=storage_options,
-            states=states,
-            damaged=unread,
+            objects, plan, output=output, storage_options=storage_options, states=states, damaged=unread
         )
     except (CampaignError, FootprintError) as error:
         unread.append(str(error))
@@ -287,9 +275,10 @@ def write_report(
     if path is None:
         key = f"{layout.root}/report.html"
         objects.put(key, page.encode())
-        return CampaignReport(path=f"{output.rstrip('/')}/{key}", cell=cell, area=area)
-    with staged(Path(path), overwrite=True) as stage:
-        stage.write_text(page, encoding="utf-8")
+        path = f"{output.rstrip('/')}/{key}"
+    else:
+        with staged(Path(path), overwrite=True) as stage:
+            stage.write_text(page, encoding="utf-8")
     return CampaignReport(path=str(path), cell=cell, area=area)
 
 
@@ -390,7 +379,13 @@ def report_page(
         "traces": [f"{cell_id(*cell)} at {places[cell]}\n{one.traceback}" for cell, one in failed[:3] if one.traceback],
         "damaged": [(one, named(cells, _FIRST_CELLS)) for one, cells in damaged.items()],
         "gaps": [(image, len(cells), named(cells, _FIRST_CELLS)) for image, cells in gaps],
-        "runs": [_run(one) for one in runs],
+        "runs": [
+            (
+                *(one.run, one.host, one.started, one.written if one.ended else "not ended, or killed"),
+                *(one.done, one.set_aside, one.retried, one.worker_seconds / 3600, one.stopped or ""),
+            )
+            for one in runs
+        ],
         "workers": [
             (worker, cells, seconds / 3600)
             for worker, (cells, seconds) in sorted(marks.workers.items(), key=lambda one: one[1], reverse=True)
@@ -483,9 +478,11 @@ def _costs(
             told = f"{figure(hours.low * 3600)} to {figure(hours.high * 3600)} s of {hours.cells:,}"
             rows.append((f"Nine in ten cells on {one.name}", told, spread))
     km2 = float(_valid_km2(plan, marks).sum())
+    n_bytes, price = sum(stored.values()), prices.gigabyte_month
+    monthly = "no price given" if price is None else f"{n_bytes / 1e9 * price:,.2f} a month"
     rows += [
         ("10⁶ km² of valid ground", f"from {figure(km2)} km²", str(area)),
-        ("Stored", _amount(sum(stored.values())), _monthly(sum(stored.values()), prices)),
+        ("Stored", _amount(n_bytes), monthly),
         *((f"of it {name}", _amount(size), "") for name, size in stored.items()),
     ]
     return rows
@@ -502,15 +499,3 @@ def _amount(n_bytes: int) -> str:
 
 def _money(cost: float | None, *, least: str = "") -> str:
     return "no price given" if cost is None else f"{least}{cost:,.2f}"
-
-
-def _monthly(n_bytes: int, prices: Prices) -> str:
-    price = prices.gigabyte_month
-    return "no price given" if price is None else f"{n_bytes / 1e9 * price:,.2f} a month"
-
-
-def _run(one: RunRecord) -> tuple[object, ...]:
-    return (
-        *(one.run, one.host, one.started, one.written if one.ended else "not ended, or killed"),
-        *(one.done, one.set_aside, one.retried, one.worker_seconds / 3600, one.stopped or ""),
-    )

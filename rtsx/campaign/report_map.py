@@ -178,7 +178,10 @@ def map_squares(states: Mapping[Address, CellState], *, most: int = _MOST_SQUARE
     """
     if not states:
         return []
-    side = _side(np.array(list(states), np.int64), most)
+    rows, columns = np.array(list(states), np.int64).T
+    side = 1  # a power of two, so that there are few enough blocks
+    while len(np.unique((rows // side << 32) + columns // side)) > most:
+        side *= 2
     blocks: dict[Address, Counter[CellState]] = {}
     for (row, column), state in states.items():
         blocks.setdefault((row // side, column // side), Counter())[state] += 1
@@ -187,14 +190,6 @@ def map_squares(states: Mapping[Address, CellState], *, most: int = _MOST_SQUARE
         MapSquare((row - top, column - left), (row * side, column * side), side, counts)
         for (row, column), counts in sorted(blocks.items())
     ]
-
-
-def _side(cells: NDArray[np.int64], most: int) -> int:
-    """Cells along a block, a power of two, so that there are few enough blocks."""
-    side = 1
-    while len(np.unique((cells[:, 0] // side << 32) + cells[:, 1] // side)) > most:
-        side *= 2
-    return side
 
 
 _POLE = 90 + 1e-6
@@ -285,22 +280,18 @@ class MapFrame:
         # What is far away may come to lie anywhere in a projection that is not made for it.
         usable = np.isfinite(points).all(axis=1) & self._is_near(lonlat)
         period = longitude_period(CRS(self.crs)) * self.scale
-        found = [
-            _within(
-                points + np.array([turn, 0]), usable, line, size=(self.width, self.height), most=period / 2 or np.inf
-            )
-            for turn in ((-period, 0.0, period) if period else (0.0,))
-        ]
-        return np.concatenate(found)
+        size, most = (self.width, self.height), period / 2 or np.inf
+        turns = [(turn, 0.0) for turn in ((-period, 0.0, period) if period else (0.0,))]
+        return np.concatenate([_within(points + np.array(turn), usable, line, size=size, most=most) for turn in turns])
 
     def _is_near(self, lonlat: Floats) -> NDArray[np.bool_]:
         if not len(self.samples):
             return np.zeros(len(lonlat), bool)
         seen = _directions(self.samples)
         middle = seen.mean(axis=0)
-        least = np.arccos(np.clip(seen @ middle / max(float(np.linalg.norm(middle)), 1e-9), -1, 1)).max()
-        reach = np.cos(min(least + np.radians(5), np.pi))
-        return np.asarray(_directions(lonlat) @ middle / max(float(np.linalg.norm(middle)), 1e-9) >= reach - 1e-9)
+        middle /= max(float(np.linalg.norm(middle)), 1e-9)
+        least = np.arccos(np.clip(seen @ middle, -1, 1)).max()
+        return np.asarray(_directions(lonlat) @ middle >= np.cos(min(least + np.radians(5), np.pi)) - 1e-9)
 
 
 def _directions(lonlat: Floats) -> Floats:
@@ -348,14 +339,10 @@ def graticule(frame: MapFrame) -> tuple[Lines, list[str]]:
         for value in _multiples(low, high):
             lonlat = np.stack(np.broadcast_arrays(*((value, along[0]) if number == 0 else (along[1], value))), axis=1)
             degrees = 180 - (180 - value) % 360 if number == 0 else value
-            side = (
-                (" W" if degrees < 0 else "" if degrees == 180 else " E")
-                if number == 0
-                else (" S" if degrees < 0 else " N")
-            )
+            below, above = (" W", "" if degrees == 180 else " E") if number == 0 else (" S", " N")
             found = frame.lines(lonlat, np.zeros(len(lonlat), np.int64))
             drawn.append(found)
-            names += [f"{abs(degrees):g}°{side}"] * len(found)
+            names += [f"{abs(degrees):g}°{below if degrees < 0 else above}"] * len(found)
     return np.concatenate(drawn) if drawn else np.empty(0, object), names
 
 
@@ -390,11 +377,10 @@ def cell_map(
     rows, columns = (max(square.place[axis] for square in squares) + 1 for axis in (0, 1))
     unit = min(_MAP_SIZE[0] / columns, _MAP_SIZE[1] / rows, _SQUARE)
     length = side * plan.grid.cell_size * plan.grid.resolution
-    corner = [squares[0].first[axis] - squares[0].place[axis] * side for axis in (0, 1)]
-    left, top = plan.grid.origin[0] + corner[1] // side * length, plan.grid.origin[1] - corner[0] // side * length
-    frame = MapFrame(
-        crs=plan.grid.crs, box=(left, top - rows * length, left + columns * length, top), width=columns * unit
-    )
+    row, column = (squares[0].first[axis] // side - squares[0].place[axis] for axis in (0, 1))
+    left, top = plan.grid.origin[0] + column * length, plan.grid.origin[1] - row * length
+    box = (left, top - rows * length, left + columns * length, top)
+    frame = MapFrame(crs=plan.grid.crs, box=box, width=columns * unit)
     places = place_names(plan, [square.first for square in squares], side=side)
     drawn = [
         _square(square, unit, place=places[square.first], reason=reasons.get(square.first, "") if side == 1 else "")

@@ -94,11 +94,17 @@ def require_environment(client: "Client", needs: WorkerRequirements) -> None:
     Raises
     ------
     ClusterError
-        The scheduler or a worker has other versions or too little memory; names all that differ.
+        The scheduler or a worker has other versions or too little memory, or cannot say; names all that differ.
     """
-    wrong = _wrong("the scheduler", "; ".join(needs.differing(scheduler_versions(client))))
-    for address, offer in sorted(resources_of(client, needs).items()):
-        wrong += _wrong(f"worker {address}", needs.lacking(offer))
+    try:
+        lacking = {"the scheduler": "; ".join(needs.differing(client.run_on_scheduler(versions_here)))}
+    except Exception as error:  # whatever importing our package may raise over there
+        raise _no_answer("The scheduler", error) from error
+    for address, offer in sorted(client.run(_offer, needs, on_error="return").items()):
+        if isinstance(offer, BaseException):
+            raise _no_answer(f"Worker {address}", offer) from offer
+        lacking[f"worker {address}"] = needs.lacking(offer)
+    wrong = [f"- {who} {what}" for who, what in lacking.items() if what]
     if wrong:
         told = "\n".join(wrong[:10]) + (f"\n... and {len(wrong) - 10} more" if len(wrong) > 10 else "")
         raise ClusterError(
@@ -121,10 +127,6 @@ def release_environment(client: "Client") -> None:
 def refusals_topic(client: "Client") -> str:
     """Topic of the scheduler's events at which workers that were sent away say why."""
     return f"{GUARD}-{client.id}"
-
-
-def _wrong(who: str, what: str) -> list[str]:
-    return [f"- {who} {what}"] if what else []
 
 
 _log = logging.getLogger(__name__)
@@ -181,36 +183,6 @@ def replace_worker_after(failure: Failure) -> None:
         _unfit.append(f"has a GPU that failed: {failure.message}")
         _log.error("This worker %s. Another process takes its place.", _unfit[0])
         worker.loop.add_callback(worker.close_gracefully, restart=True, reason=_unfit[0])
-
-
-def scheduler_versions(client: Client) -> Mapping[str, str]:
-    """Versions of the scheduler's libraries.
-
-    Raises
-    ------
-    ClusterError
-        It cannot say.
-    """
-    try:
-        found: Mapping[str, str] = client.run_on_scheduler(versions_here)
-    except Exception as error:  # whatever importing our package may raise over there
-        raise _no_answer("The scheduler", error) from error
-    return found
-
-
-def resources_of(client: Client, needs: WorkerRequirements) -> dict[str, WorkerResources]:
-    """List the libraries and memory of each worker, by its address.
-
-    Raises
-    ------
-    ClusterError
-        One cannot say.
-    """
-    offers = client.run(_offer, needs, on_error="return")
-    for address, offer in offers.items():
-        if isinstance(offer, BaseException):
-            raise _no_answer(f"Worker {address}", offer) from offer
-    return dict(offers)
 
 
 def _no_answer(who: str, error: BaseException) -> ClusterError:
