@@ -161,16 +161,23 @@ def chosen_cells(
     ([(-5, -61), (-4, -61)], (-5, -3), (-61, -60))
     """
     area = grid.projected(region)
-    meeting = _meeting(grid, area)
-    addresses = meeting.addresses
+    met, is_inside = _meeting(grid, area)
+    addresses = met
     if without is not None:
-        addresses = addresses[~_left_out(grid, meeting, area=area, without=grid.projected(without))]
+        left_out = grid.projected(without)
+        shapely.prepare(left_out)
+        boxes = _boxes(grid, met, 1)
+        gone = shapely.covers(left_out, boxes)
+        # Cells along the area's border may extend beyond it, which says nothing about them.
+        along = np.flatnonzero(~gone & ~is_inside & shapely.intersects(left_out, boxes))
+        gone[along] = shapely.covers(left_out, shapely.intersection(area, boxes[along]))
+        addresses = met[~gone]
         if not len(addresses):
             raise CampaignError(
-                f"All {len(meeting.addresses)} cells of the region lie in ground that is left out. Check both: the one "
+                f"All {len(met)} cells of the region lie in ground that is left out. Check both: the one "
                 f"spans {_bounds(region)}, the other {_bounds(without)}, longitude and latitude."
             )
-    room = meeting.addresses if extent is None else _meeting(grid, grid.projected(extent)).addresses
+    room = met if extent is None else _meeting(grid, grid.projected(extent))[0]
     rows, columns = ((int(room[:, axis].min()), int(room[:, axis].max()) + 1) for axis in (0, 1))
     outside = ((addresses < (rows[0], columns[0])) | (addresses >= (rows[1], columns[1]))).any(axis=1)
     if outside.any():
@@ -184,18 +191,8 @@ def chosen_cells(
     return CellChoice(cells=CellTable(addresses[hilbert_order(addresses)]), rows=rows, columns=columns)
 
 
-@dataclass(frozen=True, eq=False)
-class _Meeting:
-    """Select the cells that intersect an area."""
-
-    addresses: NDArray[np.int32]
-    """Rows and columns (cell, 2)."""
-    is_inside: NDArray[np.bool_]
-    """Whether a cell (cell,) lies in the area as a whole."""
-
-
-def _meeting(grid: Grid, area: BaseGeometry) -> _Meeting:
-    """Select the cells that `Grid.cells` gives, in another order."""
+def _meeting(grid: Grid, area: BaseGeometry) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+    """Rows and columns (cell, 2) that `Grid.cells` gives, in another order, and whether a cell (cell,) lies in the area as a whole."""
     xmin, ymin, xmax, ymax = area.bounds
     cells = area.area / (grid.cell_size * grid.resolution) ** 2
     if cells > _MOST_CELLS:
@@ -221,18 +218,7 @@ def _meeting(grid: Grid, area: BaseGeometry) -> _Meeting:
         meets[meets] = shapely.relate_pattern(area, boxes[meets], "T********")
     inside = np.concatenate(whole)
     addresses = np.concatenate([inside, blocks[meets]]).astype(np.int32)
-    return _Meeting(addresses, np.arange(len(addresses)) < len(inside))
-
-
-def _left_out(grid: Grid, meeting: _Meeting, *, area: BaseGeometry, without: BaseGeometry) -> NDArray[np.bool_]:
-    """Test whether `without` leaves nothing of a cell's share (cell,) of the area."""
-    shapely.prepare(without)
-    boxes = _boxes(grid, meeting.addresses, 1)
-    gone: NDArray[np.bool_] = shapely.covers(without, boxes)
-    # Cells along the area's border may extend beyond it, which says nothing about them.
-    along = np.flatnonzero(~gone & ~meeting.is_inside & shapely.intersects(without, boxes))
-    gone[along] = shapely.covers(without, shapely.intersection(area, boxes[along]))
-    return gone
+    return addresses, np.arange(len(addresses)) < len(inside)
 
 
 def _boxes(grid: Grid, blocks: NDArray[np.integer], size: int) -> NDArray[np.object_]:

@@ -4,7 +4,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import dask
@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from dask_gateway.auth import GatewayAuth
 
 
-@contextmanager
-def connect_cluster(spec: ClusterSpec) -> "Iterator[Client]":
+def connect_cluster(spec: ClusterSpec) -> "AbstractContextManager[Client]":
     """Connect a client to the cluster; what was started for it is shut down at the end, after an error and Ctrl-C as well.
 
     Raises
@@ -32,9 +31,7 @@ def connect_cluster(spec: ClusterSpec) -> "Iterator[Client]":
     MissingExtraError
         dask-gateway is asked for and not installed.
     """
-    client_of = {"gateway": gateway_client, "scheduler": scheduler_client}.get(spec.kind, local_client)
-    with client_of(spec) as client:
-        yield client
+    return {"gateway": gateway_client, "scheduler": scheduler_client, "local": local_client}[spec.kind](spec)
 
 
 CONNECT_S = 20.0

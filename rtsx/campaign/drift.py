@@ -194,10 +194,8 @@ def accept_drift(objects: ObjectStore, plan: CampaignPlan, *, name: str, reason:
         )
     if any((one.name, one.reason) == (name, reason) for one in check.acceptances):
         return check  # as whoever runs the same line again says it again
-    check = replace(
-        check,
-        acceptances=(*check.acceptances, Acceptance(name=name, reason=reason, when=datetime.now(UTC).isoformat())),
-    )
+    accepted = Acceptance(name=name, reason=reason, when=datetime.now(UTC).isoformat())
+    check = replace(check, acceptances=(*check.acceptances, accepted))
     write_check(objects, plan, check)
     return check
 
@@ -313,23 +311,18 @@ def _explained(
             return f"its values are like those of {name} there: are bands swapped?"
     then = reference[layer]
     factor = now.std / then.std if then.std else 0.0
-    if factor and is_like(_times(then, factor), now):
+    if factor and is_like(_scaled(then, factor=factor), now):
         return f"its values are about {factor:.2g} times those there: is the scale wrong?"
-    if is_like(_plus(then, now.mean - then.mean), now):
+    if is_like(_scaled(then, offset=now.mean - then.mean), now):
         return f"its values are about {now.mean - then.mean:+.4g} beside those there: is the offset wrong?"
     if abs(_moved(now, then)[2]) <= _ALIKE:
         return "few of its pixels have other values: snow, ice, water, clouds?"
     return ""
 
 
-def _times(one: LayerDistribution, factor: float) -> LayerDistribution:
-    return replace(
-        one, mean=one.mean * factor, std=one.std * factor, quantiles=tuple(value * factor for value in one.quantiles)
-    )
-
-
-def _plus(one: LayerDistribution, offset: float) -> LayerDistribution:
-    return replace(one, mean=one.mean + offset, quantiles=tuple(value + offset for value in one.quantiles))
+def _scaled(one: LayerDistribution, *, factor: float = 1.0, offset: float = 0.0) -> LayerDistribution:
+    quantiles = tuple(value * factor + offset for value in one.quantiles)
+    return replace(one, mean=one.mean * factor + offset, std=one.std * factor, quantiles=quantiles)
 
 
 def compare_ranges(
@@ -376,23 +369,16 @@ def compare_ranges(
 def drift_page(plan: CampaignPlan, check: DriftCheck) -> str:
     """The page of a check, which needs no other file."""
     head = ("Layer", "Valid", "Mean", "Standard deviation", *(f"{100 * QUANTILES[place]:g} %" for place in _SHOWN))
-    measured = [
-        (
-            name,
-            f"{100 * (1 - one.invalid):.1f} %",
-            *(
-                [""] * (2 + len(_SHOWN))
-                if not one.quantiles
-                else (f"{value:.6g}" for value in (one.mean, one.std, *(one.quantiles[place] for place in _SHOWN)))
-            ),
-        )
-        for name, one in check.layers.items()
-    ]
+    measured = []
+    for name, one in check.layers.items():
+        values = (one.mean, one.std, *(one.quantiles[place] for place in _SHOWN)) if one.quantiles else ()
+        told = [f"{value:.6g}" for value in values] or [""] * (2 + len(_SHOWN))
+        measured.append((name, f"{100 * (1 - one.invalid):.1f} %", *told))
     compared = [
         (
             one.layer,
             one.against,
-            *(signed(value) for value in (one.mean, one.spread, one.quantile)),
+            *map(signed, (one.mean, one.spread, one.quantile)),
             "" if one.invalid is None else f"{100 * one.invalid:+.1f} %",
             ("drift" if one.decides else "differs") if one.is_drifted else "alike",
             one.hint,

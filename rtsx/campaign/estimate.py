@@ -2,8 +2,9 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import ceil
 from types import MappingProxyType
 
@@ -27,7 +28,6 @@ from rtsx.model.backend_choice import fixed_sides
 from rtsx.model.inputs import Packing
 from rtsx.model.network import resolve_device
 from rtsx.storage.object_store import ObjectStore, open_object_store
-from rtsx.tiling import TileRange
 
 _LARGER = (2, 4)
 """Times as wide as they are, that cells are compared with."""
@@ -272,64 +272,44 @@ def seconds_per_tile(
     """
     where = resolve_device(device, backends=[plan.runtime["backend"]])
     tile = plan.prediction.tiling.tile
-    probe = _Strip.of(plan, bundles, tile=tile, many=1, device=device, batch_size=batch_size)
-    many = probe.runner.batch_size_on(Hardware.of(where))
-    timed = _Strip.of(plan, bundles, tile=tile, many=many, device=device, batch_size=batch_size)
+    strip = partial(_strip, plan, bundles, device=device, batch_size=batch_size)
+    many = strip(tile=tile, many=1)[0].batch_size_on(Hardware.of(where))
+    _, run = strip(tile=tile, many=many)
     # Other backends and GPUs prepare for tiles of one size, so these have to be the plan's own.
     is_small = where.type == "cpu" and plan.runtime["backend"] == "eager"
-    first = _Strip.of(plan, bundles, tile=_small(plan, bundles), many=1, device=device, batch_size=batch_size)
-    (first if is_small else timed).run()
+    first = strip(tile=_small(plan, bundles), many=1)[1] if is_small else run
+    first()
     passes, begin = 0, time.perf_counter()
     while passes < _MOST_PASSES and (passes == 0 or time.perf_counter() - begin < least_s):
-        timed.run()
+        run()
         passes += 1
     return (time.perf_counter() - begin) / passes / many
 
 
-@dataclass(frozen=True)
-class _Strip:
-    """A row of tiles over made-up pixels."""
-
-    runner: Runner
-    window: BlockInput
-    tiles: TileRange
-
-    @classmethod
-    def of(
-        cls,
-        plan: CampaignPlan,
-        bundles: Sequence[ModelBundle],
-        *,
-        tile: int,
-        many: int,
-        device: str,
-        batch_size: int | None,
-    ) -> "_Strip":
-        """As many tiles as go together, side by side."""
-        shape = (tile, many * tile)
-        tiling = replace(plan.prediction.tiling, shape=shape, offset=(0, 0), tile=tile, overlap=0, trim=0)
-        random = np.random.default_rng(0)
-        packings = {name: Packing() for name in plan.prediction.layers}
-        runner = Runner(
-            plan=replace(plan.prediction, tiling=tiling),
-            bundles=tuple(bundles),
-            packings=packings,
-            device=device,
-            precision=plan.runtime["precision"],
-            backend=plan.runtime["backend"],
-            batch_size=batch_size,
-        )
-        window = BlockInput(
-            region=(slice(0, shape[0]), slice(0, shape[1])),
-            stored={name: random.random(shape, np.float32) for name in packings},
-            packings=packings,
-            valid=np.ones(shape, np.bool_),
-        )
-        return cls(runner, window, tiling.all)
-
-    def run(self) -> None:
-        """Run all of them."""
-        self.runner.run(self.window, self.tiles)
+def _strip(
+    plan: CampaignPlan, bundles: Sequence[ModelBundle], *, tile: int, many: int, device: str, batch_size: int | None
+) -> tuple[Runner, Callable[[], object]]:
+    """Return what runs as many tiles as go together, side by side over made-up pixels, and a call that runs them once."""
+    shape = (tile, many * tile)
+    tiling = replace(plan.prediction.tiling, shape=shape, offset=(0, 0), tile=tile, overlap=0, trim=0)
+    random = np.random.default_rng(0)
+    packings = {name: Packing() for name in plan.prediction.layers}
+    runner = Runner(
+        plan=replace(plan.prediction, tiling=tiling),
+        bundles=tuple(bundles),
+        packings=packings,
+        device=device,
+        precision=plan.runtime["precision"],
+        backend=plan.runtime["backend"],
+        batch_size=batch_size,
+    )
+    window = BlockInput(
+        region=(slice(0, shape[0]), slice(0, shape[1])),
+        stored={name: random.random(shape, np.float32) for name in packings},
+        packings=packings,
+        valid=np.ones(shape, np.bool_),
+    )
+    return runner, lambda: runner.run(window, tiling.all)
 
 
 def _small(plan: CampaignPlan, bundles: Sequence[ModelBundle]) -> int:

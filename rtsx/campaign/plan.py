@@ -6,7 +6,7 @@ Whatever changes a byte of the output is in here, so its digest is what marks ar
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, get_type_hints
@@ -274,7 +274,8 @@ def require_same_map(objects: ObjectStore, plan: CampaignPlan) -> None:
     CampaignError
         Grid, extent, classes, shards or chunks are others than those of the years before.
     """
-    mine = _shared(plan)
+    document = json.loads(json.dumps(plan.to_document() | {"classes": plan.prediction.classes}))
+    mine = {name: document[name] for name in ("grid", "rows", "columns", "shard", "chunk", "classes")}
     content = json.dumps({"name": plan.name, **mine}, sort_keys=True).encode()
     if objects.create(CAMPAIGN, content):
         return
@@ -320,29 +321,20 @@ def _differences(stored: CampaignPlan, plan: CampaignPlan) -> Iterator[str]:
             f"{plan.columns} here"
         )
     if before.members != after.members:
-        yield f"the bundles changed: their digests are {_short(before.members)} there and {_short(after.members)} here"
+        there, here = ([digest[:12] for digest in one.members] for one in (before, after))
+        yield f"the bundles changed: their digests are {there} there and {here} here"
     layers = first_difference(dict(stored.layers), dict(plan.layers), name="layers")
     if layers is not None:
         yield f"the layers changed: {layers}"
-    yield from _of_cells(stored, plan)
-    there, here = (_rest(one.to_document()) for one in (stored, plan))
-    for name in there:
-        found = first_difference(there[name], here[name], name=name)
+    cells, others = set(stored.cells), set(plan.cells)
+    for those, what in ((cells - others, "are missing"), (others - cells, "are new")):
+        if those:
+            yield f"{len(those)} cells {what}, such as {cell_id(*min(those))}"
+    rest, other = (_rest(one.to_document()) for one in (stored, plan))
+    for name in rest:
+        found = first_difference(rest[name], other[name], name=name)
         if found is not None:
             yield found
-
-
-def _of_cells(stored: CampaignPlan, plan: CampaignPlan) -> Iterator[str]:
-    before, after = set(stored.cells), set(plan.cells)
-    for cells, what in ((before - after, "are missing"), (after - before, "are new")):
-        if cells:
-            yield f"{len(cells)} cells {what}, such as {cell_id(*min(cells))}"
-
-
-def _shared(plan: CampaignPlan) -> dict[str, Any]:
-    document = plan.to_document()
-    shared = {name: document[name] for name in ("grid", "rows", "columns", "shard", "chunk")}
-    return json.loads(json.dumps(shared | {"classes": plan.prediction.classes}))  # type: ignore[no-any-return]
 
 
 def _rest(document: dict[str, Any]) -> dict[str, Any]:
@@ -353,7 +345,3 @@ def _rest(document: dict[str, Any]) -> dict[str, Any]:
     unnamed = ("members", "tiling", "keep_members", "shape", "offset")
     every = rest["prediction"] | rest["prediction"]["tiling"] | {"spread": rest["prediction"]["keep_members"]}
     return rest | {"prediction": {name: value for name, value in every.items() if name not in unnamed}}
-
-
-def _short(digests: Sequence[str]) -> list[str]:
-    return [digest[:12] for digest in digests]
