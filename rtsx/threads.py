@@ -1,10 +1,10 @@
-"""Threads: a lock that several hold together, or one alone; and dask's, which the child of a fork lacks."""
+"""Threads: a lock that several hold together, or one alone; what is done now and then; and dask's, which the child of a fork lacks."""
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from threading import Condition
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from threading import Condition, Event, Thread
 
 
 class ReadWriteLock:
@@ -43,6 +43,39 @@ class ReadWriteLock:
                 self._inside -= 1
                 self._alone = False
                 self._free.notify_all()
+
+
+@contextmanager
+def repeated(
+    call: Callable[[], object], *, every_s: float, name: str, patience_s: float | None = None
+) -> Iterator[None]:
+    """Call something every so many seconds during the block, in another thread; whatever it raises, the next may do better.
+
+    Parameters
+    ----------
+    call
+        What is called, for the first time after `every_s`.
+    every_s
+        Seconds between two calls.
+    name
+        Of the thread.
+    patience_s
+        Seconds that the end of the block waits for a call that is under way; None for as long as it takes.
+    """
+    over = Event()
+
+    def repeat() -> None:
+        while not over.wait(every_s):
+            with suppress(Exception):
+                call()
+
+    thread = Thread(target=repeat, name=name, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join(patience_s)
 
 
 def restart_dask_after_forks() -> None:

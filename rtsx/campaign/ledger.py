@@ -7,13 +7,13 @@ a process that slept past its time costs work, and nothing else.
 import json
 import os
 import socket
-import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from hashlib import sha256
 from itertools import islice
 from typing import TypeVar
@@ -26,6 +26,7 @@ from rtsx.errors import CampaignError, GridError
 from rtsx.grid.grid import cell_id
 from rtsx.parsing import AwareDatetime, StoredRecord, parsed_json
 from rtsx.storage.object_store import ObjectStore, StoredObject, create_generation
+from rtsx.threads import repeated
 
 _PATIENCE_S = 5.0
 """Seconds that the end of a cell waits for a renewal that is under way."""
@@ -105,23 +106,12 @@ def held(
         Another run holds it.
     """
     lease = acquire(objects, layout, cell, run=run, lease_s=lease_s, clock=clock)
-    over = threading.Event()
-
-    def keep_renewing() -> None:
-        mine: Lease | None = lease
-        while mine is not None and not over.wait(lease_s / 3):
-            # Whatever fails, because a lease that is not renewed only ends, and the next third may do better.
-            with suppress(Exception):
-                mine = renew(objects, layout, mine, lease_s=lease_s, clock=clock)
-
-    thread = threading.Thread(target=keep_renewing, name=f"rtsx-lease-{cell_id(*cell)}", daemon=True)
-    thread.start()
+    renewed, name = partial(renew, objects, layout, lease, lease_s=lease_s, clock=clock), f"rtsx-lease-{cell_id(*cell)}"
     try:
-        yield lease
+        with repeated(renewed, every_s=lease_s / 3, name=name, patience_s=_PATIENCE_S):
+            yield lease
     finally:
-        over.set()
-        thread.join(_PATIENCE_S)
-        with suppress(Exception):  # likewise: it ends by itself
+        with suppress(Exception):  # a lease that is not given back ends by itself
             _give_back(objects, layout, lease)
 
 
@@ -139,22 +129,14 @@ def acquire(
 
     def mine(generation: int) -> Lease:
         now = clock()
-        return Lease(
-            cell=cell,
-            generation=generation,
-            run=run,
-            holder=holder,
-            taken=now,
-            expires=now + timedelta(seconds=lease_s),
-        )
+        expires = now + timedelta(seconds=lease_s)
+        return Lease(cell=cell, generation=generation, run=run, holder=holder, taken=now, expires=expires)
 
     def is_taken(content: bytes) -> bool:
         other = _lease_or_none(content)
         return other is not None and other.run != run and other.expires > clock()
 
-    made, theirs = create_generation(
-        objects, lambda generation: layout.lease(cell, generation), document=mine, is_taken=is_taken
-    )
+    made, theirs = create_generation(objects, partial(layout.lease, cell), document=mine, is_taken=is_taken)
     if theirs is not None:
         other = Lease.from_json(theirs)
         raise LeaseTaken(
@@ -222,7 +204,7 @@ class CampaignLedger:
 
     def done(self) -> set[Address]:
         """List the cells that have a commit record; reads none."""
-        return set(self._cells(self.layout.marks))
+        return {cell for cell, _ in self._listed(self.layout.marks)}
 
     def moments(self) -> dict[Address, datetime]:
         """List when each commit record was written, by the store's own clock; reads none."""
@@ -262,8 +244,7 @@ class CampaignLedger:
         CampaignError
             One of them is no mark.
         """
-        wanted = self._cells(self.layout.marks) if cells is None else cells
-        return _found(self.mark, wanted, damaged=damaged)
+        return _found(self.mark, self.done() if cells is None else cells, damaged=damaged)
 
     def commit(self, mark: CommitRecord) -> bool:
         """Say that a cell is done, after all that its mark names is written; False where it was done already."""
@@ -296,12 +277,12 @@ class CampaignLedger:
         CampaignError
             One of the records is none.
         """
-        keys = map(self.layout.failure, self._cells(self.layout.failures))
+        keys = map(self.layout.failure, self.set_aside_cells())
         return {failure.cell: failure for failure in self.records(Failure, keys, damaged=damaged)}
 
     def set_aside_cells(self) -> set[Address]:
         """List the cells that were set aside; reads none."""
-        return set(self._cells(self.layout.failures))
+        return {cell for cell, _ in self._listed(self.layout.failures)}
 
     def reset(self, cells: Iterable[Address] | None = None) -> int:
         """Let cells be tried again; how many of them had been set aside.
@@ -356,9 +337,6 @@ class CampaignLedger:
             raise CampaignError(
                 f"{key} cannot be read: {error} Verify the campaign to see what else is damaged."
             ) from error
-
-    def _cells(self, folder: str) -> Iterator[Address]:
-        return (cell for cell, _ in self._listed(folder))
 
     def _listed(self, folder: str) -> Iterator[tuple[Address, StoredObject]]:
         """List the cells that have an object in a folder; what has another name is nobody's."""

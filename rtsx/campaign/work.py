@@ -39,6 +39,7 @@ from rtsx.errors import CampaignError, ClusterError
 from rtsx.inference.memory import available_bytes
 from rtsx.storage import refuse_other_format
 from rtsx.storage.object_store import ObjectStore
+from rtsx.threads import repeated
 
 if TYPE_CHECKING:
     from rtsx.campaign.campaign import Campaign
@@ -320,8 +321,11 @@ def _worked(
     """Do a job for cells in this process until none is left, with a record of the run."""
     worker = CellWorker(job, FreeCells(plan.cells, ledger), ledger=ledger, retry=retry, hardware=hardware)
     log = RunLog(ledger, plan)
+    log.note(worker.summary())
+    # In another thread, because a cell may take longer than a record may be old.
+    recorded = repeated(lambda: log.note(worker.summary()), every_s=RECORD_S, name="rtsx-run-record")
     try:
-        with _recorded(worker, log), _cut_off_at(until):
+        with recorded, _cut_off_at(until):
             for summary in worker.work(until):
                 if progress is not None:
                     progress(summary)
@@ -342,25 +346,6 @@ def _worked(
     if progress is not None:
         progress(summary)
     return summary
-
-
-@contextmanager
-def _recorded(worker: CellWorker, log: RunLog) -> Iterator[None]:
-    """Write the record of the run now and then in another thread, because a cell may take longer than a record may be old."""
-    over = threading.Event()
-
-    def write() -> None:
-        log.note(worker.summary())
-        while not over.wait(RECORD_S):
-            log.note(worker.summary())
-
-    thread = threading.Thread(target=write, name="rtsx-run-record", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
 
 
 @contextmanager

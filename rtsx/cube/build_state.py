@@ -8,7 +8,6 @@ import errno
 import fcntl
 import json
 import os
-import threading
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -37,6 +36,7 @@ from rtsx.redaction import redacted
 from rtsx.storage import file_system, is_url, local_path, remove
 from rtsx.storage.object_store import open_object_store
 from rtsx.storage.zarr import BUILD, COMPLETE, refuse_what_is_no_store, store_of
+from rtsx.threads import repeated
 
 _MARKS = "build/marks"
 
@@ -472,20 +472,14 @@ def _alone_remote(target: str, options: Mapping[str, Any]) -> Iterator[None]:
                 f"that was killed counts no more after {_LOCK_S} s."
             )
         generation += 1
-    over = threading.Event()
 
     def renew() -> None:
-        while not over.wait(_LOCK_S / 4):
-            with suppress(Exception):  # the next may do better
-                objects.put(key, str(time.time()).encode())
+        objects.put(key, str(time.time()).encode())
 
-    thread = threading.Thread(target=renew, name="rtsx-build-lock", daemon=True)
-    thread.start()
     try:
-        yield
+        with repeated(renew, every_s=_LOCK_S / 4, name="rtsx-build-lock", patience_s=_LOCK_S / 4):
+            yield
     finally:
-        over.set()
-        thread.join(_LOCK_S / 4)
         for number in range(1, generation + 1):
             with suppress(Exception):  # it ends by itself
                 objects.delete(f"{number:06d}")
