@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import EntryPoint, entry_points
 from math import hypot
@@ -214,11 +214,11 @@ def _by_band(item: ItemDict, wanted: BandRequest) -> AssetSelection:
     if not fits:
         raise CubeError(_missing(item, f"no band {' and '.join(map(repr, names))}"))
     best = [key for key in fits if fits[key] == min(fits.values())]
-    for rank in (_pixel_size, _is_not_cloud_optimised):
-        ranks = {key: rank(item["assets"][key]) for key in best}
-        known = [size for size in ranks.values() if size is not None]
-        if len(known) == len(best):
-            best = [key for key in best if ranks[key] == min(known)]
+    sizes = {key: _pixel_size(item["assets"][key]) for key in best}
+    known = [size for size in sizes.values() if size is not None]
+    if len(known) == len(best):
+        best = [key for key in best if sizes[key] == min(known)]
+    best = [key for key in best if "cloud-optimized" in str(item["assets"][key].get("type") or "")] or best
     if len(best) > 1:
         raise CubeError(
             f"Item {item_name(item)} has {' and '.join(map(repr, names))} in several assets: {sorted(best)}. They may be "
@@ -232,17 +232,11 @@ def _pixel_size(asset: Mapping[str, Any]) -> float | None:
     transform = asset.get("proj:transform")
     stored = asset.get("raster:bands") or asset.get("bands") or [{}]
     told = (
-        hypot(transform[0], transform[3])
-        if transform
-        else None,  # not its first term, 0 where the file lies on its side
+        hypot(transform[0], transform[3]) if transform else None,  # not its first term, 0 where it lies on its side
         stored[0].get("spatial_resolution", stored[0].get("raster:spatial_resolution")),
         asset.get("gsd"),
     )
     return next((float(size) for size in told if size), None)
-
-
-def _is_not_cloud_optimised(asset: Mapping[str, Any]) -> float:
-    return float("cloud-optimized" not in str(asset.get("type") or ""))
 
 
 def _missing(item: ItemDict, what: str) -> str:
@@ -291,18 +285,8 @@ _ORIGINAL = "image/jp2"
 _HARMONISED = ("earthsearch:boa_offset_applied", "sentinel:boa_offset_applied")
 
 
-@dataclass(frozen=True, kw_only=True)
-class BandEncoding:
-    """How stored values become physical ones; None where nothing is known about it."""
-
-    scale: float | None
-    """Physical units per stored unit."""
-    offset: float | None
-    """Physical value of stored 0."""
-
-
-def packing_of(item: ItemDict, key: str, *, band: Band) -> BandEncoding:
-    """Scale and offset of a band as its item has them, with Sentinel-2's offset settled by one rule.
+def packing_of(item: ItemDict, key: str, *, band: Band) -> Band:
+    """Return a band with its scale and offset as its item has them, with Sentinel-2's offset settled by one rule; None where nothing is known.
 
     For reflectance bands of items with a Sentinel-2 processing baseline, the first that holds:
 
@@ -318,19 +302,20 @@ def packing_of(item: ItemDict, key: str, *, band: Band) -> BandEncoding:
     --------
     >>> asset = {"eo:bands": [{"name": "B04", "common_name": "red"}]}
     >>> item = {"properties": {"s2:processing_baseline": "04.00"}, "assets": {"B04": asset}}
-    >>> packing_of(item, "B04", band=Band(number=1, name="B04"))
-    BandEncoding(scale=0.0001, offset=-0.1)
+    >>> band = packing_of(item, "B04", band=Band(number=1, name="B04"))
+    >>> band.scale, band.offset
+    (0.0001, -0.1)
     """
     baseline = _baseline(item)
     if baseline is None or not _is_reflectance(item, key, band):
-        return BandEncoding(scale=band.scale, offset=band.offset)
-    scale = _SCALE if band.scale is None else band.scale
+        return band
+    scale, offset = _SCALE if band.scale is None else band.scale, band.offset
     properties = item.get("properties") or {}
     if any(properties.get(name) is True for name in _HARMONISED) and item["assets"][key].get("type") != _ORIGINAL:
-        return BandEncoding(scale=scale, offset=0.0)
-    if band.offset is not None:
-        return BandEncoding(scale=scale, offset=band.offset)
-    return BandEncoding(scale=scale, offset=_OFFSET * scale if baseline >= _FIRST_WITH_OFFSET else 0.0)
+        offset = 0.0
+    elif offset is None:
+        offset = _OFFSET * scale if baseline >= _FIRST_WITH_OFFSET else 0.0
+    return replace(band, scale=scale, offset=offset)
 
 
 def newest_processing(items: Iterable[ItemDict]) -> list[ItemDict]:

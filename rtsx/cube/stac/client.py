@@ -1,10 +1,10 @@
 """Access to STAC: documents by path or URL, searches page by page, query conditions, and checks of items as they come: one that is odd is named and set aside, and the rest goes on."""
 
 import json
+import operator
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
 from warnings import catch_warnings, simplefilter
 
@@ -343,20 +343,18 @@ def _key(item: object) -> str:
     return str((item.get("collection"), item.get("id"))) if isinstance(item, Mapping) and "id" in item else str(item)
 
 
-OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = MappingProxyType(
-    {
-        "eq": lambda value, wanted: value == wanted,
-        "neq": lambda value, wanted: value != wanted,
-        "lt": lambda value, wanted: value < wanted,
-        "lte": lambda value, wanted: value <= wanted,
-        "gt": lambda value, wanted: value > wanted,
-        "gte": lambda value, wanted: value >= wanted,
-        "startsWith": lambda value, wanted: value.startswith(wanted),
-        "endsWith": lambda value, wanted: value.endswith(wanted),
-        "contains": lambda value, wanted: wanted in value,
-        "in": lambda value, wanted: value in wanted,
-    }
-)
+OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
+    "eq": operator.eq,
+    "neq": operator.ne,
+    "lt": operator.lt,
+    "lte": operator.le,
+    "gt": operator.gt,
+    "gte": operator.ge,
+    "startsWith": lambda value, wanted: value.startswith(wanted),
+    "endsWith": lambda value, wanted: value.endswith(wanted),
+    "contains": lambda value, wanted: wanted in value,
+    "in": lambda value, wanted: value in wanted,
+}
 """The operators of the extension; each asks a property's value."""
 
 
@@ -388,7 +386,7 @@ def meets_query(item: ItemDict, query: Mapping[str, Any]) -> bool:
     for name, conditions in query.items():
         value = item.get("id") if name == "id" else properties.get(name.removeprefix("properties."))
         try:
-            if value is None or not all(OPERATORS[operator](value, wanted) for operator, wanted in conditions.items()):
+            if value is None or not all(OPERATORS[sign](value, wanted) for sign, wanted in conditions.items()):
                 return False
         except (TypeError, AttributeError):
             return False

@@ -186,13 +186,13 @@ def _asset_bands(draft: _Draft, headers: dict[str | tuple[str, str], RasterHeade
     if not draft.is_described:
         bands = _filled(draft, own or headers[draft.kind])
     assert bands is not None
-    packings = [packing_of(draft.item, draft.choice.asset, band=band) for band in bands]
+    bands = tuple(packing_of(draft.item, draft.choice.asset, band=band) for band in bands)
     found: dict[str, Any] = {}
     if wanted.scale_factor is None:
-        scale = _one(draft, "scale", [packed.scale for packed in packings])
+        scale = _one(draft, "scale", [band.scale for band in bands])
         found["scale_factor"] = 1.0 if scale is None else scale
     if wanted.add_offset is None:
-        found["add_offset"] = _one(draft, "offset", [packed.offset for packed in packings]) or 0.0
+        found["add_offset"] = _one(draft, "offset", [band.offset for band in bands]) or 0.0
     if wanted.nodata is None:
         found["nodata"] = _one(draft, "nodata", [band.nodata for band in bands])
     geobox = headers[draft.href].geobox if draft.geobox is None else draft.geobox

@@ -2,9 +2,10 @@
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -58,16 +59,12 @@ def time_of(item: ItemDict) -> datetime | None:
     >>> time_of({"id": "old", "properties": {"datetime": "2015-07-10"}})
     datetime.datetime(2015, 7, 10, 0, 0, tzinfo=datetime.timezone.utc)
     """
-    properties = item.get("properties") or {}
-    moment = _moment(item, "datetime")
-    if moment is not None:
+    if (moment := _moment(item, "datetime")) is not None:
         return moment
     start, end = (_moment(item, key) for key in ("start_datetime", "end_datetime"))
     if start is not None and end is not None:
         return start + (end - start) / 2
-    if (start or end) is not None and properties.get("datetime") is None:
-        return start or end
-    return None
+    return start or end
 
 
 def etag_of(item: ItemDict, asset: str) -> str:
@@ -183,9 +180,7 @@ def _crs(stated: Mapping[str, Any]) -> str | None:
             crs = CRS.from_user_input(value) if isinstance(value, str | int | dict) else None
         except (CRSError, ValueError, TypeError):
             continue
-        if crs is None:
-            continue
-        if not (crs.is_projected or crs.is_geographic):
+        if crs is None or not (crs.is_projected or crs.is_geographic):
             continue  # the file's own header then says what it is
         return str(value) if key == "proj:code" else f"EPSG:{value}" if key == "proj:epsg" else _crs_name(crs)
     return None
@@ -225,28 +220,24 @@ def _numbers(values: object) -> tuple[float, ...]:
 
 def _affine(values: Sequence[float]) -> Affine | None:
     """Return the transform of six or nine numbers, row by row; None for what is no grid in that order, such as GDAL's (x0, dx, 0, y0, 0, dy)."""
-    if not values or len(values) not in (6, 9):
+    if len(values) not in (6, 9):
         return None
-    affine = Affine(*(float(value) for value in values[:6]))
+    affine = Affine(*values[:6])
     pixel = max(abs(affine.a), abs(affine.b)), max(abs(affine.d), abs(affine.e))
     has_sane_pixels = affine.determinant != 0 and max(pixel) < 1e3 * min(pixel)
     return affine if has_sane_pixels and (affine.a != 0) == (affine.e != 0) else None
 
 
 def _bbox(values: Sequence[float]) -> tuple[float, float, float, float] | None:
-    if not values or len(values) not in (4, 6):
+    if len(values) not in (4, 6):
         return None
-    if len(values) == 6:
-        values = [*values[:2], *values[3:5]]
-    west, south, east, north = map(float, values)
+    west, south, east, north = [*values[:2], *values[3:5]] if len(values) == 6 else values
     return (west, south, east, north) if west < east and south < north else None
 
 
 def _agrees(geobox: GeoBox, bbox: tuple[float, float, float, float]) -> bool:
     pixel = max(abs(geobox.affine.a), abs(geobox.affine.b))
-    bounds = geobox.boundingbox
-    ours = (bounds.left, bounds.bottom, bounds.right, bounds.top)
-    return all(abs(a - b) < _TOLERANCE * pixel for a, b in zip(ours, bbox, strict=True))
+    return all(abs(a - b) < _TOLERANCE * pixel for a, b in zip(geobox.boundingbox, bbox, strict=True))
 
 
 _PLAIN = 1.05
@@ -450,13 +441,8 @@ def bands_of(item: ItemDict, key: str) -> tuple[Band, ...]:
     stored = [band for band in asset.get("raster:bands") or () if isinstance(band, Mapping)]
     if len(stored) == 1 and len(named) > 1:
         stored *= len(named)  # one statement for all bands, as some catalogs write it
-    count = max(len(named), len(stored))
-    named = [*named, *[{}] * (count - len(named))]
-    stored = [*stored, *[{}] * (count - len(stored))]
-    return tuple(
-        _band(number, {**asset, **raster}, name)
-        for number, (name, raster) in enumerate(zip(named, stored, strict=True), start=1)
-    )
+    pairs: Iterable[tuple[Mapping[str, Any], Mapping[str, Any]]] = zip_longest(named, stored, fillvalue={})
+    return tuple(_band(number, {**asset, **raster}, name) for number, (name, raster) in enumerate(pairs, start=1))
 
 
 def band_of_file(item: ItemDict, key: str, *, number: int, name: str | None, count: int) -> Band:
