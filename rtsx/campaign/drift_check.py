@@ -30,9 +30,8 @@ from rtsx.campaign.plan import CampaignPlan, read_plan
 from rtsx.campaign.recipe import CampaignRecipe
 from rtsx.cube import CubeRecipe
 from rtsx.cube.chunk_loader import collect_missing
-from rtsx.cube.encoding import packing
+from rtsx.cube.encoding import is_representable, packing
 from rtsx.cube.load import load_recipe
-from rtsx.cube.resample.dtype import is_representable
 from rtsx.errors import CampaignError, CubeError, NoImageError
 from rtsx.grid.grid import cell_id, parse_cell_id
 from rtsx.model.metadata import DISTRIBUTIONS, LayerDistribution

@@ -9,8 +9,7 @@ from rtsx.config.validate import ConfigModel, FilePath
 from rtsx.cube.file_images import FileImages, StoreImages
 from rtsx.cube.images import BandRequest, ImageSource
 from rtsx.cube.mask_rules import MASK_RULES, VOCABULARIES, MaskRule, mask_rule
-from rtsx.cube.recipe import LayerRecipe, QualityRecipe
-from rtsx.cube.resample.dtype import Resampling
+from rtsx.cube.recipe import LayerRecipe, QualityRecipe, Resampling
 from rtsx.cube.sensors import SENSORS, SensorCatalog, get_sensor
 from rtsx.cube.stac import ItemTable, StacCatalog, StacSearch
 from rtsx.errors import ConfigError, CubeError

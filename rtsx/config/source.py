@@ -25,11 +25,11 @@ from rtsx.cube.recipe import (
     Composite,
     Grouping,
     ReaderName,
+    Resampling,
     SourceRecipe,
     TrendMethod,
     TrendRecipe,
 )
-from rtsx.cube.resample.dtype import Resampling
 from rtsx.cube.sensors import SENSORS, get_sensor
 from rtsx.cube.stac import ItemTable, StacCatalog, StacSearch
 from rtsx.cube.stac.assets import SIGNER_GROUP

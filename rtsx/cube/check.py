@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from rtsx.cube.build_state import corrupt_keys, gaps_of, read_marks
 from rtsx.cube.conventions import layer_names
-from rtsx.cube.encoding import packing
-from rtsx.cube.resample.dtype import is_representable
+from rtsx.cube.encoding import is_representable, packing
 from rtsx.errors import CubeError
 from rtsx.storage.zarr import BUILD, COMPLETE, store_of
 

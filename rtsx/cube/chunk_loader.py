@@ -22,7 +22,7 @@ from rtsx.cube.composite import (
     medoid_composite,
     percentile_composite,
 )
-from rtsx.cube.encoding import packing_attrs, require_nodata
+from rtsx.cube.encoding import output_nodata, packing_attrs, require_nodata
 from rtsx.cube.erosion import erode_quality, erosion_halo
 from rtsx.cube.georeference import geobox_window, pixel_m
 from rtsx.cube.images import BandSource, Image
@@ -116,11 +116,10 @@ def plan_encodings(source: SourceRecipe, images: Sequence[Image]) -> tuple[Layer
                 )
         require_nodata(recipe.wanted.nodata, np.dtype(one.dtype), layer=recipe.name)
         dtype = np.dtype(one.dtype if recipe.dtype is None else recipe.dtype)
-        nodata = one.nodata
-        if dtype.kind == "f":
-            nodata = float("nan") if recipe.dtype is not None else nodata
-        elif nodata is not None and not np.iinfo(dtype).min <= nodata <= np.iinfo(dtype).max:
-            nodata = None  # no stored pixel can have it
+        # Of integers, only what a stored pixel can have.
+        nodata = one.nodata if dtype.kind == "f" else output_nodata(one.nodata, dtype)
+        if recipe.dtype is not None:
+            nodata = float("nan")
         offset = min(each.add_offset for _, each in bands)
         layers.append(
             LayerEncoding(recipe=recipe, dtype=dtype, nodata=nodata, scale_factor=one.scale_factor, add_offset=offset)

@@ -19,10 +19,11 @@ from stackstac.rio_reader import DEFAULT_GDAL_ENV, AutoParallelRioReader
 
 from rtsx.cube.chunk_loader import ChunkLoader, LayerEncoding
 from rtsx.cube.composite import Observation
+from rtsx.cube.encoding import is_representable
 from rtsx.cube.graph import split_outputs, token_of
 from rtsx.cube.images import BandSource, Image, TimeGroup
 from rtsx.cube.rasterio import read_header
-from rtsx.cube.resample.dtype import Resampling, is_representable
+from rtsx.cube.recipe import Resampling
 from rtsx.cube.resample.readers import FileReader, WindowReader, open_reader
 from rtsx.errors import CubeError
 

@@ -24,14 +24,13 @@ from shapely.geometry.base import BaseGeometry
 
 from rtsx.cube.build_state import PartPlan, PartSource, RegionWrite
 from rtsx.cube.chunk_loader import MissingImage, warn_missing
-from rtsx.cube.encoding import packing_attrs
+from rtsx.cube.encoding import output_nodata, packing_attrs, without_mask
 from rtsx.cube.georeference import pixel_m, with_georeference
 from rtsx.cube.graph import covering_window
 from rtsx.cube.images import BandRequest, BandSource, GivenImages, Image, ImageSource, Period
 from rtsx.cube.pinning import ResolvedImages
 from rtsx.cube.rasterio import read_header
 from rtsx.cube.recipe import CubeRecipe, SourceRecipe
-from rtsx.cube.resample.dtype import output_nodata, without_mask
 from rtsx.cube.resample.readers import VALID, open_reader
 from rtsx.cube.resample.warp import overview_factor
 from rtsx.cube.terrain import TerrainGrid, terrain_halo

@@ -10,7 +10,6 @@ from shapely.geometry.base import BaseGeometry
 
 from rtsx.cube.images import BandRequest, ImageSource, Period
 from rtsx.cube.mask_rules import MaskRule
-from rtsx.cube.resample.dtype import Resampling
 from rtsx.cube.sensors import require_layer_names
 from rtsx.errors import CubeError
 from rtsx.grid import Grid
@@ -20,6 +19,10 @@ from rtsx.suggest import did_you_mean
 if TYPE_CHECKING:
     from rtsx.cube.derived import DerivedLayer
     from rtsx.cube.terrain import TerrainLayer
+
+Resampling = Literal["nearest", "bilinear", "cubic", "average"]
+"""``nearest`` for masks and classes; ``bilinear`` or ``cubic`` for what varies smoothly; ``average`` where the target is
+coarser."""
 
 Grouping = Literal["all", "item", "day", "year"]
 """Which images of a source become one time step; ``all`` gives no time dimension. A day is a solar day of the place."""

@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from rtsx.cube.chunk_loader import QUALITY, LayerEncoding
-from rtsx.cube.encoding import packing_attrs
+from rtsx.cube.encoding import OutputDtype, is_representable, packing_attrs
 from rtsx.cube.georeference import corner_positions, describe_geobox, geobox_window, pixel_m
 from rtsx.cube.images import Image
 from rtsx.cube.mask_rules import GOOD
-from rtsx.cube.recipe import SourceRecipe
-from rtsx.cube.resample.dtype import OutputDtype, Resampling, is_representable
+from rtsx.cube.recipe import Resampling, SourceRecipe
 from rtsx.cube.resample.readers import WindowReader, open_reader
 from rtsx.cube.resample.warp import warp
 from rtsx.cube.terrain import TerrainGrid, TerrainReader, terrain_block, terrain_halo

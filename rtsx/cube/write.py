@@ -27,9 +27,8 @@ from zarr.codecs import BloscCodec, ZstdCodec
 
 from rtsx.arguments import typed
 from rtsx.cube.conventions import as_cube, layer_names, require_numbers, validate_georeference
-from rtsx.cube.encoding import packing, stores_all_chunks
+from rtsx.cube.encoding import is_representable, packing, stores_all_chunks
 from rtsx.cube.georeference import GRID_MAPPING, geobox_of, with_georeference, with_pixel_centres
-from rtsx.cube.resample.dtype import is_representable
 from rtsx.errors import CubeError
 from rtsx.progress import show_progress
 from rtsx.storage.codecs import fast_codecs

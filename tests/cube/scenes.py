@@ -15,8 +15,7 @@ from pyproj import Transformer
 
 from rtsx.cube.images import BandRequest, BandSource, GivenImages, Image
 from rtsx.cube.mask_rules import mask_rule
-from rtsx.cube.recipe import CubeRecipe, LayerRecipe, QualityRecipe, SourceRecipe
-from rtsx.cube.resample.dtype import Resampling
+from rtsx.cube.recipe import CubeRecipe, LayerRecipe, QualityRecipe, Resampling, SourceRecipe
 from rtsx.cube.terrain import get_terrain
 from rtsx.grid import Grid
 

@@ -24,9 +24,9 @@ from rtsx.cube import (
     validate_cube,
     write_cube,
 )
+from rtsx.cube.encoding import is_representable
 from rtsx.cube.file_images import StoreImages
 from rtsx.cube.images import BandRequest
-from rtsx.cube.resample.dtype import is_representable
 from rtsx.cube.resample.readers import open_reader
 from rtsx.errors import CubeError
 from tests.cube.test_rasterio import KINDS as MASKS

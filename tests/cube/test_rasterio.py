@@ -22,13 +22,12 @@ from shapely import box
 import rtsx.cube.rasterio
 from rtsx.cube import Layer, open_source
 from rtsx.cube.build import build_store
-from rtsx.cube.encoding import packing
+from rtsx.cube.encoding import is_representable, packing
 from rtsx.cube.file_images import FileImages
 from rtsx.cube.images import BandRequest
 from rtsx.cube.native import with_native_images
 from rtsx.cube.rasterio import read_header, read_overview_geobox, read_valid, read_window
-from rtsx.cube.recipe import CubeRecipe, LayerRecipe, SourceRecipe
-from rtsx.cube.resample.dtype import Resampling, is_representable
+from rtsx.cube.recipe import CubeRecipe, LayerRecipe, Resampling, SourceRecipe
 from rtsx.cube.resample.readers import FileReader
 from rtsx.cube.resample.warp import warp
 from rtsx.cube.terrain_blocks import MosaicReader
@@ -516,7 +515,7 @@ def test_data_that_is_marked_as_alpha_is_warned_of(tmp_path: Path) -> None:
 
 
 def test_a_native_store_needs_a_value_for_what_a_mask_hides(tmp_path: Path) -> None:
-    from rtsx.cube.resample.dtype import without_mask
+    from rtsx.cube.encoding import without_mask
 
     reader = file_reader(str(_write(tmp_path / "a.tif", _pixels(1, "uint16"), mask=~HOLE)))
     pixels = reader.read(slice(0, SIZE), slice(0, SIZE))

@@ -11,7 +11,7 @@ from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from rtsx.cube.resample.dtype import Resampling
+from rtsx.cube.recipe import Resampling
 from rtsx.cube.resample.readers import ArrayReader
 from rtsx.cube.resample.warp import warp
 from rtsx.cube.terrain_blocks import MosaicReader, group_by_grid

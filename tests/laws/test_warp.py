@@ -13,7 +13,7 @@ from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 
 from benchmarks.exact import exact_positions, exact_warp
-from rtsx.cube.resample.dtype import Resampling
+from rtsx.cube.recipe import Resampling
 from rtsx.cube.resample.readers import ArrayReader
 from rtsx.cube.resample.warp import warp
 

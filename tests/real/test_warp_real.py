@@ -12,7 +12,7 @@ from pyproj import Transformer
 
 from benchmarks.exact import exact_positions, exact_warp
 from rtsx.cube.images import BandSource
-from rtsx.cube.resample.dtype import Resampling
+from rtsx.cube.recipe import Resampling
 from rtsx.cube.resample.readers import ArrayReader, FileReader, open_reader
 from rtsx.cube.resample.warp import warp
 from rtsx.cube.terrain_blocks import MosaicReader

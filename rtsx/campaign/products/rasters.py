@@ -21,7 +21,7 @@ from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.products.tables import partition_name, partition_of
 from rtsx.cube.cog import Colours, encoded_cog
 from rtsx.cube.georeference import with_georeference
-from rtsx.cube.resample.dtype import Resampling
+from rtsx.cube.recipe import Resampling
 from rtsx.cube.resample.warp import warp
 from rtsx.errors import CampaignError, MissingExtraError
 from rtsx.geometry.crs import transform

@@ -10,10 +10,10 @@ import zarr
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
+from rtsx.cube.encoding import output_nodata
 from rtsx.cube.georeference import crs_name, pixels_apart
 from rtsx.cube.images import BandSource
 from rtsx.cube.rasterio import RasterHeader, read_header, read_overview_geobox, read_window
-from rtsx.cube.resample.dtype import output_nodata
 from rtsx.errors import CubeError
 from rtsx.geometry.crs import same_crs
 from rtsx.storage.codecs import fast_codecs

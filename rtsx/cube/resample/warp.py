@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from rtsx.cube.resample.dtype import OutputDtype, Resampling, is_representable, output_nodata, without_mask
+from rtsx.cube.encoding import OutputDtype, is_representable, output_nodata, without_mask
+from rtsx.cube.recipe import Resampling
 from rtsx.cube.resample.kernels import average, bilinear, cubic, nearest
 from rtsx.cube.resample.readers import WindowReader
 from rtsx.cube.resample.transform import CELL, GridTransform, TransformGrid, pixel_index, transform_grid

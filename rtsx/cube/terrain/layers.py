@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
+from rtsx.cube.encoding import is_representable
 from rtsx.cube.erosion import disk_half_widths
-from rtsx.cube.resample.dtype import is_representable
 from rtsx.cube.resample.readers import WindowReader
 from rtsx.cube.terrain import kernels as compiled
 from rtsx.cube.terrain.grid import SUN_AZIMUTH, SUN_ELEVATION, TerrainGrid

@@ -12,8 +12,8 @@ from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 
 from benchmarks.exact import exact_positions, exact_warp
+from rtsx.cube.recipe import Resampling
 from rtsx.cube.resample import warp as module
-from rtsx.cube.resample.dtype import Resampling
 from rtsx.cube.resample.readers import ArrayReader
 from rtsx.cube.resample.warp import warp
 from rtsx.errors import CubeError

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rtsx.cube.resample.dtype import OutputDtype, is_representable, output_nodata
+from rtsx.cube.encoding import OutputDtype, is_representable, output_nodata
 
 DTYPES = [np.dtype(kind) for kind in ("u1", "i1", "u2", "i2", "u4", "i4", "i8", "u8", "f4", "f8")]
 
