@@ -24,8 +24,8 @@ from rtsx.errors import ConfigError, CubeError
 from rtsx.labels.io import read_table
 from rtsx.storage import file_name
 from rtsx.viewer.mapview import MapView, Shown
-from rtsx.viewer.outlines import OutlineLayer
 from rtsx.viewer.pyramid import Box, Pyramid
+from rtsx.viewer.render import OutlineLayer
 
 if TYPE_CHECKING:
     from rtsx.model import ModelBundle

@@ -28,7 +28,7 @@ from rtsx.scores import (
     average_precision,
     calibration_error,
 )
-from rtsx.scores.pixel import Counts
+from rtsx.scores.counts import Counts
 
 Unit = Literal["px", "m2"]
 

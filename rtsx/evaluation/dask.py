@@ -19,7 +19,7 @@ from rtsx.errors import EvaluationError
 from rtsx.evaluation.cases import UNCOUNTED, EvaluationSettings, RasterCase
 from rtsx.evaluation.counts import ClassCounts, ObjectPieces, join_pieces, pieces_of, pixel_area_m2
 from rtsx.footprints.blocks import ExtractionBlock, ExtractionPlan
-from rtsx.footprints.dask import add_window, boxed
+from rtsx.footprints.extract import add_window, boxed
 from rtsx.labels import IGNORED, LabelRaster, TruthWindow
 from rtsx.scores import PixelTally, boundary_buffer
 

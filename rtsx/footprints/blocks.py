@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from rtsx.errors import FootprintError
 from rtsx.footprints.pieces import Outlines, Pieces, least_level
-from rtsx.scores.objects import near_any
+from rtsx.scores.counts import near_any
 
 Margins = tuple[int, int, int, int]
 NO_MARGINS: Margins = (0, 0, 0, 0)

@@ -9,8 +9,7 @@ if TYPE_CHECKING:
     from rtsx.labels.io import write_labels
     from rtsx.labels.label_rasters import RasterizedLabels, RasterLabels, open_label_raster, rasterize_labels
     from rtsx.labels.rasterize import IGNORED, LabelRaster, StubLabelRaster, TruthWindow, truth_array
-    from rtsx.labels.report import Issue, LabelReport
-    from rtsx.labels.schema import LABEL_COLUMNS, validate_labels
+    from rtsx.labels.schema import LABEL_COLUMNS, Issue, LabelReport, validate_labels
 
 __getattr__ = lazy(
     __name__,

@@ -18,8 +18,7 @@ from rtsx.arguments import typed
 from rtsx.errors import LabelDateWarning, LabelError
 from rtsx.labels.io import LabelInput, read_table
 from rtsx.labels.repair import Hemisphere
-from rtsx.labels.report import Issue, LabelReport
-from rtsx.labels.schema import IMPOSSIBLE_DATE, LABEL_COLUMNS, conform, read_days, validate_labels
+from rtsx.labels.schema import IMPOSSIBLE_DATE, LABEL_COLUMNS, Issue, LabelReport, conform, read_days, validate_labels
 from rtsx.labels.standardise import InventoryInfo, Standardised, standardise
 
 NEARLY_SAME = 0.95
@@ -58,11 +57,9 @@ def duplicates(outlines: NDArray[np.object_], keys: Sequence[Hashable], *, names
     dropped: dict[int, Issue] = {}
     for row, first, iou in zip(later[order].tolist(), earlier[order].tolist(), overlap[order].tolist(), strict=True):
         if iou > NEARLY_SAME and row not in dropped and first not in dropped and keys[row] == keys[first]:
-            problem, how = (
-                ("duplicate", "the same as")
-                if iou > _SAME
-                else ("near duplicate", f"IoU {np.floor(1000 * iou) / 1000:.3f} with")
-            )
+            problem, how = "duplicate", "the same as"
+            if iou <= _SAME:
+                problem, how = "near duplicate", f"IoU {np.floor(1000 * iou) / 1000:.3f} with"
             detail = f"{how} {names[first]}: same class, image and creator"
             dropped[row] = Issue(row=row, problem=problem, action="dropped", detail=detail)
     return list(dropped.values())

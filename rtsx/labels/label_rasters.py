@@ -15,7 +15,8 @@ from pyproj import CRS
 
 from rtsx.errors import LabelError
 from rtsx.labels.rasterize import IGNORED, LabelRaster, TruthWindow, ignore_borders, rasterize, to_pixels
-from rtsx.labels.schema import suggestion
+from rtsx.labels.schema import broken_outline
+from rtsx.suggest import did_you_mean
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -195,7 +196,7 @@ def _numbers(labels: geopandas.GeoDataFrame, classes: tuple[str, ...]) -> NDArra
         name = found.iloc[row]
         raise LabelError(
             f"{int(is_unknown.sum())} of {len(labels)} labels have none of the classes {', '.join(classes)}; the first is "
-            f"row {row} with {name!r}.{suggestion(str(name), list(classes))} Add the class, or leave its labels out with "
+            f"row {row} with {name!r}.{did_you_mean(str(name), classes)} Add the class, or leave its labels out with "
             "labels[labels['class_name'].isin(classes)]."
         )
     return np.asarray(found.map(known), np.uint8)
@@ -205,14 +206,10 @@ def _outlines(labels: geopandas.GeoDataFrame) -> NDArray[np.object_]:
     if labels.crs is None:
         raise LabelError("Labels have a CRS, but it is None. Say what it is with labels.set_crs(...).")
     outlines = np.asarray(labels.geometry.array, np.object_)
-    is_outline = np.isin(shapely.get_type_id(outlines), (3, 6)) & ~shapely.is_empty(outlines)
-    good = is_outline & shapely.is_valid(outlines)
-    if not good.all():
-        row = int(np.argmin(good))
-        found = outlines[row]
-        what = "nothing" if found is None else shapely.is_valid_reason(found) if is_outline[row] else found.geom_type
+    if (broken := broken_outline(outlines)) is not None:
+        count, row, what = broken
         raise LabelError(
-            f"Labels are valid Polygons or MultiPolygons, but {int((~good).sum())} of {len(labels)} are not; the first is "
+            f"Labels are valid Polygons or MultiPolygons, but {count} of {len(labels)} are not; the first is "
             f"row {row}: {what}. Repair them with rtsx.standardise_labels(labels)."
         )
     return outlines

@@ -1,6 +1,7 @@
 """Geometry of inventories made valid: axis order, geocentric coordinates, CRS, polygons."""
 
 from dataclasses import dataclass
+from functools import partial
 from textwrap import shorten
 from typing import Literal
 
@@ -12,7 +13,7 @@ from pyproj import CRS, Transformer
 from rtsx.errors import LabelError
 from rtsx.geometry.antimeridian import crosses_antimeridian, split_at_antimeridian, to_lonlat
 from rtsx.geometry.crs import crs_text, geodesic_measures, lonlat_transformer, transformed
-from rtsx.labels.report import Issue
+from rtsx.labels.schema import Issue
 
 Geometries = NDArray[np.object_]
 Floats = NDArray[np.float64]
@@ -97,16 +98,12 @@ def in_area(lon: Floats, lat: Floats, crs: CRS, *, margin: float) -> NDArray[np.
 
 
 def _findings(swap: NDArray[np.bool_], unclear: NDArray[np.bool_], why: str) -> tuple[Issue, ...]:
-    swapped = [
-        Issue(row=int(row), problem="wrong axis order", action="repaired", detail=f"x and y swapped: {why}")
-        for row in np.flatnonzero(swap)
-    ]
+    swapped = partial(Issue, problem="wrong axis order", action="repaired", detail=f"x and y swapped: {why}")
     detail = "other rows have latitude first, this one may have either: left as it is"
-    doubtful = [
-        Issue(row=int(row), problem="doubtful axis order", action="kept", detail=detail)
-        for row in np.flatnonzero(unclear)
-    ]
-    return (*swapped, *doubtful)
+    doubtful = partial(Issue, problem="doubtful axis order", action="kept", detail=detail)
+    return tuple(
+        one(row=row) for one, rows in ((swapped, swap), (doubtful, unclear)) for row in np.flatnonzero(rows).tolist()
+    )
 
 
 def _doubt(given: Floats, swapped: Floats) -> str | None:
@@ -119,8 +116,7 @@ def _doubt(given: Floats, swapped: Floats) -> str | None:
 
 
 def _lonlat(x: Floats, y: Floats, crs: CRS) -> tuple[Floats, Floats]:
-    transformer = lonlat_transformer(crs)
-    lon, lat = transformer.transform(x, y)
+    lon, lat = lonlat_transformer(crs).transform(x, y)
     return np.asarray(lon, np.float64), np.asarray(lat, np.float64)
 
 
@@ -323,7 +319,9 @@ def only_polygons(outlines: Geometries) -> tuple[Geometries, list[Issue]]:
         else:
             detail = f"is a {outline.geom_type}, which encloses nothing"
             findings.append(_dropped(row, "not a polygon", detail))
-    return _simple(kept), findings
+    single = (shapely.get_type_id(kept) == _MULTIPOLYGON) & (shapely.get_num_geometries(kept) == 1)
+    kept[single] = shapely.get_geometry(kept[single], 0)
+    return kept, findings
 
 
 def repaired(outlines: Geometries, crs: CRS) -> tuple[Geometries, list[Issue]]:
@@ -355,19 +353,11 @@ def repaired(outlines: Geometries, crs: CRS) -> tuple[Geometries, list[Issue]]:
             findings.append(_dropped(row, "invalid geometry", f"{reason}: it encloses nothing"))
             continue
         valid[row] = polygons[0] if len(polygons) == 1 else shapely.union_all(polygons)
-        before, after = geodesic_measures(transformed(np.array([outlines[row], valid[row]]), crs, CRS.from_epsg(4326)))[
-            0
-        ]
+        both = transformed(np.array([outlines[row], valid[row]]), crs, CRS.from_epsg(4326))
+        (before, after), _ = geodesic_measures(both)
         detail = f"{reason}; area {before:.1f} m², now {after:.1f} m² ({after - before:+.1f} m²)"
         findings.append(Issue(row=row, problem="invalid geometry", action="repaired", detail=detail))
     return valid, findings
-
-
-def _simple(outlines: Geometries) -> Geometries:
-    """Return outlines with MultiPolygons of one part as Polygons."""
-    single = (shapely.get_type_id(outlines) == _MULTIPOLYGON) & (shapely.get_num_geometries(outlines) == 1)
-    outlines[single] = shapely.get_geometry(outlines[single], 0)
-    return outlines
 
 
 def _flat(geometry: shapely.Geometry) -> list[shapely.Geometry]:

@@ -1,12 +1,14 @@
-"""The one table that inventories become: its columns, dates and checks."""
+"""The one table that inventories become: its columns, dates and checks; and what was found in them and done about it, row by row."""
 
-import difflib
+import json
 import re
 from calendar import monthrange
+from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import date, datetime
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import geopandas
 import numpy as np
@@ -15,8 +17,116 @@ import shapely
 from numpy.typing import NDArray
 from pyproj import CRS
 
-from rtsx.errors import LabelError
-from rtsx.labels.report import Issue
+from rtsx.errors import LabelError, OutputNotWritableError
+from rtsx.storage import local_path, staged
+from rtsx.suggest import did_you_mean
+
+Action = Literal["repaired", "dropped", "kept"]
+
+_SHOWN = 5
+"""Findings of one kind that `str(report)` names."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Issue:
+    """One thing that is wrong with one row."""
+
+    row: int
+    """Number of the row in its source, from 0."""
+    problem: str
+    """What is wrong, in a few words that are the same for all rows that have it."""
+    action: Action
+    """``repaired``: the label is in the table, changed. ``dropped``: it is not. ``kept``: it is, as it was."""
+    detail: str
+    """What is wrong with this row in particular, and what was done."""
+    source: str = ""
+    """File that the row is from."""
+    source_id: str | None = None
+    """What the source calls the row."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelReport:
+    """Every row that is not in the table as it came, and why; `str()` of it is for people."""
+
+    rows: Mapping[str, int]
+    """Rows of each source, by its name."""
+    written: int
+    """Rows of the table: all rows less those that were dropped."""
+    findings: tuple[Issue, ...] = field(default=(), repr=False)
+    """In the order of sources and rows."""
+    columns: Mapping[str, Mapping[str, str]] = field(default_factory=dict, repr=False)
+    """By source: which of its columns became which of ours (ours: theirs)."""
+    unused: Mapping[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
+    """By source: columns that have no place in the schema."""
+    notes: tuple[str, ...] = ()
+    """Doubts about a source as a whole; they change nothing."""
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether every row is in the table as it came."""
+        return not self.findings
+
+    @property
+    def counts(self) -> dict[tuple[str, Action], int]:
+        """How many findings there are of each problem and action, the most frequent first."""
+        return dict(Counter((one.problem, one.action) for one in self.findings).most_common())
+
+    @property
+    def dropped(self) -> tuple[Issue, ...]:
+        """The rows that are not in the table."""
+        return tuple(one for one in self.findings if one.action == "dropped")
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row for each finding."""
+        names = ["source", "row", "source_id", "problem", "action", "detail"]
+        return pd.DataFrame([asdict(one) for one in self.findings], columns=names)
+
+    def to_json(self) -> str:
+        """Return the whole report as JSON."""
+        document = asdict(self) | {"read": sum(self.rows.values()), "dropped": len(self.dropped)}
+        return json.dumps(document, indent=2, ensure_ascii=False)
+
+    def write(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the findings as ``.csv``, or the whole report as ``.json``.
+
+        Raises
+        ------
+        LabelError
+            Another ending.
+        OutputExistsError
+            Something is there, and `overwrite` is False.
+        OutputNotWritableError
+            The folder is missing or cannot be written to.
+        """
+        target = local_path(path)
+        if target.suffix.lower() not in (".csv", ".json"):
+            raise LabelError(f"A report is a .csv or a .json file; got {target.name!r}. Change the ending.")
+        if not target.parent.is_dir():
+            raise OutputNotWritableError(f"{target} cannot be written: create its folder, or choose another.")
+        text = self.to_json() if target.suffix.lower() == ".json" else self.to_frame().to_csv(index=False)
+        with staged(target, overwrite=overwrite) as draft:
+            draft.write_text(text, encoding="utf-8")
+        return target
+
+    def __str__(self) -> str:
+        """Counts, then the first rows of each problem."""
+        read = sum(self.rows.values())
+        lines = [f"{read} rows read from {len(self.rows)} source{'s' * (len(self.rows) != 1)}, {self.written} labels"]
+        if self.is_clean:
+            lines.append("nothing to repair, nothing dropped")
+        several = len(self.rows) > 1
+        for (problem, action), count in self.counts.items():
+            lines.append(f"{count} {action}: {problem}")
+            same = [one for one in self.findings if (one.problem, one.action) == (problem, action)]
+            lines += [f"    {f'{one.source} ' * several}row {one.row}: {one.detail}" for one in same[:_SHOWN]]
+            lines += [f"    and {count - _SHOWN} more"] * (count > _SHOWN)
+        lines += [f"doubt: {note}" for note in self.notes]
+        for source, names in self.unused.items():
+            if names:
+                lines.append(f"not in the schema{f' ({source})' * several}: {', '.join(names)}")
+        return "\n".join(lines)
+
 
 LABEL_COLUMNS = {
     "label_id": "object",
@@ -93,12 +203,6 @@ def validate_labels(labels: geopandas.GeoDataFrame) -> None:
     _check_outlines(labels)
 
 
-def suggestion(name: str, known: list[str]) -> str:
-    """Return a hint at the name that was meant, with a space before it; nothing where none is near."""
-    found = difflib.get_close_matches(name, known, n=1)
-    return f" Is {found[0]!r} meant?" if found else ""
-
-
 def wrong_dtype(table: geopandas.GeoDataFrame, dtypes: Mapping[str, str]) -> str | None:
     """Return the first column of a table that does not hold what the dtype of a schema stands for; None where all do."""
     for name, dtype in dtypes.items():
@@ -152,13 +256,10 @@ def _check_outlines(labels: geopandas.GeoDataFrame) -> None:
             "keeps long edges in place and cuts at the antimeridian."
         )
     outlines = np.asarray(labels.geometry.array, np.object_)
-    good = np.isin(shapely.get_type_id(outlines), (3, 6)) & ~shapely.is_empty(outlines) & shapely.is_valid(outlines)
-    if not good.all():
-        position = int(np.argmin(good))
-        found = outlines[position]
+    if (broken := broken_outline(outlines)) is not None:
+        _, position, what = broken
         raise LabelError(
-            f"Labels are valid Polygons or MultiPolygons, but row {labels.index[position]} is "
-            f"{'nothing' if found is None else f'a {found.geom_type}: {shapely.is_valid_reason(found)}'}. "
+            f"Labels are valid Polygons or MultiPolygons, but row {labels.index[position]} is not: {what}. "
             "Repair it with rtsx.standardise_labels."
         )
     west, south, east, north = shapely.bounds(outlines).reshape(-1, 4).T
@@ -168,6 +269,17 @@ def _check_outlines(labels: geopandas.GeoDataFrame) -> None:
             f"Labels lie between -180 and 180 degrees of longitude and -90 and 90 of latitude, but row "
             f"{labels.index[int(np.argmax(off))]} does not. Bring it there with rtsx.standardise_labels."
         )
+
+
+def broken_outline(outlines: NDArray[np.object_]) -> tuple[int, int, str] | None:
+    """Return how many geometries are no valid outlines with an area, the place of the first, and what it is; None where all are."""
+    good = np.isin(shapely.get_type_id(outlines), (3, 6)) & ~shapely.is_empty(outlines) & shapely.is_valid(outlines)
+    if good.all():
+        return None
+    first = int(np.argmin(good))
+    found = outlines[first]
+    what = "nothing" if found is None else found.geom_type if found.is_valid else shapely.is_valid_reason(found)
+    return int((~good).sum()), first, what
 
 
 _KNOWN = {
@@ -225,12 +337,12 @@ def match_columns(names: Iterable[str], columns: Mapping[str, str | None]) -> di
         if ours not in _KNOWN:
             raise LabelError(
                 f"columns= says what the source calls one of {', '.join(_KNOWN)}; {ours!r} is none of them."
-                + suggestion(ours, list(_KNOWN))
+                + did_you_mean(ours, _KNOWN)
             )
         if given is not None and given not in theirs:
             raise LabelError(
                 f"columns= takes {ours} from the column {given!r}, which is not there; there are "
-                f"{', '.join(theirs) or 'none'}." + suggestion(given, theirs)
+                f"{', '.join(theirs) or 'none'}." + did_you_mean(given, theirs)
             )
     found: dict[str, str] = {}
     for ours, others in _KNOWN.items():
@@ -308,11 +420,8 @@ def read_days(values: Iterable[object], ends: Iterable[object] | None, *, today:
                 first[row], last[row] = (np.datetime64(day, "ms") for day in days)
         except ValueError as error:
             told = repr(str(value)) if other is None else f"{str(value)!r} to {str(other)!r}"
-            findings.append(
-                Issue(
-                    row=row, problem=IMPOSSIBLE_DATE, action="repaired", detail=f"{told} {error}: left without a date"
-                )
-            )
+            detail = f"{told} {error}: left without a date"
+            findings.append(Issue(row=row, problem=IMPOSSIBLE_DATE, action="repaired", detail=detail))
     return Days(first=first, last=last, findings=tuple(findings))
 
 

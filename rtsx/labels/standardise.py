@@ -25,8 +25,16 @@ from rtsx.labels.repair import (
     repaired,
     valid_lonlat,
 )
-from rtsx.labels.report import Issue
-from rtsx.labels.schema import CENTROID_COLUMNS, LABEL_COLUMNS, Days, conform, find_column, match_columns, read_days
+from rtsx.labels.schema import (
+    CENTROID_COLUMNS,
+    LABEL_COLUMNS,
+    Days,
+    Issue,
+    conform,
+    find_column,
+    match_columns,
+    read_days,
+)
 
 NEGATIVE = "negative"
 """Class of outlines of what the target is not, as ARTS has them."""
@@ -86,16 +94,14 @@ class LabelSource:
 
     def stated_centroids(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the latitudes and longitudes that rows say they lie at; NaN where they do not."""
-        lat, lon = (
-            find_column(map(str, self.table.columns), (one, f"{one[:8]}_{one[8:]}")) for one in CENTROID_COLUMNS
-        )
-        return self._floats(lat), self._floats(lon)
+        lat, lon = map(self._floats, self._centroids)
+        return lat, lon
 
     def days(self, *, today: date) -> Days:
         """Return the days of the imagery."""
         theirs, ends = self.columns.get("image_date"), self.columns.get("image_date_end")
-        values = [None] * len(self.table) if theirs is None else list(self.table[theirs])
-        return read_days(values, None if ends is None else list(self.table[ends]), today=today)
+        values, others = (None if name is None else list(self.table[name]) for name in (theirs, ends))
+        return read_days(values or [None] * len(self.table), others, today=today)
 
     def classes(self, class_name: str | Mapping[Any, str] | None, *, default: str) -> list[str]:
         """Return the class of each row.
@@ -123,8 +129,8 @@ class LabelSource:
         ]
 
     @property
-    def _centroids(self) -> set[str | None]:
-        return {find_column(map(str, self.table.columns), (one,)) for one in CENTROID_COLUMNS}
+    def _centroids(self) -> list[str | None]:
+        return [find_column(map(str, self.table.columns), (one,)) for one in CENTROID_COLUMNS]
 
     def _floats(self, theirs: str | None) -> NDArray[np.float64]:
         if theirs is None:

@@ -70,21 +70,17 @@ class ReviewStatus:
         no_kappa = "not known: no two reviewers have reviewed the same outline" if not self.kappa.pairs else (
             f"not defined: both always say the same, in {self.kappa.pairs} pairs"
         )  # fmt: skip
-        held = ", ".join(
-            f"batch {one.batch} by {one.reviewer} until {one.expires:%Y-%m-%d %H:%M} UTC" for one in self.claims
-        )
+        held = [f"batch {one.batch} by {one.reviewer} until {one.expires:%Y-%m-%d %H:%M} UTC" for one in self.claims]
+        left = self.outlines - self.reviewed
         return [
-            (
-                "state",
-                "complete" if self.is_complete else f"incomplete: {self.outlines - self.reviewed:,} have no verdict",
-            ),
+            ("state", f"incomplete: {left:,} have no verdict" if left else "complete"),
             ("outlines", f"{self.reviewed:,} of {self.outlines:,} reviewed"),
             *((name, f"{self.verdicts[name]:,}") for name in VERDICTS),
             ("added", f"{self.added:,}"),
             ("disputed", f"{self.disputed:,}"),
             ("reviewed down to", None if self.reviewed_down_to is None else f"probability {self.reviewed_down_to:.3f}"),
             ("round", f"{self.round}: {self.batches_done} of {self.batches} batches"),
-            ("held", held),
+            ("held", ", ".join(held)),
             ("reviewers", ", ".join(f"{name} ({count:,})" for name, count in sorted(self.reviewers.items()))),
             ("agreement", f"{self.kappa.agreement:.0%} of {self.kappa.pairs:,} pairs" if self.kappa.pairs else None),
             ("kappa", no_kappa if np.isnan(self.kappa.value) else kappa),
@@ -92,23 +88,22 @@ class ReviewStatus:
 
     def to_dict(self) -> dict[str, object]:
         """Everything as JSON values."""
-        return {
-            "complete": self.is_complete,
-            "outlines": self.outlines,
-            "reviewed": self.reviewed,
-            "verdicts": dict(self.verdicts),
-            "added": self.added,
-            "disputed": self.disputed,
-            "round": self.round,
-            "batches": self.batches,
-            "batches_done": self.batches_done,
-            "reviewers": dict(self.reviewers),
-            "reviewed_down_to": self.reviewed_down_to,
-            "kappa": None if np.isnan(self.kappa.value) else self.kappa.value,
-            "kappa_standard_error": None if np.isnan(self.kappa.value) else self.kappa.standard_error,
-            "kappa_interval": None if np.isnan(self.kappa.value) else list(self.kappa.interval),
-            "pairs": self.kappa.pairs,
-        }
+        plain = (
+            "outlines",
+            "reviewed",
+            "verdicts",
+            "added",
+            "disputed",
+            "round",
+            "batches",
+            "batches_done",
+            "reviewers",
+        )
+        stated = {name: getattr(self, name) for name in (*plain, "reviewed_down_to")}
+        of_kappa = ("kappa", "kappa_standard_error", "kappa_interval")
+        kappa = (self.kappa.value, self.kappa.standard_error, list(self.kappa.interval))
+        known = dict.fromkeys(of_kappa) if np.isnan(self.kappa.value) else dict(zip(of_kappa, kappa, strict=True))
+        return {"complete": self.is_complete, **stated, **known, "pairs": self.kappa.pairs}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -256,14 +251,16 @@ def _row(given: Mapping[int, Sequence[tuple[BatchVerdicts, Answer]]]) -> dict[st
         "reviewers": ",".join(sorted({one.reviewer for one in everybody})),
         "agreement": agreement,
         "disputed": disputed,
-        "review_date": pd.Timestamp(max(one.finished for one, _ in last))
-        .tz_convert("UTC")
-        .tz_localize(None)
-        .as_unit("ms"),
+        "review_date": _moment(max(one.finished for one, _ in last)),
         "review_reason": "; ".join(dict.fromkeys(answer.reason for answer in said if answer.reason)),
         "review_comment": "; ".join(dict.fromkeys(answer.comment for _, answer in last if answer.comment)),
         "corrected": drawn[-1] if drawn else None,
     }
+
+
+def _moment(when: datetime) -> pd.Timestamp:
+    """A time in UTC, as tables have it."""
+    return pd.Timestamp(when).tz_convert("UTC").tz_localize(None).as_unit("ms")
 
 
 def _decided(said: Sequence[Verdict]) -> tuple[Verdict, float, bool]:
@@ -296,16 +293,15 @@ def _added(review: Review, sent: Sequence[BatchVerdicts], *, like: gpd.GeoDataFr
                     "verdict": "target",
                     "agreement": 1.0,
                     "disputed": False,
-                    "review_date": pd.Timestamp(one.finished).tz_convert("UTC").tz_localize(None).as_unit("ms"),
+                    "review_date": _moment(one.finished),
                     "review_reason": "",
                     "review_comment": added.comment,
                     "is_corrected": False,
                     "is_added": True,
                 }
             )
-    table = pd.DataFrame(
-        rows, index=pd.Index([str(row[review.settings.key]) for row in rows], name="outline", dtype=object)
-    )
+    ids = [str(row[review.settings.key]) for row in rows]
+    table = pd.DataFrame(rows, index=pd.Index(ids, name="outline", dtype=object))
     table["n_reviews"] = pd.array([len(names) for names in by], dtype="Int32")
     table["reviewers"] = [",".join(sorted(names)) for names in by]
     name = like.geometry.name
@@ -350,9 +346,7 @@ def _status(review: Review, sent: Sequence[BatchVerdicts], outlines: gpd.GeoData
     done = {one.batch for one in sent if one.round == last.number}
     counts = outlines["verdict"].value_counts()
     verdicts: dict[Verdict, int] = {name: int(counts.get(name, 0)) for name in VERDICTS}
-    reviewers: Counter[str] = Counter()
-    for one in sent:
-        reviewers[one.reviewer] += len(one.answers)
+    reviewers = Counter(one.reviewer for one in sent for _ in one.answers)
     return ReviewStatus(
         outlines=len(outlines),
         reviewed=sum(verdicts.values()),

@@ -2,7 +2,7 @@
 
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -132,7 +132,7 @@ class ReviewPictures:
         rings = shapely.get_rings(shapely.get_parts(shapely.simplify(place, self._pixel / 2)))
         return [shapely.get_coordinates(ring).round(digits).tolist() for ring in rings]
 
-    def to_outline(self, ring: list[tuple[float, float]]) -> str:
+    def to_outline(self, ring: Sequence[tuple[float, float]]) -> str:
         """WKT in the CRS of the table of what was drawn in that of the first image.
 
         Raises

@@ -138,19 +138,12 @@ class ReviewService:
     def submit(self, reviewer: str, body: bytes) -> dict[str, Any]:
         """Keep the verdicts of one batch."""
         sent = parsed_json(body, _SentBatch, what="The request", error=ReviewError)
+        drawn = [None if one.corrected is None else self.pictures.to_outline(one.corrected) for one in sent.answers]
         answers = tuple(
-            Answer(
-                outline=one.outline,
-                verdict=one.verdict,
-                reason=one.reason,
-                comment=one.comment,
-                corrected=None if one.corrected is None else self.pictures.to_outline(list(one.corrected)),
-                seconds=one.seconds,
-            )
-            for one in sent.answers
+            Answer(**vars(one) | {"corrected": outline}) for one, outline in zip(sent.answers, drawn, strict=True)
         )
         added = tuple(
-            AddedOutline(geometry=self.pictures.to_outline(list(one.ring)), comment=one.comment) for one in sent.added
+            AddedOutline(geometry=self.pictures.to_outline(one.ring), comment=one.comment) for one in sent.added
         )
         verdicts = BatchVerdicts(
             round=sent.round,
@@ -191,18 +184,15 @@ class _Handler(RequestHandler):
 
     async def prepare(self) -> None:
         """Refuse whoever has no token, before anything else is done."""
-        given = self.request.headers.get("Authorization", "").removeprefix("Bearer ") or self.get_query_argument(
-            "token", ""
-        )
+        in_header = self.request.headers.get("Authorization", "").removeprefix("Bearer ")
+        given = in_header or self.get_query_argument("token", "")
         reviewer = await self.threaded(self.service.reviewer, given) if given else None
-        if reviewer is None:
-            what = "It is wrong or has ended" if given else "It is missing"
-            self.refuse(
-                401,
-                f"This review opens with the address that holds your token, as rtsx review serve prints it. {what}.",
-            )
+        if reviewer is not None:
+            self.reviewer = reviewer
             return
-        self.reviewer = reviewer
+        what = "It is wrong or has ended" if given else "It is missing"
+        opens = "This review opens with the address that holds your token, as rtsx review serve prints it."
+        self.refuse(401, f"{opens} {what}.")
 
     async def threaded(self, work: Callable[..., Any], *given: Any) -> Any:
         """Run in a thread what asks the store."""
@@ -347,9 +337,9 @@ def serve_review(
         listening.setblocking(False)
     except OSError as error:
         pictures.close()
-        reason = (
-            "is in use" if error.errno == errno.EADDRINUSE else f"cannot be listened at ({error.strerror or error})"
-        )
+        reason = f"cannot be listened at ({error.strerror or error})"
+        if error.errno == errno.EADDRINUSE:
+            reason = "is in use"
         raise ReviewError(
             f"Port {port} of {host} {reason}. Take another with --port; 0 is any that is free."
         ) from error

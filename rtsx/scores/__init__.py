@@ -8,15 +8,18 @@ from rtsx.scores.agreement import (
     majority,
     percentile_interval,
 )
-from rtsx.scores.objects import BoundaryScores, ObjectOverlaps, ObjectScores, boundary_buffer
-from rtsx.scores.pixel import (
+from rtsx.scores.counts import (
     LEVELS_OF_FLOAT,
     LEVELS_OF_UINT8,
     AreaScores,
+    BoundaryScores,
+    ObjectOverlaps,
+    ObjectScores,
     PixelScores,
     PixelTally,
     average_precision,
     best_threshold,
+    boundary_buffer,
     calibration_error,
 )
 

@@ -6,7 +6,7 @@ from typing import Literal, Self, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from rtsx.scores.pixel import Counts
+from rtsx.scores.counts import Counts
 
 Verdict = Literal["target", "other", "unsure"]
 """What a reviewer says of an outline, or of a point: it is of the class, it is not, or that cannot be seen."""

@@ -13,9 +13,8 @@ from pyproj import CRS, Geod, Transformer
 
 from rtsx.errors import CubeError, MissingExtraError
 from rtsx.storage import refuse_other_format, staged
-from rtsx.viewer.outlines import MOST_SEEN, OutlineLayer
 from rtsx.viewer.pyramid import Box, Pyramid
-from rtsx.viewer.render import Picture, Style, draw_window, styles_of
+from rtsx.viewer.render import MOST_SEEN, OutlineLayer, Picture, Style, draw_window, styles_of
 
 if TYPE_CHECKING:
     from rtsx.model import ModelBundle
@@ -79,10 +78,8 @@ class MapView:
     @cached_property
     def first(self) -> tuple[Shown, ...]:
         """How every image is drawn at first."""
-        given = {one.image: one for one in self.shown}
-        return tuple(
-            given.get(title, Shown(image=title, style=next(iter(self.styles[title]), None))) for title in self.images
-        )
+        best = {title: Shown(image=title, style=next(iter(styles), None)) for title, styles in self.styles.items()}
+        return tuple((best | {one.image: one for one in self.shown}).values())
 
     @cached_property
     def start(self) -> Box:
@@ -90,25 +87,20 @@ class MapView:
         if self.box is not None:
             return self.box
         image = next(iter(self.images.values()))
-        left, bottom, right, top = Transformer.from_crs(image.crs, self.crs, always_xy=True).transform_bounds(
-            *image.box
-        )
+        there = Transformer.from_crs(image.crs, self.crs, always_xy=True)
+        left, bottom, right, top = there.transform_bounds(*image.box)
         return left, bottom, right, top
 
     def draw(
         self, box: Box, *, size: tuple[int, int], shown: Sequence[Shown] | None = None
     ) -> list[tuple[Shown, Picture]]:
         """Draw what is seen of every image that is shown, the lowest first."""
-        return [
-            (
-                one,
-                draw_window(
-                    self.images[one.image], box, size=size, style=self.styles[one.image][one.style], crs=self.crs
-                ),
-            )
-            for one in (self.first if shown is None else shown)
-            if one.style is not None
-        ]
+        drawn = []
+        for one in self.first if shown is None else shown:
+            if one.style is not None:
+                style = self.styles[one.image][one.style]
+                drawn.append((one, draw_window(self.images[one.image], box, size=size, style=style, crs=self.crs)))
+        return drawn
 
     def save_png(self, path: str | Path, *, size: tuple[int, int] = (900, 1200), overwrite: bool = False) -> Path:
         """Draw what the page shows at first into a PNG file, without a browser.
@@ -144,21 +136,18 @@ class MapView:
         for outlines in self.outlines:
             rows = outlines.seen(box, np.ones(len(outlines.table), bool), most=MOST_SEEN)
             colours = outlines.colours_by(outlines.best_column).colours[rows]
-            patches = [
-                PathPatch(
-                    Outline.make_compound_path(
-                        *(Outline(shapely.get_coordinates(ring)) for ring in shapely.get_rings(shape))
-                    )
-                )
+            paths = [
+                [Outline(shapely.get_coordinates(ring)) for ring in shapely.get_rings(shape)]
                 for shape in outlines.table.geometry.to_numpy()[rows]
             ]
+            patches = [PathPatch(Outline.make_compound_path(*rings)) for rings in paths]
             axis.add_collection(PatchCollection(patches, facecolors="none", edgecolors=list(colours), linewidths=1.5))
         axis.set_xlim(box[0], box[2])
         axis.set_ylim(box[1], box[3])
         axis.set_axis_off()
-        length, label = scale_length((box[2] - box[0]) * ground_scale(self.crs, box))
-        x, y = 0.03, 0.04
-        share = length / ((box[2] - box[0]) * ground_scale(self.crs, box))
+        width_m = (box[2] - box[0]) * ground_scale(self.crs, box)
+        length, label = scale_length(width_m)
+        x, y, share = 0.03, 0.04, length / width_m
         axis.plot([x, x + share], [y, y], color="black", linewidth=4, transform=axis.transAxes)
         axis.text(x, y + 0.01, label, transform=axis.transAxes, backgroundcolor=(1, 1, 1, 0.7))
         with staged(target, overwrite=overwrite) as draft:

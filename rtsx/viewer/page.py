@@ -319,9 +319,8 @@ class MapPage:
         def attempt(title: str, function: Callable[[], _Read]) -> _Read | None:
             try:
                 return function()
-            except (
-                Exception
-            ) as error:  # of whatever reads the image: shown to the reader, whose page goes on with the others
+            # Of whatever reads the image: shown to the reader, whose page goes on with the others.
+            except Exception as error:
                 problems.append(_problem(title, error))
                 return None
 
@@ -424,9 +423,8 @@ class MapPage:
 
     def _values(self, title: str, image: Pyramid, *, x: float, y: float) -> list[str]:
         """Values of every layer and class of an image at a place, as HTML; none beyond it."""
-        half = (
-            self.box[2] - self.box[0]
-        ) * 1e-9  # of what is seen, because the image may have other units than the map
+        # Of what is seen, because the image may have other units than the map.
+        half = (self.box[2] - self.box[0]) * 1e-9
         named = {name: style for name, style in self.styles[title].items() if style.kind not in ("composite", "relief")}
         found: dict[str, Any] = {}
         for place in dict.fromkeys(style.place for style in named.values()):

@@ -54,34 +54,9 @@ class _TokenAuth(AuthProvider):
         return "reader"
 
     @property
-    def get_user_async(self) -> None:
-        """None, because nothing is waited for."""
-        return None
-
-    @property
     def login_url(self) -> str:
         """Nowhere, because strangers are refused at once."""
         return "/"
-
-    @property
-    def get_login_url(self) -> None:
-        """None, because all go to the same place."""
-        return None
-
-    @property
-    def login_handler(self) -> None:
-        """None, likewise."""
-        return None
-
-    @property
-    def logout_url(self) -> None:
-        """None, because nobody is logged in."""
-        return None
-
-    @property
-    def logout_handler(self) -> None:
-        """None, likewise."""
-        return None
 
 
 class _PageServer(BokehTornado):

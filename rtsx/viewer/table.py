@@ -24,9 +24,8 @@ from bokeh.models import (
 )
 
 from rtsx.errors import RtsxError
-from rtsx.viewer.outlines import MOST_SEEN, OutlineLayer
 from rtsx.viewer.pyramid import Box
-from rtsx.viewer.render import colours_of
+from rtsx.viewer.render import MOST_SEEN, OutlineLayer, colours_of
 
 __all__ = ["HIDDEN", "OutlineTable", "SeenOutlines", "chip", "gradient", "on_change"]
 
@@ -115,19 +114,9 @@ class OutlineTable:
             for renderer in one.renderers:
                 code = "renderer.visible = cb_obj.active.includes(number)"
                 self.visible.js_on_change("active", CustomJS(args={"renderer": renderer, "number": number}, code=code))
-        self.rows.selected.js_on_change(
-            "indices",
-            CustomJS(
-                args={
-                    "table": self.rows,
-                    "mark": self.mark,
-                    "x": plots[0].x_range,
-                    "y": plots[0].y_range,
-                    "least": least,
-                },
-                code=_FLY,
-            ),
-        )
+        ranges = {"x": plots[0].x_range, "y": plots[0].y_range}
+        going = CustomJS(args={"table": self.rows, "mark": self.mark, "least": least, **ranges}, code=_FLY)
+        self.rows.selected.js_on_change("indices", going)
         self._choose_table()
         if changed is not None:
             on_change(self.chosen, self._choose_table, changed)
@@ -228,10 +217,8 @@ class OutlineTable:
             one = drawn.outlines
             by = self.coloured.value if one is self._of_table else one.best_column
             coloured = one.colours_by(by)
-            lines.append(
-                f"<b>{html.escape(one.title)}</b>"
-                + (f" by {html.escape(str(by))}" if coloured.limits or coloured.classes else "")
-            )
+            of_column = f" by {html.escape(str(by))}" if coloured.limits or coloured.classes else ""
+            lines.append(f"<b>{html.escape(one.title)}</b>{of_column}")
             if coloured.limits:
                 lines.append(gradient("plasma", coloured.limits, ""))
             elif coloured.classes:

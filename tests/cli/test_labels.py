@@ -82,7 +82,7 @@ def test_a_file_without_crs(rtsx_command: Command, clean: Path, tmp_path: Path) 
         (("--out", "labels.shp"), ".parquet, .gpkg, .fgb"),
         (("--out", "labels.parquet", "--report", "report.txt"), ".csv, .json"),
         (("--out", "labels.parquet", "--column", "region"), "--column takes OURS=THEIRS"),
-        (("--out", "labels.parquet", "--column", "regoin=place"), "Is 'region' meant?"),
+        (("--out", "labels.parquet", "--column", "regoin=place"), "Did you mean 'region'?"),
         (("--out", "labels.parquet", "--layer", "other"), "no layer 'other'"),
     ],
 )

@@ -8,7 +8,7 @@ import pytest
 
 from rtsx.footprints import extract_footprints
 from rtsx.footprints.blocks import NO_MARGINS, ExtractionPlan
-from rtsx.footprints.dask import plan_blocks
+from rtsx.footprints.extract import plan_blocks
 from tests import warm
 
 LOCK = threading.Lock()
@@ -82,5 +82,5 @@ def test_arrays_in_memory_are_worked_through_in_blocks(pred):
 
 def test_blocks_in_memory_change_nothing(pred, monkeypatch):
     whole = extract_footprints(pred)
-    monkeypatch.setattr("rtsx.footprints.dask.BLOCK_SIZE", 11)
+    monkeypatch.setattr("rtsx.footprints.extract.BLOCK_SIZE", 11)
     assert whole.equals(extract_footprints(pred))

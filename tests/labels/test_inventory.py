@@ -396,8 +396,11 @@ class TestGeocentric:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"columns": {"regoin": "a"}}, r"'regoin' is none of them. Is 'region' meant"),
-        ({"columns": {"region": "lable"}}, r"column 'lable', which is not there; there are label. Is 'label' meant"),
+        ({"columns": {"regoin": "a"}}, r"'regoin' is none of them. Did you mean 'region'"),
+        (
+            {"columns": {"region": "lable"}},
+            r"column 'lable', which is not there; there are label. Did you mean 'label'",
+        ),
         ({"image_date": "03.07.2018"}, "image_date is a day such as.*is no date"),
         ({"image_date": "1969-01-01,1968-01-01"}, "ends before it begins"),
     ],

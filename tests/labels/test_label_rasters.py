@@ -210,7 +210,7 @@ def test_a_turned_raster():
 @pytest.mark.parametrize(
     ("labels", "options", "message"),
     [
-        (labels_of(shapely.box(0, 0, 1, 1), names=["slumps"]), {}, r"none of the classes slump.*row 0 with 'slumps'.*Is 'slump' meant"),
+        (labels_of(shapely.box(0, 0, 1, 1), names=["slumps"]), {}, r"none of the classes slump.*row 0 with 'slumps'.*Did you mean 'slump'"),
         (labels_of(shapely.box(0, 0, 1, 1), names=[None]), {}, "row 0 with None"),
         (labels_of(shapely.box(0, 0, 1, 1)).drop(columns="class_name"), {}, "have a column 'class_name'.*standardise_labels"),
         (labels_of(shapely.box(0, 0, 1, 1), crs=None), {}, "Labels have a CRS, but it is None.*set_crs"),

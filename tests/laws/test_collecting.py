@@ -9,9 +9,16 @@ from hypothesis import strategies as st
 
 from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.products import tables
-from rtsx.campaign.products.footprints import FOOTPRINTS, LEVEL2, collect_footprints, collect_level2
+from rtsx.campaign.products.footprints import (
+    FOOTPRINTS,
+    LEVEL2,
+    TRACKS,
+    collect_footprints,
+    collect_level2,
+    collect_tracks,
+    collected_years,
+)
 from rtsx.campaign.products.tables import cell_states, read_outlines
-from rtsx.campaign.products.tracks import TRACKS, collect_tracks, collected_years
 from rtsx.campaign.recipe import OutlineSpec
 from rtsx.footprints import level2_footprints, track_footprints
 from rtsx.storage.object_store import MemoryObjects

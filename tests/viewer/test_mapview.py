@@ -16,10 +16,9 @@ import rtsx
 from rtsx.errors import ConfigError, CubeError, FootprintError, MissingExtraError, OutputNotWritableError, PathError
 from rtsx.viewer.live import LivePrediction
 from rtsx.viewer.mapview import MapView
-from rtsx.viewer.outlines import OutlineLayer
 from rtsx.viewer.page import MapPage
 from rtsx.viewer.pyramid import Pyramid
-from rtsx.viewer.render import colours_of
+from rtsx.viewer.render import OutlineLayer, colours_of
 from tests.viewer.maps import HOSTILE, several_classes, small_image, small_map, small_outlines, tiny_bundle
 
 

@@ -17,10 +17,13 @@ from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.products.footprints import (
     FOOTPRINTS,
     LEVEL2,
+    TRACKS,
     ReadValid,
     are_collected,
     collect_footprints,
     collect_level2,
+    collect_tracks,
+    collected_years,
 )
 from rtsx.campaign.products.overviews import collect_overviews
 from rtsx.campaign.products.stac import PARQUET, ZARR, asset, collect_stac, collection_key
@@ -34,7 +37,6 @@ from rtsx.campaign.products.tables import (
     empty_outlines,
     sha256_of,
 )
-from rtsx.campaign.products.tracks import TRACKS, collect_tracks, collected_years
 from rtsx.campaign.products.vector_files import FORMATS, VectorFormat, format_named, one_file
 from rtsx.cube.write import overviews_of
 from rtsx.errors import CampaignError
