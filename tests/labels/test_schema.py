@@ -40,8 +40,8 @@ def test_the_table_has_the_documented_columns():
         (LABELS.assign(image_date_end=pd.Timestamp("2018-01-01")), "image_date_end is not before"),
         (LABELS.assign(area_m2=0.0), "above 0, but not in row 0"),
         (LABELS.to_crs("EPSG:3413"), "are in EPSG:4326, but these are in EPSG:3413"),
-        (LABELS.set_geometry([SQUARE, shapely.Point(0, 0)], crs="EPSG:4326"), "row 1 is a Point"),
-        (LABELS.set_geometry([None, SQUARE], crs="EPSG:4326"), "row 0 is nothing"),
+        (LABELS.set_geometry([SQUARE, shapely.Point(0, 0)], crs="EPSG:4326"), "row 1 is not: Point"),
+        (LABELS.set_geometry([None, SQUARE], crs="EPSG:4326"), "row 0 is not: nothing"),
         (LABELS.set_geometry([shapely.box(179, 0, 181, 1)] * 2, crs="EPSG:4326"), "between -180 and 180"),
     ],
 )
