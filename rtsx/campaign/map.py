@@ -179,8 +179,7 @@ def open_map(output: str, *, storage_options: Mapping[str, Any]) -> xr.Dataset:
     path = map_path(output)
     attrs: dict[str, Any] = open_group(path, storage_options).attrs.asdict()
     shard = attrs.get(MAP_IDENTITY, {}).get("shard", "auto")
-    cube = open_source(path, chunks=shard, storage_options=storage_options or None)
-    return cube if cube.indexes["time"].is_monotonic_increasing else cube.sortby("time")
+    return open_source(path, chunks=shard, storage_options=storage_options or None)
 
 
 def _opened(store: Store, path: str) -> zarr.Group | None:

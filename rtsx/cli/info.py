@@ -121,7 +121,7 @@ def prediction_rows(pred: "xr.Dataset") -> Rows:
     counts = zip(classes, per_class.values.reshape(-1).tolist(), strict=True)
     return [
         *_place_rows(pred),
-        ("model", f"{pred.attrs['bundle_id']} ({pred.attrs['bundle_digest'][:12]})"),
+        ("model", f"{pred.attrs.get('bundle_id', '')} ({pred.attrs['bundle_digest'][:12]})".strip()),
         ("tiles", tiling_line(pred)),
         ("valid", f"{float(valid):.1%} of the pixels"),
         *((name, f"{count:,} px, {count / max(n_valid, 1):.2%} of the valid ones") for name, count in counts),
@@ -177,11 +177,14 @@ def tiling_line(pred: "xr.Dataset") -> str:
 
 def _place_rows(cube: "xr.Dataset") -> Rows:
     from rtsx.cube import geobox_of
+    from rtsx.cube.times import years_of
 
     geobox = geobox_of(cube)
     rows, columns = geobox.shape
     crs = geobox.crs
     pixel = f" of {abs(geobox.affine.a):g} m" if crs is not None and crs.projected else ""
     named = "no CRS" if crs is None else f"EPSG:{crs.epsg}" if crs.epsg else crs.proj.name
-    times = f", {cube.sizes['time']} times" if "time" in cube.sizes else ""
+    years = sorted({str(year) for year in years_of(cube) if year is not None})
+    n = cube.sizes.get("time")
+    times = "" if n is None else f", {n} time{'s' * (n != 1)}{' of ' * bool(years)}{', '.join(years)}"
     return [("grid", f"{rows} x {columns} px{pixel}, {named}{times}")]

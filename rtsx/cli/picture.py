@@ -229,7 +229,13 @@ def draw_cube(cube: xr.Dataset, path: Path, *, title: str, layers: Sequence[str]
         raise CubeError(f"Layers {unknown} are not in this cube, which has {known}. Name some of these.")
     names = list(layers) if layers is not None else known
     wanted = dict.fromkeys([*names, *_RGB, "valid"])
-    cube = cube[[name for name in wanted if name in cube]].isel({"time": -1} if "time" in cube.dims else {}).compute()
+    cube = cube[[name for name in wanted if name in cube]]
+    if "time" in cube.dims:
+        # Not the last that is stored, because overviews of a campaign have its years as they were run.
+        last = int(np.argsort(cube["time"].values)[-1])
+        title = f"{title}, {str(cube['time'].values[last])[:10]}" if cube.sizes["time"] > 1 else title
+        cube = cube.isel(time=last)
+    cube = cube.compute()
     panels = [*([None] if layers is None and set(_RGB) <= set(known) else []), *names]
     columns = min(_COLUMNS, len(panels))
     rows = math.ceil(len(panels) / columns)

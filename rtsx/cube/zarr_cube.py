@@ -38,7 +38,7 @@ def open_zarr_cube(
 
     `chunk` in pixels; None chooses about 1024, in whole shards or chunks of the store.
     """
-    stored = _with_known_years(read_metadata(path, options), path)
+    stored = read_metadata(path, options)
     try:
         cube = with_pixel_centres(_turned(as_cube(_with_crs(_with_plain_strings(_in_order(stored)), path))))
         geobox = geobox_of(cube)
@@ -55,7 +55,7 @@ def open_zarr_cube(
         cube, geobox, origin = cube.isel(y=rows, x=columns), geobox[rows, columns], cell.grid.origin
     attrs = {name: value for name, value in cube.attrs.items() if not name.startswith(_STORE_ATTRS)}
     attrs |= _facts(stored)
-    cube = _chunked(cube.drop_attrs(deep=False).assign_attrs(attrs), chunk, path)
+    cube = _by_year(_chunked(cube.drop_attrs(deep=False).assign_attrs(attrs), chunk, path), stored, path)
     if cell is None and "spatial_ref" in cube.coords:
         return cube.assign_attrs(lattice_origin=[float(value) for value in origin])
     return with_georeference(cube.drop_vars(["y", "x", "spatial_ref"], errors="ignore"), geobox, lattice_origin=origin)
@@ -189,14 +189,16 @@ def stored_pixels(array: da.Array) -> StoredPixels | None:
     return found if isinstance(found, StoredPixels) else None
 
 
-def _with_known_years(stored: xr.Dataset, path: str) -> xr.Dataset:
-    """Return the map of a campaign without the steps of years whose creation was stopped, which have no date."""
+def _by_year(cube: xr.Dataset, stored: xr.Dataset, path: str) -> xr.Dataset:
+    """Return the map of a campaign with its years in order, without the steps of those whose creation was stopped, which have no date."""
     if MAP_IDENTITY not in stored.attrs:
-        return stored
-    known = [place for place, year in enumerate(years_of(stored)) if str(year) in stored.attrs.get(YEARS, {})]
+        return cube
+    places = {str(year): place for place, year in enumerate(years_of(stored))}
+    known = [places[year] for year in sorted(stored.attrs.get(YEARS, {})) if year in places]
     if not known:
         raise CubeError(f"{path} has no year yet: its creation was stopped. Create the campaign again.")
-    return stored if len(known) == stored.sizes["time"] else stored.isel(time=known)
+    # Of chunks, instead of pixels that are read one after the other.
+    return cube if known == [*range(cube.sizes["time"])] else cube.isel(time=known)
 
 
 def _facts(stored: xr.Dataset) -> dict[str, Any]:

@@ -56,7 +56,7 @@ class Level:
             if self._opened is None:
                 cube = self.opener()
                 if "time" in cube.indexes and not cube.indexes["time"].is_monotonic_increasing:
-                    cube = cube.sortby("time")  # years of a campaign stand as they were run
+                    cube = cube.sortby("time")  # overviews of a campaign have its years as they were run
                 geobox = geobox_of(cube)
                 if geobox.affine.e > 0:
                     cube = cube.isel(y=slice(None, None, -1))

@@ -18,6 +18,7 @@ from zarr.storage import WrapperStore
 
 from rtsx import open_cube
 from rtsx.campaign.map import create_map, map_path, map_store, map_year, open_map
+from rtsx.cli.info import prediction_rows
 from rtsx.cube import validate_cube
 from rtsx.cube.times import with_facts
 from rtsx.errors import CampaignError, CubeError, FootprintError, OutputExistsError
@@ -92,6 +93,10 @@ def test_every_year_is_a_step_and_years_come_back_in_order(tmp_path: Path) -> No
     group["valid"][1, :64, :64] = True
     found = open_map(str(tmp_path), storage_options={})
     assert list(found["time"].dt.year.values) == [2023, 2024, 2025]
+    assert open_cube(map_path(str(tmp_path))).identical(found)
+    told = dict(prediction_rows(found))
+    assert str(told["grid"]).endswith("3 times of 2023, 2024, 2025")
+    assert make_bundle().digest[:12] in str(told["model"])
     assert list(found["valid"].sum(("y", "x")).values) == [64 * 64, 0, 0]
     with pytest.raises(CampaignError, match=r"has the years \[2024, 2023, 2025\], and 2022 is not among them"):
         map_year(group, 2022)

@@ -106,3 +106,12 @@ def test_draws_all_panels(scene: SceneFiles, tmp_path: Path) -> None:
     assert drawn.shape[0] > 800
     assert drawn.std() > 20
     assert (drawn != moved).any(axis=-1).sum() > 100  # the outline is in the picture, and where it should be
+
+
+def test_of_several_times_the_latest_is_drawn_and_named(tmp_path: Path) -> None:
+    flat = xr.DataArray(np.arange(64.0).reshape(8, 8), dims=("y", "x"), name="blue").to_dataset()
+    times = np.array(["2025-07-01", "2024-07-01"], "datetime64[ns]")
+    several = xr.concat([flat, -flat], "time").assign_coords(time=times)
+    draw_cube(several, tmp_path / "several.png", title="a", layers=["blue"])
+    draw_cube(flat, tmp_path / "one.png", title="a, 2025-07-01", layers=["blue"])
+    np.testing.assert_array_equal(read_picture(tmp_path / "several.png"), read_picture(tmp_path / "one.png"))
