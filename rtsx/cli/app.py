@@ -326,6 +326,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     else:
         # Without the line of code that Python adds: whoever reads it here has not written it.
         warnings.showwarning = lambda message, *_, **__: warn(_advice(str(message), given))
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # of futures that dask forgets when it is stopped
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             # Because a log in ASCII, a Windows pipe or a file name that is no UTF-8 should cost a letter, not the work.
