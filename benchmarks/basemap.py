@@ -17,9 +17,8 @@ from rtsx.config.cube import load_cube_config
 from rtsx.cube import open_source
 from rtsx.ordering import Mosaic, QuadLedger
 from rtsx.ordering.basemap import Quad, QuadRange
-from rtsx.ordering.catalog import described_asset
+from rtsx.ordering.catalog import described_asset, write_items
 from rtsx.ordering.provider import RemoteFile
-from rtsx.ordering.quad_items import write_items
 
 CORNER = (-15_480_000, 10_910_000)
 """South-west of the quads in EPSG:3857, near Herschel Island, m."""

@@ -36,7 +36,7 @@ def test_predicting_waits_for_neither_architectures_nor_compilers() -> None:
 
 def test_ordering_scenes_waits_for_nothing_that_reads_them() -> None:
     unwanted = ("rasterio", "xarray", "pandas", "numba", "zarr", "pyarrow")
-    names = "list_quads, order_status, quad_ledger, select_scenes, submit_order"
+    names = "collect_quads, fetch_order, fetch_quads, list_quads, order_quads, order_status, quad_ledger, select_scenes, submit_order"
     code = f"import rtsx.config.order; from rtsx.ordering import {names}; import sys; "
     assert run(f"{code}print([n for n in {unwanted} if n in sys.modules])") == "[]"
 

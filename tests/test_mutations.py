@@ -38,7 +38,7 @@ from rtsx.cube.stac import StacCatalog
 from rtsx.errors import CubeError, MissingCoverageWarning, RtsxError
 from rtsx.evaluation.folds import Fold, FoldPlan
 from rtsx.model.bundle_io import read_item
-from rtsx.ordering.ledger import Ledger, OrderEntry
+from rtsx.ordering.order import Ledger, OrderEntry
 from rtsx.ordering.stac import StaticCatalog, scene_of
 from rtsx.storage.object_store import MemoryObjects
 from rtsx.storage.zarr import BUILD, COMPLETE

@@ -12,8 +12,7 @@ if TYPE_CHECKING:
     from rtsx.ordering.criteria import OrderCriteria, OrderLimits, Scene
     from rtsx.ordering.delivery import collect_quads, order_quads
     from rtsx.ordering.fetch import FetchResult, fetch_order
-    from rtsx.ordering.ledger import Ledger, OrderEntry
-    from rtsx.ordering.order import order_status, planned_batches, submit_order
+    from rtsx.ordering.order import Ledger, OrderEntry, order_status, planned_batches, submit_order
     from rtsx.ordering.provider import Batch, BucketDelivery, OrderStatus, Provider, QuadProvider, RemoteFile
     from rtsx.ordering.quad_download import fetch_quads
     from rtsx.ordering.quads import QuadCounts, QuadLedger, list_quads, quad_ledger

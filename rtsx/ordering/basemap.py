@@ -16,7 +16,7 @@ from shapely.geometry.base import BaseGeometry
 from rtsx.cube.stac.assets import absolute_href
 from rtsx.cube.stac.client import is_same_host
 from rtsx.errors import OrderError
-from rtsx.ordering.http import HttpError, Patience, open_http
+from rtsx.ordering.download import HttpError, Patience, open_http
 from rtsx.parsing import json_value, wrap_damage
 from rtsx.suggest import did_you_mean
 

@@ -1,23 +1,28 @@
-"""Fetched scenes as a static STAC catalog that cubes are opened from."""
+"""What has arrived as STAC: fetched scenes as a static catalog, and the quads of a basemap as a table, both of which cubes read."""
 
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path, PurePosixPath
-from typing import Any
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from shapely import box, to_wkb
 from shapely.geometry import mapping, shape
 from shapely.geometry.base import BaseGeometry
 
-from rtsx.cube.rasterio import RasterHeader, read_header
 from rtsx.cube.stac.item import time_of
 from rtsx.errors import CubeError, OrderError
+from rtsx.ordering.basemap import Mosaic, QuadRange
 from rtsx.ordering.provider import RemoteFile, checksum_of
+from rtsx.ordering.quads import QuadLedger
 from rtsx.storage import staged
+
+if TYPE_CHECKING:
+    from rtsx.cube.rasterio import RasterHeader
 
 COLLECTION = "collection.json"
 """Name of the document of the whole catalog, beside the folders of its scenes."""
-_RASTERS = {".tif", ".tiff", ".jp2"}
 _EXTENSIONS = {
     "file:": "https://stac-extensions.github.io/file/v2.1.0/schema.json",
     "proj:": "https://stac-extensions.github.io/projection/v1.1.0/schema.json",
@@ -27,11 +32,6 @@ _EXTENSIONS = {
 }
 _STRUCTURE = {"self", "root", "parent", "collection", "item", "items"}
 """Links that say where an item lies in its old catalog."""
-
-
-def is_raster(name: str) -> bool:
-    """Whether a file has to be a raster, by its name."""
-    return PurePosixPath(name).suffix.lower() in _RASTERS
 
 
 def registered_items(folder: Path) -> dict[str, Path]:
@@ -173,13 +173,15 @@ def described_asset(path: Path, file: RemoteFile, told: Mapping[str, Any]) -> di
     asset["file:checksum"] = checksum.multihash
     if "type" not in told and file.media_type:
         asset["type"] = file.media_type
-    if is_raster(file.name):
+    if file.is_raster:
+        from rtsx.cube.rasterio import read_header  # here, because what orders needs none
+
         with suppress(CubeError):  # one that does not say where it lies, such as a preview: it is registered as it is
             asset |= raster_fields(read_header(path), told)
     return asset
 
 
-def raster_fields(header: RasterHeader, told: Mapping[str, Any]) -> dict[str, Any]:
+def raster_fields(header: "RasterHeader", told: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of an asset that the header of its file tells."""
     box = header.geobox
     fields: dict[str, Any] = {
@@ -203,7 +205,7 @@ def raster_fields(header: RasterHeader, told: Mapping[str, Any]) -> dict[str, An
     return fields
 
 
-def _band(header: RasterHeader, index: int) -> dict[str, Any]:
+def _band(header: "RasterHeader", index: int) -> dict[str, Any]:
     band: dict[str, Any] = {"data_type": header.dtypes[index]}
     if header.nodata[index] is not None:
         nodata = header.nodata[index]
@@ -230,3 +232,75 @@ def _write(path: Path, content: Mapping[str, Any]) -> None:
         return
     with staged(path, overwrite=True) as stage:
         stage.write_text(text)
+
+
+_GROUP_ROWS = 4096
+_BANDS = {
+    ("uint8", 3): ("red", "green", "blue"),
+    ("uint8", 4): ("red", "green", "blue", "alpha"),
+    ("uint16", 4): ("blue", "green", "red", "nir"),
+    ("uint16", 5): ("blue", "green", "red", "nir", "alpha"),
+}
+"""Bands of Planet's visual and analytic mosaics, by dtype and number."""
+
+
+def _item(mosaic: Mosaic, quad: QuadRange, name: str, *, asset: str) -> dict[str, Any]:
+    bounds = mosaic.bounds(quad)
+    return {
+        "type": "Feature",
+        "stac_version": "1.0.0",
+        "id": name,
+        "collection": mosaic.name,
+        "geometry": to_wkb(box(*bounds)),
+        "bbox": dict(zip(("xmin", "ymin", "xmax", "ymax"), bounds, strict=True)),
+        "datetime": mosaic.start
+        + (mosaic.end - mosaic.start) / 2,  # of a quarter its middle, because one day is asked for
+        "start_datetime": mosaic.start,
+        "end_datetime": mosaic.end,
+        "assets": json.dumps({"data": json.loads(asset)}),
+    }
+
+
+def write_items(ledger: QuadLedger, path: Path, mosaic: Mosaic) -> None:
+    """Write the quads that are there as a GeoParquet table of STAC items, neighbours together."""
+    import pyarrow as pa  # here, because what orders needs none
+    import pyarrow.parquet as pq
+
+    schema = pa.schema(
+        {
+            "type": pa.string(),
+            "stac_version": pa.string(),
+            "id": pa.string(),
+            "collection": pa.string(),
+            "geometry": pa.binary(),
+            "bbox": pa.struct([(name, pa.float64()) for name in ("xmin", "ymin", "xmax", "ymax")]),
+            "datetime": pa.timestamp("us", "UTC"),
+            "start_datetime": pa.timestamp("us", "UTC"),
+            "end_datetime": pa.timestamp("us", "UTC"),
+            "assets": pa.string(),
+        },
+        metadata={
+            "geo": json.dumps(
+                {
+                    "version": "1.1.0",
+                    "primary_column": "geometry",
+                    "columns": {"geometry": {"encoding": "WKB", "geometry_types": ["Polygon"]}},
+                }
+            )
+        },
+    )
+    with staged(path, overwrite=True) as stage, pq.ParquetWriter(stage, schema) as table:
+        rows = ledger.there()
+        while some := list(islice(rows, _GROUP_ROWS)):
+            items = [_item(mosaic, QuadRange(y, x, y + 1, x + 1), name, asset=asset) for y, x, name, asset in some]
+            table.write_table(pa.Table.from_pylist(items, schema))
+
+
+def with_band_names(asset: dict[str, Any]) -> dict[str, Any]:
+    """The asset of a quad with the names of its bands, where the file does not tell them."""
+    stored = asset["raster:bands"]
+    names = _BANDS.get((stored[0]["data_type"], len(stored)))
+    if "eo:bands" not in asset and names is not None:
+        asset["eo:bands"] = [{"name": name} | ({"common_name": name} if name != "alpha" else {}) for name in names]
+    asset["type"] = "image/tiff; application=geotiff; profile=cloud-optimized"
+    return asset

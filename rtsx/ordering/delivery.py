@@ -11,12 +11,10 @@ from operator import index
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from rtsx.cube.rasterio import read_header, require_raster
 from rtsx.errors import CubeError, OrderError, OrderNotFoundError
 from rtsx.ordering.basemap import Mosaic
-from rtsx.ordering.catalog import raster_fields
+from rtsx.ordering.catalog import raster_fields, with_band_names, write_items
 from rtsx.ordering.provider import Batch, BucketDelivery, Checksum, QuadProvider
-from rtsx.ordering.quad_items import with_band_names, write_items
 from rtsx.ordering.quads import QuadLedger, QuadResult, QuadState
 from rtsx.parsing import json_value, wrap_damage
 from rtsx.storage import file_system
@@ -234,6 +232,8 @@ class _Looks:
 
     def _opened(self, href: str, place: tuple[int, int]) -> dict[str, Any] | tuple[QuadState, str]:
         """Fields of the asset, or why there are none."""
+        from rtsx.cube.rasterio import read_header, require_raster  # here, because what orders needs none
+
         try:
             fields = raster_fields(header := read_header(href), {})
             require_raster(href)

@@ -10,8 +10,7 @@ from shapely.geometry.base import BaseGeometry
 from rtsx.errors import OrderError, OrderNotFoundError
 from rtsx.ordering.catalog import COLLECTION, register_collection, register_item, registered_items, require_collection
 from rtsx.ordering.download import Advance, fetch_files
-from rtsx.ordering.ledger import Ledger, locked
-from rtsx.ordering.order import answered, batch_of
+from rtsx.ordering.order import Ledger, answered, batch_of, locked
 from rtsx.ordering.provider import OF_ONE_ITEM, OrderStatus, Provider, RemoteFile
 
 _LONGEST_NAME_BYTES = 220

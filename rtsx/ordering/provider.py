@@ -4,7 +4,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal, Protocol
 
 from shapely.errors import ShapelyError
@@ -128,6 +128,11 @@ class RemoteFile:
     """Media type; None where the provider does not say."""
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Headers that its request needs; not printed, because they may be a key."""
+
+    @property
+    def is_raster(self) -> bool:
+        """Whether it has to be a raster, by its name."""
+        return PurePosixPath(self.name).suffix.lower() in (".tif", ".tiff", ".jp2")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,12 +8,10 @@ from threading import Event, Lock
 
 from rtsx.errors import OrderError
 from rtsx.ordering.basemap import BasemapApi, Mosaic, cure_of
-from rtsx.ordering.catalog import described_asset
-from rtsx.ordering.download import Advance, fetch_file
-from rtsx.ordering.http import HttpError, pauses_until
-from rtsx.ordering.ledger import locked
+from rtsx.ordering.catalog import described_asset, with_band_names, write_items
+from rtsx.ordering.download import Advance, HttpError, fetch_file, pauses_until
+from rtsx.ordering.order import locked
 from rtsx.ordering.provider import RemoteFile
-from rtsx.ordering.quad_items import with_band_names, write_items
 from rtsx.ordering.quads import MOSAIC_FILE, QuadCounts, QuadLedger, QuadResult
 from rtsx.redaction import redacted
 

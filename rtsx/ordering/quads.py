@@ -14,8 +14,7 @@ from shapely.geometry.base import BaseGeometry
 
 from rtsx.errors import OrderError
 from rtsx.ordering.basemap import QUAD_ID, BasemapApi, Mosaic, QuadRange
-from rtsx.ordering.ledger import locked
-from rtsx.ordering.order import batch_name
+from rtsx.ordering.order import batch_name, locked
 from rtsx.ordering.provider import OVER, Batch, BucketDelivery, OrderStatus
 from rtsx.parsing import json_value, wrap_damage
 from rtsx.redaction import redacted

@@ -91,6 +91,10 @@ campaign status planned.yaml
 campaign status planned --check
 campaign retry planned.yaml
 campaign verify planned
+campaign submit planned --slurm --workers 2 --time 1:00 --dry-run
+campaign submit planned.yaml --slurm --workers 2 --time 1:00 --dry-run
+campaign fetch typo.yaml --to x
+campaign fetch missing --to x
 """
 # Scenes are chosen, ordered and asked for without what reads them.
 WITHOUT_IMAGES = """
@@ -100,6 +104,11 @@ order submit scenes.yaml
 order status scenes.yaml
 order fetch scenes.yaml
 order status basemap.yaml
+order plan basemap.yaml
+order submit basemap.yaml
+order fetch basemap.yaml
+order submit delivered.yaml
+order fetch delivered.yaml
 """
 WITHOUT_TORCH = """
 train epochs.yaml --out run
@@ -143,6 +152,7 @@ def test_help_and_refusals_do_not_wait_for_heavy_libraries(tmp_path: Path) -> No
         "mistyped": f"{order}planet: {{bundl: analytic}}",
         "scenes": f"{order}period: {{years: 2024}}\nplanet: {{}}",
         "basemap": f"{order}basemap: {{mosaic: global}}",
+        "delivered": f"{order}basemap: {{mosaic: a, delivery: {{destination: 'pl:destinations/a-1', bucket: gs://a}}}}",
         "campaign": f"name: a\nyear: 2024\nregion: arctic\n{cube}\nmodel: missing\noutput: out\n",
     }.items():
         (tmp_path / f"{name}.yaml").write_text(text)
@@ -165,7 +175,7 @@ def test_help_and_refusals_do_not_wait_for_heavy_libraries(tmp_path: Path) -> No
     ):
         for line in text.strip().splitlines():
             for words in [[name, "--help"] for name in COMMANDS] if "{each}" in line else [line.split()]:
-                looks = {"--help", "planned.yaml"} & set(words)
+                looks = {"--help", "planned.yaml", "--dry-run"} & set(words)
                 lines.append((words, 0 if looks else 1 if "--check" in words else 2, unwanted))
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT.format(lines=lines)],

@@ -456,7 +456,7 @@ def test_every_quad_is_opened_once_before_it_counts(delivered, ordered, tmp_path
     whole = files[3].read_bytes()
     damage(files[3])
     looked = []
-    monkeypatch.setattr("rtsx.ordering.delivery.read_header", lambda path: looked.append(path) or read_header(path))
+    monkeypatch.setattr("rtsx.cube.rasterio.read_header", lambda path: looked.append(path) or read_header(path))
     assert (ordered(2, collect=True).there, len(looked)) == (3, 4)
     assert "cannot be opened as a raster" in messages(tmp_path)[files[3].name.removesuffix("_quad.tif")]
     files[3].write_bytes(whole)
@@ -477,7 +477,7 @@ def test_a_quad_that_cannot_be_reached_now_is_not_ordered_again(delivered, plane
         require_raster(path)
 
     with monkeypatch.context() as patch:
-        patch.setattr("rtsx.ordering.delivery.require_raster", unreachable)
+        patch.setattr("rtsx.cube.rasterio.require_raster", unreachable)
         counts = ordered(2, collect=True)
     assert (counts.there, counts.waiting, counts.missing) == (3, 1, 0)
     assert ordered(2, collect=True).there == 4
@@ -498,7 +498,7 @@ def test_what_the_bucket_states_the_md5_of_is_not_opened(delivered, ordered, tmp
             }
 
     monkeypatch.setattr("rtsx.ordering.delivery.file_system", lambda url, options: (Bucket(), url))
-    monkeypatch.setattr("rtsx.ordering.delivery.read_header", lambda path: looked.append(path) or read_header(path))
+    monkeypatch.setattr("rtsx.cube.rasterio.read_header", lambda path: looked.append(path) or read_header(path))
     assert (ordered(2, collect=True).there, len(looked)) == (4, 1)  # for what all of them have
     md5[str(delivered[3])] = hashlib.md5(b"other")
     assert ordered(2, collect=True).missing == (1 if name == "md5Hash" else 0)

@@ -9,8 +9,7 @@ from rasterio.io import MemoryFile
 
 from rtsx.errors import OrderError
 from rtsx.ordering import download
-from rtsx.ordering.download import fetch_file, fetch_files
-from rtsx.ordering.http import pauses_until
+from rtsx.ordering.download import fetch_file, fetch_files, pauses_until
 from rtsx.ordering.provider import Checksum, RemoteFile, checksum_of
 
 DATA = os.urandom(400_000)

@@ -23,7 +23,7 @@ from rtsx.ordering import (
     select_scenes,
     submit_order,
 )
-from rtsx.ordering.ledger import locked
+from rtsx.ordering.order import locked
 from tests.servers import rustac_server
 
 REGION = box(149.2, 69.7, 150.8, 70.3)

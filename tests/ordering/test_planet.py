@@ -18,8 +18,7 @@ from rtsx.cube.stac import StacCatalog
 from rtsx.errors import CubeError, OrderError
 from rtsx.ordering import Batch, select_scenes
 from rtsx.ordering.fetch import fetch_order
-from rtsx.ordering.ledger import Ledger
-from rtsx.ordering.order import order_status, submit_order
+from rtsx.ordering.order import Ledger, order_status, submit_order
 from rtsx.ordering.planet import PlanetProvider
 from tests.ordering.planet_server import KEY, SPEC, PlanetServer
 from tests.ordering.scenes import random_scenes

@@ -16,7 +16,7 @@ from shapely import MultiPolygon, Point, box, unary_union
 from rtsx.errors import OrderError
 from rtsx.ordering import BasemapApi, QuadCounts, QuadLedger, fetch_quads, list_quads, quad_ledger
 from rtsx.ordering.basemap import QuadRange
-from rtsx.ordering.ledger import locked
+from rtsx.ordering.order import locked
 from rtsx.ordering.quads import MOSAIC_FILE
 from tests.ordering.basemap_server import ACROSS, KEY, NAME, BasemapServer, quad_bytes, red_of
 

@@ -22,7 +22,7 @@ from rtsx.cube.stac.client import (
 )
 from rtsx.errors import CubeError
 from rtsx.ordering import StaticCatalog
-from rtsx.ordering.http import open_http
+from rtsx.ordering.download import open_http
 from rtsx.storage import file_system
 from rtsx.storage.zarr import store_of
 from tests.servers import ScriptedServer, pgstac_server
