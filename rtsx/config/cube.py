@@ -169,7 +169,7 @@ class CubeConfig(ConfigModel):
         """
         region = None if recipe.region is None else RegionConfig.from_geometry(recipe.region)
         return cls(
-            grid=GridConfig.from_grid(recipe.grid),
+            grid=GridConfig(**GridConfig.taken(recipe.grid)),
             region=region if cell is None else RegionConfig(cell=cell.id),
             sources={source.name: SourceConfig.from_recipe(source) for source in recipe.sources},
             derived=tuple(layer.name for layer in recipe.derived),

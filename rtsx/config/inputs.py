@@ -3,14 +3,15 @@
 import json
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
 
 from rtsx.config.source import CUBE_PRESETS, PresetName
-from rtsx.config.validate import ConfigModel, from_folder, is_glance
-from rtsx.errors import ConfigError, TrainingError
+from rtsx.config.validate import Checked, ConfigModel, from_folder, is_glance
+from rtsx.errors import ConfigError
 from rtsx.model import InputLayer, preset_named
 from rtsx.training.recipe import NetworkSpec
 
@@ -128,50 +129,31 @@ def _stride(architecture: str, encoder: str, *, options: str) -> int:
     return stride_of(NetworkSpec(architecture=architecture, encoder=encoder, options=json.loads(options)))
 
 
-_FILES = (".pth", ".pt", ".safetensors")
-
-
-def _name_or_path(given: str, info: ValidationInfo) -> str:
-    return from_folder(given, info) if given.endswith(_FILES) else given
-
-
-class ModelConfig(ConfigModel):
-    """The network.
+def network_stride(network: NetworkSpec) -> int:
+    """Total down-sampling of a network, px.
 
     Examples
     --------
-    >>> ModelConfig(architecture="Unet", encoder="resnet18").stride
+    >>> network_stride(NetworkSpec(architecture="Unet", encoder="resnet18"))
     32
     """
+    return _stride(network.architecture, network.encoder, options=json.dumps(network.options, sort_keys=True))
 
-    architecture: str = NetworkSpec.architecture
-    """Unet, UnetPlusPlus, MAnet, Linknet, FPN, PSPNet, PAN, DeepLabV3, DeepLabV3Plus, UPerNet, Segformer or DPT."""
-    encoder: str = NetworkSpec.encoder
-    """Encoder of segmentation-models-pytorch, such as resnet34, or ``tu-`` and the name of a timm model."""
-    encoder_weights: Annotated[str, AfterValidator(_name_or_path)] | None = NetworkSpec.encoder_weights
-    """Nothing: random. A path that ends in .pth, .pt or .safetensors. Any other word, such as imagenet: what the library
-    downloads under that name."""
-    options: dict[str, Any] = Field(default_factory=dict)
-    """Further arguments of the architecture, such as ``decoder_channels``."""
 
-    @model_validator(mode="after")
-    def _exists(self, info: ValidationInfo) -> Self:
-        if is_glance(info):
-            return self
-        try:
-            _ = self.stride
-        except TrainingError as error:
-            raise ValueError(str(error)) from error
-        return self
+_FILES = (".pth", ".pt", ".safetensors")
 
-    @property
-    def stride(self) -> int:
-        """Total down-sampling, px."""
-        return _stride(self.architecture, self.encoder, options=json.dumps(self.options, sort_keys=True))
 
-    def network(self) -> NetworkSpec:
-        """What is to be trained."""
-        return NetworkSpec(**self.shared(NetworkSpec))
+def _known(network: NetworkSpec, info: ValidationInfo) -> NetworkSpec:
+    """The network, which can be built, with the path of its weights counting from the folder of the config."""
+    if not is_glance(info):
+        network_stride(network)
+    weights = network.encoder_weights
+    is_file = weights is not None and weights.endswith(_FILES)
+    return replace(network, encoder_weights=from_folder(str(weights), info)) if is_file else network
+
+
+Network = Checked[Annotated[NetworkSpec, AfterValidator(_known)]]
+"""Architecture and encoder."""
 
 
 class SplitConfig(ConfigModel):

@@ -53,17 +53,13 @@ class PlanetConfig(ConfigModel):
         OrderError
             There are no credentials.
         """
-        provider: Provider = _planet().PlanetProvider(**{name: getattr(self, name) for name in type(self).model_fields})
+        provider: Provider = _planet().PlanetProvider(**dict(self))
         return provider
 
 
-class StacOrderConfig(ConfigModel):
-    """A STAC API, from which ordering is downloading."""
+class _DownloadConfig(ConfigModel):
+    """What is downloaded of items of STAC, and how."""
 
-    url: str
-    """Address of its landing page."""
-    collections: Names
-    """Ids of the collections to search."""
     assets: Names = ()
     """Assets to fetch; all if left out."""
     sign: SignerName | None = None
@@ -71,29 +67,31 @@ class StacOrderConfig(ConfigModel):
     access: HttpAccess = HttpAccess()
     """Headers, time-outs and retries."""
 
+
+class StacOrderConfig(_DownloadConfig):
+    """A STAC API, from which ordering is downloading."""
+
+    url: str
+    """Address of its landing page."""
+    collections: Names
+    """Ids of the collections to search."""
+
     def provider(self) -> "Provider":
         """The provider."""
         api = ordering.StacApi(self.url, self.collections, access=self.access)
         return ordering.StacProvider(api, assets=self.assets, sign=self.sign)
 
 
-class CatalogOrderConfig(ConfigModel):
+class CatalogOrderConfig(_DownloadConfig):
     """A static STAC catalog, from which ordering is downloading."""
 
     path: FilePath
     """Path or URL of its document."""
-    assets: Names = ()
-    """Assets to fetch; all if left out."""
-    sign: SignerName | None = None
-    """Signing hook for the hrefs."""
-    access: HttpAccess = HttpAccess()
-    """Headers, time-outs and retries."""
 
     def provider(self) -> "Provider":
         """The provider."""
-        return ordering.StacProvider(
-            ordering.StaticCatalog(self.path, access=self.access), assets=self.assets, sign=self.sign
-        )
+        catalog = ordering.StaticCatalog(self.path, access=self.access)
+        return ordering.StacProvider(catalog, assets=self.assets, sign=self.sign)
 
 
 class BasemapConfig(ConfigModel):

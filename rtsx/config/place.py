@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import shapely
-from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 from shapely.geometry.base import BaseGeometry
 
 from rtsx.config.validate import ConfigModel, FilePath, Names
@@ -53,16 +53,11 @@ class GridConfig(ConfigModel):
 
     def grid(self) -> Grid:
         """The grid."""
-        return Grid(self.crs, self.resolution, cell_size=self.cell_size, origin=self.origin)
-
-    @classmethod
-    def from_grid(cls, grid: Grid) -> Self:
-        """The config of a grid."""
-        return cls(crs=grid.crs, resolution=grid.resolution, cell_size=grid.cell_size, origin=grid.origin)
+        return Grid(**dict(self))
 
 
-class RegionConfig(ConfigModel):
-    """Ground of the cube, given in one way."""
+class _PlaceConfig(ConfigModel):
+    """Ways to give ground that a cube, a campaign and an order have in common."""
 
     bbox: tuple[float, float, float, float] | None = None
     """West, south, east, north in degrees; west may be larger than east, across the antimeridian."""
@@ -70,18 +65,19 @@ class RegionConfig(ConfigModel):
     """Vector file that geopandas reads, in any CRS: the union of its features. Or a raster: its extent."""
     layer: str | None = None
     """Layer of a file that has several."""
-    cell: str | None = None
-    """Name of a cell of the grid, such as ``r412c088``."""
     wkt: str | None = None
     """Outline in longitude and latitude as well-known text."""
 
     @model_validator(mode="after")
     def _one(self) -> Self:
-        given = [name for name in ("bbox", "file", "cell", "wkt") if getattr(self, name) is not None]
+        *ways, last = (name for name in type(self).model_fields if name != "layer")
+        given = [name for name in (*ways, last) if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ValueError(f"a region is given by one of bbox, file, cell and wkt; got {given or 'none'}")
+            raise ValueError(
+                f"ground is given by one of {', '.join(ways)} and {last}; got {' and '.join(given) or 'none'}"
+            )
         if self.layer is not None and self.file is None:
-            raise ValueError("layer is one of a file, and this region is given by none")
+            raise ValueError("layer is one of a file, and this ground is given by none")
         if self.bbox is not None:
             west, south, east, north = self.bbox
             if not (-180 <= west <= 180 and -180 <= east <= 180 and -90 <= south < north <= 90) or west == east:
@@ -93,7 +89,7 @@ class RegionConfig(ConfigModel):
         return self
 
     def geometry(self) -> BaseGeometry | None:
-        """Ground in longitude and latitude; None where a cell is named.
+        """Ground in longitude and latitude; None where it is given in none of these ways.
 
         Raises
         ------
@@ -108,6 +104,13 @@ class RegionConfig(ConfigModel):
         if self.wkt is not None:
             return shapely.from_wkt(self.wkt)
         return None if self.file is None else _read(self.file, self.layer)
+
+
+class RegionConfig(_PlaceConfig):
+    """Ground of the cube, given in one way."""
+
+    cell: str | None = None
+    """Name of a cell of the grid, such as ``r412c088``."""
 
     def cell_of(self, grid: Grid) -> Cell | None:
         """The named cell of a grid; None where the region is no cell."""
@@ -155,11 +158,6 @@ class PeriodConfig(ConfigModel):
         assert self.start is not None  # checked above
         assert self.end is not None
         return Period(self.start, self.end, self.months)
-
-    @classmethod
-    def from_period(cls, period: Period) -> Self:
-        """The config of a period."""
-        return cls(start=period.start, end=period.end, months=period.months)
 
 
 _LONGEST_EDGE_M = 1000.0
@@ -273,7 +271,7 @@ ARCTIC = 60.0
 Greenland and Kamchatka, a vector file has to say which parts are meant."""
 
 
-class AreaConfig(ConfigModel):
+class AreaConfig(_PlaceConfig):
     """Ground, given in one way.
 
     Examples
@@ -282,55 +280,27 @@ class AreaConfig(ConfigModel):
     'Polygon'
     """
 
-    bbox: tuple[float, float, float, float] | None = None
-    """West, south, east, north in degrees; west may be larger than east, across the antimeridian."""
-    file: FilePath | None = None
-    """Vector file that geopandas reads, in any CRS: the union of its features. Or a raster: its extent."""
-    layer: str | None = None
-    """Layer of a file that has several."""
-    wkt: str | None = None
-    """Outline in longitude and latitude as well-known text."""
     north_of: float | None = Field(default=None, gt=-90, lt=90)
     """All ground and sea north of a parallel, degrees; `arctic` is north of 60."""
     arcticdem: Names | None = None
     """Tiles of the ArcticDEM mosaic: 42_18 is 100 km wide, 42_18_2_1 a quarter of it."""
 
-    @model_validator(mode="after")
-    def _one(self) -> Self:
-        given = [name for name in type(self).model_fields if name != "layer" and getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError(
-                f"ground is given by one of bbox, file, wkt, north_of and arcticdem; got {' and '.join(given) or 'none'}"
-            )
-        if self.layer is not None and self.file is None:
-            raise ValueError("layer is one of a file, and this ground is given by none")
-        if self.arcticdem is not None:
-            if not self.arcticdem:
-                raise ValueError("arcticdem lists at least one tile, such as 42_18; got none")
-            for name in self.arcticdem:
-                arcticdem_tile(name)
-        elif self.north_of is None:
-            self._place()
-        return self
+    @field_validator("arcticdem")
+    @classmethod
+    def _known_tiles(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if names == ():
+            raise ValueError("arcticdem lists at least one tile, such as 42_18; got none")
+        for name in names or ():
+            arcticdem_tile(name)
+        return names
 
     def geometry(self) -> BaseGeometry:
-        """Ground in longitude and latitude; reads the file.
-
-        Raises
-        ------
-        ConfigError
-            The file cannot be read, or holds nothing.
-        """
+        """Ground in longitude and latitude; reads the file, and raises `ConfigError` where it cannot be read, or holds nothing."""
         if self.north_of is not None:
             return shapely.box(-180, self.north_of, 180, 90)
-        if self.arcticdem is not None:
-            return arcticdem_ground(self.arcticdem)
-        ground = self._place().geometry()
-        assert ground is not None  # no cell can be named here
+        ground = super().geometry() if self.arcticdem is None else arcticdem_ground(self.arcticdem)
+        assert ground is not None  # given in one way, as is checked above
         return ground
-
-    def _place(self) -> RegionConfig:
-        return RegionConfig(bbox=self.bbox, file=self.file, layer=self.layer, wkt=self.wkt)
 
 
 def _spelt(given: object) -> object:

@@ -385,7 +385,7 @@ class SourceConfig(ConfigModel):
             "quality": None if recipe.quality is None else QualityConfig.from_recipe(recipe.quality, recipe.images),
             "period": "any"
             if recipe.period is None or recipe.trend is not None
-            else PeriodConfig.from_period(recipe.period),
+            else PeriodConfig(**PeriodConfig.taken(recipe.period)),
             "terrain": tuple(layer.name for layer in recipe.terrain),
             "trend": None if recipe.trend is None else TrendConfig.from_recipe(recipe.trend),
             "resampling": None if recipe.trend is None else recipe.trend.resampling,

@@ -6,14 +6,14 @@ from dataclasses import dataclass, fields, replace
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
 from annotated_types import Ge
 from pydantic import Field, TypeAdapter, ValidationInfo, field_validator
 
 from rtsx.arguments import typed
 from rtsx.config.cube import is_config
-from rtsx.config.inputs import Inputs, ModelConfig
+from rtsx.config.inputs import Inputs, Network, network_stride
 from rtsx.config.scenes import ClassValues, LabelReader, Labels, SceneConfig, ScenesConfig, open_scene
 from rtsx.config.validate import Augmentations, Checked, ConfigModel, Losses, NamedOne, is_glance, validate_config
 from rtsx.config.yaml import map_texts, read_yaml
@@ -28,6 +28,7 @@ from rtsx.training.optimiser import check_optimisation
 from rtsx.training.recipe import (
     AugmentationSpec,
     LossTerm,
+    NetworkSpec,
     OptimisationSpec,
     SamplingSpec,
     TrainingRecipe,
@@ -54,6 +55,7 @@ class SamplingConfig(SamplingSpec):
         return SamplingSpec(**{field.name: getattr(self, field.name) for field in fields(SamplingSpec)})
 
 
+_Term = TypeVar("_Term", LossTerm, AugmentationSpec)
 Precision = Literal["float32", "bfloat16", "float16"]
 _USUAL_LOSSES: dict[str, dict[str, Any]] = {term.name: {} for term in TrainingRecipe.losses}
 _USUAL_OPTIMISER: dict[str, dict[str, Any]] = {OptimisationSpec.optimiser: {}}
@@ -76,7 +78,7 @@ class TrainConfig(ConfigModel):
     classes: ClassValues
     """What is learnt: a name, names, or for each class the values that labels have for it. One class makes a yes-or-no
     network, several exclude each other."""
-    model: ModelConfig = ModelConfig.model_construct()  # not checked, because that builds it
+    model: Network = NetworkSpec()
     """The network."""
     inputs: Inputs | None = None
     """Channels; every layer of the first training scene, measured, if left out."""
@@ -145,11 +147,11 @@ class TrainConfig(ConfigModel):
     @field_validator("tile")
     @classmethod
     def _on_the_stride(cls, tile: int, info: ValidationInfo) -> int:
-        model: ModelConfig | None = info.data.get("model")
-        if model is not None and not is_glance(info) and tile % model.stride:
+        stride = 1 if is_glance(info) or "model" not in info.data else network_stride(info.data["model"])
+        if tile % stride:
             raise ValueError(
-                f"a tile is a multiple of the network's stride, {model.stride} px; got {tile}. "
-                f"Take {max(1, round(tile / model.stride)) * model.stride}"
+                f"a tile is a multiple of the network's stride, {stride} px; got {tile}. "
+                f"Take {max(1, round(tile / stride)) * stride}"
             )
         return tile
 
@@ -165,7 +167,7 @@ class TrainConfig(ConfigModel):
     @classmethod
     def _known_augmentations(cls, augment: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
         inputs = info.data.get("inputs")
-        steps = _augmentations(augment)
+        steps = _terms(AugmentationSpec, augment, number="probability")
         for step in steps:
             _checked(check_augmentation_name, step)
         if is_glance(info):
@@ -182,24 +184,15 @@ class TrainConfig(ConfigModel):
     @field_validator("loss")
     @classmethod
     def _known_losses(cls, loss: dict[str, Any]) -> dict[str, Any]:
-        _checked(check_losses, _losses(loss))
+        _checked(check_losses, _terms(LossTerm, loss, number="weight"))
         return loss
 
-    @field_validator("optimiser")
+    @field_validator("optimiser", "schedule")
     @classmethod
-    def _known_optimiser(cls, optimiser: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
-        ((name, options),) = optimiser.items()
-        spec = OptimisationSpec(optimiser=name, optimiser_options=options)  # type: ignore[arg-type]  # it is looked at
+    def _known_optimisation(cls, given: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        spec = OptimisationSpec(**_with_options(str(info.field_name), given))
         _checked(check_optimisation, spec, loads_torch=not is_glance(info))
-        return optimiser
-
-    @field_validator("schedule")
-    @classmethod
-    def _known_schedule(cls, schedule: dict[str, Any]) -> dict[str, Any]:
-        ((name, options),) = schedule.items()
-        spec = OptimisationSpec(schedule=name, schedule_options=options)  # type: ignore[arg-type]  # it is looked at
-        _checked(check_optimisation, spec, loads_torch=False)
-        return schedule
+        return given
 
     @field_validator("seeds")
     @classmethod
@@ -245,10 +238,10 @@ class TrainConfig(ConfigModel):
             "inputs": None if self.inputs is None else self.inputs.channels(),
             "preset": None if self.inputs is None else self.inputs.preset,
             "fill": self._fill(),
-            "network": self.model.network(),
+            "network": self.model,
             "sampling": self.sampling.sampling(),
-            "augmentations": _augmentations(self.augment),
-            "losses": _losses(self.loss),
+            "augmentations": _terms(AugmentationSpec, self.augment, number="probability"),
+            "losses": _terms(LossTerm, self.loss, number="weight"),
             "optimisation": self._optimisation(),
             "seed": self.seeds[0],
             "provenance": {"config": config.model_dump(mode="json", exclude_none=True)},
@@ -262,10 +255,7 @@ class TrainConfig(ConfigModel):
         return TrainingRecipe.fill if preset is None else preset_named(preset).fill
 
     def _optimisation(self) -> OptimisationSpec:
-        ((optimiser, optimiser_options),) = self.optimiser.items()
-        ((schedule, schedule_options),) = self.schedule.items()
-        chosen = {"optimiser": optimiser, "optimiser_options": optimiser_options}
-        chosen |= {"schedule": schedule, "schedule_options": schedule_options}
+        chosen = _with_options("optimiser", self.optimiser) | _with_options("schedule", self.schedule)
         return OptimisationSpec(**self.shared(OptimisationSpec) | chosen)
 
     def _scene(self, scene: SceneConfig, reader: LabelReader) -> TrainingScene:
@@ -289,23 +279,19 @@ def _checked(check: Callable[..., object], *given: Any, **how: Any) -> None:
         raise ValueError(str(error)) from error
 
 
-def _losses(given: Mapping[str, Mapping[str, Any]]) -> tuple[LossTerm, ...]:
-    return tuple(
-        LossTerm(
-            name=name,
-            weight=options.get("weight", LossTerm.weight),
-            options={key: value for key, value in options.items() if key != "weight"},
-        )
-        for name, options in given.items()
-    )
+def _with_options(kind: str, given: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The fields of `OptimisationSpec` that one name with its options says."""
+    ((name, options),) = given.items()
+    return {kind: name, f"{kind}_options": options}
 
 
-def _augmentations(given: Mapping[str, Mapping[str, Any]]) -> tuple[AugmentationSpec, ...]:
+def _terms(kind: type[_Term], given: Mapping[str, Mapping[str, Any]], *, number: str) -> tuple[_Term, ...]:
+    """Losses, or augmentations, by name, of whose options the one called `number` is a field of its own."""
     return tuple(
-        AugmentationSpec(
+        kind(
             name=name,
-            probability=options.get("probability", AugmentationSpec.probability),
-            options={key: value for key, value in options.items() if key != "probability"},
+            **{key: value for key, value in options.items() if key == number},
+            options={key: value for key, value in options.items() if key != number},
         )
         for name, options in given.items()
     )

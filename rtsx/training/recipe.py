@@ -19,12 +19,14 @@ from rtsx.suggest import suggest
 class NetworkSpec:
     """An architecture of segmentation-models-pytorch."""
 
+    __pydantic_config__ = STRICT
+
     architecture: str = "UnetPlusPlus"
-    """One of `rtsx.model.ARCHITECTURES`, in any case."""
+    """Unet, UnetPlusPlus, MAnet, Linknet, FPN, PSPNet, PAN, DeepLabV3, DeepLabV3Plus, UPerNet, Segformer or DPT, in any case."""
     encoder: str = "resnet34"
-    """Name of the encoder in segmentation-models-pytorch, or ``tu-`` and the name of a timm model."""
+    """Encoder of segmentation-models-pytorch, such as resnet34, or ``tu-`` and the name of a timm model."""
     encoder_weights: str | None = None
-    """None: random. A path that ends in .pth, .pt or .safetensors: read from there. Any other word, such as ``imagenet``: what
+    """Nothing: random. A path that ends in .pth, .pt or .safetensors: read from there. Any other word, such as ``imagenet``: what
     the library downloads under that name. The first convolution is adapted to the number of layers."""
     options: Mapping[str, object] = field(default_factory=dict)
     """Further arguments of the architecture, such as ``decoder_channels``, as JSON values."""
