@@ -198,15 +198,13 @@ def report(
     *,
     year: YearOption = None,
     out: Annotated[
-        str | None,
-        typer.Option(metavar="HTML", help="Local file; in the output if left out.", rich_help_panel="Output"),
+        str | None, options.output_option(metavar="HTML", help="Local file; in the output if left out.")
     ] = None,
     coast: Annotated[
         Path | None,
-        typer.Option(
+        options.output_option(
             metavar="FILE",
             help="Vector file of coast lines or land; Natural Earth if left out, where cartopy or pyogrio has it.",
-            rich_help_panel="Output",
         ),
     ] = None,
 ) -> None:
@@ -233,22 +231,19 @@ def collect(
     year: YearOption = None,
     formats: Annotated[
         str | None,
-        typer.Option(
-            "--format", metavar="A,B", help="Also one file each: gpkg, flatgeobuf, pmtiles.", rich_help_panel="Output"
-        ),
+        options.output_option("--format", metavar="A,B", help="Also one file each: gpkg, flatgeobuf, pmtiles."),
     ] = None,
     confidence_rule: Annotated[
         str | None,
-        typer.Option(
+        options.output_option(
             metavar="RULE.json",
             help="Also a class for each outline, by what `rtsx evaluate --sample --confidence-rule` derived; kept for the next time.",
-            rich_help_panel="Output",
         ),
     ] = None,
-    levels: Annotated[bool, typer.Option(help="Outlines of the year as one set.", rich_help_panel="Output")] = True,
-    tracks: Annotated[bool, typer.Option(help="Objects over the years.", rich_help_panel="Output")] = True,
-    overviews: Annotated[bool, typer.Option(help="Coarser levels of the map.", rich_help_panel="Output")] = True,
-    stac: Annotated[bool, typer.Option(help="STAC collection and items.", rich_help_panel="Output")] = True,
+    levels: Annotated[bool, options.output_option(help="Outlines of the year as one set.")] = True,
+    tracks: Annotated[bool, options.output_option(help="Objects over the years.")] = True,
+    overviews: Annotated[bool, options.output_option(help="Coarser levels of the map.")] = True,
+    stac: Annotated[bool, options.output_option(help="STAC collection and items.")] = True,
 ) -> None:
     """Make products of all cells that are done: outlines merged across cells, tracks, overviews, a STAC collection.
 
@@ -278,86 +273,65 @@ def deliver(
     campaign: CampaignArgument,
     *,
     year: YearOption = None,
-    to: Annotated[str, typer.Option(metavar="DIR|URL", help="Where the package goes.", rich_help_panel="Output")],
+    to: Annotated[str, options.output_option(metavar="DIR|URL", help="Where the package goes.")],
     tiles: Annotated[
         str | None,
-        typer.Option(
+        options.output_option(
             metavar="NAME",
             help="Tile matrix set that files are tiles of, such as WebMercatorQuad; the map's own pixels if left out.",
-            rich_help_panel="Output",
         ),
     ] = None,
     zoom: Annotated[
-        int | None,
-        typer.Option(help="Zoom of the pixels; the nearest to the map's if left out.", rich_help_panel="Output"),
+        int | None, options.output_option(help="Zoom of the pixels; the nearest to the map's if left out.")
     ] = None,
-    tile_zoom: Annotated[
-        int | None, typer.Option(help="Zoom of the files; four less if left out.", rich_help_panel="Output")
-    ] = None,
-    outlines: Annotated[bool, typer.Option(help="Outlines of all objects.", rich_help_panel="Output")] = True,
+    tile_zoom: Annotated[int | None, options.output_option(help="Zoom of the files; four less if left out.")] = None,
+    outlines: Annotated[bool, options.output_option(help="Outlines of all objects.")] = True,
     allow_missing: Annotated[
-        bool,
-        typer.Option("--allow-missing", help="Though cells are not done; they are named.", rich_help_panel="Output"),
+        bool, options.output_option("--allow-missing", help="Though cells are not done; they are named.")
     ] = False,
     verify: Annotated[
         bool,
-        typer.Option(
+        options.output_option(
             "--verify",
             help="Read every GeoTIFF that is there, and mend what is damaged; sizes are compared if left out.",
-            rich_help_panel="Output",
         ),
     ] = False,
-    license_: Annotated[
-        str, typer.Option("--license", metavar="SPDX", help="Such as CC-BY-4.0.", rich_help_panel="Output")
-    ] = "other",
+    license_: Annotated[str, options.output_option("--license", metavar="SPDX", help="Such as CC-BY-4.0.")] = "other",
     provider: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME[=URL]", help="Who made it; again for more.", rich_help_panel="Output"),
+        list[str] | None, options.output_option(metavar="NAME[=URL]", help="Who made it; again for more.")
     ] = None,
     fields: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="arts|darts",
-            help="Outlines with the fields of an inventory, too; again for more.",
-            rich_help_panel="Output",
+        options.output_option(
+            metavar="arts|darts", help="Outlines with the fields of an inventory, too; again for more."
         ),
     ] = None,
     arts: Annotated[
         list[str] | None,
-        typer.Option(
+        options.output_option(
             metavar="FIELD=VALUE",
             help="Field of ARTS that is the same in every row, such as RegionName; again for more.",
-            rich_help_panel="Output",
         ),
     ] = None,
     names: Annotated[
         str | None,
-        typer.Option(
-            metavar="{z}/{x}/{y}|{col}_{row}",
-            help="How tiles are called; the first if left out.",
-            rich_help_panel="Output",
-        ),
+        options.output_option(metavar="{z}/{x}/{y}|{col}_{row}", help="How tiles are called; the first if left out."),
     ] = None,
     accuracy: Annotated[
         str | None,
-        typer.Option(
-            metavar="FILE", help="accuracy.json of a reviewed sample, for the fact sheet.", rich_help_panel="Output"
-        ),
+        options.output_option(metavar="FILE", help="accuracy.json of a reviewed sample, for the fact sheet."),
     ] = None,
     review: Annotated[
         str | None,
-        typer.Option(
+        options.output_option(
             metavar="REVIEW|FOLDER|FILE",
             help="Verdicts of reviewers beside outlines: a review of this year, or what rtsx review merge made of it.",
-            rich_help_panel="Output",
         ),
     ] = None,
     expected_area: Annotated[
         bool,
-        typer.Option(
-            "--expected-area",
-            help="Area that the map expects, too: probability x ground by cells, as of rtsx area.",
-            rich_help_panel="Output",
+        options.output_option(
+            "--expected-area", help="Area that the map expects, too: probability x ground by cells, as of rtsx area."
         ),
     ] = False,
 ) -> None:
