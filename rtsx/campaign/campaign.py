@@ -262,7 +262,7 @@ class Campaign:
         """
         from rtsx.campaign.run import run_campaign
 
-        return run_campaign(self.plan, self._recipe("Running"), objects=self.objects, client=client, progress=progress)
+        return run_campaign(self.plan, self._recipe("Running"), ledger=self.ledger, client=client, progress=progress)
 
     @typed(CampaignError)
     def work(self, *, until: datetime | None = None, progress: ProgressCallback | None = None) -> RunSummary:
@@ -299,7 +299,7 @@ class Campaign:
         """
         from rtsx.campaign.work import work_campaign
 
-        return work_campaign(self.plan, self._recipe("Working"), objects=self.objects, until=until, progress=progress)
+        return work_campaign(self.plan, self._recipe("Working"), ledger=self.ledger, until=until, progress=progress)
 
     @typed(CampaignError)
     def fetch(
@@ -378,7 +378,7 @@ class Campaign:
         from rtsx.campaign.run import update_campaign
 
         return update_campaign(
-            self.plan, self._recipe("An update"), objects=self.objects, client=client, progress=progress
+            self.plan, self._recipe("An update"), ledger=self.ledger, client=client, progress=progress
         )
 
     def status(self) -> CampaignStatus:

@@ -40,7 +40,7 @@ from rtsx.campaign.searches import ask_searches
 from rtsx.campaign.task_queue import CellResult, CellTask, cell_result
 from rtsx.campaign.workers import WorkerRequirements, require_environment
 from rtsx.errors import CampaignError, RtsxError
-from rtsx.storage.object_store import ObjectStore, open_object_store
+from rtsx.storage.object_store import open_object_store
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -53,14 +53,13 @@ def run_campaign(
     plan: CampaignPlan,
     recipe: CampaignRecipe,
     *,
-    objects: ObjectStore,
+    ledger: CampaignLedger,
     client: "Client",
     progress: ProgressCallback | None,
 ) -> RunSummary:
     """Run every cell that has no mark and was not set aside; see `Campaign.run`."""
-    require_ready(plan, recipe, objects=objects, client=client)
+    require_ready(plan, recipe, ledger=ledger, client=client)
     create_map(recipe.output, plan, storage_options=recipe.storage_options)
-    ledger = CampaignLedger(objects, YearLayout(plan.year))
     done = ledger.done()
     # A record that cannot be read keeps no cell from being tried.
     before = {cell: one for cell, one in ledger.failures(damaged=[]).items() if cell in plan.cells and cell not in done}
@@ -68,13 +67,14 @@ def run_campaign(
     n_done = len(plan.cells) - len(cells) - len(before)
 
     def of_campaign(summary: RunSummary) -> RunSummary:
-        return replace(with_set_aside(summary, before), before=n_done)
+        set_aside = (*(before[cell] for cell in sorted(before)), *summary.set_aside)
+        return replace(summary, cells=summary.cells + len(before), set_aside=set_aside, before=n_done)
 
     summary = run_recorded(
         cell_job(recipe, plan),
         cells,
         plan=plan,
-        objects=objects,
+        ledger=ledger,
         client=client,
         retry=recipe.retry,
         progress=None if progress is None else lambda now: progress(of_campaign(now)),
@@ -90,7 +90,7 @@ def warn_of_mixed_hardware(runs: Iterable[RunRecord], hardware: str) -> None:
         warnings.warn(hardware_mixture(sorted(kinds)), RuntimeWarning, stacklevel=2)
 
 
-def require_ready(plan: CampaignPlan, recipe: CampaignRecipe, *, objects: ObjectStore, client: "Client") -> None:
+def require_ready(plan: CampaignPlan, recipe: CampaignRecipe, *, ledger: CampaignLedger, client: "Client") -> None:
     """Refuse what cannot run, before the first cell.
 
     Raises
@@ -100,12 +100,12 @@ def require_ready(plan: CampaignPlan, recipe: CampaignRecipe, *, objects: Object
     ClusterError
         The workers are not of one kind with this process, or have too little memory.
     """
-    check_object_store(objects, lease_s=recipe.retry.lease_s)
-    stored = read_plan(objects, plan.year)
+    check_object_store(ledger.objects, lease_s=recipe.retry.lease_s)
+    stored = read_plan(ledger.objects, plan.year)
     if stored is None:
         raise CampaignError(f"{recipe.output} holds no plan of {plan.year} any more. Create the campaign again.")
     require_same(stored, plan)
-    require_accepted(objects, plan)
+    require_accepted(ledger.objects, plan)
     spec = recipe.prediction
     with client.as_current():
         is_known = spec.device.startswith("cuda") or (
@@ -120,7 +120,7 @@ def require_ready(plan: CampaignPlan, recipe: CampaignRecipe, *, objects: Object
         )
     require_environment(client, needs)
     hardware = "CPU" if spec.device == "cpu" else needs.hardware
-    warn_of_mixed_hardware(CampaignLedger(objects, YearLayout(plan.year)).runs(damaged=[]), hardware)
+    warn_of_mixed_hardware(ledger.runs(damaged=[]), hardware)
 
 
 def run_recorded(
@@ -128,7 +128,7 @@ def run_recorded(
     cells: Collection[Address],
     *,
     plan: CampaignPlan,
-    objects: ObjectStore,
+    ledger: CampaignLedger,
     client: "Client",
     retry: RetrySpec,
     progress: ProgressCallback | None,
@@ -144,8 +144,8 @@ def run_recorded(
         Which, in this order.
     plan
         What they are cells of.
-    objects
-        The output.
+    ledger
+        Of the year, which keeps the record.
     client
         Of the cluster.
     retry
@@ -155,7 +155,7 @@ def run_recorded(
     on_set_aside
         Called with the failure of each cell that is given up; None where that is nobody's loss.
     """
-    log = RunLog(CampaignLedger(objects, YearLayout(plan.year)), plan)
+    log = RunLog(ledger, plan)
 
     def tick(summary: RunSummary) -> None:
         log.note(summary)
@@ -222,15 +222,6 @@ def cells_among(cells: CellTable, is_wanted: Callable[[Address], bool]) -> CellT
     return CellTable(cells.addresses[kept])
 
 
-def with_set_aside(summary: RunSummary, before: Mapping[Address, Failure]) -> RunSummary:
-    """Add the cells that earlier runs set aside to a summary, so that it is complete only if the campaign is."""
-    return replace(
-        summary,
-        cells=summary.cells + len(before),
-        set_aside=(*(before[cell] for cell in sorted(before)), *summary.set_aside),
-    )
-
-
 @dataclass(frozen=True, kw_only=True)
 class CampaignUpdate:
     """What an update found and did."""
@@ -269,20 +260,19 @@ def update_campaign(
     plan: CampaignPlan,
     recipe: CampaignRecipe,
     *,
-    objects: ObjectStore,
+    ledger: CampaignLedger,
     client: "Client",
     progress: ProgressCallback | None,
 ) -> CampaignUpdate:
     """Take the mark from cells whose inputs changed, then run all cells without one; see `Campaign.update`."""
-    require_ready(plan, recipe, objects=objects, client=client)
+    require_ready(plan, recipe, ledger=ledger, client=client)
     if recipe.fetched is None:
-        ask_searches(objects, plan, recipe.cube)
-    done = CampaignLedger(objects, YearLayout(plan.year)).done()
+        ask_searches(ledger.objects, plan, recipe.cube)
     search = run_recorded(
         CellUpdate(recipe=recipe, plan=plan),
-        cells_among(plan.cells, done.__contains__),
+        cells_among(plan.cells, ledger.done().__contains__),
         plan=plan,
-        objects=objects,
+        ledger=ledger,
         client=client,
         retry=recipe.retry,
         progress=progress,
@@ -290,7 +280,7 @@ def update_campaign(
     )
     run = None
     if search.stopped is None:
-        run = run_campaign(plan, recipe, objects=objects, client=client, progress=progress)
+        run = run_campaign(plan, recipe, ledger=ledger, client=client, progress=progress)
     return CampaignUpdate(
         checked=search.done + search.skipped,
         changed=search.done,

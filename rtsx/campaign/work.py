@@ -23,7 +23,6 @@ from rtsx.campaign.clusters import worker_environments
 from rtsx.campaign.drift import require_accepted
 from rtsx.campaign.estimate import CampaignEstimate
 from rtsx.campaign.fetch import Fetched, FetchedImages, FetchJob, cubes_of
-from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.ledger import CampaignLedger
 from rtsx.campaign.map import create_map
 from rtsx.campaign.plan import CampaignPlan
@@ -255,16 +254,15 @@ def work_campaign(
     plan: CampaignPlan,
     recipe: CampaignRecipe,
     *,
-    objects: ObjectStore,
+    ledger: CampaignLedger,
     until: datetime | None,
     progress: ProgressCallback | None,
 ) -> RunSummary:
     """Run cells in this process, one at a time, until none is left; see `Campaign.work`."""
     _require_zone(until)
-    check_object_store(objects, lease_s=recipe.retry.lease_s)
-    require_accepted(objects, plan)
+    check_object_store(ledger.objects, lease_s=recipe.retry.lease_s)
+    require_accepted(ledger.objects, plan)
     require_worker_memory(plan, recipe, workers=1)
-    ledger = CampaignLedger(objects, YearLayout(plan.year))
     runs = ledger.runs(damaged=[])
     _require_like_others(runs)
     create_map(recipe.output, plan, storage_options=recipe.storage_options)

@@ -158,7 +158,7 @@ def test_nothing_runs_after_a_trip_until_somebody_says_who_and_why(before: Path,
         first.work()
     assert first.recipe is not None
     with pytest.raises(CampaignError, match=refused):
-        require_ready(first.plan, first.recipe, objects=first.objects, client=None)  # type: ignore[arg-type]  # before it is used
+        require_ready(first.plan, first.recipe, ledger=first.ledger, client=None)  # type: ignore[arg-type]  # before it is used
     assert first.status().done == 0
     for name, reason in (("", "bright"), ("Ada", " ")):
         with pytest.raises(CampaignError, match="says a name and a reason"):

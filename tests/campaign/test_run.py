@@ -11,7 +11,7 @@ from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.ledger import CampaignLedger, planned_years, read_prices, write_prices
 from rtsx.campaign.recipe import Prices, RetrySpec
 from rtsx.campaign.records import RunSummary
-from rtsx.campaign.run import cells_among, run_recorded, with_set_aside
+from rtsx.campaign.run import cells_among, run_recorded
 from rtsx.campaign.task_queue import CellResult, NoOp
 from rtsx.errors import CampaignError, OutputNotWritableError
 from rtsx.storage.object_store import MemoryObjects
@@ -44,7 +44,7 @@ def test_a_run_leaves_a_record_and_what_it_set_aside(client: Client) -> None:
         Poisoned(),
         PLAN.cells,
         plan=PLAN,
-        objects=objects,
+        ledger=CampaignLedger(objects, LAYOUT),
         client=client,
         retry=RetrySpec(),
         progress=told.append,
@@ -71,7 +71,7 @@ def test_a_run_is_on_record_from_its_first_second_and_when_it_is_stopped(client:
             NoOp(0.01),
             PLAN.cells,
             plan=PLAN,
-            objects=objects,
+            ledger=CampaignLedger(objects, LAYOUT),
             client=client,
             retry=RetrySpec(),
             progress=stop,
@@ -91,30 +91,13 @@ def test_a_record_that_cannot_be_written_ends_no_run(client: Client) -> None:
         NoOp(),
         PLAN.cells,
         plan=PLAN,
-        objects=Full(),
+        ledger=CampaignLedger(Full(), LAYOUT),
         client=client,
         retry=RetrySpec(),
         progress=None,
         on_set_aside=None,
     )
     assert summary.complete
-
-
-def test_cells_that_were_set_aside_before_keep_a_summary_from_being_complete(client: Client) -> None:
-    summary = run_recorded(
-        NoOp(),
-        cells_among(PLAN.cells, lambda cell: cell != (0, 0)),
-        plan=PLAN,
-        objects=MemoryObjects(),
-        client=client,
-        retry=RetrySpec(),
-        progress=None,
-        on_set_aside=None,
-    )
-    assert summary.complete
-    both = with_set_aside(summary, {(0, 0): a_failure((0, 0))})
-    assert (both.cells, both.done, both.left, both.complete) == (6, 5, 0, False)
-    assert both.set_aside == (a_failure((0, 0)),)
 
 
 def test_cells_keep_their_order() -> None:
