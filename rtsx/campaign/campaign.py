@@ -175,7 +175,7 @@ class Campaign:
         """
         from rtsx.campaign.estimate import CampaignEstimate, finished_cells
 
-        recipe = self._recipe("An estimate")
+        recipe = self.required_recipe("An estimate")
         done = finished_cells(self.objects, self.plan) if recipe.prices.machines else None
         return CampaignEstimate.of(self.plan, recipe, seconds_per_tile, hardware=hardware, done=done)
 
@@ -211,9 +211,7 @@ class Campaign:
         """
         from rtsx.campaign.drift_check import check_drift
 
-        return check_drift(
-            self.objects, self.plan, self._recipe("A check"), cells=cells, against=against, progress=progress
-        )
+        return check_drift(self, cells=cells, against=against, progress=progress)
 
     @typed(CampaignError)
     def accept_drift(self, *, name: str, reason: str) -> DriftCheck:
@@ -262,7 +260,7 @@ class Campaign:
         """
         from rtsx.campaign.run import run_campaign
 
-        return run_campaign(self.plan, self._recipe("Running"), ledger=self.ledger, client=client, progress=progress)
+        return run_campaign(self, client, progress=progress)
 
     @typed(CampaignError)
     def work(self, *, until: datetime | None = None, progress: ProgressCallback | None = None) -> RunSummary:
@@ -299,7 +297,7 @@ class Campaign:
         """
         from rtsx.campaign.work import work_campaign
 
-        return work_campaign(self.plan, self._recipe("Working"), ledger=self.ledger, until=until, progress=progress)
+        return work_campaign(self, until=until, progress=progress)
 
     @typed(CampaignError)
     def fetch(
@@ -345,17 +343,8 @@ class Campaign:
         """
         from rtsx.campaign.work import fetch_campaign
 
-        return fetch_campaign(
-            self.plan,
-            self._recipe("Fetching"),
-            store=os.fspath(to),
-            objects=self.objects,
-            update=update,
-            check=check,
-            retry=retry,
-            until=until,
-            progress=progress,
-        )
+        to = os.fspath(to)
+        return fetch_campaign(self, to, update=update, check=check, retry=retry, until=until, progress=progress)
 
     @typed(CampaignError)
     def update(self, client: "Client", *, progress: ProgressCallback | None = None) -> "CampaignUpdate":
@@ -377,9 +366,7 @@ class Campaign:
         """
         from rtsx.campaign.run import update_campaign
 
-        return update_campaign(
-            self.plan, self._recipe("An update"), ledger=self.ledger, client=client, progress=progress
-        )
+        return update_campaign(self, client, progress=progress)
 
     def status(self) -> CampaignStatus:
         """Report how far it is, from any machine; reads listings, and no commit record.
@@ -507,15 +494,7 @@ class Campaign:
         """
         from rtsx.campaign.report import write_report
 
-        return write_report(
-            self.objects,
-            self.plan,
-            output=self.output,
-            storage_options=self.storage_options,
-            prices=self.prices,
-            path=path,
-            coast=coast,
-        )
+        return write_report(self, path=path, coast=coast)
 
     def collect(
         self,
@@ -739,7 +718,7 @@ class Campaign:
         """
         from rtsx.cube import open_source
 
-        cube = open_source(self._recipe("The cube of its layers").cube, self.plan.geobox)
+        cube = open_source(self.required_recipe("The cube of its layers").cube, self.plan.geobox)
         return cube.assign_attrs(lattice_origin=list(self.plan.lattice_origin))
 
     def map(self) -> "xr.Dataset":
@@ -785,7 +764,14 @@ class Campaign:
             return storage_options
         return self.storage_options if to.split("/")[:3] == self.output.split("/")[:3] else {}
 
-    def _recipe(self, what: str) -> CampaignRecipe:
+    def required_recipe(self, what: str) -> CampaignRecipe:
+        """Sources and bundles of the campaign, for what cannot do without.
+
+        Raises
+        ------
+        CampaignError
+            It was opened from its output alone.
+        """
         if self.recipe is None:
             raise CampaignError(
                 f"{what} needs the sources and bundles of the campaign, and it was opened from its output alone. Use "

@@ -27,7 +27,6 @@ from rtsx.campaign.drift import (
 from rtsx.campaign.fetch import cubes_of
 from rtsx.campaign.ledger import planned_years
 from rtsx.campaign.plan import CampaignPlan, read_plan
-from rtsx.campaign.recipe import CampaignRecipe
 from rtsx.cube import CubeRecipe
 from rtsx.cube.chunk_loader import collect_missing
 from rtsx.cube.encoding import is_representable, packing
@@ -39,6 +38,7 @@ from rtsx.parsing import parsed_json
 from rtsx.storage.object_store import ObjectStore
 
 if TYPE_CHECKING:
+    from rtsx.campaign.campaign import Campaign
     from rtsx.model import ModelBundle
 
 _SIDE = 256
@@ -52,15 +52,10 @@ _READERS = 4
 
 
 def check_drift(
-    objects: ObjectStore,
-    plan: CampaignPlan,
-    recipe: CampaignRecipe,
-    *,
-    cells: int,
-    against: int | None,
-    progress: Callable[[int, int], None] | None,
+    campaign: "Campaign", *, cells: int, against: int | None, progress: Callable[[int, int], None] | None
 ) -> DriftCheck:
     """Sample the images of a year, compare them, and keep the result with its page in the output; see `Campaign.check`."""
+    objects, plan, recipe = campaign.objects, campaign.plan, campaign.required_recipe("A check")
     if cells < 1:
         raise CampaignError(f"A drift check looks at 1 cell or more; got {cells}.")
     before = None

@@ -24,7 +24,7 @@ from zarr.errors import ContainsArrayError, ContainsGroupError
 
 from rtsx.campaign.cell_input import cell_geobox, input_stamps, is_gap, stamps_of
 from rtsx.campaign.cells import Address, CellTable
-from rtsx.campaign.layout import FetchLayout, YearLayout
+from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.ledger import CampaignLedger, LeaseTaken, held, map_in_threads
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.recipe import CampaignRecipe
@@ -122,9 +122,9 @@ class FetchedImages:
         object.__setattr__(self, "path", absolute(self.path))
 
     @property
-    def layout(self) -> FetchLayout:
+    def layout(self) -> YearLayout:
         """Keys of its records."""
-        return FetchLayout.of_plan(self.year, self.plan_digest)
+        return YearLayout.of_fetched(self.year, self.plan_digest)
 
     @property
     def objects(self) -> ObjectStore:
@@ -339,7 +339,7 @@ class FetchJob:
                     for group in groups:
                         whole = _whole(group)
                         plan = PartPlan.of(whole.geobox.shape.yx, side=_SIDE)
-                        layout = FetchLayout(self.plan.year, f"blocks/{group.path}")
+                        layout = YearLayout(self.plan.year, f"blocks/{group.path}")
                         for address in _meeting(plan, group):
                             blocks[layout.mark(address)] = _Block(whole, source, plan, address, layout)
                     images.append(stored_image(_copy(wanted, groups, stamp=image_stamp(image), path=path)))
@@ -407,7 +407,7 @@ class _Block:
     """How the raster is cut."""
     address: Address
     """Row and column of the block."""
-    layout: FetchLayout
+    layout: YearLayout
     """Keys of the blocks of the image."""
 
     @property

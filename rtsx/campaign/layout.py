@@ -20,14 +20,23 @@ class YearLayout:
     >>> year = YearLayout(2024)
     >>> year.plan, year.mark((-5, -61)), year.address_of(year.mark((-5, -61)))
     ('years/2024/plan.json', 'years/2024/marks/r-005c-061.json', (-5, -61))
+    >>> YearLayout.of_fetched(2024, "0123456789abcdef0123").mark((-5, -61))
+    'plans/0123456789abcdef/marks/r-005c-061.json'
     """
 
     year: int
+    folder: str = ""
+    """Of a plan or an image in a store of fetched pixels, by cell or by row and column of blocks; empty for the output of a campaign."""
+
+    @classmethod
+    def of_fetched(cls, year: int, digest: str) -> "YearLayout":
+        """Keys of the cells of a plan in a store of fetched pixels."""
+        return cls(year, f"plans/{digest[:16]}")
 
     @property
     def root(self) -> str:
         """Folder of all below."""
-        return f"years/{self.year}"
+        return self.folder or f"years/{self.year}"
 
     @property
     def plan(self) -> str:
@@ -164,27 +173,3 @@ class YearLayout:
     def address_of(key: str) -> Address:
         """Cell that a key of the above belongs to."""
         return parse_cell_id(key.rsplit("/", 1)[-1].split(".")[0].split("_")[0])
-
-
-@dataclass(frozen=True)
-class FetchLayout(YearLayout):
-    """Keys in a store of fetched pixels: those of a plan, by cell, and those of an image, by row and column of its blocks.
-
-    Examples
-    --------
-    >>> FetchLayout(2024, "plans/0123456789abcdef").mark((-5, -61))
-    'plans/0123456789abcdef/marks/r-005c-061.json'
-    """
-
-    folder: str
-    """Of the plan or image, below the store."""
-
-    @classmethod
-    def of_plan(cls, year: int, digest: str) -> "FetchLayout":
-        """Keys of the cells of a plan."""
-        return cls(year, f"plans/{digest[:16]}")
-
-    @property
-    def root(self) -> str:
-        """Folder of all below."""
-        return self.folder

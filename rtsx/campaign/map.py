@@ -117,11 +117,8 @@ def create_map(output: str, plan: CampaignPlan, *, storage_options: Mapping[str,
         raise CampaignError(
             f"A campaign stores probability in per cent (dtype='uint8'); the plan has dtype={plan.prediction.dtype!r}."
         )
-    store, objects, path = (
-        map_store(output, storage_options),
-        open_object_store(output, storage_options),
-        map_path(output),
-    )
+    store, path = map_store(output, storage_options), map_path(output)
+    objects = open_object_store(output, storage_options)
     group = _opened(store, path)
     is_new = group is None or MAP_IDENTITY not in group.attrs
     while group is None or MAP_IDENTITY not in group.attrs:
@@ -135,7 +132,8 @@ def create_map(output: str, plan: CampaignPlan, *, storage_options: Mapping[str,
             f"{path} was made for another map: {found}. Years share a map where grid, extent, classes, spread and shards "
             "are the same: make them so, or choose another output."
         )
-    claim = {"year": plan.year, "facts": _facts(plan)}
+    facts = {**plan.prediction.attrs, "plan": plan.prediction.to_json()}
+    claim = {"year": plan.year, "facts": json.loads(json.dumps(facts))}
     place = _claimed(objects, group, claim)
     # Only where something is new, because another run may be adding a year, of which readers are not to be told before it is whole.
     if is_new or not _is_whole(store, {place: claim}):
@@ -337,12 +335,6 @@ def _write_steps(store: Store, claims: Mapping[int, Mapping[str, Any]]) -> None:
     said_of = {**years, **{str(claim["year"]): claim["facts"] for claim in claims.values()}}
     # Opened with what is consolidated, which would be dropped otherwise.
     zarr.open_group(store, mode="r+").update_attributes({YEARS: said_of, COMPLETE: True})
-
-
-def _facts(plan: CampaignPlan) -> dict[str, Any]:
-    """What a year was made with."""
-    facts = {**plan.prediction.attrs, "plan": plan.prediction.to_json()}
-    return json.loads(json.dumps(facts))  # type: ignore[no-any-return]
 
 
 def _day(year: int) -> int:

@@ -12,7 +12,7 @@ from itertools import chain
 from math import fsum
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import geopandas
 import numpy as np
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from rtsx.campaign.cells import Address
 from rtsx.campaign.costs import LEAST_CELLS, CellHours, Costs, UnitCost, only_hardware
 from rtsx.campaign.drift import DriftCheck, read_check
-from rtsx.campaign.layout import MAP, YearLayout
+from rtsx.campaign.layout import MAP
 from rtsx.campaign.ledger import CampaignLedger
 from rtsx.campaign.map import ANSWERS, map_store, map_year
 from rtsx.campaign.plan import CampaignPlan
@@ -38,12 +38,14 @@ from rtsx.campaign.report_pictures import (
     running_spans,
     throughput_chart,
 )
-from rtsx.campaign.status import CampaignStatus, campaign_status
+from rtsx.campaign.status import CampaignStatus
 from rtsx.errors import CampaignError, FootprintError, GridError, OutputExistsError, OutputNotWritableError
 from rtsx.grid.grid import cell_id, parse_cell_id
 from rtsx.pages import figure, is_page, render_page
 from rtsx.storage import is_url, refuse_other_format, staged
-from rtsx.storage.object_store import ObjectStore
+
+if TYPE_CHECKING:
+    from rtsx.campaign.campaign import Campaign
 
 _SLOWEST = 10
 _MOST_NAMED = 200
@@ -211,16 +213,7 @@ def cell_table(ledger: CampaignLedger, plan: CampaignPlan, status: CampaignStatu
     return geopandas.GeoDataFrame(columns, geometry=outlines, crs=str(plan.geobox.crs))
 
 
-def write_report(
-    objects: ObjectStore,
-    plan: CampaignPlan,
-    *,
-    output: str,
-    storage_options: Mapping[str, Any],
-    prices: Prices,
-    path: str | Path | None,
-    coast: str | PathLike[str] | None,
-) -> CampaignReport:
+def write_report(campaign: "Campaign", *, path: str | Path | None, coast: str | PathLike[str] | None) -> CampaignReport:
     """Write the page; see `Campaign.report`. Reads every mark.
 
     Raises
@@ -241,12 +234,11 @@ def write_report(
                 f"{path} exists and is no page of rtsx, so it is not replaced. Give another name, or delete it."
             )
     shore = Coast.installed() if coast is None else Coast.read(fspath(coast))
-    layout = YearLayout(plan.year)
+    plan, objects, ledger, output = campaign.plan, campaign.objects, campaign.ledger, campaign.output
     damaged: list[str] = []
     states: CellStates = {}
-    ledger = CampaignLedger(objects, layout)
     marks = year_statistics(ledger, plan, damaged=damaged, states=states)
-    status = campaign_status(objects, plan, prices=prices)
+    status = campaign.status()
     drift, looks, unread = None, list[Quicklook](), list[str]()
     try:
         drift = read_check(objects, plan)
@@ -254,7 +246,7 @@ def write_report(
         damaged.append(str(error))
     try:
         looks = make_quicklooks(
-            objects, plan, output=output, storage_options=storage_options, states=states, damaged=unread
+            objects, plan, output=output, storage_options=campaign.storage_options, states=states, damaged=unread
         )
     except (CampaignError, FootprintError) as error:
         unread.append(str(error))
@@ -264,16 +256,16 @@ def write_report(
         marks,
         runs=ledger.runs(damaged=[]),  # of which the status tells
         drift=drift,
-        stored=stored_bytes(objects, plan, output=output, storage_options=storage_options),
-        prices=prices,
+        stored=stored_bytes(campaign),
+        prices=campaign.prices,
         coast=shore,
         looks=looks,
         are_all_shown=not unread,
         now=datetime.now(UTC),
     )
-    cell, area = unit_costs(plan, status.costs, marks, prices=prices)
+    cell, area = unit_costs(plan, status.costs, marks, prices=campaign.prices)
     if path is None:
-        key = f"{layout.root}/report.html"
+        key = f"{ledger.layout.root}/report.html"
         objects.put(key, page.encode())
         path = f"{output.rstrip('/')}/{key}"
     else:
@@ -282,19 +274,17 @@ def write_report(
     return CampaignReport(path=str(path), cell=cell, area=area)
 
 
-def stored_bytes(
-    objects: ObjectStore, plan: CampaignPlan, *, output: str, storage_options: Mapping[str, Any]
-) -> dict[str, int]:
+def stored_bytes(campaign: "Campaign") -> dict[str, int]:
     """Bytes that the year takes, by what they hold; listed, not read."""
-    layout = YearLayout(plan.year)
-    step = map_year(zarr.open_group(map_store(output, storage_options), mode="r", use_consolidated=False), plan.year)
+    layout, store = campaign.ledger.layout, map_store(campaign.output, campaign.storage_options)
+    step = map_year(zarr.open_group(store, mode="r", use_consolidated=False), campaign.plan.year)
     folders = {name: f"{MAP}/{name}/c/{step}" for name in ANSWERS} | {
         "outlines": layout.outlines,
         "GeoTIFFs": layout.cogs,
         "products": layout.products,
         "marks": layout.marks,
     }
-    sizes = {name: sum(stored.n_bytes for stored in objects.list(folder)) for name, folder in folders.items()}
+    sizes = {name: sum(stored.n_bytes for stored in campaign.objects.list(folder)) for name, folder in folders.items()}
     return {name: size for name, size in sizes.items() if size}
 
 

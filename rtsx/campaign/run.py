@@ -45,19 +45,15 @@ from rtsx.storage.object_store import open_object_store
 if TYPE_CHECKING:
     from distributed import Client
 
+    from rtsx.campaign.campaign import Campaign
+
 RECORD_S = 30.0
 """Seconds between two records of a run: what a client that is killed leaves unsaid about its costs."""
 
 
-def run_campaign(
-    plan: CampaignPlan,
-    recipe: CampaignRecipe,
-    *,
-    ledger: CampaignLedger,
-    client: "Client",
-    progress: ProgressCallback | None,
-) -> RunSummary:
+def run_campaign(campaign: "Campaign", client: "Client", *, progress: ProgressCallback | None) -> RunSummary:
     """Run every cell that has no mark and was not set aside; see `Campaign.run`."""
+    plan, recipe, ledger = campaign.plan, campaign.required_recipe("Running"), campaign.ledger
     require_ready(plan, recipe, ledger=ledger, client=client)
     create_map(recipe.output, plan, storage_options=recipe.storage_options)
     done = ledger.done()
@@ -256,15 +252,9 @@ class CampaignUpdate:
         return "\n".join(lines)
 
 
-def update_campaign(
-    plan: CampaignPlan,
-    recipe: CampaignRecipe,
-    *,
-    ledger: CampaignLedger,
-    client: "Client",
-    progress: ProgressCallback | None,
-) -> CampaignUpdate:
+def update_campaign(campaign: "Campaign", client: "Client", *, progress: ProgressCallback | None) -> CampaignUpdate:
     """Take the mark from cells whose inputs changed, then run all cells without one; see `Campaign.update`."""
+    plan, recipe, ledger = campaign.plan, campaign.required_recipe("An update"), campaign.ledger
     require_ready(plan, recipe, ledger=ledger, client=client)
     if recipe.fetched is None:
         ask_searches(ledger.objects, plan, recipe.cube)
@@ -280,7 +270,7 @@ def update_campaign(
     )
     run = None
     if search.stopped is None:
-        run = run_campaign(plan, recipe, ledger=ledger, client=client, progress=progress)
+        run = run_campaign(campaign, client, progress=progress)
     return CampaignUpdate(
         checked=search.done + search.skipped,
         changed=search.done,

@@ -173,13 +173,11 @@ def ask_searches(objects: ObjectStore, plan: CampaignPlan, cube: CubeRecipe) -> 
     if asked or before is not None:
         document = {name: asdict(one) for name, one in asked.items()}
         objects.put(layout.searches, json.dumps(document, indent=1).encode())
+    earlier: Mapping[str, _Asked] = {}
+    with suppress(CampaignError):  # which is why it is asked anew
+        earlier = {} if before is None else _parsed(before, layout.searches)
     # Those of the time before are kept, because a cell that is under way may read them.
-    kept = {
-        block.table
-        for one in (asked, _known(before, layout.searches))
-        for each in one.values()
-        for block in each.blocks
-    }
+    kept = {block.table for one in (*asked.values(), *earlier.values()) for block in one.blocks}
     for old in list(objects.list(layout.items)):
         if old.key not in kept:
             objects.delete(old.key)
@@ -226,13 +224,6 @@ def _begun(content: bytes | None, key: str) -> _Begun:
         if found is not None and now - found.began < _FRESH:
             return found
     return _Begun(began=now)
-
-
-def _known(content: bytes | None, key: str) -> Mapping[str, _Asked]:
-    try:
-        return {} if content is None else _parsed(content, key)
-    except CampaignError:  # which is why it is asked anew
-        return {}
 
 
 @lru_cache(2)

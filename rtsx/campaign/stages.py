@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from rtsx.campaign.cells import Address
 from rtsx.campaign.drift import read_check
-from rtsx.campaign.layout import FetchLayout, YearLayout
+from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.ledger import CampaignLedger, map_in_threads
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.errors import CampaignError, OutputNotWritableError, RtsxError
@@ -208,7 +208,7 @@ def _fetched(objects: ObjectStore, plan: CampaignPlan) -> int | None:
     record = _read(objects, plan, "fetched")
     if record is None or not (is_url(record.where) or Path(record.where).is_dir()):
         return None
-    layout = FetchLayout.of_plan(plan.year, plan.digest)
+    layout = YearLayout.of_fetched(plan.year, plan.digest)
     try:
         return len(CampaignLedger(open_object_store(record.where, {}), layout).done() & plan.cells.places.keys())
     except (RtsxError, OSError):

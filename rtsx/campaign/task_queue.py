@@ -214,7 +214,7 @@ class TaskQueue:
         """Choose the next task: suspects, then cells that ran before, then those that did not."""
         while self._waiting and self._waiting[0][0] <= now:
             self._ready(heapq.heappop(self._waiting)[2])
-        if self._suspects and self._alone() < lanes:
+        if self._suspects and sum(start.alone for start in self._running.values()) < lanes:
             return self._start(self._suspects.popleft(), alone=True)
         cell = self._again.popleft() if self._again else next(self._to_come, None)
         return None if cell is None else self._start(cell, alone=False)
@@ -225,9 +225,6 @@ class TaskQueue:
 
     def _start(self, cell: Address, *, alone: bool) -> Submission:
         return Submission(cell, self._used.get(cell, 0) + 1, alone)
-
-    def _alone(self) -> int:
-        return sum(start.alone for start in self._running.values()) if self._lost_once else 0
 
     def _failed(self, failure: Failure, now: float) -> Failure | None:
         """Try again, set aside or stop, by the kind of the failure."""

@@ -37,7 +37,6 @@ from rtsx.campaign.workers import WorkerRequirements
 from rtsx.errors import CampaignError, ClusterError
 from rtsx.inference.memory import available_bytes
 from rtsx.storage import refuse_other_format
-from rtsx.storage.object_store import ObjectStore
 from rtsx.threads import repeated
 
 if TYPE_CHECKING:
@@ -250,15 +249,9 @@ class CellWorker:
             self.cells.look()
 
 
-def work_campaign(
-    plan: CampaignPlan,
-    recipe: CampaignRecipe,
-    *,
-    ledger: CampaignLedger,
-    until: datetime | None,
-    progress: ProgressCallback | None,
-) -> RunSummary:
+def work_campaign(campaign: "Campaign", *, until: datetime | None, progress: ProgressCallback | None) -> RunSummary:
     """Run cells in this process, one at a time, until none is left; see `Campaign.work`."""
+    plan, recipe, ledger = campaign.plan, campaign.required_recipe("Working"), campaign.ledger
     _require_zone(until)
     check_object_store(ledger.objects, lease_s=recipe.retry.lease_s)
     require_accepted(ledger.objects, plan)
@@ -272,11 +265,9 @@ def work_campaign(
 
 
 def fetch_campaign(
-    plan: CampaignPlan,
-    recipe: CampaignRecipe,
-    *,
+    campaign: "Campaign",
     store: str,
-    objects: ObjectStore,
+    *,
     update: bool,
     check: bool,
     retry: bool,
@@ -284,6 +275,7 @@ def fetch_campaign(
     progress: ProgressCallback | None,
 ) -> Fetched:
     """Fetch what cells read in this process, until it is there for all of them; see `Campaign.fetch`."""
+    plan, recipe, objects = campaign.plan, campaign.required_recipe("Fetching"), campaign.objects
     _require_zone(until)
     fetched = FetchedImages(store, plan.year, plan.digest)
     job = FetchJob(recipe=recipe, plan=plan, store=fetched)

@@ -9,7 +9,7 @@ import pytest
 
 from rtsx.campaign import Campaign
 from rtsx.campaign.drift import Acceptance, write_check
-from rtsx.campaign.layout import FetchLayout, YearLayout
+from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.ledger import CampaignLedger, write_prices
 from rtsx.campaign.plan import CampaignPlan, write_plan
 from rtsx.campaign.recipe import Prices
@@ -62,7 +62,7 @@ def test_fetched_cells_are_counted_where_they_were_fetched_to(tmp_path: Path) ->
     objects, store = MemoryObjects(), LocalObjects(tmp_path)
     note_stage(objects, PLAN, "fetched", marked={}, where=str(tmp_path))
     assert year_stages(objects, PLAN).fetched == 0
-    layout = FetchLayout.of_plan(PLAN.year, PLAN.digest)
+    layout = YearLayout.of_fetched(PLAN.year, PLAN.digest)
     for cell in [*PLAN.cells][:3]:
         store.put(layout.mark(cell), b"{}")
     assert year_stages(objects, PLAN).fetched == 3
