@@ -209,7 +209,7 @@ def serve(
 ) -> None:
     """Serve the page for reviewers, until Ctrl-C; prints an address with a token for each."""
     from rtsx.review import open_review, serve_review
-    from rtsx.review.store import check_reviewer
+    from rtsx.review.plan import check_reviewer
 
     if (certificate is None) != (key is None):
         raise typer.BadParameter("--certificate and --key go together.", param_hint="--certificate")

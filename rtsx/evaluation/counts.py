@@ -16,7 +16,7 @@ from rtsx.cube import geobox_of
 from rtsx.errors import CubeError, EvaluationError
 from rtsx.footprints.blocks import ExtractionBlock
 from rtsx.footprints.geometry import components
-from rtsx.geometry.crs import densified, transformed
+from rtsx.geometry.crs import apply_affine, densified, transformed
 from rtsx.parsing import AfterValidator, Written
 from rtsx.scores import (
     AreaScores,
@@ -260,9 +260,9 @@ def pixel_area_m2(pred: xr.Dataset) -> float:
             f"Objects are measured on the ground, and the prediction has no place there: {error}"
         ) from error
     row, column = (length // 2 for length in geobox.shape)
-    transform = geobox.affine
-    pixel = np.array([(column, row), (column + 1, row), (column + 1, row + 1), (column, row + 1)], np.float64)
-    corners = pixel @ [[transform.a, transform.d], [transform.b, transform.e]] + [transform.c, transform.f]
+    corners = np.column_stack(
+        apply_affine(geobox.affine, column + np.array([0, 1, 1, 0.0]), row + np.array([0, 0, 1, 1.0]))
+    )
     ring = transformed(np.array([shapely.Polygon(corners)], np.object_), CRS.from_user_input(geobox.crs), _LONLAT)
     lon, lat = shapely.get_coordinates(ring)[:-1].T
     return abs(float(_GEOD.polygon_area_perimeter(lon, lat)[0]))

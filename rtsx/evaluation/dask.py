@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
 from operator import add
 from typing import Any, TypeVar, cast
 from uuid import uuid4
@@ -211,10 +211,9 @@ def _direct(case: RasterCase, *, rule: EvaluationSettings) -> BlockCounts:
     height, width = case.truth.shape
     counted = []
     for block in ExtractionPlan.regular((height, width), size=_BLOCK_SIZE).blocks:
-        halo = block.halo(rule.boundary)
-        task = _task(case, block, rule=rule)
+        decided = case.decided.values[:, *block.halo(rule.boundary)]
         probability = None if case.probability is None else case.probability.values[:, *block.window]
-        counted.append(task.count(case.truth, case.decided.values[:, *halo], probability))
+        counted.append(_task(case, block, rule=rule)(case.truth, decided, probability))
     return reduce(add, counted)
 
 
@@ -260,45 +259,30 @@ def _whole_classes(array: xr.DataArray | None) -> da.Array | None:
     return None if array is None else da.asarray(array.data).rechunk({0: -1})
 
 
-def _task(case: RasterCase, block: ExtractionBlock, *, rule: EvaluationSettings) -> "_EvaluateTask":
-    return _EvaluateTask(scene=case.name, block=block, numbers=case.numbers, levels=case.levels, boundary=rule.boundary)
+def _task(case: RasterCase, block: ExtractionBlock, *, rule: EvaluationSettings) -> Callable[..., BlockCounts]:
+    # With its constants, because dask would take a tuple in a graph for a task or a key.
+    return partial(
+        _count, scene=case.name, block=block, boundary=rule.boundary, numbers=case.numbers, levels=case.levels
+    )
 
 
 def _total(parts: list[Sum]) -> Sum:
     return reduce(add, parts)
 
 
-@dataclass(frozen=True)
-class _EvaluateTask:
-    """Carries its constants, because dask would take a tuple in a graph for a task or a key."""
-
-    scene: str
-    """For messages."""
-    block: ExtractionBlock
-    numbers: tuple[int, ...]
-    """Values of the classes in the truth."""
-    levels: int
-    """Steps between probability 0 and 1."""
-    boundary: int
-    """Width of the bands, px."""
-
-    def __call__(
-        self, truth: LabelRaster, halo: list[list[NDArray[np.uint8]]], probability: NDArray[Any] | None
-    ) -> BlockCounts:
-        """Evaluate the block from the parts of chunks that make up its halo."""
-        return self.count(truth, np.block(halo), probability)
-
-    def count(self, truth: LabelRaster, decided: NDArray[np.uint8], probability: NDArray[Any] | None) -> BlockCounts:
-        """Evaluate the block."""
-        try:
-            return count_block(
-                decided,
-                probability,
-                truth.read(self.block.halo(self.boundary)),
-                block=self.block,
-                numbers=self.numbers,
-                levels=self.levels,
-                boundary=self.boundary,
-            )
-        except EvaluationError as error:
-            raise EvaluationError(f"Scene {self.scene!r} cannot be evaluated: {error}") from error
+def _count(
+    truth: LabelRaster,
+    halo: NDArray[np.uint8] | list[list[NDArray[np.uint8]]],
+    probability: NDArray[Any] | None,
+    *,
+    scene: str,
+    block: ExtractionBlock,
+    boundary: int,
+    **how: Any,
+) -> BlockCounts:
+    """Count a block of a scene from its halo, whole or as the parts of chunks that make it up."""
+    try:
+        known = truth.read(block.halo(boundary))
+        return count_block(np.block(halo), probability, known, block=block, boundary=boundary, **how)
+    except EvaluationError as error:
+        raise EvaluationError(f"Scene {scene!r} cannot be evaluated: {error}") from error

@@ -24,7 +24,7 @@ from rtsx.footprints import validate_footprints
 from rtsx.footprints.class_maps import split_classes
 from rtsx.footprints.confidence import Band
 from rtsx.footprints.schema import stated_years
-from rtsx.geometry.crs import transformed
+from rtsx.geometry.crs import apply_affine, transformed
 from rtsx.geometry.pixels import PixelMesh
 from rtsx.labels import LabelRaster, TruthWindow, rasterize_labels
 
@@ -228,9 +228,8 @@ def sample_ground(
             )
         )
     table = pd.concat(parts, ignore_index=True)
-    a, b, c, d, e, f = geobox.affine[:6]
-    column, row = table.pop("column") + 0.5, table.pop("row") + 0.5
-    points = gpd.points_from_xy(a * column + b * row + c, d * column + e * row + f, crs=CRS.from_user_input(geobox.crs))
+    middles = apply_affine(geobox.affine, table.pop("column").to_numpy() + 0.5, table.pop("row").to_numpy() + 0.5)
+    points = gpd.points_from_xy(*middles, crs=CRS.from_user_input(geobox.crs))
     return _finished(gpd.GeoDataFrame(table, geometry=points), design="ground", rng=np.random.default_rng(seed))
 
 

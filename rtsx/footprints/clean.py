@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pyproj import CRS, Transformer
 
 from rtsx.errors import FootprintError
-from rtsx.footprints.geometry import Placement, centroids, components, measure
+from rtsx.footprints.geometry import Placement, components, measure, measured_columns
 from rtsx.footprints.schema import FLAGS, reorder, validate_footprints
 
 
@@ -281,16 +281,11 @@ def simplify_footprints(footprints: geopandas.GeoDataFrame, *, tolerance_m: floa
     simple = outlines.copy()
     for members in _clusters(outlines):
         simple[members] = _simplify(outlines[members], tolerance=float(tolerance[members].min()))
-    area, perimeter = measure(simple, crs)
-    lat, lon = centroids(simple, crs)
     if "area_outlined_m2" in footprints.columns:
         before = footprints["area_outlined_m2"].to_numpy(float)  # simplified once more
     geometry = geopandas.GeoSeries(simple, index=footprints.index, crs=footprints.crs)
-    return reorder(
-        footprints.set_geometry(geometry).assign(
-            area_m2=area, perimeter_m=perimeter, centroid_lat=lat, centroid_lon=lon, area_outlined_m2=before
-        )
-    )
+    measured = measured_columns(simple, crs)
+    return reorder(footprints.set_geometry(geometry).assign(**measured, area_outlined_m2=before))
 
 
 def _clusters(outlines: Geometries) -> list[NDArray[np.int64]]:

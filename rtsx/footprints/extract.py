@@ -37,10 +37,9 @@ from rtsx.footprints.clean import overlap_fraction, water_in
 from rtsx.footprints.confidence import ConfidenceRule
 from rtsx.footprints.geometry import (
     Placement,
-    centroids,
     components,
     largest_pixel_m2,
-    measure,
+    measured_columns,
     to_geographic,
     to_map_crs,
     union,
@@ -265,25 +264,19 @@ def _tabulate(
     outlines: Outlines, one: ClassMap, *, placement: Placement, thresholds: Sequence[float], provenance: dict[str, Any]
 ) -> geopandas.GeoDataFrame:
     geometry = to_map_crs(outlines.geometry, placement.transform)
-    area, perimeter = measure(geometry, placement.crs)
-    lat, lon = centroids(geometry, placement.crs)
+    measured = measured_columns(geometry, placement.crs)
     prefix = f"{one.name}_" if one.name else ""
     known = (*COLUMNS, "nodata_fraction", "cut", "prob_counts")
     table: dict[str, object] = {name: getattr(outlines, name) for name in known if hasattr(outlines, name)}
     table |= {
-        area_column(least): n_at / outlines.n_pixels * area
+        area_column(least): n_at / outlines.n_pixels * measured["area_m2"]
         for least, n_at in zip(thresholds, outlines.n_at.T, strict=True)
     }
     table |= {name: getattr(one, name) for name in ("class_name", "date", "year", "scene_id")}
-    table |= {
+    table |= {name: provenance.get(name) for name in ("bundle_id", "bundle_digest")}
+    table |= measured | {
         "water_fraction": outlines.n_water / outlines.n_pixels,
         "footprint_id": [prefix + name for name in placement.lattice_names(outlines.first)],
-        "area_m2": area,
-        "perimeter_m": perimeter,
-        "centroid_lat": lat,
-        "centroid_lon": lon,
-        "bundle_id": provenance.get("bundle_id"),
-        "bundle_digest": provenance.get("bundle_digest"),
     }
     return coerce(table, geopandas.GeoSeries(geometry, crs=placement.crs))
 

@@ -275,6 +275,12 @@ def centroids(outlines: NDArray[np.object_], crs: CRS) -> tuple[Floats, Floats]:
     return lat, np.where(np.abs(lon) > 180, (lon + 180) % 360 - 180, lon)
 
 
+def measured_columns(outlines: NDArray[np.object_], crs: CRS) -> dict[str, Floats]:
+    """Return the columns of footprints that are measured of outlines in `crs`, by name."""
+    (area, perimeter), (lat, lon) = measure(outlines, crs), centroids(outlines, crs)
+    return {"area_m2": area, "perimeter_m": perimeter, "centroid_lat": lat, "centroid_lon": lon}
+
+
 def largest_pixel_m2(placement: Placement) -> float:
     """Return an upper bound of the ground area of one pixel, in m²; infinite where it cannot be told.
 

@@ -17,11 +17,10 @@ from rtsx.errors import FootprintError
 from rtsx.footprints.blocks import padded_boxes
 from rtsx.footprints.geometry import (
     Placement,
-    centroids,
     components,
     dissolve,
     intersecting,
-    measure,
+    measured_columns,
     to_pixel_coordinates,
 )
 from rtsx.footprints.pieces import format_counts, least_level, parse_counts, statistics
@@ -54,22 +53,14 @@ def aggregate_counts(
     outlines = np.asarray(rows.geometry.array, np.object_)
     geometry = np.empty(len(groups), np.object_)
     geometry[:] = [dissolve(outlines[members], tolerance=tolerance) for members in groups]
-    crs = CRS.from_user_input(rows.crs)
-    area, perimeter = measure(geometry, crs)
-    lat, lon = centroids(geometry, crs)
+    measured = measured_columns(geometry, CRS.from_user_input(rows.crs))
     # Arrays, instead of a table for each group, which would cost a millisecond.
     columns: Columns = {name: rows[name].to_numpy() for name in rows.columns if name != "geometry"}
     described = [
         _describe({name: column[members] for name, column in columns.items()}, outlines[members], united, area_m2=size)
-        for members, united, size in zip(groups, geometry, area.tolist(), strict=True)
+        for members, united, size in zip(groups, geometry, measured["area_m2"].tolist(), strict=True)
     ]
-    pooled: dict[str, Any] = {
-        "footprint_id": columns["footprint_id"][list(first)],
-        "area_m2": area,
-        "perimeter_m": perimeter,
-        "centroid_lat": lat,
-        "centroid_lon": lon,
-    }
+    pooled: dict[str, Any] = {"footprint_id": columns["footprint_id"][list(first)], **measured}
     pooled |= {name: [one[name] for one in described] for name in columns if name not in pooled}
     known = known_dtypes(columns)  # the dtype of further ones is object, because some of it may be missing
     dtypes = {name: rows[name].dtype if name in known else np.dtype(object) for name in columns}

@@ -15,10 +15,10 @@ import shapely
 from pyproj import CRS
 
 from rtsx.errors import ReviewError
-from rtsx.footprints.geometry import centroids, measure
+from rtsx.footprints.geometry import measured_columns
 from rtsx.labels.io import read_table, require_format, write_table
-from rtsx.review.plan import Answer, BatchVerdicts, ReviewClaim
-from rtsx.review.store import Review, as_outline
+from rtsx.review.plan import Answer, BatchVerdicts, ReviewClaim, as_outline
+from rtsx.review.store import Review
 from rtsx.scores import Kappa, cohens_kappa
 from rtsx.scores.agreement import VERDICTS, Verdict
 from rtsx.storage import local_path, staged
@@ -321,10 +321,7 @@ def _measure(table: gpd.GeoDataFrame, changed: np.ndarray[tuple[int], np.dtype[n
     if not len(changed) or "area_m2" not in table.columns:
         return
     outlines = np.asarray(table.geometry.array, np.object_)[changed]
-    crs = CRS.from_user_input(table.crs)
-    (area, perimeter), (lat, lon) = measure(outlines, crs), centroids(outlines, crs)
-    found = {"area_m2": area, "perimeter_m": perimeter, "centroid_lon": lon, "centroid_lat": lat}
-    for name, values in found.items():
+    for name, values in measured_columns(outlines, CRS.from_user_input(table.crs)).items():
         if name in table.columns:
             table.iloc[changed, table.columns.get_loc(name)] = values
 

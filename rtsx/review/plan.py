@@ -1,18 +1,20 @@
-"""The queue of a review: which outlines are reviewed in which batch and order; pure, and the same for the same seed."""
+"""The queue of a review and what is said of it: which outlines are reviewed in which batch and order, claims, verdicts and their checks; pure."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
+import shapely
 from annotated_types import Ge, Gt
 from numpy.typing import NDArray
 
 from rtsx.errors import ReviewError
 from rtsx.parsing import AwareDatetime, StoredRecord
-from rtsx.scores.agreement import Verdict
+from rtsx.scores.agreement import VERDICTS, Verdict
 
 QueueOrder = Literal["probability", "uncertainty", "random"]
 """Which outlines come first: of the highest `prob_max`; with a `prob_mean` nearest to one half; any."""
@@ -222,3 +224,80 @@ class BatchVerdicts(StoredRecord):
     added: tuple[AddedOutline, ...] = ()
     finished: AwareDatetime
     """When they were sent, UTC."""
+
+
+_LONGEST_TEXT = 2000
+"""Characters of a comment or reason."""
+_REVIEWER = re.compile(r"[\w][\w.@ -]{0,63}")
+
+
+def check_reviewer(name: str) -> None:
+    """Refuse a name that could be something else than one.
+
+    Raises
+    ------
+    ReviewError
+        It has other characters than letters, digits and ``. _ - @``, or is empty or long.
+    """
+    if not _REVIEWER.fullmatch(name):
+        raise ReviewError(
+            f"A reviewer is named by up to 64 letters, digits, blanks and . _ - @, beginning with a letter or digit; got {name[:80]!r}."
+        )
+
+
+def as_outline(text: str) -> shapely.Geometry:
+    """The polygon that a reviewer has drawn.
+
+    Raises
+    ------
+    ReviewError
+        It is none, or crosses itself.
+    """
+    try:
+        drawn = shapely.from_wkt(text)
+    except shapely.GEOSException as error:
+        raise ReviewError(f"An outline is a polygon in WKT; got {text[:60]!r}. Draw it again.") from error
+    if drawn is None or drawn.geom_type not in ("Polygon", "MultiPolygon") or drawn.is_empty or not drawn.is_valid:
+        reason = "nothing" if drawn is None else shapely.is_valid_reason(drawn)
+        raise ReviewError(
+            f"An outline is a polygon that does not cross itself; got {text[:60]!r} ({reason}). Draw it again."
+        )
+    return drawn
+
+
+def check_verdicts(verdicts: BatchVerdicts, rounds: Mapping[int, ReviewRound]) -> None:
+    """Refuse verdicts that are not those of one batch: one for each of its outlines."""
+    there = rounds.get(verdicts.round)
+    if there is None or not 0 <= verdicts.batch < len(there.batches):
+        raise ReviewError(
+            f"Verdicts name batch {verdicts.batch} of round {verdicts.round}, which this review has not. They are of another one."
+        )
+    asked = set(there.batches[verdicts.batch].outlines)
+    answered = [answer.outline for answer in verdicts.answers]
+    unknown = [name for name in answered if name not in asked]
+    if unknown:
+        raise ReviewError(
+            f"A verdict is about outline {unknown[0]!r}, which batch {verdicts.batch} of round {verdicts.round} does not have. It "
+            "belongs to another batch or review; send it there."
+        )
+    if len(answered) != len(asked) or len(set(answered)) != len(asked):
+        missing = sorted(asked.difference(answered))
+        raise ReviewError(
+            f"Each of the {len(asked)} outlines of a batch gets one verdict; got {len(answered)}"
+            + (f", and {len(missing)} lack one, such as {missing[0]!r}." if missing else ".")
+            + " What cannot be told is unsure."
+        )
+
+
+def check_texts(verdicts: BatchVerdicts) -> None:
+    """Refuse texts that are too long, and what was drawn and is no outline."""
+    texts = [text for answer in verdicts.answers for text in (answer.reason, answer.comment)]
+    longest = max(map(len, [*texts, *(one.comment for one in verdicts.added)]), default=0)
+    if longest > _LONGEST_TEXT:
+        raise ReviewError(f"Reasons and comments have up to {_LONGEST_TEXT} characters; got {longest}. Shorten them.")
+    for answer in verdicts.answers:
+        assert answer.verdict in VERDICTS  # reading has looked
+        if answer.corrected is not None:
+            as_outline(answer.corrected)
+    for added in verdicts.added:
+        as_outline(added.geometry)

@@ -25,16 +25,17 @@ from rtsx.footprints.schema import stated_years
 from rtsx.geometry.crs import transformed
 from rtsx.parsing import json_value
 from rtsx.review.plan import (
-    Answer,
     BatchVerdicts,
     QueueOrder,
     ReviewClaim,
     ReviewRound,
     ReviewSettings,
+    check_reviewer,
+    check_texts,
+    check_verdicts,
     plan_round,
     queue_outlines,
 )
-from rtsx.scores.agreement import VERDICTS
 from rtsx.storage.object_store import ObjectStore, create_generation, open_object_store
 
 WEEK_S = 7 * 86400.0
@@ -43,10 +44,7 @@ _SETTINGS = "review.json"
 _OUTLINES = "outlines.parquet"
 _REPEATS_AT_ONCE = 2
 """Batches of repeats that are mixed among the outlines of one batch."""
-_LONGEST_TEXT = 2000
-"""Characters of a comment or reason."""
 _YEAR = re.compile(r"(?<!\d)(?:19|20)\d\d(?!\d)")
-_REVIEWER = re.compile(r"[\w][\w.@ -]{0,63}")
 
 
 def _now() -> datetime:
@@ -98,7 +96,7 @@ class Review:
         keys = sorted(found.key for found in self.objects.list("verdicts") if found.key.endswith(".json"))
         sent = [BatchVerdicts.from_json(content) for content in map(self.objects.get, keys) if content is not None]
         for one in sent:
-            _check_verdicts(one, rounds)
+            check_verdicts(one, rounds)
         return tuple(sent)
 
     def claim(self, reviewer: str) -> tuple[ReviewClaim, ...]:
@@ -163,8 +161,8 @@ class Review:
             An outline is unknown or without a verdict, the batch was never his, or he sent something else before.
         """
         check_reviewer(verdicts.reviewer)
-        _check_verdicts(verdicts, {one.number: one for one in self.rounds()})
-        _check_texts(verdicts)
+        check_verdicts(verdicts, {one.number: one for one in self.rounds()})
+        check_texts(verdicts)
         if self.has_points and (verdicts.added or any(one.corrected is not None for one in verdicts.answers)):
             raise ReviewError(
                 "This review asks what is at points, but an outline was drawn. Leave it out; outlines are drawn in a review of "
@@ -503,40 +501,6 @@ def year_of_image(cube: xr.Dataset, outlines: gpd.GeoDataFrame, *, name: str) ->
     )
 
 
-def check_reviewer(name: str) -> None:
-    """Refuse a name that could be something else than one.
-
-    Raises
-    ------
-    ReviewError
-        It has other characters than letters, digits and ``. _ - @``, or is empty or long.
-    """
-    if not _REVIEWER.fullmatch(name):
-        raise ReviewError(
-            f"A reviewer is named by up to 64 letters, digits, blanks and . _ - @, beginning with a letter or digit; got {name[:80]!r}."
-        )
-
-
-def as_outline(text: str) -> shapely.Geometry:
-    """The polygon that a reviewer has drawn.
-
-    Raises
-    ------
-    ReviewError
-        It is none, or crosses itself.
-    """
-    try:
-        drawn = shapely.from_wkt(text)
-    except shapely.GEOSException as error:
-        raise ReviewError(f"An outline is a polygon in WKT; got {text[:60]!r}. Draw it again.") from error
-    if drawn is None or drawn.geom_type not in ("Polygon", "MultiPolygon") or drawn.is_empty or not drawn.is_valid:
-        reason = "nothing" if drawn is None else shapely.is_valid_reason(drawn)
-        raise ReviewError(
-            f"An outline is a polygon that does not cross itself; got {text[:60]!r} ({reason}). Draw it again."
-        )
-    return drawn
-
-
 def _settings_in(objects: ObjectStore) -> bytes | None:
     try:
         return objects.get(_SETTINGS)
@@ -589,45 +553,6 @@ def _class_of(outlines: gpd.GeoDataFrame) -> str:
             "its outlines alone."
         )
     return str(names.pop()) if names else "target"
-
-
-def _check_verdicts(verdicts: BatchVerdicts, rounds: Mapping[int, ReviewRound]) -> None:
-    there = rounds.get(verdicts.round)
-    if there is None or not 0 <= verdicts.batch < len(there.batches):
-        raise ReviewError(
-            f"Verdicts name batch {verdicts.batch} of round {verdicts.round}, which this review has not. They are of another one."
-        )
-    asked = set(there.batches[verdicts.batch].outlines)
-    answered = [answer.outline for answer in verdicts.answers]
-    unknown = [name for name in answered if name not in asked]
-    if unknown:
-        raise ReviewError(
-            f"A verdict is about outline {unknown[0]!r}, which batch {verdicts.batch} of round {verdicts.round} does not have. It "
-            "belongs to another batch or review; send it there."
-        )
-    if len(answered) != len(asked) or len(set(answered)) != len(asked):
-        missing = sorted(asked.difference(answered))
-        raise ReviewError(
-            f"Each of the {len(asked)} outlines of a batch gets one verdict; got {len(answered)}"
-            + (f", and {len(missing)} lack one, such as {missing[0]!r}." if missing else ".")
-            + " What cannot be told is unsure."
-        )
-
-
-def _check_texts(verdicts: BatchVerdicts) -> None:
-    def texts(answer: Answer) -> tuple[str, ...]:
-        return answer.reason, answer.comment
-
-    longest = max((len(text) for answer in verdicts.answers for text in texts(answer)), default=0)
-    longest = max([longest, *(len(one.comment) for one in verdicts.added)])
-    if longest > _LONGEST_TEXT:
-        raise ReviewError(f"Reasons and comments have up to {_LONGEST_TEXT} characters; got {longest}. Shorten them.")
-    for answer in verdicts.answers:
-        assert answer.verdict in VERDICTS  # reading has looked
-        if answer.corrected is not None:
-            as_outline(answer.corrected)
-    for added in verdicts.added:
-        as_outline(added.geometry)
 
 
 def _round_key(number: int) -> str:

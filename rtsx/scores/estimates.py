@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
+from rtsx.geometry.crs import apply_affine
 from rtsx.geometry.pixels import PixelMesh, Window
 
 Floats = NDArray[np.float64]
@@ -244,7 +245,9 @@ class SumCells:
         valid = np.isfinite(stored) if stored.dtype.kind == "f" else stored != _MISSING
         if not valid.any():  # most of an Arctic is sea
             return CellSums.nothing()
-        along_x, along_y = self.mesh.lonlat(window) if self.degrees else self._coordinates(window)
+        row, column = (np.arange(part.start, part.stop, dtype=np.float64) + 0.5 for part in window)
+        placed = apply_affine(self.mesh.geobox.affine, column, row[:, None])
+        along_x, along_y = self.mesh.lonlat(window) if self.degrees else placed
         cell_y, cell_x = (np.floor(along / self.side).astype(np.int64) for along in (along_y, along_x))
         first_y, first_x = cell_y.min(), cell_x.min()
         shape = (int(cell_y.max() - first_y) + 1, int(cell_x.max() - first_x) + 1)
@@ -259,9 +262,3 @@ class SumCells:
         return CellSums(
             cells=np.column_stack([y + first_y, x + first_x]), area_m2=np.column_stack([each[met] for each in sums])
         )
-
-    def _coordinates(self, window: Window) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return x and y `(y, x)` of the middles of a window's pixels."""
-        a, b, c, d, e, f = self.mesh.geobox.affine[:6]
-        row, column = (np.arange(part.start, part.stop) + 0.5 for part in window)
-        return a * column + b * row[:, None] + c, d * column + e * row[:, None] + f
