@@ -9,7 +9,7 @@ import typer
 
 import rtsx
 from rtsx.cli import options
-from rtsx.cli.console import print_info, progress, show, show_line
+from rtsx.cli.console import print_info, progress, show, show_line, warn
 from rtsx.errors import MissingExtraError
 from rtsx.storage import staged, write_whole
 
@@ -307,18 +307,31 @@ def _of_one(
 ) -> "Evaluation | ObjectChoice":
     options.require_there([evaluated, truth])
     from rtsx.cube import class_names, geobox_of
+    from rtsx.cube.times import years_of
     from rtsx.evaluation import choose_objects
     from rtsx.evaluation import evaluate as score
+    from rtsx.footprints.schema import stated_years
     from rtsx.labels import rasterize_labels, read_labels
     from rtsx.labels.io import read_table
     from rtsx.labels.standardise import NEGATIVE
 
-    prediction = None if _has_outlines(evaluated) else options.open_year(evaluated, year)
+    if _has_outlines(evaluated):
+        prediction, outlines = None, read_table(evaluated, what="outlines")
+        found = stated_years(outlines)
+    else:
+        prediction = options.open_year(evaluated, year)
+        found = {one for one in years_of(prediction) if one is not None}
     labels = read_labels(truth, layer=layer, crs=crs)
     labels = labels[labels["class_name"] != NEGATIVE]
+    true = {int(one) for one in labels["image_date"].dt.year.dropna()}
+    if found and true and not found & true:
+        warn(
+            f"{truth} is of {', '.join(map(str, sorted(true)))}, and {evaluated} of {', '.join(map(str, sorted(found)))}: what has changed "
+            "between counts as wrong."
+        )
     classes = None if class_name is None else [class_name]
     if prediction is None:
-        return score(read_table(evaluated, what="outlines"), labels, **rule)  # type: ignore[arg-type]  # by name
+        return score(outlines, labels, **rule)  # type: ignore[arg-type]  # by name
     targets = [name for name in class_names(prediction) if name != "background"]
     known = labels if len(targets) < 2 else rasterize_labels(labels, geobox_of(prediction), classes=targets)
     with progress("scoring"):
