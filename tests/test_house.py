@@ -86,7 +86,7 @@ INNER_IMPORTS = {
     ("rtsx.cube.open", "rtsx.cube.load"): "compiles the warp, which files that share a grid do not need",
     ("rtsx.viewer.mapview", "rtsx.viewer.page"): "the extra `view`",
     ("rtsx.viewer.mapview", "rtsx.viewer.server"): "the extra `view`",
-    ("rtsx.viewer.page", "rtsx.viewer.live"): "torch, when somebody predicts",
+    ("rtsx.viewer.mapview", "rtsx.inference"): "torch, when somebody predicts",
     ("rtsx.config.viewing", "rtsx.model"): "torch, when bundles are opened",
     ("rtsx.viewer.pyramid", "rtsx.cube.load"): "compiles the warp, which stores do not need",
     ("rtsx.training.run_folder", "rtsx.training.networks"): "torch, when a network is described",

@@ -116,12 +116,7 @@ class Review:
         current = rounds[-1]
         done = self._done(current.number)
         claims = self._claims(current.number, done)
-        mine = [
-            claim
-            for number, claim in claims.items()
-            if claim.reviewer == reviewer and reviewer not in done.get(number, ())
-        ]
-        held = [one for one in (self._renewed(claim) for claim in mine) if one is not None]
+        held = self._still_held(claims, reviewer)
         if any(current.batches[one.batch].repeats is None for one in held):
             return tuple(held)
         now = self.clock()
@@ -145,10 +140,7 @@ class Review:
     def renew(self, reviewer: str) -> tuple[ReviewClaim, ...]:
         """Say that a reviewer is still there; the batches that are still his, with their new ends."""
         number = self.rounds()[-1].number
-        done = self._done(number)
-        mine = [claim for claim in self._claims(number, done).values() if claim.reviewer == reviewer]
-        renewed = [self._renewed(claim) for claim in mine if reviewer not in done.get(claim.batch, ())]
-        return tuple(claim for claim in renewed if claim is not None)
+        return tuple(self._still_held(self._claims(number, self._done(number)), reviewer))
 
     def submit(self, verdicts: BatchVerdicts) -> bool:
         """Keep what a reviewer says of a batch, for ever; False, and nothing done, where the same was sent before.
@@ -247,13 +239,8 @@ class Review:
 
     def active_claims(self) -> tuple[ReviewClaim, ...]:
         """Claims of the last round that count now."""
-        number = self.rounds()[-1].number
-        done, now = self._done(number), self.clock()
-        return tuple(
-            claim
-            for claim in self._claims(number, done).values()
-            if not claim.is_over(now) and claim.reviewer not in done.get(claim.batch, ())
-        )
+        number, now = self.rounds()[-1].number, self.clock()
+        return tuple(claim for claim in self._claims(number, self._done(number)).values() if not claim.is_over(now))
 
     def _take(self, number: int, batches: Iterable[int], *, reviewer: str, count: int) -> list[ReviewClaim]:
         taken: list[ReviewClaim] = []
@@ -284,6 +271,11 @@ class Review:
                 taken.append(made)
         return taken
 
+    def _still_held(self, claims: Mapping[int, ReviewClaim], reviewer: str) -> list[ReviewClaim]:
+        """Claims of a reviewer with new ends, but for those that another has taken."""
+        renewed = [self._renewed(claim) for claim in claims.values() if claim.reviewer == reviewer]
+        return [claim for claim in renewed if claim is not None]
+
     def _renewed(self, claim: ReviewClaim) -> ReviewClaim | None:
         """A claim with a new end; None where another reviewer has the batch."""
         if claim.is_over(self.clock()):  # others may be taking it right now, and one wins
@@ -303,12 +295,13 @@ class Review:
         return done
 
     def _claims(self, number: int, done: Mapping[int, Collection[str]]) -> dict[int, ReviewClaim]:
-        """The last claim of each batch of a round, but of those whose every claim has led to verdicts; reads no other."""
+        """The last claim of each batch of a round, but of those that have led to verdicts; of batches whose every claim has, none is read."""
         generations: dict[int, list[str]] = {}
         for found in self.objects.list(f"claims/{number:03d}"):
             generations.setdefault(int(found.key.split("/")[-2]), []).append(found.key)
         last = [max(keys) for batch, keys in sorted(generations.items()) if len(done.get(batch, ())) < len(keys)]
-        return {claim.batch: claim for claim in self._read(last)}
+        claims = self._read(last)
+        return {claim.batch: claim for claim in claims if claim.reviewer not in done.get(claim.batch, ())}
 
     def _read(self, keys: Iterable[str]) -> list[ReviewClaim]:
         return [ReviewClaim.from_json(content) for content in map(self.objects.get, keys) if content is not None]

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pyproj
@@ -37,13 +37,10 @@ from bokeh.util.callback_manager import EventCallback
 from rtsx.cube import packing
 from rtsx.cube.times import times_of
 from rtsx.errors import RtsxError
-from rtsx.viewer.mapview import MapView, Shown, fitted, ground_scale
+from rtsx.viewer.mapview import LivePrediction, MapView, Shown, fitted, ground_scale
 from rtsx.viewer.pyramid import Box, Pyramid
 from rtsx.viewer.render import Picture, draw_window, physical, styles_of
 from rtsx.viewer.table import HIDDEN, OutlineTable, SeenOutlines, chip, gradient, on_change
-
-if TYPE_CHECKING:
-    from rtsx.viewer.live import LivePrediction
 
 __all__ = ["MapPage", "still_page"]
 
@@ -115,7 +112,8 @@ class MapPage:
         self.second: Picture | None = None
         self.ground = Range1d(0, 1)
         self.predictions: dict[str, LivePrediction] = {}
-        self.plot = self._plot(*self._ranges())
+        left, bottom, right, top = self.box
+        self.plot = self._plot(Range1d(left, right), Range1d(bottom, top))
         self.plot.name = "map"
         self.other = self._plot(self.plot.x_range, self.plot.y_range)
         self.other.name, self.other.visible = "other", False
@@ -173,10 +171,6 @@ class MapPage:
         return row(
             side, column(*parts, sizing_mode="stretch_both"), sizing_mode="stretch_both", styles={"height": "97vh"}
         )
-
-    def _ranges(self) -> tuple[Range1d, Range1d]:
-        left, bottom, right, top = self.box
-        return Range1d(left, right), Range1d(bottom, top)
 
     def _plot(self, x: Range1d, y: Range1d) -> Any:
         wheel = WheelZoomTool(zoom_on_axis=False)
@@ -261,13 +255,9 @@ class MapPage:
             self.size = (int(self.plot.inner_height), int(self.plot.inner_width))
         except UnsetValueError:  # the browser tells one after the other
             return
-        self._go(fitted(self.box, self.size))
-
-    def _go(self, box: Box) -> None:
-        """Show a box; the browser says that the ranges have changed, where they have."""
-        self.plot.x_range.update(start=box[0], end=box[2])
-        self.plot.y_range.update(start=box[1], end=box[3])
-        self.box = box
+        self.box = fitted(self.box, self.size)
+        self.plot.x_range.update(start=self.box[0], end=self.box[2])
+        self.plot.y_range.update(start=self.box[1], end=self.box[3])
         self._changed()
 
     def _moved(self) -> None:
@@ -444,8 +434,6 @@ class MapPage:
 
     def _predict(self) -> None:
         """Predict what is seen of the first image with the chosen model, and show it as an image of its own."""
-        from rtsx.viewer.live import LivePrediction  # torch, which those who only look do not wait for
-
         assert self.run is not None
         run = self.run
         if self.prediction is not None:

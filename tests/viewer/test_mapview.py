@@ -14,8 +14,7 @@ from odc.geo.xr import xr_coords
 
 import rtsx
 from rtsx.errors import ConfigError, CubeError, FootprintError, MissingExtraError, OutputNotWritableError, PathError
-from rtsx.viewer.live import LivePrediction
-from rtsx.viewer.mapview import MapView
+from rtsx.viewer.mapview import LivePrediction, MapView
 from rtsx.viewer.page import MapPage
 from rtsx.viewer.pyramid import Pyramid
 from rtsx.viewer.render import OutlineLayer, colours_of

@@ -151,7 +151,7 @@ class Facts:
         return [
             Section("Totals", totals),
             *([_of_accuracy(self.accuracy)] if self.accuracy else []),
-            *([_of_verdicts(self.outlines)] if self.outlines is not None and self.is_reviewed else []),
+            *self._by_verdict,
             *([] if self.outlines is None else _of_outlines(self.objects)),
             Section("Rasters", [("Files of each variable", self.n_rasters), *((k, str(v)) for k, v in tiling.items())]),
             Section("Model", model),
@@ -163,6 +163,13 @@ class Facts:
             ),
             Section("Licence", [("Licence", self.licence), *(("Provider", one) for one in self.providers)]),
         ]
+
+    @property
+    def _by_verdict(self) -> list[Section]:
+        if self.outlines is None or not self.is_reviewed:
+            return []
+        areas = self.outlines["area_m2"]
+        return [_counted("Objects by verdict of reviewers", areas, verdict_counts(self.outlines))]
 
     @property
     def _estimated(self) -> list[Row]:
@@ -319,11 +326,6 @@ def _of_accuracy(estimates: Sequence[Mapping[str, Any]]) -> Section:
         name = "area, km²" if one["measure"] == "area_m2" else str(one["measure"])
         rows.append((str(one["region"]), name, *(float(one[key]) / per for key in ("value", "low", "high"))))
     return Section("Accuracy, from a reviewed sample", rows, ("Region", "Measure", "Estimate", "Low", "High"))
-
-
-def _of_verdicts(outlines: pd.DataFrame) -> Section:
-    """Table of objects by what reviewers say."""
-    return _counted("Objects by verdict of reviewers", outlines["area_m2"], verdict_counts(outlines))
 
 
 def _counted(title: str, areas: "pd.Series[float]", kinds: "Iterable[tuple[str, pd.Series[bool]]]") -> Section:
