@@ -213,7 +213,7 @@ def report(
     What a cell and 10⁶ km² have cost is printed, too: means, and their standard errors over finished cells.
     """
     written = opened_campaign(campaign, year=year).report(out, coast=coast)
-    show("Written", [("report", written.path), ("a cell", written.cell), ("10⁶ km² of valid ground", written.area)])
+    show("Written", ("report", written.path), ("a cell", written.cell), ("10⁶ km² of valid ground", written.area))
 
 
 _COLLECT = """Examples:

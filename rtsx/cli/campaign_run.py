@@ -216,7 +216,7 @@ def plan(
         hardware = hardware_name(spec.device, spec.backend)
         print_info(f"measured on {hardware}")
     show_line(str(campaign.estimate(seconds_per_tile=seconds_per_tile, hardware=hardware)))
-    show("Planned", [("output", campaign.output), ("plan", campaign.plan.digest)])
+    show("Planned", ("output", campaign.output), ("plan", campaign.plan.digest))
 
 
 _CHECK = """Examples:
@@ -254,7 +254,7 @@ def check(
     with counting("checking", unit="cells") as progress:
         found = made.check(cells=cells, against=against, progress=progress)
     show_line(str(found))
-    show("Checked", [("page", f"{made.output.rstrip('/')}/{made.ledger.layout.drift_page}")])
+    show("Checked", ("page", f"{made.output.rstrip('/')}/{made.ledger.layout.drift_page}"))
     if not found.may_run:
         raise typer.Exit(DRIFTED)
 

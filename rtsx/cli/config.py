@@ -78,7 +78,7 @@ def example(
     """
     examples = {path.stem: path.read_text() for path in sorted(_EXAMPLES.glob("*.yaml"))}
     if name is None:
-        show("Examples of YAML files", [(each, _purpose(text)) for each, text in examples.items()], asked=True)
+        show("Examples of YAML files", *[(each, _purpose(text)) for each, text in examples.items()], asked=True)
         return
     if name not in examples:
         raise InputNotFoundError(f"There is no example {name!r}.{suggest(name, examples)}")
@@ -137,4 +137,4 @@ def import_config(
     write_whole(out, imported.text.encode())
     for note in imported.notes:
         print_info(note)
-    show("Imported", [("config", out), ("notes", len(imported.notes))])
+    show("Imported", ("config", out), ("notes", len(imported.notes)))

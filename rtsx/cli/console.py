@@ -3,7 +3,7 @@
 import os
 import pathlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from io import TextIOWrapper
 from time import perf_counter
@@ -86,7 +86,7 @@ def streams() -> Iterator[ConsoleStream]:
         yield out
 
 
-def show(title: str, rows: Sequence[tuple[str, object]], *, asked: bool = False, since: float | None = None) -> None:
+def show(title: str, *rows: tuple[str, object], asked: bool = False, since: float | None = None) -> None:
     """Print a table of names and values to standard output; empty values are left out.
 
     Parameters

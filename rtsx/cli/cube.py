@@ -61,7 +61,7 @@ def init(
 
     options.require_new(out, what="a config", suffixes=(".yaml", ".yml"), overwrite=overwrite)
     write_whole(out, starter_yaml(preset, region=region, year=year, name=str(out)).encode())
-    show("Written", [("config", out), ("next", f"edit its sources, then rtsx cube info {quote(str(out))}")])
+    show("Written", ("config", out), ("next", f"edit its sources, then rtsx cube info {quote(str(out))}"))
 
 
 @app.command(
@@ -114,12 +114,10 @@ def build(
         )
     show(
         "Built",
-        [
-            ("parts", f"{made.parts}, of which {made.built} were built now"),
-            ("left out", "\n".join(made.gaps)),
-            ("store", made.path),
-            ("config", f"{made.path.rstrip('/')}.yaml"),
-        ],
+        ("parts", f"{made.parts}, of which {made.built} were built now"),
+        ("left out", "\n".join(made.gaps)),
+        ("store", made.path),
+        ("config", f"{made.path.rstrip('/')}.yaml"),
         since=started,
     )
 
@@ -134,7 +132,7 @@ def info(
     _require_sound(cube)
     from rtsx.cli.cube_summary import info_rows  # loads xarray and more, which `--help` does not wait for
 
-    show(cube, info_rows(cube, cell=cell), asked=True)
+    show(cube, *info_rows(cube, cell=cell), asked=True)
 
 
 @app.command(epilog="Examples:\n\nrtsx cube check cube.zarr\n\nrtsx cube check cube.yaml --cell r412c088")
@@ -149,7 +147,7 @@ def check(cube: _CubeArgument, *, cell: _CellOption = None) -> None:
 
     with progress("checking", counts="block_statistics"):
         found = check_cube(opened(cube, cell=cell), path=cube if Path(cube).suffix not in (".yaml", ".yml") else None)
-    show(cube, check_rows(found), asked=True)
+    show(cube, *check_rows(found), asked=True)
     for problem in found.problems:
         print_error(problem)
     if found.problems:
@@ -178,4 +176,4 @@ def plot(
 
     with progress("drawing"):
         draw_cube(small(cube, side=size, cell=cell), out, title=Path(cube).name, layers=options.words(layers))
-    show("Drawn", [("picture", out)])
+    show("Drawn", ("picture", out))

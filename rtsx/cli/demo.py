@@ -115,7 +115,7 @@ def demo(
         ),
         ("picture", out / "demo.png"),
     ]
-    show(f"Scene {seed}, {size} x {size} px of 3 m, on the Arctic grid", rows)
+    show(f"Scene {seed}, {size} x {size} px of 3 m, on the Arctic grid", *rows)
     if (size, seed) == (_SIZE, DEMO_SEED) and score["iou"] < EXPECTED_IOU:
         raise RuntimeError(f"the demo's own scene has to reach an IoU of {EXPECTED_IOU}; it reached {score['iou']:.3f}")
 

@@ -223,10 +223,8 @@ def evaluate(
     show_line(str(evaluation), asked=out is None)
     show(
         "Evaluated",
-        [
-            ("report", out),
-            ("model", save_model),
-        ],
+        ("report", out),
+        ("model", save_model),
         since=started,
     )
 
@@ -266,11 +264,9 @@ def _of_sample(path: str, out: Path | None, *, rule: Path | None, precision_floo
         show_line(str(derived), asked=out is None)
     show(
         "Evaluated",
-        [
-            ("units", f"{int(accuracy.strata['reviewed'].sum())} decided of {int(accuracy.strata['drawn'].sum())}"),
-            ("rule", rule),
-            ("report", out),
-        ],
+        ("units", f"{int(accuracy.strata['reviewed'].sum())} decided of {int(accuracy.strata['drawn'].sum())}"),
+        ("rule", rule),
+        ("report", out),
         since=started,
     )
 
@@ -465,7 +461,7 @@ def draw_sample(
     rows: list[tuple[str, object]] = [
         (", ".join(filter(None, names)), count) for names, count in zip(strata.index, strata, strict=True)
     ]
-    show("Drawn", [("sample", out), ("units", f"{len(drawn):,}{', all that there are' * (len(drawn) < size)}"), *rows])
+    show("Drawn", ("sample", out), ("units", f"{len(drawn):,}{', all that there are' * (len(drawn) < size)}"), *rows)
 
 
 area_app = typer.Typer()
@@ -523,11 +519,9 @@ def sum_area(
     pixels = pred.sizes["y"] * pred.sizes["x"]
     show(
         "Summed",
-        [
-            ("expected area", f"{float(area['expected_area_m2'].sum()) / 1e6:.4g} km2"),
-            ("valid ground", f"{float(area['valid_area_m2'].sum()) / 1e6:.6g} km2"),
-            ("cells", int((area["valid_area_m2"] > 0).sum())),
-            ("area", out),
-            ("time", f"{took:.1f} s, {pixels / 1e6 / took:.1f} Mpx/s"),
-        ],
+        ("expected area", f"{float(area['expected_area_m2'].sum()) / 1e6:.4g} km2"),
+        ("valid ground", f"{float(area['valid_area_m2'].sum()) / 1e6:.6g} km2"),
+        ("cells", int((area["valid_area_m2"] > 0).sum())),
+        ("area", out),
+        ("time", f"{took:.1f} s, {pixels / 1e6 / took:.1f} Mpx/s"),
     )

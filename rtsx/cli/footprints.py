@@ -253,7 +253,7 @@ def footprints(
         cleanup=cleanup,
         overwrite=overwrite,
     )
-    show("Outlined", [("objects", count), ("outlines", out)])
+    show("Outlined", ("objects", count), ("outlines", out))
 
 
 merge_app = typer.Typer()
@@ -321,11 +321,9 @@ def merge(
         write_footprints(table, options.in_folder(path), overwrite=overwrite)
     show(
         "Merged",
-        [
-            ("outlines", sum(map(len, tables))),
-            ("united", sum(map(len, sets.values()))),
-            ("written", ", ".join(sets)),
-        ],
+        ("outlines", sum(map(len, tables))),
+        ("united", sum(map(len, sets.values()))),
+        ("written", ", ".join(sets)),
     )
 
 
@@ -395,13 +393,11 @@ def track(
     counts = table["status"].value_counts()
     show(
         "Tracked",
-        [
-            ("years", ", ".join(map(str, files))),
-            ("outlines", len(tracks)),
-            ("tracks", len(table)),
-            *((str(status), int(number)) for status, number in counts.items()),
-            ("written", out if summary is None else f"{out}, {summary}"),
-        ],
+        ("years", ", ".join(map(str, files))),
+        ("outlines", len(tracks)),
+        ("tracks", len(table)),
+        *((str(status), int(number)) for status, number in counts.items()),
+        ("written", out if summary is None else f"{out}, {summary}"),
     )
 
 

@@ -58,13 +58,13 @@ def info(
 ) -> None:
     """Tell versions, devices and extras of this installation, or grid and layers of a cube, image or map."""
     if not images:
-        show("rtsx", _installation(), asked=True)
+        show("rtsx", *_installation(), asked=True)
         return
     cube = options.open_image(
         images, layers=layers, sensor=sensor, mask=None, mask_rule=None, chunks="auto", scale=scale, nodata=nodata
     )
     is_prediction = "bundle_digest" in cube.attrs and {"probability", "binary", "valid"} <= set(cube.data_vars)
-    show(" ".join(images), prediction_rows(cube) if is_prediction else cube_rows(cube), asked=True)
+    show(" ".join(images), *(prediction_rows(cube) if is_prediction else cube_rows(cube)), asked=True)
 
 
 def _installation() -> Rows:

@@ -126,7 +126,7 @@ def standardise(
     )
     write_labels(inventory.labels, options.in_folder(out), overwrite=overwrite)
     _tell(inventory, report, overwrite=overwrite)
-    show("Written", [("labels", len(inventory.labels)), ("table", out), ("report", report)])
+    show("Written", ("labels", len(inventory.labels)), ("table", out), ("report", report))
 
 
 def _columns(pairs: list[str] | None) -> dict[str, str | None]:

@@ -69,11 +69,9 @@ def info(model: ModelArgument, *, trust: options.TrustOption = False) -> None:
     ]
     show(
         model,
-        [
-            *bundle_rows(bundle),
-            *scaling_rows(bundle),
-            *([("provenance", " "), *history] if history else []),
-        ],
+        *bundle_rows(bundle),
+        *scaling_rows(bundle),
+        *([("provenance", " "), *history] if history else []),
         asked=True,
     )
 
@@ -102,7 +100,7 @@ def probe(
     if save:
         bundle.with_reach(reach).save(model, overwrite=True)
     rows = [("reach", reach_line(reach.radius, reach.depends_on_tile)), ("stride", f"{reach.stride} px")]
-    show(model, rows, asked=not save)
+    show(model, *rows, asked=not save)
 
 
 @app.command(
@@ -125,11 +123,11 @@ def export(
     (bundle,) = options.open_models([model], trust=trust)
     if not out.endswith((".onnx", ".pt2")):
         bundle.save(out, overwrite=overwrite)
-        show("Exported", [*bundle_rows(bundle), ("bundle", out)])
+        show("Exported", *bundle_rows(bundle), ("bundle", out))
         return
     options.require_local(out, option="--out")
     write_whole(Path(out), network_file(bundle, kind="onnx" if out.endswith(".onnx") else "pt2"))
-    show("Exported", [*bundle_rows(bundle), *scaling_rows(bundle), ("to apply", bundle.activation), ("file", out)])
+    show("Exported", *bundle_rows(bundle), *scaling_rows(bundle), ("to apply", bundle.activation), ("file", out))
 
 
 @app.command(
@@ -203,4 +201,4 @@ def import_model(
         trust=trust,
     )
     bundle.save(out, overwrite=overwrite)
-    show("Imported", [*bundle_rows(bundle), ("bundle", out)])
+    show("Imported", *bundle_rows(bundle), ("bundle", out))

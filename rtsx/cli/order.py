@@ -57,7 +57,7 @@ def plan(order: OrderArgument) -> None:
     write_whole(_beside(order, "plan.json"), (json.dumps(content, indent=1) + "\n").encode())
     chosen.write_geojson(_beside(order, "plan.geojson"))
     _show_plan(chosen, config)
-    show("Written", [("plan", _beside(order, "plan.json")), ("map", _beside(order, "plan.geojson"))])
+    show("Written", ("plan", _beside(order, "plan.json")), ("map", _beside(order, "plan.geojson")))
     if not chosen.chosen:
         raise OrderError(
             f"No scene covers ground of the region: {chosen.candidates} were found, {chosen.refused} of them too cloudy. "
@@ -98,13 +98,11 @@ def submit(
         return
     show(
         f"To order: {config.name}",
-        [
-            ("scenes", scenes),
-            ("orders", len(batches)),
-            ("cost", _km2(cost)),
-            ("ordered before", _km2(ledger.cost_km2) if ledger.entries else None),
-            ("budget", None if config.limits.budget_km2 is None else _km2(config.limits.budget_km2)),
-        ],
+        ("scenes", scenes),
+        ("orders", len(batches)),
+        ("cost", _km2(cost)),
+        ("ordered before", _km2(ledger.cost_km2) if ledger.entries else None),
+        ("budget", None if config.limits.budget_km2 is None else _km2(config.limits.budget_km2)),
     )
     if config.limits.budget_km2 is None or ledger.cost_km2 + cost <= config.limits.budget_km2:
         _confirm(yes, f"Order {scenes} scenes for {_km2(cost)}?")
@@ -170,12 +168,10 @@ def fetch(order: OrderArgument) -> None:
         )
     show(
         f"Fetched: {config.name}",
-        [
-            ("scenes", len(done.scenes)),
-            ("orders not ready", done.waiting or None),
-            ("scenes lost", ", ".join(done.lost[:_LISTED])),
-            ("catalog", config.folder / "collection.json" if (config.folder / "collection.json").exists() else None),
-        ],
+        ("scenes", len(done.scenes)),
+        ("orders not ready", done.waiting or None),
+        ("scenes lost", ", ".join(done.lost[:_LISTED])),
+        ("catalog", config.folder / "collection.json" if (config.folder / "collection.json").exists() else None),
     )
     reasons = [str(error) for error in list(done.failures.values())[:5]]
     if len(done.failures) > 5:
@@ -288,18 +284,16 @@ def _show_quads(ledger: "QuadLedger", order: Path, config: "OrderConfig") -> Non
     items = _items(config)
     show(
         f"Quads: {config.basemap.mosaic}",
-        [
-            ("show ground of the region", counts.grid),
-            ("not in the mosaic", f"{counts.absent}: {', '.join(absent)}{more}" if absent else 0),
-            ("asked for", counts.asked),
-            ("there", counts.there),
-            ("missing", counts.missing),
-            ("waiting", counts.waiting),
-            ("listed twice", counts.twice),
-            ("orders", ", ".join(f"{count} {state}" for state, count in ledger.orders().items()) or None),
-            ("each of them", table),
-            ("table of items", items if items.exists() else None),
-        ],
+        ("show ground of the region", counts.grid),
+        ("not in the mosaic", f"{counts.absent}: {', '.join(absent)}{more}" if absent else 0),
+        ("asked for", counts.asked),
+        ("there", counts.there),
+        ("missing", counts.missing),
+        ("waiting", counts.waiting),
+        ("listed twice", counts.twice),
+        ("orders", ", ".join(f"{count} {state}" for state, count in ledger.orders().items()) or None),
+        ("each of them", table),
+        ("table of items", items if items.exists() else None),
         asked=True,
     )
 
@@ -376,9 +370,9 @@ def _show_plan(chosen: "OrderPlan", config: "OrderConfig") -> None:
     ]
     if len(chosen.chosen) > _LISTED:
         scenes.append(("...", f"and {len(chosen.chosen) - _LISTED} more"))
-    show("Scenes", scenes)
+    show("Scenes", *scenes)
     most = max(chosen.days.values(), default=1)
-    show("Days", [(day, f"{'#' * max(1, round(30 * n / most))} {n}") for day, n in chosen.days.items()])
+    show("Days", *[(day, f"{'#' * max(1, round(30 * n / most))} {n}") for day, n in chosen.days.items()])
     stopped = {
         "complete": "no candidate covers more",
         "coverage": "the coverage asked for is reached",
@@ -387,34 +381,30 @@ def _show_plan(chosen: "OrderPlan", config: "OrderConfig") -> None:
     }
     show(
         f"Plan: {config.name}",
-        [
-            ("candidates", f"{chosen.candidates}, {chosen.refused} of them outside the limits"),
-            ("chosen", f"{len(chosen.chosen)} scenes, days: {len(chosen.days)}; {stopped[chosen.stop]}"),
-            ("covered", f"{chosen.coverage:.2%} of {_km2(chosen.region_km2)}"),
-            ("not covered", _km2(chosen.region_km2 - chosen.covered_km2)),
-            ("candidates cover", f"{chosen.coverable_km2 / chosen.region_km2:.2%}"),
-            ("overlap", _km2(chosen.overlap_km2)),
-            ("cost", f"{_km2(chosen.cost_km2)}, {'clipped to the region' if chosen.clip else 'whole scenes'}"),
-        ],
+        ("candidates", f"{chosen.candidates}, {chosen.refused} of them outside the limits"),
+        ("chosen", f"{len(chosen.chosen)} scenes, days: {len(chosen.days)}; {stopped[chosen.stop]}"),
+        ("covered", f"{chosen.coverage:.2%} of {_km2(chosen.region_km2)}"),
+        ("not covered", _km2(chosen.region_km2 - chosen.covered_km2)),
+        ("candidates cover", f"{chosen.coverable_km2 / chosen.region_km2:.2%}"),
+        ("overlap", _km2(chosen.overlap_km2)),
+        ("cost", f"{_km2(chosen.cost_km2)}, {'clipped to the region' if chosen.clip else 'whole scenes'}"),
     )
 
 
 def _show_orders(ledger: "Ledger", path: Path, *, asked: bool = False) -> None:
     show(
         "Orders",
-        [
+        *[
             (entry.name, f"{entry.state}, {len(entry.scenes)} scenes, {len(entry.delivered)} fetched. {entry.message}")
             for entry in ledger.entries
         ],
     )
     show(
         "Total",
-        [
-            ("scenes", len(ledger.ordered)),
-            ("lost", len(ledger.lost) or None),
-            ("cost", _km2(ledger.cost_km2)),
-            ("ledger", path),
-        ],
+        ("scenes", len(ledger.ordered)),
+        ("lost", len(ledger.lost) or None),
+        ("cost", _km2(ledger.cost_km2)),
+        ("ledger", path),
         asked=asked,
     )
 

@@ -306,7 +306,7 @@ def predict(
         rtsx.write_cube(pred, out, overwrite=overwrite)
     stored = options.open_prediction(out)
     rows = [*prediction_rows(stored), ("map", out), *products.write(stored, overwrite=overwrite)]
-    show("Predicted", rows, since=started)
+    show("Predicted", *rows, since=started)
 
 
 cog_app = typer.Typer()
@@ -324,4 +324,4 @@ def cog(
     refuse_other_format(out, what="a folder of GeoTIFFs")
     options.require_absent([str(Path(out) / name) for name in COG_NAMES], overwrite=overwrite)
     files = write_cogs(options.open_prediction(prediction), out, overwrite=overwrite)
-    show("Written", [(file.name, f"{file} ({file.stat().st_size / 1e6:.1f} MB)") for file in files])
+    show("Written", *[(file.name, f"{file} ({file.stat().st_size / 1e6:.1f} MB)") for file in files])

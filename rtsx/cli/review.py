@@ -121,7 +121,7 @@ def create(
     if again:
         review = open_review(absolute(out))
         made = review.add_round(merge_review(review).open)
-        show("Asked again", [("round", made.number), ("outlines", made.n_outlines), ("review", out)])
+        show("Asked again", ("round", made.number), ("outlines", made.n_outlines), ("review", out))
         return
     cubes = dict(_named(given, number) for number, given in enumerate(cube or []))
     if len(cubes) < len(cube or []):
@@ -174,7 +174,7 @@ def create(
         ("seen twice", f"{first.n_repeats:,}"),
         ("review", out),
     ]
-    show("Ready to review", [*rows, ("next", f"rtsx review serve {quote(str(out))}")])
+    show("Ready to review", *rows, ("next", f"rtsx review serve {quote(str(out))}"))
 
 
 def _named(given: str, number: int) -> tuple[str, str]:
@@ -311,7 +311,7 @@ def status(
     if as_json:
         show_line(json.dumps(found.to_dict()), asked=True)
     else:
-        show("Review", found.rows(), asked=True)
+        show("Review", *found.rows(), asked=True)
 
 
 @app.command(
@@ -336,6 +336,6 @@ def merge(
     options.require_absent([out] if Path(out).suffix.lower() in TABLE_SUFFIXES else [], overwrite=overwrite)
     merged = merge_review(opened)
     files = merged.write(out, overwrite=overwrite)
-    show("Merged", [*merged.status.rows(), ("written", ", ".join(map(str, files)))])
+    show("Merged", *merged.status.rows(), ("written", ", ".join(map(str, files))))
     if not merged.status.is_complete:
         print_info("The review is not complete: outlines without a verdict have none in the tables.")

@@ -108,12 +108,10 @@ def scenes(
             show_made(len(made), len(specs))
     show(
         "Written",
-        [
-            ("scenes", f"{len(made)}, of which {sum(made)} were made now"),
-            ("images", out / "{scene}_3B_AnalyticMS_SR.tif"),
-            ("masks", out / "{scene}_3B_udm2.tif"),
-            ("truth", out / "{scene}_slumps.parquet"),
-        ],
+        ("scenes", f"{len(made)}, of which {sum(made)} were made now"),
+        ("images", out / "{scene}_3B_AnalyticMS_SR.tif"),
+        ("masks", out / "{scene}_3B_udm2.tif"),
+        ("truth", out / "{scene}_slumps.parquet"),
         since=started,
     )
 
@@ -148,11 +146,9 @@ def region(
     files = write_region(spec, out)
     show(
         "Written",
-        [
-            ("scenes", len(files.images)),
-            ("elevation", f"{len(files.dem)} tiles"),
-            ("catalog", files.catalog),
-            ("truth", files.truth),
-        ],
+        ("scenes", len(files.images)),
+        ("elevation", f"{len(files.dem)} tiles"),
+        ("catalog", files.catalog),
+        ("truth", files.truth),
         since=started,
     )

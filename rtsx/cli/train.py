@@ -80,8 +80,8 @@ def train(
             progress=moved,
         )
     for run in runs:
-        show(run.bundle.id, _rows(run))
-    show("Trained", [("config", out / "config.yaml")], since=started)
+        show(run.bundle.id, *_rows(run))
+    show("Trained", ("config", out / "config.yaml"), since=started)
     if not any(run.validation for run in runs):
         print_info(
             "Nothing was validated: the last epoch is kept, with threshold 0.5. Name validation scenes, or a split."
@@ -211,4 +211,4 @@ def cross_validate(
         ("matrix", out / "matrix.csv"),
         ("pictures", "" if not plot else f"{out / 'regions.png'}\n{out / 'matrix.png'}"),
     ]
-    show("Cross-validated", rows, since=started)
+    show("Cross-validated", *rows, since=started)

@@ -114,7 +114,7 @@ def view(
         rows.append(("picture", opened.save_png(Path(png), overwrite=overwrite)))
     if html is not None:
         rows.append(("page", opened.save_html(Path(html), overwrite=overwrite)))
-    show("Drawn", rows)
+    show("Drawn", *rows)
 
 
 def _styles(given: list[str] | None) -> dict[str, str]:
