@@ -1,7 +1,7 @@
 """`rtsx evaluate`, `rtsx sample` and `rtsx area`: scores of maps, outlines and models, units to review, and the area that a map expects."""
 
 import time
-from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -42,6 +42,7 @@ _CONFIGS = (".yaml", ".yml")
 
 @app.command(epilog=_EXAMPLES)
 def evaluate(
+    line: typer.Context,
     evaluated: Annotated[
         str | None,
         typer.Argument(
@@ -134,31 +135,32 @@ def evaluate(
     started = time.perf_counter()
     if out is not None:
         options.require_new(out, what="a folder of tables", overwrite=overwrite)
-    options_given = {
-        "threshold": threshold,
-        "object_iou": object_iou,
-        "boundary": boundary,
-        "min_object_area_m2": min_area_m2,
-        "bootstrap": bootstrap,
-    }
-    rule = {name: value for name, value in options_given.items() if value is not None}
+    asked = {"threshold": threshold, "object_iou": object_iou, "boundary": boundary, "bootstrap": bootstrap}
+    asked["min_object_area_m2"] = min_area_m2
+    rule = {name: value for name, value in asked.items() if value is not None}
+    refuse = partial(_refuse_given, line)
     if sample is not None:
-        _refuse_given(
-            {"MAP.zarr|OUTLINES|EVALUATE.yaml": evaluated, "--truth": truth, "--layer": layer, "--crs": crs}
-            | {
-                "--class": class_name,
-                "--year": year,
-                "--model": model or None,
-                "--threshold": threshold,
-                "--object-iou": object_iou,
-            }
-            | {
-                "--choose": choose or None,
-                "--save-model": save_model,
-                "--trust": trust or None,
-                "--device": None if device == "auto" else device,
-            }
-            | {"--boundary": boundary, "--min-area-m2": min_area_m2, "--bootstrap": bootstrap},
+        refuse(
+            *(
+                "MAP.zarr|OUTLINES|EVALUATE.yaml",
+                "--truth",
+                "--layer",
+                "--crs",
+                "--class",
+                "--year",
+                "--model",
+                "--threshold",
+            ),
+            *(
+                "--object-iou",
+                "--boundary",
+                "--min-area-m2",
+                "--bootstrap",
+                "--choose",
+                "--save-model",
+                "--trust",
+                "--device",
+            ),
             because="a sample was drawn of one map, and says all of it",
         )
         if precision_floor is not None and confidence_rule is None:
@@ -169,10 +171,7 @@ def evaluate(
         floor = 0.5 if precision_floor is None else precision_floor
         _of_sample(sample, out, rule=confidence_rule, precision_floor=floor, started=started)
         return
-    _refuse_given(
-        {"--confidence-rule": confidence_rule, "--precision-floor": precision_floor},
-        because="it is derived from a reviewed --sample of outlines",
-    )
+    refuse("--confidence-rule", "--precision-floor", because="it is derived from a reviewed --sample of outlines")
     if save_model is not None:
         if not choose or len(model or []) != 1:
             raise typer.BadParameter(
@@ -180,32 +179,22 @@ def evaluate(
             )
         options.require_new(save_model, what="the folder of a bundle", overwrite=overwrite)
     if choose:
-        _refuse_given(
-            {"--threshold": threshold, "--boundary": boundary, "--bootstrap": bootstrap},
-            because="--choose tries thresholds, and scores objects alone",
+        refuse(
+            "--threshold", "--boundary", "--bootstrap", because="--choose tries thresholds, and scores objects alone"
         )
     if evaluated is None:
         raise typer.BadParameter("name a map, outlines or a YAML file; or a reviewed sample, with --sample.")
     if evaluated.lower().endswith(_CONFIGS):
-        _refuse_given(
-            {"--truth": truth, "--layer": layer, "--crs": crs, "--class": class_name},
-            because="the YAML file says them",
-        )
-        _refuse_given({"--year": year}, because=f"each scene of the YAML file says its own, as time: {year}")
+        refuse("--truth", "--layer", "--crs", "--class", because="the YAML file says them")
+        refuse("--year", because=f"each scene of the YAML file says its own, as time: {year}")
         evaluation, bundles = _of_scenes(evaluated, model or [], rule=rule, device=device, trust=trust, choose=choose)
     else:
-        _refuse_given(
-            ({} if save_model else {"--model": model or None, "--trust": trust or None})
-            | {"--device": None if device == "auto" else device},
-            because="a map and outlines are predicted already; it is for YAML files",
-        )
+        of_networks = ["--device"] if save_model else ["--model", "--trust", "--device"]
+        refuse(*of_networks, because="a map and outlines are predicted already; it is for YAML files")
         if truth is None:
             raise typer.BadParameter("a map or outlines are evaluated by a truth: say --truth labels.gpkg.")
         if _has_outlines(evaluated):
-            _refuse_given(
-                {"--class": class_name, "--year": year, "--threshold": threshold, "--boundary": boundary},
-                because="it is for maps, and these are outlines",
-            )
+            refuse("--class", "--year", "--threshold", "--boundary", because="it is for maps, and these are outlines")
             if choose:
                 raise typer.BadParameter(
                     "thresholds are chosen for a map, and these are outlines.", param_hint="--choose"
@@ -216,22 +205,15 @@ def evaluate(
         )
     if save_model is not None:
         evaluation.applied_to(bundles[0]).save(save_model, overwrite=overwrite)  # type: ignore[union-attr]  # it chose
-    tables = _tables(evaluation)
     if out is not None:
-        for name, written in tables.items():
+        for name, written in _tables(evaluation).items():
             write_whole(out / name, written.encode())
     show_line(str(evaluation), asked=out is None)
-    show(
-        "Evaluated",
-        ("report", out),
-        ("model", save_model),
-        since=started,
-    )
+    show("Evaluated", ("report", out), ("model", save_model), since=started)
 
 
 def _of_map(path: str, year: int | None, *, models: list[str], trust: bool) -> "list[ModelBundle]":
     """Open the model that a map was predicted with, and no other."""
-    options.require_there([path])
     options.require_models(models)
     made = str(options.open_year(path, year).attrs.get("bundle_digest"))
     bundles = options.open_models(models, trust=trust)
@@ -340,10 +322,9 @@ def _has_outlines(evaluated: str) -> bool:
     return evaluated.lower().partition("|layername=")[0].endswith(options.VECTORS)
 
 
-def _refuse_given(given: Mapping[str, object], *, because: str) -> None:
-    for option, value in given.items():
-        if value is not None:
-            raise typer.BadParameter(f"{option} has no meaning here, because {because}.", param_hint=option)
+def _refuse_given(line: typer.Context, *names: str, because: str) -> None:
+    for name in options.given_of(line, *names):
+        raise typer.BadParameter(f"{name} has no meaning here, because {because}.", param_hint=name)
 
 
 def _tables(result: "Evaluation | ObjectChoice") -> dict[str, str]:
@@ -369,6 +350,7 @@ rtsx evaluate --sample sample.gpkg
 
 @sample_app.command("sample", epilog=_SAMPLE_EXAMPLES)
 def draw_sample(
+    line: typer.Context,
     *,
     footprints: Annotated[
         str, options.input_option(metavar="FILE", help="Outlines of the map, as `rtsx footprints` writes them.")
@@ -423,14 +405,10 @@ def draw_sample(
     Whoever reviews fills the column `verdict`: target, other, or unsure.
     """
     chosen = design or ("outlines" if map_ is None else "ground")
-    wrong = (
-        {"--map": map_, "--year": year, "--regions": regions, "--near-m": near_m}
-        if chosen == "outlines"
-        else {"--region": region, "--confidence-edges": confidence_edges, "--area-edges-m2": area_edges_m2}
-    )
-    for option, value in wrong.items():
-        if value is not None:
-            raise typer.BadParameter(f"it has no meaning for --design {chosen}; leave it out.", param_hint=option)
+    of_outlines = ("--region", "--confidence-edges", "--area-edges-m2")
+    others = ("--map", "--year", "--regions", "--near-m") if chosen == "outlines" else of_outlines
+    for option in options.given_of(line, *others):
+        raise typer.BadParameter(f"it has no meaning for --design {chosen}; leave it out.", param_hint=option)
     if chosen == "ground" and map_ is None:
         raise typer.BadParameter("points of the ground are drawn from a map: say --map map.zarr.", param_hint="--map")
     edges = {

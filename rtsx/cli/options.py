@@ -95,6 +95,16 @@ ThresholdOption = Annotated[
 ]
 
 
+def given_of(line: typer.Context, *names: str) -> list[str]:
+    """Return those of some options, or arguments by their metavar, that a line gives another value than the usual."""
+    return [
+        name
+        for option in line.command.params
+        for name in {option.opts[0], str(getattr(option, "metavar", ""))} & {*names}
+        if line.params[str(option.name)] not in (None, [], option.default)
+    ]
+
+
 def words(given: str | None) -> list[str] | None:
     """Split a comma list.
 

@@ -29,6 +29,7 @@ _LayerOption = Annotated[
     "rtsx view --campaign campaign.yaml --year 2024\n\nrtsx view map.zarr --png map.png"
 )
 def view(
+    line: typer.Context,
     images: Annotated[
         list[str] | None,
         typer.Argument(
@@ -80,8 +81,7 @@ def view(
     for path, suffix, option in files:
         options.require_suffix(path, [suffix], option=option, overwrite=overwrite)
     if png is not None or html is not None:
-        given = {"--model": bool(model), "--port": port is not None, "--browser": browser is not None}
-        idle = [option for option, is_given in given.items() if is_given]
+        idle = options.given_of(line, "--model", "--port", "--browser")
         if idle:
             raise typer.BadParameter(
                 f"with --png or --html no page is served; leave out {' and '.join(idle)}.",
