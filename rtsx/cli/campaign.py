@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from rtsx.campaign import Campaign
     from rtsx.campaign.cells import Address
 
-FAULTY = 1
-"""Exit status of a look that has found something wrong or not done."""
-
 _CellOption = Annotated[
     list[str] | None,
     typer.Option("--cell", metavar="rNNNcNNN", help="One cell; give it again for more. All if left out."),
@@ -80,7 +77,7 @@ def status(
         show_line("  ".join(value.rjust(width) for value, width in zip(row, widths, strict=True)), asked=True)
     show_line(str(found), asked=True)
     if check and not found.is_complete:
-        raise typer.Exit(FAULTY)
+        raise typer.Exit(options.FAULTY)
 
 
 def _reviewed(campaign: "Campaign", years: Sequence[int]) -> dict[int, str]:
@@ -181,7 +178,7 @@ def verify(campaign: CampaignArgument, *, year: YearOption = None, cell: _CellOp
             f"Cells that are damaged are made anew by rtsx campaign retry {campaign} --year {opened.plan.year} --cell "
             f"{cell_id(*found.cells[0])} (--cell for each), and then rtsx campaign run with the YAML file and the same --year."
         )
-        raise typer.Exit(FAULTY)
+        raise typer.Exit(options.FAULTY)
 
 
 _REPORT = """Examples:
@@ -403,4 +400,4 @@ def copy_(
     )
     show_line(str(copied))
     if copied.damaged:
-        raise typer.Exit(FAULTY)
+        raise typer.Exit(options.FAULTY)

@@ -4,7 +4,6 @@ What runs is imported within the commands, because it loads libraries that `rtsx
 """
 
 import re
-from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -17,6 +16,7 @@ from rtsx.cli import options
 from rtsx.cli.console import campaign_progress, counting, print_info, show, show_line
 from rtsx.errors import CampaignError, ClusterError
 from rtsx.parsing import memory_bytes
+from rtsx.storage import absolute
 
 if TYPE_CHECKING:
     from rtsx.campaign import Campaign
@@ -25,10 +25,18 @@ if TYPE_CHECKING:
     from rtsx.config.campaign import CampaignConfig
 
 
-def created(config: "CampaignConfig", *, is_stored: bool = False, fetched: str | None = None) -> "Campaign":
+def created(
+    config: "CampaignConfig",
+    *,
+    is_stored: bool = False,
+    fetched: str | None = None,
+    accepted: str | None = None,
+    retry: bool = False,
+) -> "Campaign":
     """The campaign of a config, planned if it is not yet; the resolved config is stored beside the plan, unless it comes from there.
 
-    Images are read from the store `fetched`, where one is given.
+    Images are read from the store `fetched`, where one is given; `accepted` is what --accept-drift says, and with `retry` cells that
+    were set aside are run again.
 
     Raises
     ------
@@ -38,7 +46,11 @@ def created(config: "CampaignConfig", *, is_stored: bool = False, fetched: str |
     from rtsx.campaign import Campaign
 
     text = "" if is_stored else config.resolved().without_secrets().to_yaml()
-    return Campaign.create(replace(config.recipe(), fetched=fetched), config=text)
+    campaign = Campaign.create(replace(config.recipe(), fetched=fetched), config=text)
+    _accept(campaign, accepted)
+    if retry:
+        campaign.retry()
+    return campaign
 
 
 def loaded(config: Path, *, year: int | None) -> "CampaignConfig":
@@ -225,8 +237,6 @@ rtsx campaign check campaign.yaml --year 2025
 
 rtsx campaign check s3://maps/arctic --against 2023 --cells 200
 """
-DRIFTED = 1
-"""Exit status of a check that has tripped."""
 _AcceptOption = Annotated[
     str | None,
     typer.Option("--accept-drift", metavar="NAME: REASON", help="Run although the drift check has tripped; recorded."),
@@ -256,7 +266,7 @@ def check(
     show_line(str(found))
     show("Checked", ("page", f"{made.output.rstrip('/')}/{made.ledger.layout.drift_page}"))
     if not found.may_run:
-        raise typer.Exit(DRIFTED)
+        raise typer.Exit(options.FAULTY)
 
 
 def _accept(campaign: "Campaign", given: str | None) -> None:
@@ -308,19 +318,14 @@ def run(
         profile=profile, auth=auth, adapt=adapt,
     )  # fmt: skip
     print_info("planning, or opening the plan that is there ...")
+    campaign = created(said, fetched=from_, accepted=accept_drift, retry=retry)
+    print_info("opening the cluster ...")
     from rtsx.campaign.clusters import connect_cluster  # here, because it is heavy
 
-    campaign = created(said, fetched=from_)
-    _accept(campaign, accept_drift)
-    if retry:
-        campaign.retry()
-    print_info("opening the cluster ...")
-    with ExitStack() as stack:
-        client = stack.enter_context(connect_cluster(spec))
-        progress = stack.enter_context(campaign_progress("mapping"))
+    with connect_cluster(spec) as client, campaign_progress("mapping") as progress:
         summary = campaign.run(client, progress=progress)
     show_line(str(summary))
-    _require_complete(summary, f"run {_again(config, year)}{_from(from_)}")
+    _require_complete(summary, f"run {_again(config, year=year, fetched=from_)}")
 
 
 _FETCH = """Examples:
@@ -367,7 +372,7 @@ def fetch(
     show_line(str(fetched))
     if fetched.run.stopped == TIME_OVER and fetched.run.left:
         raise typer.Exit(TIME_IS_OVER)
-    _require_complete(fetched.run, f"fetch {campaign}{'' if year is None else f' --year {year}'} --to {to}")
+    _require_complete(fetched.run, f"fetch {_again(campaign, year=year)} --to {to}")
 
 
 _WORK = """Examples:
@@ -410,11 +415,9 @@ def work(
     from rtsx.campaign.work import run_in_processes  # here, because it is heavy
 
     ends = slurm_end() if until is None else until.astimezone()
-    made = created(said, is_stored=not _is_yaml(campaign), fetched=from_)
-    _accept(made, accept_drift)
-    if retry:
-        made.retry()
-    again = f"work {campaign}{'' if year is None else f' --year {year}'}{_from(from_)}"
+    stored = not _is_yaml(campaign)
+    made = created(said, is_stored=stored, fetched=from_, accepted=accept_drift, retry=retry)
+    again = f"work {_again(campaign, year=year, fetched=from_)}"
     if is_one:
         with campaign_progress("mapping") as progress:
             summary = made.work(until=ends, progress=progress)
@@ -519,7 +522,7 @@ def submit(
     try:
         job = BatchJob(
             system="slurm" if slurm else "pbs",
-            campaign=campaign if "://" in campaign else str(Path(campaign).expanduser().absolute()),
+            campaign=absolute(campaign),
             year=opened.plan.year,
             workers=workers,
             time=wall_time(time),
@@ -529,11 +532,11 @@ def submit(
             partition=partition,
             account=account,
             container=str(Path(container).absolute()) if container and Path(container).is_file() else container,
-            fetched=from_ if from_ is None or "://" in from_ else str(Path(from_).expanduser().absolute()),
+            fetched=None if from_ is None else absolute(from_),
             trust=trust,
             setup=tuple(setup or ()),
             options=tuple(option or ()),
-            logs=None if logs is None else str(logs.expanduser().absolute()),
+            logs=None if logs is None else absolute(str(logs)),
         )
     except ValueError as error:
         raise CampaignError(str(error)) from error
@@ -593,32 +596,25 @@ def update(
         said, local=local, workers=workers, threads=threads, memory=memory, scheduler=scheduler, gateway=gateway,
         profile=profile, auth=auth, adapt=adapt,
     )  # fmt: skip
-
+    campaign = created(said, fetched=from_, accepted=accept_drift)
     from rtsx.campaign.clusters import connect_cluster  # likewise
 
-    campaign = created(said, fetched=from_)
-    _accept(campaign, accept_drift)
-    with ExitStack() as stack:
-        client = stack.enter_context(connect_cluster(spec))
-        progress = stack.enter_context(campaign_progress("checking and updating"))
+    with connect_cluster(spec) as client, campaign_progress("checking and updating") as progress:
         updated = campaign.update(client, progress=progress)
     show_line(str(updated))
+    again = _again(config, year=year, fetched=from_)
     if updated.run is not None:
-        _require_complete(updated.run, f"run {_again(config, year)}{_from(from_)}")
+        _require_complete(updated.run, f"run {again}")
     if not updated.complete:
         raise CampaignError(
             f"{len(updated.unchecked)} cells could not be looked at{_because(updated.stopped)}. They keep what they have; run "
-            f"rtsx campaign update {_again(config, year)}{_from(from_)} again."
+            f"rtsx campaign update {again} again."
         )
 
 
-def _again(config: Path, year: int | None) -> str:
+def _again(campaign: str | Path, *, year: int | None, fetched: str | None = None) -> str:
     """What a command was given, to be given again."""
-    return str(config) if year is None else f"{config} --year {year}"
-
-
-def _from(store: str | None) -> str:
-    return "" if store is None else f" --from {store}"
+    return f"{campaign}{'' if year is None else f' --year {year}'}{'' if fetched is None else f' --from {fetched}'}"
 
 
 def _require_complete(summary: "RunSummary", command: str) -> None:

@@ -23,9 +23,6 @@ _CellOption = Annotated[
     str | None, options.input_option(metavar="rNNNcNNN", help="A cell of the grid instead of the region.")
 ]
 
-FAULTY = 1
-"""Exit status of a check that has found something wrong."""
-
 
 def _require_sound(cube: str) -> None:
     """Refuse what is not there, and a config with an error in it, before what reads images is loaded."""
@@ -151,7 +148,7 @@ def check(cube: _CubeArgument, *, cell: _CellOption = None) -> None:
     for problem in found.problems:
         print_error(problem)
     if found.problems:
-        raise typer.Exit(FAULTY)
+        raise typer.Exit(options.FAULTY)
 
 
 @app.command(epilog="Examples:\n\nrtsx cube plot cube.zarr --out cube.png\n\nrtsx cube plot cube.yaml --out cube.png")

@@ -40,9 +40,6 @@ _ReportOption = Annotated[
     str | None, options.output_option(metavar="FILE", help="What was found, row by row: .csv or .json.")
 ]
 
-FAULTY = 1
-"""Exit status of a check that has found something wrong."""
-
 
 @app.command(
     epilog="Examples:\n\nrtsx labels validate slumps.shp\n\nrtsx labels validate slumps.gpkg other.geojson --report wrong.csv"
@@ -74,7 +71,7 @@ def validate(
             f"{len(inventory.report.findings)} findings in {sum(inventory.report.rows.values())} rows; "
             "rtsx labels standardise repairs what can be repaired."
         )
-        raise typer.Exit(FAULTY)
+        raise typer.Exit(options.FAULTY)
 
 
 @app.command(

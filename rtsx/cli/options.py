@@ -32,6 +32,9 @@ VECTORS = (".parquet", ".geoparquet", ".gpkg", ".fgb", ".geojson", ".shp")
 FOOTPRINT_SUFFIXES = (".parquet", ".gpkg", ".fgb")
 """Endings that outlines are written with."""
 
+FAULTY = 1
+"""Exit status of a look that has found something wrong or not done."""
+
 input_option = partial(typer.Option, rich_help_panel="Input")
 tiling_option = partial(typer.Option, rich_help_panel="Tiling")
 network_option = partial(typer.Option, rich_help_panel="Network")
