@@ -194,12 +194,10 @@ def report(
     campaign: CampaignArgument,
     *,
     year: YearOption = None,
-    out: Annotated[
-        str | None, options.output_option(metavar="HTML", help="Local file; in the output if left out.")
-    ] = None,
+    out: Annotated[str | None, options.Output(metavar="HTML", help="Local file; in the output if left out.")] = None,
     coast: Annotated[
         Path | None,
-        options.output_option(
+        options.Output(
             metavar="FILE",
             help="Vector file of coast lines or land; Natural Earth if left out, where cartopy or pyogrio has it.",
         ),
@@ -227,20 +225,19 @@ def collect(
     *,
     year: YearOption = None,
     formats: Annotated[
-        str | None,
-        options.output_option("--format", metavar="A,B", help="Also one file each: gpkg, flatgeobuf, pmtiles."),
+        str | None, options.Output("--format", metavar="A,B", help="Also one file each: gpkg, flatgeobuf, pmtiles.")
     ] = None,
     confidence_rule: Annotated[
         str | None,
-        options.output_option(
+        options.Output(
             metavar="RULE.json",
             help="Also a class for each outline, by what `rtsx evaluate --sample --confidence-rule` derived; kept for the next time.",
         ),
     ] = None,
-    levels: Annotated[bool, options.output_option(help="Outlines of the year as one set.")] = True,
-    tracks: Annotated[bool, options.output_option(help="Objects over the years.")] = True,
-    overviews: Annotated[bool, options.output_option(help="Coarser levels of the map.")] = True,
-    stac: Annotated[bool, options.output_option(help="STAC collection and items.")] = True,
+    levels: Annotated[bool, options.Output(help="Outlines of the year as one set.")] = True,
+    tracks: Annotated[bool, options.Output(help="Objects over the years.")] = True,
+    overviews: Annotated[bool, options.Output(help="Coarser levels of the map.")] = True,
+    stac: Annotated[bool, options.Output(help="STAC collection and items.")] = True,
 ) -> None:
     """Make products of all cells that are done: outlines merged across cells, tracks, overviews, a STAC collection.
 
@@ -270,64 +267,61 @@ def deliver(
     campaign: CampaignArgument,
     *,
     year: YearOption = None,
-    to: Annotated[str, options.output_option(metavar="DIR|URL", help="Where the package goes.")],
+    to: Annotated[str, options.Output(metavar="DIR|URL", help="Where the package goes.")],
     tiles: Annotated[
         str | None,
-        options.output_option(
+        options.Output(
             metavar="NAME",
             help="Tile matrix set that files are tiles of, such as WebMercatorQuad; the map's own pixels if left out.",
         ),
     ] = None,
     zoom: Annotated[
-        int | None, options.output_option(help="Zoom of the pixels; the nearest to the map's if left out.")
+        int | None, options.Output(help="Zoom of the pixels; the nearest to the map's if left out.")
     ] = None,
-    tile_zoom: Annotated[int | None, options.output_option(help="Zoom of the files; four less if left out.")] = None,
-    outlines: Annotated[bool, options.output_option(help="Outlines of all objects.")] = True,
+    tile_zoom: Annotated[int | None, options.Output(help="Zoom of the files; four less if left out.")] = None,
+    outlines: Annotated[bool, options.Output(help="Outlines of all objects.")] = True,
     allow_missing: Annotated[
-        bool, options.output_option("--allow-missing", help="Though cells are not done; they are named.")
+        bool, options.Output("--allow-missing", help="Though cells are not done; they are named.")
     ] = False,
     verify: Annotated[
         bool,
-        options.output_option(
+        options.Output(
             "--verify",
             help="Read every GeoTIFF that is there, and mend what is damaged; sizes are compared if left out.",
         ),
     ] = False,
-    license_: Annotated[str, options.output_option("--license", metavar="SPDX", help="Such as CC-BY-4.0.")] = "other",
+    license_: Annotated[str, options.Output("--license", metavar="SPDX", help="Such as CC-BY-4.0.")] = "other",
     provider: Annotated[
-        list[str] | None, options.output_option(metavar="NAME[=URL]", help="Who made it; again for more.")
+        list[str] | None, options.Output(metavar="NAME[=URL]", help="Who made it; again for more.")
     ] = None,
     fields: Annotated[
         list[str] | None,
-        options.output_option(
-            metavar="arts|darts", help="Outlines with the fields of an inventory, too; again for more."
-        ),
+        options.Output(metavar="arts|darts", help="Outlines with the fields of an inventory, too; again for more."),
     ] = None,
     arts: Annotated[
         list[str] | None,
-        options.output_option(
+        options.Output(
             metavar="FIELD=VALUE",
             help="Field of ARTS that is the same in every row, such as RegionName; again for more.",
         ),
     ] = None,
     names: Annotated[
         str | None,
-        options.output_option(metavar="{z}/{x}/{y}|{col}_{row}", help="How tiles are called; the first if left out."),
+        options.Output(metavar="{z}/{x}/{y}|{col}_{row}", help="How tiles are called; the first if left out."),
     ] = None,
     accuracy: Annotated[
-        str | None,
-        options.output_option(metavar="FILE", help="accuracy.json of a reviewed sample, for the fact sheet."),
+        str | None, options.Output(metavar="FILE", help="accuracy.json of a reviewed sample, for the fact sheet.")
     ] = None,
     review: Annotated[
         str | None,
-        options.output_option(
+        options.Output(
             metavar="REVIEW|FOLDER|FILE",
             help="Verdicts of reviewers beside outlines: a review of this year, or what rtsx review merge made of it.",
         ),
     ] = None,
     expected_area: Annotated[
         bool,
-        options.output_option(
+        options.Output(
             "--expected-area", help="Area that the map expects, too: probability x ground by cells, as of rtsx area."
         ),
     ] = False,

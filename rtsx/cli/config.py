@@ -44,9 +44,7 @@ def schema_of(kind: Kind) -> dict[str, object]:
 def schema(
     kind: Annotated[Kind, typer.Argument(metavar="train|evaluate|campaign|cube|order", show_default=False)],
     *,
-    out: Annotated[
-        Path | None, options.output_option(metavar="JSON", help="File; standard output if left out.")
-    ] = None,
+    out: Annotated[Path | None, options.Output(metavar="JSON", help="File; standard output if left out.")] = None,
     overwrite: options.OverwriteOption = False,
 ) -> None:
     """Print the JSON schema of a kind of YAML file, for editors that complete and check it."""
@@ -67,9 +65,7 @@ def example(
         typer.Argument(metavar="[NAME]", help="Of an example; all are listed if left out.", show_default=False),
     ] = None,
     *,
-    out: Annotated[
-        Path | None, options.output_option(metavar="YAML", help="File; standard output if left out.")
-    ] = None,
+    out: Annotated[Path | None, options.Output(metavar="YAML", help="File; standard output if left out.")] = None,
     overwrite: options.OverwriteOption = False,
 ) -> None:
     """Write a YAML file to start from; its first lines say what it is for, and which commands use it.
@@ -119,7 +115,7 @@ def import_config(
         ),
     ],
     *,
-    out: Annotated[Path, options.output_option(metavar="YAML", help="The config.")],
+    out: Annotated[Path, options.Output(metavar="YAML", help="The config.")],
     cubes: Annotated[
         str, typer.Option(metavar="PATH", help="Cube of a scene, whose name stands for {scene}.")
     ] = "cubes/{scene}.zarr",

@@ -19,9 +19,7 @@ _CubeArgument = Annotated[str, typer.Argument(metavar="CUBE", help="A YAML file,
 _ConfigArgument = Annotated[
     str, typer.Argument(metavar="CUBE.yaml", help="What the cube is made of.", show_default=False)
 ]
-_CellOption = Annotated[
-    str | None, options.input_option(metavar="rNNNcNNN", help="A cell of the grid instead of the region.")
-]
+_CellOption = Annotated[str | None, options.Input(metavar="rNNNcNNN", help="A cell of the grid instead of the region.")]
 
 
 def _require_sound(cube: str) -> None:
@@ -42,15 +40,15 @@ def init(
     *,
     preset: Annotated[
         str,
-        options.input_option(
+        options.Input(
             metavar="NAME", help="Layers of a published model, tss-v1 or darts-v2, or a product such as sentinel2."
         ),
     ],
     region: Annotated[
-        str, options.input_option(metavar="W,S,E,N|CELL|FILE", help="Ground: degrees, a cell, or a vector file.")
+        str, options.Input(metavar="W,S,E,N|CELL|FILE", help="Ground: degrees, a cell, or a vector file.")
     ],
-    year: Annotated[int, options.input_option(metavar="YYYY", help="Year of the images.", min=1972, max=9998)],
-    out: Annotated[Path, options.output_option(metavar="YAML", help="The file.")],
+    year: Annotated[int, options.Input(metavar="YYYY", help="Year of the images.", min=1972, max=9998)],
+    out: Annotated[Path, options.Output(metavar="YAML", help="The file.")],
     overwrite: options.OverwriteOption = False,
 ) -> None:
     """Write the YAML file of a cube to start from: edit it, look at it with `info`, build it."""
@@ -68,27 +66,23 @@ def init(
 def build(
     config: _ConfigArgument,
     *,
-    out: Annotated[str, options.output_option(metavar="OUT.zarr", help="The store.")],
+    out: Annotated[str, options.Output(metavar="OUT.zarr", help="The store.")],
     cell: _CellOption = None,
     only: Annotated[
         str | None,
-        options.input_option(
-            metavar="A,B,...", help="Sources to build, by name, or trend or terrain; all if left out."
-        ),
+        options.Input(metavar="A,B,...", help="Sources to build, by name, or trend or terrain; all if left out."),
     ] = None,
     resolution: Annotated[
         float | None,
-        options.input_option(
-            metavar="SIZE", help="Side of a pixel in units of the CRS; the grid's if left out.", min=0
-        ),
+        options.Input(metavar="SIZE", help="Side of a pixel in units of the CRS; the grid's if left out.", min=0),
     ] = None,
     native: Annotated[
-        bool, options.output_option("--native", help="Keep every image on its own grid; aligned on opening.")
+        bool, options.Output("--native", help="Keep every image on its own grid; aligned on opening.")
     ] = False,
     shard: Annotated[
-        int | None, options.output_option(metavar="PX", help="Side of a shard; the config's chunk if left out.")
+        int | None, options.Output(metavar="PX", help="Side of a shard; the config's chunk if left out.")
     ] = None,
-    overviews: Annotated[bool, options.output_option(help="Also write coarser levels.")] = True,
+    overviews: Annotated[bool, options.Output(help="Also write coarser levels.")] = True,
     overwrite: options.OverwriteOption = False,
 ) -> None:
     """Build a store, part by part. Run it again after whatever stopped it, and it goes on."""
@@ -155,11 +149,9 @@ def check(cube: _CubeArgument, *, cell: _CellOption = None) -> None:
 def plot(
     cube: _CubeArgument,
     *,
-    out: Annotated[Path, options.output_option(metavar="PNG", help="The picture.")],
-    layers: Annotated[
-        str | None, options.input_option(metavar="A,B,...", help="Layers to draw; all if left out.")
-    ] = None,
-    size: Annotated[int, options.output_option(metavar="PX", help="Pixels on the longer side.", min=16)] = 600,
+    out: Annotated[Path, options.Output(metavar="PNG", help="The picture.")],
+    layers: Annotated[str | None, options.Input(metavar="A,B,...", help="Layers to draw; all if left out.")] = None,
+    size: Annotated[int, options.Output(metavar="PX", help="Pixels on the longer side.", min=16)] = 600,
     cell: _CellOption = None,
     overwrite: options.OverwriteOption = False,
 ) -> None:

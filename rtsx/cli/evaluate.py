@@ -54,14 +54,14 @@ def evaluate(
     *,
     sample: Annotated[
         str | None,
-        options.input_option(
+        options.Input(
             metavar="REVIEW|FILE",
             help="Instead of a truth: a review of what `rtsx sample` has drawn, or that file with the column `verdict` filled in.",
         ),
     ] = None,
     confidence_rule: Annotated[
         Path | None,
-        options.output_option(
+        options.Output(
             metavar="RULE.json",
             help="With --sample, of outlines: also a class for each outline by its probability and size, for `rtsx footprints` and "
             "`rtsx campaign collect`.",
@@ -69,64 +69,53 @@ def evaluate(
     ] = None,
     precision_floor: Annotated[
         float | None,
-        options.rule_option(
-            help="With --confidence-rule: least precision of outlines that are accepted; 0.5 if left out."
-        ),
+        options.Rule(help="With --confidence-rule: least precision of outlines that are accepted; 0.5 if left out."),
     ] = None,
     choose: Annotated[
         bool,
-        options.rule_option(
+        options.Rule(
             "--choose",
             help="Instead of scores: the threshold and least area of outlines of the greatest object F1, for `rtsx footprints`.",
         ),
     ] = False,
     save_model: Annotated[
         str | None,
-        options.output_option(
+        options.Output(
             metavar="FOLDER",
             help="With --choose: also write the --model with what was chosen, which its maps are then outlined by.",
         ),
     ] = None,
-    truth: Annotated[str | None, options.input_option(metavar="FILE", help="Outlines of what is there.")] = None,
-    layer: Annotated[
-        str | None, options.input_option(metavar="NAME", help="Layer of a --truth that has several.")
-    ] = None,
+    truth: Annotated[str | None, options.Input(metavar="FILE", help="Outlines of what is there.")] = None,
+    layer: Annotated[str | None, options.Input(metavar="NAME", help="Layer of a --truth that has several.")] = None,
     crs: Annotated[
-        str | None, options.input_option(metavar="EPSG:CODE", help="CRS of a --truth that does not say its own.")
+        str | None, options.Input(metavar="EPSG:CODE", help="CRS of a --truth that does not say its own.")
     ] = None,
     class_name: Annotated[
-        str | None, options.input_option("--class", help="Class of the map to evaluate; its only one if left out.")
+        str | None, options.Input("--class", help="Class of the map to evaluate; its only one if left out.")
     ] = None,
     year: options.YearOption = None,
     model: Annotated[
         list[str] | None,
-        options.input_option(
+        options.Input(
             "--model", "-m", metavar="MODEL", help="What predicts the scenes of a YAML file; as for `rtsx predict`."
         ),
     ] = None,
     threshold: options.ThresholdOption = None,
     object_iou: Annotated[
         float | None,
-        options.rule_option(
-            help="Least IoU of a found and a true object that are the same; 0.5, or the file's, if left out."
-        ),
+        options.Rule(help="Least IoU of a found and a true object that are the same; 0.5, or the file's, if left out."),
     ] = None,
     boundary: Annotated[
-        int | None,
-        options.rule_option(metavar="PX", help="Band of the boundary IoU; 3, or the file's, if left out.", min=1),
+        int | None, options.Rule(metavar="PX", help="Band of the boundary IoU; 3, or the file's, if left out.", min=1)
     ] = None,
     min_area_m2: Annotated[
-        float | None, options.rule_option("--min-area-m2", help="Smaller objects are left out of object scores.", min=0)
+        float | None, options.Rule("--min-area-m2", help="Smaller objects are left out of object scores.", min=0)
     ] = None,
     bootstrap: Annotated[
         int | None,
-        options.rule_option(
-            help="Draws of scenes for the intervals, 0 for none; 1000, or the file's, if left out.", min=0
-        ),
+        options.Rule(help="Draws of scenes for the intervals, 0 for none; 1000, or the file's, if left out.", min=0),
     ] = None,
-    out: Annotated[
-        Path | None, options.output_option(metavar="FOLDER", help="Tables as CSV, and all counts as JSON.")
-    ] = None,
+    out: Annotated[Path | None, options.Output(metavar="FOLDER", help="Tables as CSV, and all counts as JSON.")] = None,
     trust: options.TrustOption = False,
     device: options.DeviceOption = "auto",
     overwrite: options.OverwriteOption = False,
@@ -353,11 +342,10 @@ def draw_sample(
     line: typer.Context,
     *,
     footprints: Annotated[
-        str, options.input_option(metavar="FILE", help="Outlines of the map, as `rtsx footprints` writes them.")
+        str, options.Input(metavar="FILE", help="Outlines of the map, as `rtsx footprints` writes them.")
     ],
     map_: Annotated[
-        str | None,
-        options.input_option("--map", metavar="MAP.zarr", help="The map that they are of; for --design ground."),
+        str | None, options.Input("--map", metavar="MAP.zarr", help="The map that they are of; for --design ground.")
     ] = None,
     year: options.YearOption = None,
     design: Annotated[
@@ -388,8 +376,7 @@ def draw_sample(
         str | None, typer.Option(metavar="COLUMN", help="Column of the outlines whose values are strata, too.")
     ] = None,
     regions: Annotated[
-        str | None,
-        options.input_option(metavar="FILE", help="Polygons with a column `region`: strata of the ground, too."),
+        str | None, options.Input(metavar="FILE", help="Polygons with a column `region`: strata of the ground, too.")
     ] = None,
     near_m: Annotated[
         float | None,
@@ -455,14 +442,14 @@ def sum_area(
     prediction: options.PredictionArgument,
     *,
     year: options.YearOption = None,
-    out: Annotated[str, options.output_option(metavar="FILE", help="Where to: .zarr, .tif, .csv or .parquet.")],
+    out: Annotated[str, options.Output(metavar="FILE", help="Where to: .zarr, .tif, .csv or .parquet.")],
     cell_m: Annotated[
         float | None, typer.Option("--cell-m", metavar="M", help="Side of a cell in the map's CRS; 10000 if left out.")
     ] = None,
     cell_degrees: Annotated[
         float | None, typer.Option(metavar="DEG", help="Instead, side of a cell in longitude and latitude.")
     ] = None,
-    class_name: Annotated[str | None, options.output_option("--class", help="Class of several.")] = None,
+    class_name: Annotated[str | None, options.Output("--class", help="Class of several.")] = None,
     overwrite: options.OverwriteOption = False,
 ) -> None:
     """Sum probability x ground by cells: the area of the target that the map expects, without a threshold.

@@ -159,36 +159,34 @@ def footprints(
     year: options.YearOption = None,
     min_area_m2: options.MinAreaOption = None,
     threshold: options.ThresholdOption = None,
-    class_name: Annotated[str | None, options.output_option("--class", help="Outline this class only.")] = None,
+    class_name: Annotated[str | None, options.Output("--class", help="Outline this class only.")] = None,
     edge_distance: Annotated[
-        int, options.output_option(metavar="PX", help="Objects this near to missing data are marked touches_edge.")
+        int, options.Output(metavar="PX", help="Objects this near to missing data are marked touches_edge.")
     ] = 10,
-    drop_edge: Annotated[
-        bool, options.output_option("--drop-edge", help="Leave out what touches missing data.")
-    ] = False,
+    drop_edge: Annotated[bool, options.Output("--drop-edge", help="Leave out what touches missing data.")] = False,
     area_thresholds: Annotated[
         str | None,
-        options.output_option(
+        options.Output(
             metavar="P,P,...|none",
             help="Also the area that is at least so probable, as columns such as area_m2_t45; 0.45,0.65,0.8 if left out.",
         ),
     ] = None,
     nodata_fraction: Annotated[
         bool,
-        options.output_option(
+        options.Output(
             "--nodata-fraction",
             help="Also which part of the box around an object, widened by --edge-distance, is missing.",
         ),
     ] = False,
     confidence_rule: Annotated[
         str | None,
-        options.input_option(
+        options.Input(
             metavar="RULE.json",
             help="Also a class for each object, by what `rtsx evaluate --sample --confidence-rule` derived for the same model.",
         ),
     ] = None,
     geographic: Annotated[
-        bool, options.output_option("--geographic", help="Write EPSG:4326 instead of the grid's CRS.")
+        bool, options.Output("--geographic", help="Write EPSG:4326 instead of the grid's CRS.")
     ] = False,
     flags: Annotated[
         bool,
@@ -276,17 +274,17 @@ def merge(
     *,
     out: Annotated[
         str,
-        options.output_option(
+        options.Output(
             metavar="FILE",
             help=f"Where to: .parquet, .gpkg or .fgb. With {_YEAR} in it: one set per year, instead of one per day.",
         ),
     ],
     min_area_m2: Annotated[
-        float | None, options.output_option("--min-area-m2", metavar="M2", help="Leave out smaller outlines of a day.")
+        float | None, options.Output("--min-area-m2", metavar="M2", help="Leave out smaller outlines of a day.")
     ] = None,
     images: Annotated[
         str | None,
-        options.output_option(
+        options.Output(
             metavar="FILE",
             help=f"With {_YEAR}: ground of every image, with its date or year, to count those that could have seen each.",
         ),
@@ -358,7 +356,7 @@ def track(
     *,
     out: options.OutlinesOption,
     summary: Annotated[
-        str | None, options.output_option(metavar="FILE", help="Also one row per track: .csv or .parquet.")
+        str | None, options.Output(metavar="FILE", help="Also one row per track: .csv or .parquet.")
     ] = None,
     min_overlap: Annotated[float, _tracks(help="Part of the smaller outline (0-1) that two must share.")] = 0.2,
     max_gap: Annotated[int, _tracks(help="Years in a row in which an object may be missed.")] = 1,

@@ -21,24 +21,21 @@ _FilesArgument = Annotated[
 ]
 _ColumnOption = Annotated[
     list[str] | None,
-    options.input_option(
+    options.Input(
         "--column",
         metavar="OURS=THEIRS",
         help="Column of the files for one of ours, where its name is not known; OURS= for none. Repeatable.",
     ),
 ]
 _ClassOption = Annotated[
-    str | None, options.input_option("--class", metavar="NAME", help="Class of rows that do not say; rts if left out.")
+    str | None, options.Input("--class", metavar="NAME", help="Class of rows that do not say; rts if left out.")
 ]
-_CrsOption = Annotated[str | None, options.input_option(metavar="EPSG:CODE", help="CRS of files that do not say.")]
+_CrsOption = Annotated[str | None, options.Input(metavar="EPSG:CODE", help="CRS of files that do not say.")]
 _HemisphereOption = Annotated[
-    Literal["north", "south"] | None,
-    options.input_option(help="Where outlines in geocentric coordinates without Z lie."),
+    Literal["north", "south"] | None, options.Input(help="Where outlines in geocentric coordinates without Z lie.")
 ]
-_LayerOption = Annotated[str | None, options.input_option(metavar="NAME", help="Layer of files that have several.")]
-_ReportOption = Annotated[
-    str | None, options.output_option(metavar="FILE", help="What was found, row by row: .csv or .json.")
-]
+_LayerOption = Annotated[str | None, options.Input(metavar="NAME", help="Layer of files that have several.")]
+_ReportOption = Annotated[str | None, options.Output(metavar="FILE", help="What was found, row by row: .csv or .json.")]
 
 
 @app.command(
@@ -84,16 +81,14 @@ def standardise(
     out: options.OutlinesOption,
     column: _ColumnOption = None,
     class_name: _ClassOption = None,
-    creator: Annotated[str | None, options.input_option(help="Who outlined rows that do not say.")] = None,
-    region: Annotated[str | None, options.input_option(help="Region of rows that do not say.")] = None,
-    site: Annotated[str | None, options.input_option(help="Site of rows that do not say.")] = None,
+    creator: Annotated[str | None, options.Input(help="Who outlined rows that do not say.")] = None,
+    region: Annotated[str | None, options.Input(help="Region of rows that do not say.")] = None,
+    site: Annotated[str | None, options.Input(help="Site of rows that do not say.")] = None,
     image_date: Annotated[
         str | None,
-        options.input_option(metavar="DAY[,DAY]", help="First and last day of the imagery of rows that do not say."),
+        options.Input(metavar="DAY[,DAY]", help="First and last day of the imagery of rows that do not say."),
     ] = None,
-    image_ids: Annotated[
-        str | None, options.input_option(metavar="ID,...", help="Images of rows that do not say.")
-    ] = None,
+    image_ids: Annotated[str | None, options.Input(metavar="ID,...", help="Images of rows that do not say.")] = None,
     crs: _CrsOption = None,
     hemisphere: _HemisphereOption = None,
     layer: _LayerOption = None,

@@ -55,7 +55,7 @@ ModelArgument = Annotated[
         show_default=False,
     ),
 ]
-OutOption = Annotated[str, options.output_option(metavar="FOLDER", help="Folder or URL of the new bundle.")]
+OutOption = Annotated[str, options.Output(metavar="FOLDER", help="Folder or URL of the new bundle.")]
 
 
 @app.command(epilog="Examples:\n\nrtsx model info demo\n\nrtsx model info runs/7/checkpoints/30.pt")
@@ -109,9 +109,7 @@ def probe(
 def export(
     model: ModelArgument,
     *,
-    out: Annotated[
-        str, options.output_option(metavar="FILE", help=".onnx or .pt2 for other software, else a bundle folder.")
-    ],
+    out: Annotated[str, options.Output(metavar="FILE", help=".onnx or .pt2 for other software, else a bundle folder.")],
     trust: options.TrustOption = False,
     overwrite: options.OverwriteOption = False,
 ) -> None:

@@ -35,25 +35,25 @@ FOOTPRINT_SUFFIXES = (".parquet", ".gpkg", ".fgb")
 FAULTY = 1
 """Exit status of a look that has found something wrong or not done."""
 
-input_option = partial(typer.Option, rich_help_panel="Input")
-tiling_option = partial(typer.Option, rich_help_panel="Tiling")
-network_option = partial(typer.Option, rich_help_panel="Network")
-output_option = partial(typer.Option, rich_help_panel="Output")
-rule_option = partial(typer.Option, rich_help_panel="Rule")
+Input = partial(typer.Option, rich_help_panel="Input")
+Tiling = partial(typer.Option, rich_help_panel="Tiling")
+Network = partial(typer.Option, rich_help_panel="Network")
+Output = partial(typer.Option, rich_help_panel="Output")
+Rule = partial(typer.Option, rich_help_panel="Rule")
 
 
 PredictionArgument = Annotated[
     str, typer.Argument(metavar="PREDICTION", help="A Zarr store that `rtsx predict` wrote.", show_default=False)
 ]
 YearOption = Annotated[
-    int | None, input_option(metavar="YYYY", help="Year of a map that holds several; its only one if left out.")
+    int | None, Input(metavar="YYYY", help="Year of a map that holds several; its only one if left out.")
 ]
-OutlinesOption = Annotated[str, output_option(metavar="FILE", help="Where to: .parquet, .gpkg or .fgb.")]
-OverwriteOption = Annotated[bool, output_option("--overwrite", help="Replace outputs that exist.")]
+OutlinesOption = Annotated[str, Output(metavar="FILE", help="Where to: .parquet, .gpkg or .fgb.")]
+OverwriteOption = Annotated[bool, Output("--overwrite", help="Replace outputs that exist.")]
 
 LayersOption = Annotated[
     str | None,
-    input_option(
+    Input(
         metavar="A,B,...", help="Layers to use; for GeoTIFFs without band names, the names of the bands in their order."
     ),
 ]
@@ -72,29 +72,25 @@ SensorName = Literal[
 MaskRuleName = Literal["tss-v1", "darts-v2", "sentinel2-scl", "landsat-qa-pixel", "hls-fmask", "model-sky"]
 """Likewise in `rtsx.cube.MASK_RULES`."""
 
-SensorOption = Annotated[SensorName | None, input_option(help="What the bands of the GeoTIFFs are.")]
+SensorOption = Annotated[SensorName | None, Input(help="What the bands of the GeoTIFFs are.")]
 ScaleOption = Annotated[
     float | None,
-    input_option(
-        metavar="X", help="Physical value of stored 1 in layers that do not say; 0.0001 for most reflectance."
-    ),
+    Input(metavar="X", help="Physical value of stored 1 in layers that do not say; 0.0001 for most reflectance."),
 ]
 NodataOption = Annotated[
-    float | None, input_option(metavar="X", help="Stored value of missing pixels in layers that do not say theirs.")
+    float | None, Input(metavar="X", help="Stored value of missing pixels in layers that do not say theirs.")
 ]
 
-TrustOption = Annotated[
-    bool, network_option("--trust", help="Read model files that can run code of their author when read.")
-]
-DeviceOption = Annotated[str, network_option(help="auto, cpu, cuda or cuda:N.")]
+TrustOption = Annotated[bool, Network("--trust", help="Read model files that can run code of their author when read.")]
+DeviceOption = Annotated[str, Network(help="auto, cpu, cuda or cuda:N.")]
 
 
 MinAreaOption = Annotated[
     float | None,
-    output_option("--min-area-m2", help="Leave out smaller objects, in m²; the model's own, or 288, if left out."),
+    Output("--min-area-m2", help="Leave out smaller objects, in m²; the model's own, or 288, if left out."),
 ]
 ThresholdOption = Annotated[
-    float | None, output_option(help="Least probability (0-1) of an object; the model's own if left out.")
+    float | None, Output(help="Least probability (0-1) of an object; the model's own if left out.")
 ]
 
 
@@ -104,7 +100,7 @@ def given_of(line: typer.Context, *names: str) -> list[str]:
         name
         for option in line.command.params
         for name in {option.opts[0], str(getattr(option, "metavar", ""))} & {*names}
-        if line.params[str(option.name)] not in (None, [], option.default)
+        if line.params[str(option.name)] not in (None, (), option.default)
     ]
 
 

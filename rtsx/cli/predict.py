@@ -158,7 +158,7 @@ def predict(
     *,
     model: Annotated[
         list[str],
-        options.network_option(
+        options.Network(
             "--model",
             "-m",
             metavar="MODEL",
@@ -167,79 +167,75 @@ def predict(
             show_default=False,
         ),
     ],
-    out: Annotated[str, options.output_option(metavar="OUT.zarr", help="The map: a Zarr v3 store.")],
+    out: Annotated[str, options.Output(metavar="OUT.zarr", help="The map: a Zarr v3 store.")],
     sensor: options.SensorOption = None,
     scale: options.ScaleOption = None,
     nodata: options.NodataOption = None,
     layers: options.LayersOption = None,
     mask: Annotated[
         str | None,
-        options.input_option(
-            metavar="TIF", help="Quality data on the image's pixels: a UDM2 or a scene classification."
-        ),
+        options.Input(metavar="TIF", help="Quality data on the image's pixels: a UDM2 or a scene classification."),
     ] = None,
-    mask_rule: Annotated[options.MaskRuleName | None, options.input_option(help="How --mask is read.")] = None,
+    mask_rule: Annotated[options.MaskRuleName | None, options.Input(help="How --mask is read.")] = None,
     chunks: Annotated[
-        str, options.input_option(metavar="auto|PX", help="Side of a chunk that is read and held at once.")
+        str, options.Input(metavar="auto|PX", help="Side of a chunk that is read and held at once.")
     ] = "auto",
     tile: Annotated[
         str,
-        options.tiling_option(
+        options.Tiling(
             metavar="auto|bundle|PX",
             help="Side of a tile. auto: the cheapest that gives the right answer; bundle: as in training.",
         ),
     ] = "auto",
     overlap: Annotated[
-        str, options.tiling_option(metavar="auto|bundle|PX", help="Pixels that neighbouring tiles share.")
+        str, options.Tiling(metavar="auto|bundle|PX", help="Pixels that neighbouring tiles share.")
     ] = "auto",
     trim: Annotated[
         int | None,
-        options.tiling_option(
+        options.Tiling(
             metavar="PX", help="Pixels on each side of a tile that never count; the bundle's own if left out."
         ),
     ] = None,
     blend: Annotated[
-        Literal["linear", "hann", "gaussian", "crop", "max"],
-        options.tiling_option(help="How neighbouring tiles are joined."),
+        Literal["linear", "hann", "gaussian", "crop", "max"], options.Tiling(help="How neighbouring tiles are joined.")
     ] = "linear",
     augment: Annotated[
         str | None,
-        options.tiling_option(
+        options.Tiling(
             metavar="A,B,...",
             help="Turns averaged with the image as it is: hflip, vflip, rot90, rot180, rot270, transpose.",
         ),
     ] = None,
     scales: Annotated[
-        str, options.tiling_option(metavar="A,B,...", help="Sizes at which tiles are shown, such as 1,0.5.")
+        str, options.Tiling(metavar="A,B,...", help="Sizes at which tiles are shown, such as 1,0.5.")
     ] = "1",
-    merge: Annotated[Literal["mean", "max"], options.tiling_option(help="How scales are fused.")] = "mean",
+    merge: Annotated[Literal["mean", "max"], options.Tiling(help="How scales are fused.")] = "mean",
     trust: options.TrustOption = False,
     device: options.DeviceOption = "auto",
     precision: Annotated[
-        Literal["auto", "float32", "bfloat16", "float16"],
-        options.network_option(help="Arithmetic; auto is float32."),
+        Literal["auto", "float32", "bfloat16", "float16"], options.Network(help="Arithmetic; auto is float32.")
     ] = "auto",
     backend: Annotated[
         Literal["auto", "eager", "compile", "onnx", "openvino"],
-        options.network_option(
+        options.Network(
             help="What runs the network; auto is the fastest that is installed and agrees with eager torch."
         ),
     ] = "auto",
     batch_size: Annotated[
-        int | None, options.network_option(help="Tiles per forward pass; the device's own choice if left out.")
+        int | None, options.Network(help="Tiles per forward pass; the device's own choice if left out.")
     ] = None,
     keep_members: Annotated[
-        bool, options.output_option("--keep-members", help="Also write every model's own answer and their spread.")
+        bool, options.Output("--keep-members", help="Also write every model's own answer and their spread.")
     ] = False,
     float32: Annotated[
-        bool, options.output_option("--float32", help="Write probability as float32 instead of uint8 per cent.")
+        bool, options.Output("--float32", help="Write probability as float32 instead of uint8 per cent.")
     ] = False,
     footprints: Annotated[
-        str | None, options.output_option(metavar="FILE", help="Also outline the objects: .parquet, .gpkg or .fgb.")
+        str | None, options.Output(metavar="FILE", help="Also outline the objects: .parquet, .gpkg or .fgb.")
     ] = None,
     min_area_m2: options.MinAreaOption = None,
     cog: Annotated[
-        str | None, options.output_option(metavar="DIR", help="Also write probability.tif and binary.tif there.")
+        str | None, options.Output(metavar="DIR", help="Also write probability.tif and binary.tif there.")
     ] = None,
     overwrite: options.OverwriteOption = False,
 ) -> None:
@@ -316,7 +312,7 @@ cog_app = typer.Typer()
 def cog(
     prediction: options.PredictionArgument,
     *,
-    out: Annotated[str, options.output_option(metavar="DIR", help="Folder of the files.")],
+    out: Annotated[str, options.Output(metavar="DIR", help="Folder of the files.")],
     overwrite: options.OverwriteOption = False,
 ) -> None:
     """Write probability and binary as cloud-optimised GeoTIFFs, for QGIS and GDAL."""

@@ -54,29 +54,29 @@ _ReviewArgument = Annotated[
 def create(
     *,
     out: Annotated[
-        str, options.output_option(metavar="REVIEW", help="Where to: a folder, or a URL such as s3://maps/review.")
+        str, options.Output(metavar="REVIEW", help="Where to: a folder, or a URL such as s3://maps/review.")
     ],
     footprints: Annotated[
-        str | None, options.input_option(metavar="FILE", help="Outlines to review, as rtsx footprints writes them.")
+        str | None, options.Input(metavar="FILE", help="Outlines to review, as rtsx footprints writes them.")
     ] = None,
     sample: Annotated[
-        str | None, options.input_option(metavar="FILE", help="A sample to review instead, in random order.")
+        str | None, options.Input(metavar="FILE", help="A sample to review instead, in random order.")
     ] = None,
     campaign: Annotated[
         str | None,
-        options.input_option(
+        options.Input(
             metavar="CAMPAIGN", help="A campaign's YAML file or output: its outlines, and its own images, of one year."
         ),
     ] = None,
     year: Annotated[
-        int | None, options.input_option(help="Year of the campaign; that of its file, or the newest, if left out.")
+        int | None, options.Input(help="Year of the campaign; that of its file, or the newest, if left out.")
     ] = None,
     again: Annotated[
-        bool, options.input_option("--again", help="Ask once more in a review of what is unsure or disputed.")
+        bool, options.Input("--again", help="Ask once more in a review of what is unsure or disputed.")
     ] = False,
     cube: Annotated[
         list[str] | None,
-        options.input_option(
+        options.Input(
             "--cube",
             metavar="[NAME=]CUBE",
             help="Image to look at: a Zarr cube, YAML file or GeoTIFF. Repeatable, newest first.",
@@ -322,7 +322,7 @@ def merge(
     *,
     out: Annotated[
         str,
-        options.output_option(
+        options.Output(
             metavar="FOLDER|FILE", help="A folder for all tables, or one .parquet, .gpkg or .fgb file of all outlines."
         ),
     ],

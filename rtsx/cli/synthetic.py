@@ -14,7 +14,7 @@ from rtsx.cli.console import counting, show
 
 app = typer.Typer(no_args_is_help=True, help="Makes tundra with thaw slumps and their true outlines, in real formats.")
 
-_OutOption = Annotated[Path, options.output_option(metavar="FOLDER", help="Where to.")]
+_OutOption = Annotated[Path, options.Output(metavar="FOLDER", help="Where to.")]
 _RegionOption = Annotated[str, typer.Option(metavar="NAME", help="Field `region` of the true outlines.")]
 _DensityOption = Annotated[
     float, typer.Option("--slumps-per-km2", help="Active slumps per km²; a real, dense region has about 0.1.", min=0)

@@ -33,18 +33,16 @@ def train(
         typer.Argument(metavar="TRAIN.yaml", help="What is learnt, from which scenes, and how.", show_default=False),
     ],
     *,
-    out: Annotated[Path, options.output_option(metavar="FOLDER", help="The run: bundle, log, report.")],
+    out: Annotated[Path, options.Output(metavar="FOLDER", help="The run: bundle, log, report.")],
     epochs: Annotated[
         int | None, typer.Option(help="Another number of epochs than the file's, as for a trial.", min=1)
     ] = None,
     device: options.DeviceOption = "auto",
-    devices: Annotated[int, options.network_option(help="How many devices share each batch.", min=1)] = 1,
+    devices: Annotated[int, options.Network(help="How many devices share each batch.", min=1)] = 1,
     workers: Annotated[
         int, typer.Option(help="Processes that read tiles; 0 reads in a thread. No result depends on it.", min=0)
     ] = 0,
-    log: Annotated[
-        str | None, options.output_option(metavar="A,B", help="Also log to tensorboard, wandb, or both.")
-    ] = None,
+    log: Annotated[str | None, options.Output(metavar="A,B", help="Also log to tensorboard, wandb, or both.")] = None,
     overwrite: options.OverwriteOption = False,
 ) -> None:
     """Train a network on cubes and labels: a bundle that `rtsx predict` runs, a log, and a report of one page.
@@ -131,7 +129,7 @@ def cross_validate(
         ),
     ],
     *,
-    out: Annotated[Path, options.output_option(metavar="FOLDER", help="Tables, pictures and folds.")],
+    out: Annotated[Path, options.Output(metavar="FOLDER", help="Tables, pictures and folds.")],
     folds: Annotated[
         int | None, typer.Option(help="Deal groups to this many folds; one group a fold if left out.", min=2)
     ] = None,
@@ -145,17 +143,15 @@ def cross_validate(
     validation: Annotated[
         float, typer.Option(help="Part of the training scenes that choose epoch and threshold.")
     ] = 0.2,
-    object_iou: Annotated[
-        float, options.rule_option(help="Least IoU of a found and a true object that are the same.")
-    ] = 0.5,
+    object_iou: Annotated[float, options.Rule(help="Least IoU of a found and a true object that are the same.")] = 0.5,
     min_area_m2: Annotated[
-        float, options.rule_option("--min-area-m2", help="Smaller objects are left out of object scores.", min=0)
+        float, options.Rule("--min-area-m2", help="Smaller objects are left out of object scores.", min=0)
     ] = 0.0,
     merge: Annotated[
         bool, typer.Option("--merge", help="Make one group of groups that overlap, instead of refusing them.")
     ] = False,
     seed: Annotated[int, typer.Option(help="Seed of the draws.", min=0)] = 0,
-    plot: Annotated[bool, options.output_option(help="Draw the scores.")] = True,
+    plot: Annotated[bool, options.Output(help="Draw the scores.")] = True,
     device: options.DeviceOption = "auto",
 ) -> None:
     """Leave one region out after another, and score what the others taught on it; no group is ever divided.

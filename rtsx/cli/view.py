@@ -16,7 +16,7 @@ app = typer.Typer()
 
 _LayerOption = Annotated[
     list[str] | None,
-    options.output_option(
+    options.Output(
         "--style",
         metavar="IMAGE=STYLE",
         help="How an image is drawn at first, such as 'cube=false colour'. Repeatable.",
@@ -37,39 +37,36 @@ def view(
         ),
     ] = None,
     *,
-    cube: Annotated[str | None, options.input_option(metavar="CUBE", help="The image below the maps.")] = None,
-    footprints: Annotated[str | None, options.input_option(metavar="FILE", help="Outlines that were found.")] = None,
-    truth: Annotated[str | None, options.input_option(metavar="FILE", help="Outlines of what is there.")] = None,
-    tracks: Annotated[str | None, options.input_option(metavar="FILE", help="Outlines over years.")] = None,
+    cube: Annotated[str | None, options.Input(metavar="CUBE", help="The image below the maps.")] = None,
+    footprints: Annotated[str | None, options.Input(metavar="FILE", help="Outlines that were found.")] = None,
+    truth: Annotated[str | None, options.Input(metavar="FILE", help="Outlines of what is there.")] = None,
+    tracks: Annotated[str | None, options.Input(metavar="FILE", help="Outlines over years.")] = None,
     campaign: Annotated[
-        str | None,
-        options.input_option(metavar="CAMPAIGN", help="A campaign's YAML file or output: map, outlines, cells."),
+        str | None, options.Input(metavar="CAMPAIGN", help="A campaign's YAML file or output: map, outlines, cells.")
     ] = None,
     year: Annotated[
         int | None,
-        options.input_option(
-            help="Year that is seen at first; of a campaign that of its file, or its newest, if left out."
-        ),
+        options.Input(help="Year that is seen at first; of a campaign that of its file, or its newest, if left out."),
     ] = None,
     model: Annotated[
         list[str] | None,
-        options.network_option("--model", "-m", metavar="MODEL", help="Predicts what is seen, on demand. Repeatable."),
+        options.Network("--model", "-m", metavar="MODEL", help="Predicts what is seen, on demand. Repeatable."),
     ] = None,
     trust: options.TrustOption = False,
     style: _LayerOption = None,
     bbox: Annotated[
-        str | None, options.input_option(metavar="WEST,SOUTH,EAST,NORTH", help="What is seen at first, degrees.")
+        str | None, options.Input(metavar="WEST,SOUTH,EAST,NORTH", help="What is seen at first, degrees.")
     ] = None,
     port: Annotated[
-        int | None, options.output_option(help="Of this machine; a free one if left out.", min=0, max=65535)
+        int | None, options.Output(help="Of this machine; a free one if left out.", min=0, max=65535)
     ] = None,
     browser: Annotated[
         bool | None,
-        options.output_option("--browser/--no-browser", help="Open the page in the browser, as it is if left out."),
+        options.Output("--browser/--no-browser", help="Open the page in the browser, as it is if left out."),
     ] = None,
-    png: Annotated[str | None, options.output_option(metavar="FILE", help="Draw a picture instead of serving.")] = None,
+    png: Annotated[str | None, options.Output(metavar="FILE", help="Draw a picture instead of serving.")] = None,
     html: Annotated[
-        str | None, options.output_option("--html", metavar="FILE", help="Write a page that needs no server instead.")
+        str | None, options.Output("--html", metavar="FILE", help="Write a page that needs no server instead.")
     ] = None,
     overwrite: options.OverwriteOption = False,
 ) -> None:

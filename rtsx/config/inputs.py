@@ -129,12 +129,12 @@ def _stride(architecture: str, encoder: str, *, options: str) -> int:
     return stride_of(NetworkSpec(architecture=architecture, encoder=encoder, options=json.loads(options)))
 
 
-def network_stride(network: NetworkSpec) -> int:
+def downsampling(network: NetworkSpec) -> int:
     """Total down-sampling of a network, px.
 
     Examples
     --------
-    >>> network_stride(NetworkSpec(architecture="Unet", encoder="resnet18"))
+    >>> downsampling(NetworkSpec(architecture="Unet", encoder="resnet18"))
     32
     """
     return _stride(network.architecture, network.encoder, options=json.dumps(network.options, sort_keys=True))
@@ -146,7 +146,7 @@ _FILES = (".pth", ".pt", ".safetensors")
 def _known(network: NetworkSpec, info: ValidationInfo) -> NetworkSpec:
     """The network, which can be built, with the path of its weights counting from the folder of the config."""
     if not is_glance(info):
-        network_stride(network)
+        downsampling(network)
     weights = network.encoder_weights
     is_file = weights is not None and weights.endswith(_FILES)
     return replace(network, encoder_weights=from_folder(str(weights), info)) if is_file else network

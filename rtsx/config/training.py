@@ -13,7 +13,7 @@ from pydantic import Field, TypeAdapter, ValidationInfo, field_validator
 
 from rtsx.arguments import typed
 from rtsx.config.cube import is_config
-from rtsx.config.inputs import Inputs, Network, network_stride
+from rtsx.config.inputs import Inputs, Network, downsampling
 from rtsx.config.scenes import ClassValues, LabelReader, Labels, SceneConfig, ScenesConfig, open_scene
 from rtsx.config.validate import Augmentations, Checked, ConfigModel, Losses, NamedOne, is_glance, validate_config
 from rtsx.config.yaml import map_texts, read_yaml
@@ -147,7 +147,7 @@ class TrainConfig(ConfigModel):
     @field_validator("tile")
     @classmethod
     def _on_the_stride(cls, tile: int, info: ValidationInfo) -> int:
-        stride = 1 if is_glance(info) or "model" not in info.data else network_stride(info.data["model"])
+        stride = 1 if is_glance(info) or "model" not in info.data else downsampling(info.data["model"])
         if tile % stride:
             raise ValueError(
                 f"a tile is a multiple of the network's stride, {stride} px; got {tile}. "
