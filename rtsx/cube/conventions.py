@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from datetime import date
+from functools import partial
 from os import PathLike, fspath
 from typing import Any
 
@@ -13,7 +14,7 @@ import xarray as xr
 from affine import Affine
 from numpy.typing import NDArray
 
-from rtsx.cube.encoding import MISSING, MISSING_ATTRS, is_sparse, missing_values, packing, with_packing
+from rtsx.cube.encoding import MISSING, MISSING_ATTRS, decoded_packing, is_sparse, missing_values, packing, with_packing
 from rtsx.cube.georeference import geobox_of, is_regular
 from rtsx.cube.rasterio import read_header
 from rtsx.cube.sensors import require_layer_names
@@ -114,32 +115,21 @@ def as_stored(cube: xr.Dataset, layers: Sequence[str]) -> xr.Dataset:
     So that a decoded cube has the same answers as the file, to the last bit. A number that is not near a whole one, as
     after resampling, stays what it is.
     """
-    return cube.assign({name: _encoded(cube[name]) for name in layers if _was_decoded(cube[name])})
-
-
-def _was_decoded(layer: xr.DataArray) -> bool:
     scales = {"scale_factor", "add_offset"}
-    return layer.dtype.kind == "f" and bool(scales & set(layer.encoding)) and not scales & set(layer.attrs)
+    decoded = [name for name in layers if decoded_packing(cube[name]) and not scales & set(cube[name].attrs)]
+    return cube.assign({name: _encoded(cube[name]) for name in decoded})
 
 
 def _encoded(layer: xr.DataArray) -> xr.DataArray:
-    packed = {
-        key: float(np.asarray(layer.encoding[key]).item())
-        for key in ("scale_factor", "add_offset")
-        if key in layer.encoding
-    }
+    packed = decoded_packing(layer)
     dtype = np.dtype(layer.encoding.get("dtype") or "float32")
     words = {word: layer.encoding[word] for word in MISSING if word in layer.encoding}
     # xarray leaves values that it was told of in the bits of another integer, such as -1 of unsigned ones.
     missing = missing_values(xr.DataArray(np.zeros((), dtype), attrs=words, name=layer.name))[:1]
+    scale, offset = packed.get("scale_factor", 1.0), packed.get("add_offset", 0.0)
     stored = xr.apply_ufunc(
-        _stored_numbers,
+        partial(_stored_numbers, scale=scale, offset=offset, is_whole=dtype.kind in "ui"),
         layer,
-        kwargs={
-            "scale": packed.get("scale_factor", 1.0),
-            "offset": packed.get("add_offset", 0.0),
-            "is_whole": dtype.kind in "ui",
-        },
         dask="parallelized",
         output_dtypes=[np.float32],
     )

@@ -50,6 +50,12 @@ def packing(layer: xr.DataArray) -> dict[str, Any]:
     }
 
 
+def decoded_packing(layer: xr.DataArray) -> dict[str, float]:
+    """Return the scale and offset that xarray has applied to a layer, which it keeps in `encoding`; empty where it has applied none."""
+    words = ("scale_factor", "add_offset") if layer.dtype.kind == "f" else ()
+    return {word: float(np.asarray(layer.encoding[word]).item()) for word in words if word in layer.encoding}
+
+
 def missing_values(layer: xr.DataArray) -> tuple[float, ...]:
     """Return stored values that mark missing pixels, each once, `_FillValue` first; NaN of floats is missing anyway.
 
@@ -71,8 +77,7 @@ def missing_values(layer: xr.DataArray) -> tuple[float, ...]:
 
 def _stated(layer: xr.DataArray) -> Iterator[tuple[str, float, np.dtype[Any]]]:
     """Yield the word and number of all that is said of missing pixels, and the dtype that it is said of."""
-    decoded = {"scale_factor", "add_offset"} & set(layer.encoding)
-    encoding = {} if decoded and layer.dtype.kind == "f" else layer.encoding
+    encoding = {} if decoded_packing(layer) else layer.encoding
     stored = np.dtype(encoding.get("dtype") or layer.dtype)
     for words, known, dtype in ((layer.attrs, MISSING_ATTRS, layer.dtype), (encoding, MISSING, stored)):
         for word in known:
@@ -177,11 +182,8 @@ def _within_range(layer: xr.DataArray) -> xr.DataArray:
     missing: list[Any] = list(missing_values(layer))
     if layer.dtype.kind == "f":
         missing = missing or [np.nan]
-        if {"scale_factor", "add_offset"} & set(layer.encoding):  # decoded
-            scale, offset = (
-                float(np.asarray(layer.encoding.get(word, default)).item())
-                for word, default in (("scale_factor", 1.0), ("add_offset", 0.0))
-            )
+        if decoded := decoded_packing(layer):
+            scale, offset = decoded.get("scale_factor", 1.0), decoded.get("add_offset", 0.0)
             low, high = sorted((low * scale + offset, high * scale + offset))
             low, high = low - abs(scale) / 2, high + abs(scale) / 2  # decoding rounds
     else:
