@@ -70,21 +70,31 @@ def derived_layer(
     """
 
     def register(kernel: DerivedKernel) -> DerivedKernel:
-        before = _KNOWN.get(name)
-        # A cell of a notebook that runs again replaces its own function, and nobody else's.
-        if before is not None and _place(before.kernel) != _place(kernel):
-            raise CubeError(
-                f"Derived layer {name!r} is taken by {_place(before.kernel)}; {_place(kernel)} needs another name."
-            )
-        _KNOWN[name] = DerivedLayer(name=name, needs=tuple(needs), units=units, kernel=kernel, long_name=long_name)
+        layer = DerivedLayer(name=name, needs=tuple(needs), units=units, kernel=kernel, long_name=long_name)
+        register_layer(_KNOWN, layer, what="Derived layer")
         return kernel
 
     return register
 
 
-def _place(kernel: DerivedKernel | None) -> str:
+def register_layer(known: dict[str, Any], layer: Any, *, what: str) -> None:
+    """Add a layer, which has a name and a kernel, to those that are known by name.
+
+    Raises
+    ------
+    CubeError
+        Another function has that name already.
+    """
+    # A cell of a notebook that runs again, or a module that is loaded again, replaces its own function, and nobody else's.
+    own, other = _place(layer.kernel), _place(known.get(layer.name, layer).kernel)
+    if own != other:
+        raise CubeError(f"{what} {layer.name!r} is taken by {other}; {own} needs another name.")
+    known[layer.name] = layer
+
+
+def _place(kernel: Callable[..., Any] | None) -> str:
     """Return where a kernel was defined; ndvi, which has none, is ours."""
-    return "rtsx" if kernel is None else f"{kernel.__module__}.{kernel.__qualname__}"
+    return "rtsx" if kernel is None else f"{kernel.__module__}.{getattr(kernel, '__qualname__', repr(kernel))}"
 
 
 def get_derived(name: str) -> DerivedLayer:

@@ -376,23 +376,9 @@ _MOSAICS = frozenset({"VRT", "GTI", "STACIT"})
 """Drivers of GDAL whose pixels lie in other files."""
 
 _SELF_CONTAINED = frozenset(
-    {
-        "GTiff",
-        "COG",
-        "JP2OpenJPEG",
-        "JPEG",
-        "PNG",
-        "WEBP",
-        "GIF",
-        "BMP",
-        "HFA",
-        "NITF",
-        "ENVI",
-        "EHdr",
-        "AAIGrid",
-        "USGSDEM",
-    }
-    | {"DTED", "SRTMHGT", "netCDF", "HDF5", "HDF5Image", "BAG", "GRIB", "GPKG", "MBTiles", "Zarr", "SENTINEL2", "SAFE"}
+    {"GTiff", "COG", "JP2OpenJPEG", "JPEG", "PNG", "WEBP", "GIF", "BMP", "HFA", "NITF", "ENVI", "EHdr", "AAIGrid"}
+    | {"USGSDEM", "DTED", "SRTMHGT", "netCDF", "HDF5", "HDF5Image", "BAG", "GRIB", "GPKG", "MBTiles", "Zarr"}
+    | {"SENTINEL2", "SAFE"}
 )
 """Drivers whose files name no others but those beside them. Of the rest, most do, such as those of tile indices and of WMS."""
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
+from rtsx.cube.derived import register_layer
 from rtsx.cube.encoding import is_representable
 from rtsx.cube.erosion import disk_half_widths
 from rtsx.cube.resample.readers import WindowReader
@@ -118,14 +119,7 @@ def terrain_layer(
             is_angle=is_angle,
             limits=limits,
         )
-        before = TERRAIN.get(name)
-        # A cell of a notebook that runs again, or a module that is loaded again, replaces its own function.
-        if before is not None and _place(before.kernel) != _place(kernel):
-            raise CubeError(
-                f"Terrain layer {name!r} is taken by {'.'.join(_place(before.kernel))}; "
-                f"{'.'.join(_place(kernel))} needs another name."
-            )
-        TERRAIN[name] = layer
+        register_layer(TERRAIN, layer, what="Terrain layer")
         return kernel
 
     return register
@@ -161,10 +155,6 @@ def terrain_halo(layers: Iterable[str | TerrainLayer], ground: TerrainGrid) -> i
     (1, 50)
     """
     return max((max(get_terrain(layer).halo(ground)) for layer in layers), default=0)
-
-
-def _place(kernel: TerrainKernel) -> tuple[str, str]:
-    return kernel.__module__, getattr(kernel, "__qualname__", repr(kernel))
 
 
 Heights = NDArray[np.float32]
