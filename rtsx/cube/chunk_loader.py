@@ -220,6 +220,28 @@ class ChunkLoader:
     gaps: bool
     """Whether an image that cannot be read is a gap instead of an error."""
 
+    @classmethod
+    def plan(
+        cls, source: SourceRecipe, images: Sequence[Image], *, geobox: GeoBox, anchor: tuple[float, float]
+    ) -> "ChunkLoader":
+        """Return the loader of a source; opens no file.
+
+        Raises
+        ------
+        CubeError
+            The images do not fit together.
+        """
+        return cls(
+            source=source.name,
+            images=tuple(images),
+            layers=plan_encodings(source, images),
+            quality=source.quality,
+            composite=source.composite,
+            geobox=geobox,
+            anchor=anchor,
+            gaps=source.unreadable == "gap",
+        )
+
     @property
     def variables(self) -> dict[str, tuple[np.dtype[Any], dict[str, Any]]]:
         """Dtype and CF attributes of what `__call__` returns, in order: the layers, and last the quality."""

@@ -130,11 +130,7 @@ def token_of(blocks: ChunkReader, *others: object) -> str:
 
 
 def lazy_blocks(
-    blocks: ChunkReader,
-    meeting: Sequence[Mapping[tuple[int, int], Sequence[int]]],
-    *,
-    chunks: Chunks,
-    has_time: bool,
+    blocks: ChunkReader, meeting: Sequence[Mapping[tuple[int, int], Sequence[int]]], *, chunks: Chunks, has_time: bool
 ) -> dict[str, da.Array]:
     """Return the lazy arrays by name on (y, x), or on (time, y, x) in chunks of one step.
 
@@ -174,12 +170,7 @@ def images_behind(array: da.Array) -> Iterator[Image]:
 
 
 def split_outputs(
-    graph: HighLevelGraph,
-    blocks: ChunkReader,
-    *,
-    token: str,
-    chunks: Chunks,
-    steps: int | None,
+    graph: HighLevelGraph, blocks: ChunkReader, *, token: str, chunks: Chunks, steps: int | None
 ) -> dict[str, da.Array]:
     """Return the lazy arrays by name that pick their part of what the tasks ``block-{token}`` of a graph return.
 

@@ -265,25 +265,12 @@ def _planned(
         blocks = TrendChunkReader.plan(source, images, geobox=geobox, anchor=anchor)
     elif source.terrain:
         sun = (SUN_AZIMUTH, SUN_ELEVATION) if source.sun_of is None else mean_sun(found[source.sun_of], source.sun_of)
+        (elevation,) = plan_encodings(source, images)
         blocks = TerrainChunkReader(
-            source=source,
-            images=images,
-            elevation=plan_encodings(source, images)[0],
-            sun=sun,
-            geobox=geobox,
-            anchor=anchor,
+            source=source, images=images, elevation=elevation, sun=sun, geobox=geobox, anchor=anchor
         )
     else:
-        blocks = ChunkLoader(
-            source=source.name,
-            images=images,
-            layers=plan_encodings(source, images),
-            quality=source.quality,
-            composite=source.composite,
-            geobox=geobox,
-            anchor=anchor,
-            gaps=source.unreadable == "gap",
-        )
+        blocks = ChunkLoader.plan(source, images, geobox=geobox, anchor=anchor)
     chunks = (chunk_lengths(geobox.shape[0], chunk), chunk_lengths(geobox.shape[1], chunk))
     has_time = source.group != "all"
     if source.reader != "rtsx" and isinstance(blocks, ChunkLoader):
@@ -320,15 +307,11 @@ def _by_chunk(
     steps: Sequence[TimeGroup], hits: Sequence[Sequence[tuple[int, int]]]
 ) -> list[dict[tuple[int, int], list[int]]]:
     """Return per step the images of each chunk, from the chunks of each image."""
-    per_step: list[dict[tuple[int, int], list[int]]] = []
-    place = 0
-    for step in steps:
-        by_chunk: dict[tuple[int, int], list[int]] = {}
-        for _ in step.images:
-            for index in hits[place]:
-                by_chunk.setdefault(index, []).append(place)
-            place += 1
-        per_step.append(by_chunk)
+    per_step: list[dict[tuple[int, int], list[int]]] = [{} for _ in steps]
+    owners = (by_chunk for by_chunk, step in zip(per_step, steps, strict=True) for _ in step.images)
+    for place, by_chunk in enumerate(owners):
+        for index in hits[place]:
+            by_chunk.setdefault(index, []).append(place)
     return per_step
 
 

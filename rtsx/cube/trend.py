@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from pyproj import CRS
 
-from rtsx.cube.chunk_loader import QUALITY, ChunkLoader, plan_encodings
+from rtsx.cube.chunk_loader import QUALITY, ChunkLoader
 from rtsx.cube.encoding import packing_attrs
 from rtsx.cube.georeference import geobox_window, pixel_m
 from rtsx.cube.graph import covering_window
@@ -149,14 +149,13 @@ class TrendReader:
         at_once = shape[0]
         if self.trend.method == "theil-sen":
             at_once = max(1, _STACK_BYTES // max(1, _SERIES_BYTES * len(self.images) * shape[1]))
-        starts = range(rows.start, rows.stop, at_once)
         parts = [
-            self._fit(slice(start, min(start + at_once, rows.stop)), columns).reshape(-1, stop - start, shape[1])
-            for start, stop in ((start, min(start + at_once, rows.stop)) for start in starts)
+            self._fit(slice(start, min(start + at_once, rows.stop)), columns)
+            for start in range(rows.start, rows.stop, at_once)
         ]
         window = geobox_window(self.geobox, (rows.start, rows.stop), (columns.start, columns.stop), halo=0)
         x, _ = _centres(window)
-        return np.concatenate([np.concatenate(parts, axis=1), _off_middle(x, str(window.crs)).reshape(1, *shape)])
+        return np.vstack([np.hstack(parts), _off_middle(x, str(window.crs))]).reshape(-1, *shape)
 
     def overview_for(self, factor: float) -> "TrendReader":
         """Return itself: a trend of coarse pixels is not the mean of the fine ones' trends."""
@@ -251,26 +250,15 @@ class TrendChunkReader:
         scenes = tuple(images)
         for image in scenes:
             is_oli(image), decades_of(image, source.trend)
-        layers = plan_encodings(source, scenes)
+        loader = replace(ChunkLoader.plan(source, scenes, geobox=geobox, anchor=anchor), composite="median")
         grids = Counter(image.bands[TASSELED_CAP_BANDS[0]].geobox for image in scenes)
-        names = sorted({str(grid.crs) for grid in grids})
+        # Of each projection that of most scenes, last; all of Landsat's share the corners of their pixels.
+        ordered = sorted(grids, key=lambda grid: (grids[grid], str(grid)))
+        lattices = {str(grid.crs): grid for grid in ordered}
         stacks = []
-        for name in names:
-            # That of most scenes; all of Landsat's share the corners of their pixels.
-            lattice = max((grid for grid in grids if str(grid.crs) == name), key=lambda grid: (grids[grid], str(grid)))
-            own = _around(geobox, lattice)
-            stacks.append(
-                ChunkLoader(
-                    source=source.name,
-                    images=scenes,
-                    layers=layers,
-                    quality=source.quality,
-                    composite="median",
-                    geobox=own,
-                    anchor=(own.affine.c, own.affine.f),
-                    gaps=source.unreadable == "gap",
-                )
-            )
+        for name in sorted(lattices):
+            own = _around(geobox, lattices[name])
+            stacks.append(replace(loader, geobox=own, anchor=(own.affine.c, own.affine.f)))
         return cls(trend=source.trend, stacks=tuple(stacks), geobox=geobox, anchor=anchor)
 
     @property

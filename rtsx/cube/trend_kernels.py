@@ -223,11 +223,7 @@ def encoded(slopes: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def trend_layers(
-    trend: TrendRecipe,
-    *,
-    number: NDArray[np.float64],
-    slopes: NDArray[np.float64],
-    errors: NDArray[np.float64] | None,
+    trend: TrendRecipe, *, number: NDArray[np.float64], slopes: NDArray[np.float64], errors: NDArray[np.float64] | None
 ) -> NDArray[np.float64]:
     """Return the layers (layer, pixel) of a trend, in order; NaN where one is missing, but for the number of observations."""
     stored = encoded(slopes) if trend.dtype == "uint8" else slopes
