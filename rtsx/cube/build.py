@@ -45,7 +45,7 @@ from rtsx.cube.load import load_recipe, recipe_geobox
 from rtsx.cube.native import NativeParts
 from rtsx.cube.pinning import image_ids, image_stamps, require_unchanged, resolve_images
 from rtsx.cube.recipe import CubeRecipe
-from rtsx.cube.write import next_overview, overviews_of, prepare_level, root_attrs, write_level
+from rtsx.cube.write import coords_beside, next_overview, overviews_of, prepare_level, root_attrs, write_level
 from rtsx.errors import CubeError
 from rtsx.grid import Cell
 from rtsx.storage import is_url, local_path, refuse_other_format
@@ -93,12 +93,7 @@ class CubeBuilder(PartSource):
             lazy = da.zeros(shape, dtype=variable.dtype, chunks=-1)
             variables[str(name)] = xr.Variable(variable.dims, lazy, variable.attrs)
         template = with_georeference(variables, self.geobox, lattice_origin=self.recipe.grid.origin)
-        others = {
-            name: coord
-            for name, coord in first.coords.items()
-            if name != "spatial_ref" and not {"y", "x"} & set(coord.dims)
-        }
-        template = template.assign_coords(others).assign_attrs(first.attrs)
+        template = template.assign_coords(coords_beside(first)).assign_attrs(first.attrs)
         prepare_level(template, root.store, group=None, plan=self.plan.storage)
 
     def pieces(self, number: int) -> Iterator[RegionWrite]:
@@ -108,11 +103,9 @@ class CubeBuilder(PartSource):
         timed = [str(name) for name, variable in cube.data_vars.items() if "time" in variable.dims]
         still = [str(name) for name in cube.data_vars if name not in timed]
         yield from _computed(cube[still], (), window)
-        at_once = 1
-        if timed:
-            step_bytes = cube[timed].nbytes // cube.sizes["time"]
-            at_once = max(1, _STEP_BYTES // max(1, step_bytes))
-        for start in range(0, cube.sizes.get("time", 0), at_once):
+        count = cube.sizes.get("time", 0)
+        at_once = max(1, _STEP_BYTES * count // max(1, cube[timed].nbytes))
+        for start in range(0, count, at_once):
             steps = slice(start, start + at_once)
             yield from _computed(cube[timed].isel(time=steps), (steps,), window)
 

@@ -113,7 +113,7 @@ def _export(
         drafts = {name: stack.enter_context(staged(target, overwrite=overwrite)) for name, target in targets.items()}
         _silence_libtiff()
         rasters = {
-            name: _Raster.of(cube, name, path.with_name("plain.tif"), colours=colours) for name, path in drafts.items()
+            name: _Raster(cube, name, path.with_name("plain.tif"), colours=colours) for name, path in drafts.items()
         }
         for raster in rasters.values():
             stack.callback(raster.abandon)  # else it is closed some time later, when nobody listens to GDAL any more
@@ -167,14 +167,7 @@ def _failures_told(name: str) -> Iterator[None]:
 class _Raster:
     """A plain tiled GeoTIFF that dask stores blocks into; a COG cannot be written in pieces, so this comes first."""
 
-    def __init__(self, file: Any, pixels: da.Array, *, name: str) -> None:
-        self._name = name
-        self.pixels = pixels
-        self._file = file
-        self._lock = threading.Lock()
-
-    @classmethod
-    def of(cls, cube: xr.Dataset, name: str, path: Path, *, colours: Colours | None = None) -> "_Raster":
+    def __init__(self, cube: xr.Dataset, name: str, path: Path, *, colours: Colours | None = None) -> None:
         variable, geobox = cube[name], geobox_of(cube)
         pixels = da.asarray(variable.data).reshape((-1, *geobox.shape.yx))
         if pixels.dtype == bool:
@@ -203,7 +196,8 @@ class _Raster:
         if colours is not None:
             file.write_colormap(1, dict(colours))
         file.update_tags(**{key: str(cube.attrs[key]) for key in _TAGS if key in cube.attrs})
-        return cls(file, pixels.rechunk({0: 1, 1: _even(pixels, 1), 2: _even(pixels, 2)}), name=name)
+        self.pixels = pixels.rechunk({0: 1, 1: _even(pixels, 1), 2: _even(pixels, 2)})
+        self._name, self._file, self._lock = name, file, threading.Lock()
 
     def __setitem__(self, region: tuple[slice, slice, slice], block: NDArray[Any]) -> None:
         bands, rows, columns = region

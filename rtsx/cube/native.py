@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from functools import cached_property
-from itertools import chain, count
+from itertools import chain, count, groupby
 from typing import Any
 
 import dask.array as da
@@ -316,12 +316,12 @@ class NativeParts(PartSource):
     def finish(self, root: zarr.Group, gaps: Sequence[str]) -> None:
         """Write the index of all images but those with a gap, which would be taken for whole."""
         images: dict[str, list[Image]] = {source.name: [] for source in self.recipe.sources}
-        for key in dict.fromkeys((group.source, id(group.image)) for group in self.groups):
-            groups = [group for group in self.groups if (group.source, id(group.image)) == key]
+        for (source, _), found in groupby(self.groups, key=lambda group: (group.source, id(group.image))):
+            groups = list(found)
             image = groups[0].image
-            if f"{groups[0].source}/{image.id}" not in gaps:
+            if f"{source}/{image.id}" not in gaps:
                 bands = {name: bands_in(group, name) for group in groups for name in group.names}
-                images[groups[0].source].append(replace(image, bands={name: bands[name] for name in image.bands}))
+                images[source].append(replace(image, bands={name: bands[name] for name in image.bands}))
         root["build"].attrs["index"] = index_of(images)
 
 

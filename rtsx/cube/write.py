@@ -27,7 +27,7 @@ from zarr.codecs import BloscCodec, ZstdCodec
 
 from rtsx.arguments import typed
 from rtsx.cube.conventions import as_cube, layer_names, require_numbers, validate_georeference
-from rtsx.cube.encoding import is_representable, packing, stores_all_chunks
+from rtsx.cube.encoding import OutputDtype, is_representable, packing, stores_all_chunks
 from rtsx.cube.georeference import GRID_MAPPING, geobox_of, with_georeference, with_pixel_centres
 from rtsx.errors import CubeError
 from rtsx.progress import show_progress
@@ -101,7 +101,8 @@ def halve(block: NDArray[Any], *, reduction: Reduction, nodata: float | None) ->
     count = np.zeros(shape, np.uint8)
     # Four pixels of 8 bits fit into 16; the rest is summed as float64, which holds every int32 sum exactly.
     dtype = block.dtype if reduction == "max" else np.uint16 if block.dtype == np.uint8 else np.float64
-    reduced = np.full(shape, _lowest(block.dtype) if reduction == "max" else 0, dtype)
+    storing = OutputDtype(block.dtype, nodata)
+    reduced = np.full(shape, storing.limits[0] if reduction == "max" else 0, dtype)
     for quarter in (block[..., dy::2, dx::2] for dy in (0, 1) for dx in (0, 1)):
         part = (..., slice(quarter.shape[-2]), slice(quarter.shape[-1]))  # smaller than the rest at an odd side
         is_data = is_representable(quarter, nodata)
@@ -114,20 +115,8 @@ def halve(block: NDArray[Any], *, reduction: Reduction, nodata: float | None) ->
         mean = reduced / np.maximum(count, 1)
         reduced = mean if block.dtype.kind == "f" else np.rint(mean)
     out: NDArray[Any] = reduced.astype(block.dtype)
-    out[count == 0] = _missing_value(block.dtype, nodata)
+    out[count == 0] = storing.fill
     return out
-
-
-def _lowest(dtype: np.dtype[Any]) -> float:
-    if dtype.kind == "b":
-        return False
-    return float("-inf") if dtype.kind == "f" else np.iinfo(dtype).min
-
-
-def _missing_value(dtype: np.dtype[Any], nodata: float | None) -> float:
-    if nodata is not None:
-        return nodata
-    return math.nan if dtype.kind == "f" else 0
 
 
 _CONVENTIONS = {
@@ -417,6 +406,12 @@ def compressor_for(name: str, dtype: np.dtype[Any]) -> BloscCodec | ZstdCodec:
     return ZstdCodec(level=1)
 
 
+def coords_beside(cube: xr.Dataset) -> dict[Any, xr.DataArray]:
+    """Return the coordinates that say nothing of where pixels lie, such as times and classes."""
+    coords = cube.coords.items()
+    return {name: coord for name, coord in coords if not {"y", "x"} & set(coord.dims) and name != "spatial_ref"}
+
+
 def next_overview(cube: xr.Dataset, store: Store, *, above: str, geobox: GeoBox, plan: StoragePlan) -> xr.Dataset:
     """Return the next level, lazily from the stored one above it: nothing of the cube itself is computed again."""
     group = zarr.open_group(store, mode="r", use_consolidated=False)
@@ -441,10 +436,7 @@ def next_overview(cube: xr.Dataset, store: Store, *, above: str, geobox: GeoBox,
             )
             variables[str(name)] = xr.Variable(variable.dims, halved, variable.attrs)
     level = with_georeference(variables, geobox, lattice_origin=(geobox.affine.c, geobox.affine.f))
-    coords = {
-        name: coord for name, coord in cube.coords.items() if not {"y", "x"} & set(coord.dims) and name != "spatial_ref"
-    }
-    return level.assign_coords(coords).drop_attrs(deep=False).assign_attrs(spatial_attrs(geobox))
+    return level.assign_coords(coords_beside(cube)).drop_attrs(deep=False).assign_attrs(spatial_attrs(geobox))
 
 
 @typed(CubeError, but=("cube",))

@@ -111,7 +111,7 @@ def test_what_gdal_cannot_write_is_told(random_cube: Make, tmp_path: Path, monke
 
 
 def test_a_block_that_comes_after_the_file_was_given_up_is_not_written(random_cube: Make, tmp_path: Path) -> None:
-    raster = _Raster.of(random_cube((96, 80)), "binary", tmp_path / "binary.tif")
+    raster = _Raster(random_cube((96, 80)), "binary", tmp_path / "binary.tif")
     raster.abandon()
     raster[slice(0, 1), slice(0, 96), slice(0, 80)] = np.ones((1, 96, 80), np.uint8)
     assert raster._file.closed
