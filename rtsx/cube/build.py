@@ -19,25 +19,8 @@ from odc.geo.geobox import GeoBox
 from zarr.abc.store import Store
 from zarr.core.sync import sync
 
-from rtsx.cube.build_state import (
-    DigestStore,
-    PartPlan,
-    PartRecord,
-    PartSource,
-    RegionWrite,
-    describe_recipe,
-    done_parts,
-    exclusive_lock,
-    gaps_of,
-    init_store,
-    read_marks,
-    read_status,
-    remove_partial_files,
-    remove_store,
-    set_state,
-    wrap_os_errors,
-    write_mark,
-)
+from rtsx.cube import build_state
+from rtsx.cube.build_state import DigestStore, PartPlan, PartRecord, PartSource, RegionWrite
 from rtsx.cube.chunk_loader import collected_missing
 from rtsx.cube.encoding import stores_all_chunks
 from rtsx.cube.georeference import with_georeference
@@ -209,19 +192,19 @@ def build_store(
         target = realpath(local_path(path))  # a link to a store on another disk is followed, also where nothing is yet
     geobox = recipe_geobox(recipe, cell)
     described = {
-        **describe_recipe(recipe),
+        **build_state.describe_recipe(recipe),
         "layout": layout,
         "shard": shard,
         "overviews": overviews,
         "raster": [list(geobox.shape.yx), [float(value) for value in tuple(geobox.affine)[:6]]],
     }
-    with exclusive_lock(target, options):
+    with build_state.exclusive_lock(target, options):
         if overwrite:
-            remove_store(target, options)
-        stored = read_status(target, options, described)
+            build_state.remove_store(target, options)
+        stored = build_state.read_status(target, options, described)
         if stored is not None and stored.is_complete:
-            marks = read_marks(stored.group)
-            return BuildResult(path=str(path), parts=len(marks), built=0, gaps=gaps_of(marks))
+            marks = build_state.read_marks(stored.group)
+            return BuildResult(path=str(path), parts=len(marks), built=0, gaps=build_state.gaps_of(marks))
         ready = resolve_images(recipe, geobox, ids=None if stored is None else stored.images)
         parts: PartSource
         if layout == "aligned":
@@ -231,19 +214,19 @@ def build_store(
         if stored is None:
             stamps = image_stamps(ready)
             record = {"recipe": described, "images": image_ids(ready), "stamps": stamps, "parts": parts.count}
-            remove_store(target, options)  # one that was being prepared when its process ended
-            init_store(target, options, parts, record=record, config=config)
+            build_state.remove_store(target, options)  # one that was being prepared when its process ended
+            build_state.init_store(target, options, parts, record=record, config=config)
         else:
             stamps = stored.stamps
             require_unchanged(ready, stamps, target=target)
-            remove_partial_files(target)
+            build_state.remove_partial_files(target)
         store = store_of(target, options, read_only=False)
-        left = sorted(set(range(parts.count)) - done_parts(store))
+        left = sorted(set(range(parts.count)) - build_state.done_parts(store))
         _build_parts(parts, store, left, target=target)
         require_unchanged(ready, stamps, target=target)  # once more, because building may have taken days
         _finish(parts, store, target=target)
-    marks = read_marks(zarr.open_group(store, mode="r"))
-    return BuildResult(path=str(path), parts=parts.count, built=len(left), gaps=gaps_of(marks))
+    marks = build_state.read_marks(zarr.open_group(store, mode="r"))
+    return BuildResult(path=str(path), parts=parts.count, built=len(left), gaps=build_state.gaps_of(marks))
 
 
 def _build_parts(parts: PartSource, store: Store, left: list[int], *, target: str) -> None:
@@ -253,7 +236,7 @@ def _build_parts(parts: PartSource, store: Store, left: list[int], *, target: st
     shared = delayed(_PartBuilder(parts, store, target), traverse=False, pure=False)
     name = f"part-{uuid.uuid4().hex}"
     tasks = [delayed(_PartBuilder.__call__)(shared, number, dask_key_name=(name, number)) for number in left]
-    with wrap_os_errors(target):
+    with build_state.wrap_os_errors(target):
         compute(*tasks)
 
 
@@ -278,7 +261,7 @@ class _PartBuilder:
                 raise CubeError(
                     f"Part {number} of {self.target} was not built: {error} What is done stays done: cure it and run again."
                 ) from error
-        write_mark(root, number, PartRecord(store.digests, tuple(sorted(set(gaps)))))
+        build_state.write_mark(root, number, PartRecord(store.digests, tuple(sorted(set(gaps)))))
 
 
 def _write(root: zarr.Group, piece: RegionWrite) -> None:
@@ -292,8 +275,8 @@ def _write(root: zarr.Group, piece: RegionWrite) -> None:
 def _finish(parts: PartSource, store: Store, *, target: str) -> None:
     """Write what follows from all parts, the gaps, and the word that all of it is there."""
     root = zarr.open_group(store, mode="r+", use_consolidated=False)
-    gaps = gaps_of(read_marks(root))
-    with wrap_os_errors(target):
+    gaps = build_state.gaps_of(build_state.read_marks(root))
+    with build_state.wrap_os_errors(target):
         parts.finish(root, gaps)
-        set_state(store, {"state": "built", "gaps": list(gaps)})
+        build_state.set_state(store, {"state": "built", "gaps": list(gaps)})
         finish_store(store)

@@ -13,15 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from rtsx.cube.composite import (
-    ImageStack,
-    Observation,
-    best_quality,
-    first_valid,
-    mean_composite,
-    medoid_composite,
-    percentile_composite,
-)
+from rtsx.cube import composite
+from rtsx.cube.composite import ImageStack, Observation
 from rtsx.cube.encoding import output_nodata, packing_attrs, require_nodata
 from rtsx.cube.erosion import erode_quality, erosion_halo
 from rtsx.cube.georeference import geobox_window, pixel_m
@@ -287,18 +280,18 @@ class ChunkLoader:
         least = self.least
         everything, percent = slice(0, shape[0]), percent_of(self.composite)
         if self.composite == "first":
-            made = first_valid(stack(everything), empty=empty, least=least)
+            made = composite.first_valid(stack(everything), empty=empty, least=least)
         elif self.composite == "best":
-            made = best_quality(stack(everything), empty=empty)
+            made = composite.best_quality(stack(everything), empty=empty)
         elif self.composite == "mean":
-            made = mean_composite(stack(everything), empty=empty, least=least)
+            made = composite.mean_composite(stack(everything), empty=empty, least=least)
         else:
             beside = {"count": count, "rows_at_once": self._rows_at_once(count, width=shape[1])}
             if percent is None:
                 scales = tuple(layer.scale_factor for layer in self.layers)
-                made = medoid_composite(stack, empty=empty, least=least, scales=scales, **beside)
+                made = composite.medoid_composite(stack, empty=empty, least=least, scales=scales, **beside)
             else:
-                made = percentile_composite(stack, empty=empty, least=least, percent=percent, **beside)
+                made = composite.percentile_composite(stack, empty=empty, least=least, percent=percent, **beside)
         if self.composite == "mean" or percent is not None:
             self._keep_off_nodata(made)
         return (*made.layers, made.quality)

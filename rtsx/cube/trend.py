@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from pyproj import CRS
 
+from rtsx.cube import trend_kernels as kernels
 from rtsx.cube.chunk_loader import QUALITY, ChunkLoader
 from rtsx.cube.encoding import packing_attrs
 from rtsx.cube.georeference import geobox_window, pixel_m
@@ -22,22 +23,6 @@ from rtsx.cube.images import BandSource, Image
 from rtsx.cube.mask_rules import GOOD
 from rtsx.cube.recipe import TASSELED_CAP_BANDS, TREND_LAYERS, SourceRecipe, TrendRecipe
 from rtsx.cube.resample.warp import warp
-from rtsx.cube.trend_kernels import (
-    LEAST,
-    LIMIT,
-    MOMENTS,
-    SUMS,
-    TASSELED_CAP,
-    SceneObservations,
-    add_moments,
-    add_series,
-    add_sums,
-    linear_fit,
-    median_slopes,
-    reflectance_limits,
-    scene_observations,
-    trend_layers,
-)
 from rtsx.errors import CubeError
 from rtsx.geometry.crs import apply_affine, transform
 
@@ -164,36 +149,36 @@ class TrendReader:
     def _fit(self, rows: slice, columns: slice) -> NDArray[np.float64]:
         """Return the layers (layer, pixel) of some rows."""
         pixels = (rows.stop - rows.start) * (columns.stop - columns.start)
-        moments = np.zeros((pixels, MOMENTS))
-        kept: list[SceneObservations] = []
+        moments = np.zeros((pixels, kernels.MOMENTS))
+        kept: list[kernels.SceneObservations] = []
         held = read = 0
         for place, scene in self._scenes(0, rows, columns):
-            add_moments(scene.counts, scene.values, scene.gain, scene.bias, moments)
+            kernels.add_moments(scene.counts, scene.values, scene.gain, scene.bias, moments)
             held += scene.nbytes
             if held <= _KEPT_BYTES or self.trend.method == "theil-sen":
                 kept.append(scene)
                 read = place + 1
-        limits = reflectance_limits(moments)
+        limits = kernels.reflectance_limits(moments)
         del moments
         again = self._scenes(read, rows, columns) if held > _KEPT_BYTES and self.trend.method == "linear" else ()
         scenes = chain(kept, (scene for _, scene in again))
         if self.trend.method == "linear":
-            sums = np.zeros((pixels, SUMS))
+            sums = np.zeros((pixels, kernels.SUMS))
             for scene in scenes:
                 given = (scene.counts, scene.values, scene.gain, scene.bias, limits)
-                add_sums(*given, TASSELED_CAP, scene.decades, sums)
-            number, slopes, errors = linear_fit(sums)
-            return trend_layers(self.trend, number=number, slopes=slopes, errors=errors)
+                kernels.add_sums(*given, kernels.TASSELED_CAP, scene.decades, sums)
+            number, slopes, errors = kernels.linear_fit(sums)
+            return kernels.trend_layers(self.trend, number=number, slopes=slopes, errors=errors)
         counts = np.zeros(pixels, np.int64)
         times, series = np.empty((pixels, len(kept))), np.empty((pixels, 3, len(kept)))
         for scene in scenes:
             given = (scene.counts, scene.values, scene.gain, scene.bias, limits)
-            add_series(*given, TASSELED_CAP, scene.decades, counts, times, series)
+            kernels.add_series(*given, kernels.TASSELED_CAP, scene.decades, counts, times, series)
         slopes = np.full((3, pixels), np.nan)
-        median_slopes(counts, times, series, LEAST, slopes)
-        return trend_layers(self.trend, number=counts.astype(np.float64), slopes=slopes, errors=None)
+        kernels.median_slopes(counts, times, series, kernels.LEAST, slopes)
+        return kernels.trend_layers(self.trend, number=counts.astype(np.float64), slopes=slopes, errors=None)
 
-    def _scenes(self, first: int, rows: slice, columns: slice) -> Iterator[tuple[int, SceneObservations]]:
+    def _scenes(self, first: int, rows: slice, columns: slice) -> Iterator[tuple[int, kernels.SceneObservations]]:
         """Yield what the scenes from a place on give to a window, with their place; nothing of those that give nothing."""
         packing = (
             np.array([layer.scale_factor for layer in self.stack.layers]),
@@ -207,7 +192,7 @@ class TrendReader:
                 if counts.any():
                     yield (
                         place,
-                        scene_observations(
+                        kernels.scene_observations(
                             piece.layers,
                             counts,
                             packing=packing,
@@ -279,7 +264,9 @@ class TrendChunkReader:
         index = name.removeprefix("tc_").removesuffix("_stderr")
         what = f"{'trend' if name in TREND_LAYERS else 'standard error of the trend'} of tasseled cap {index}, {window}"
         if dtype.kind != "f":
-            return packing_attrs(dtype, units="1", long_name=f"{what}; 0 to 255 for -{LIMIT} to {LIMIT} per decade")
+            return packing_attrs(
+                dtype, units="1", long_name=f"{what}; 0 to 255 for -{kernels.LIMIT} to {kernels.LIMIT} per decade"
+            )
         return packing_attrs(dtype, nodata=float("nan"), units="decade-1", long_name=what)
 
     @property

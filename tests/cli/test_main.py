@@ -207,7 +207,7 @@ def built(folder: Path) -> tuple[list[object], str]:
         "chunk": 32,
     }
     (folder / "cube.yaml").write_text(yaml.safe_dump(values))
-    return ["cube", "build", folder / "cube.yaml", "--out", folder / "out.zarr"], "rtsx.cube.build.write_mark"
+    return ["cube", "build", folder / "cube.yaml", "--out", folder / "out.zarr"], "rtsx.cube.build_state.write_mark"
 
 
 def trained(folder: Path) -> tuple[list[object], str]:

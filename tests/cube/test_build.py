@@ -16,7 +16,6 @@ import pytest
 import xarray as xr
 import zarr
 
-from rtsx.cube import build
 from rtsx.cube import build_state as records
 from rtsx.cube.build import CubeBuilder, build_store
 from rtsx.cube.build_state import exclusive_lock
@@ -181,7 +180,7 @@ def test_two_processes_do_not_build_one_store(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("place", ["local", "memory"])
 @pytest.mark.parametrize(
-    "moment", ["build.resolve_images", "build_state.create_marks", "build.done_parts", "build.finish_store"]
+    "moment", ["build.resolve_images", "build_state.create_marks", "build_state.done_parts", "build.finish_store"]
 )
 def test_a_second_build_is_refused_from_the_first_look_to_the_last_byte(
     simple: CubeRecipe, tmp_path: Path, place: str, moment: str, monkeypatch: pytest.MonkeyPatch
@@ -224,7 +223,7 @@ def test_a_build_is_not_continued_over_images_that_were_rewritten(
     made = recipe(optical(own_scenes), region=REGION, chunk=60)
     image = Path(own_scenes[1].bands["red"].href)
     old = image.read_bytes()
-    real, seen = build.write_mark, []
+    real, seen = records.write_mark, []
 
     def change(*given: Any) -> None:
         real(*given)
@@ -232,7 +231,7 @@ def test_a_build_is_not_continued_over_images_that_were_rewritten(
         if len(seen) == 2:
             image.write_bytes(old + b" ")
 
-    monkeypatch.setattr("rtsx.cube.build.write_mark", change)
+    monkeypatch.setattr("rtsx.cube.build_state.write_mark", change)
     for _ in range(2):  # changed while it was built, and before it is continued
         with (
             pytest.raises(CubeError, match=r"1 images have changed since .*planetscope/b.*overwrite"),
@@ -385,8 +384,8 @@ def run(recipe, out, place, number, layout):
         tear(number)
     else:
         room, name, before = {
-            "mark": (build, "write_mark", True),
-            "after mark": (build, "write_mark", False),
+            "mark": (build_state, "write_mark", True),
+            "after mark": (build_state, "write_mark", False),
             "prepare": (build_state, "create_marks", True),
             "level": (build, "write_level", False),
             "finish": (build, "finish_store", True),
@@ -512,7 +511,7 @@ def test_going_on_takes_the_images_that_it_began_with(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(build, "describe_recipe", lambda made: {"name": "the same search"})
+    monkeypatch.setattr(records, "describe_recipe", lambda made: {"name": "the same search"})
     source = optical(scenes)
     new = ground.scene("new", cloud=0.0, time=at("2024-08-08"))
     few, more = (
@@ -524,7 +523,7 @@ def test_going_on_takes_the_images_that_it_began_with(
     with dask.config.set(scheduler="synchronous"), pytest.raises(KeyboardInterrupt):
         build_store(few, tmp_path / "cube.zarr")
     monkeypatch.undo()
-    monkeypatch.setattr(build, "describe_recipe", lambda made: {"name": "the same search"})
+    monkeypatch.setattr(records, "describe_recipe", lambda made: {"name": "the same search"})
     gone = recipe(replace(source, images=GivenImages(scenes[:2])), region=REGION, chunk=60)
     with pytest.raises(CubeError, match=r"'planetscope' had 3 images when this build began; \['c'\] are not found"):
         build_store(gone, tmp_path / "cube.zarr")
@@ -534,12 +533,12 @@ def test_going_on_takes_the_images_that_it_began_with(
 
 def stop_after(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Press Ctrl-C after some marks."""
-    written: list[int] = []
+    written, real = list[int](), records.write_mark
 
     def write(root: zarr.Group, number: int, mark: records.PartRecord) -> None:
-        records.write_mark(root, number, mark)
+        real(root, number, mark)
         written.append(number)
         if len(written) == count:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(build, "write_mark", write)
+    monkeypatch.setattr(build_state, "write_mark", write)

@@ -189,7 +189,7 @@ def test_items_that_state_no_packing_have_that_of_collection_2(items: list[dict[
 
 def test_a_planted_slope_comes_back(stack: Stack, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    matrix = blocks.TASSELED_CAP
+    matrix = blocks.kernels.TASSELED_CAP
     planted = np.array([0.05, -0.03, 0.02])
     decades = np.array([(time.timestamp() - 1262304000) / 86400 / 3650 for time in stack.times])
     seen = 0.2 + (np.linalg.pinv(matrix) @ planted)[:, None] * decades
