@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import dask.array as da
 import numpy as np
@@ -111,26 +111,15 @@ class CloudReader:
     """Digest of the bundle."""
     inputs: tuple[tuple[str, BandSource], ...]
     """Its layers by name, in its order; the grid of the first is that of the answer."""
+    count: ClassVar[int] = 1
+    dtype: ClassVar[np.dtype[Any]] = np.dtype(np.uint8)
+    nodata: ClassVar[float | None] = None
+    """What 0 means is for the rule to say."""
 
     @property
     def geobox(self) -> GeoBox:
         """CRS, transform and shape."""
         return self.inputs[0][1].geobox
-
-    @property
-    def count(self) -> int:
-        """One band."""
-        return 1
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Dtype of the numbers."""
-        return np.dtype(np.uint8)
-
-    @property
-    def nodata(self) -> float | None:
-        """None: what 0 means is for the rule to say."""
-        return None
 
     @property
     def network_bytes(self) -> int:

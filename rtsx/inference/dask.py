@@ -33,8 +33,8 @@ from numpy.typing import NDArray
 from rtsx.cube.zarr_cube import StoredPixels, stored_pixels
 from rtsx.errors import CubeError
 from rtsx.inference.device import Hardware, Memory, Pending, host_bytes, memory_for, plain_memory, room_for
-from rtsx.inference.kernel import BlockInput, TileSums, crop, finished, quantise
-from rtsx.inference.plan import Block, BlockPlan, Region, region_overlap, region_within
+from rtsx.inference.kernel import BlockInput, TileSums, crop, finished, quantise, within
+from rtsx.inference.plan import Block, BlockPlan, Region, region_overlap, shape_of
 from rtsx.inference.runner import Runner
 from rtsx.tiling import TileRange
 
@@ -101,10 +101,10 @@ def predict_lazily(
     planned = _Outputs(graph, blocks=blocks, token=token, ahead=runner.tiles_ahead(runner.planned))
     sources: list[Any] = [valid]
     outputs = HighLevelGraph.from_collections(f"outputs-{token}", planned, dependencies=sources)
-    lazy = {
-        name: _array(name, template, outputs, chunks=chunks, token=token)
-        for name, template in _templates(runner).items()
-    }
+    # Of a single pixel, for the names, dtypes and leading axes.
+    total = np.zeros((runner.plan.kept, len(runner.plan.classes), 1, 1), np.int32)
+    templates = quantise(total, np.ones((1, 1), bool), plan=runner.plan)
+    lazy = {name: _array(name, template, outputs, chunks=chunks, token=token) for name, template in templates.items()}
     return lazy | {"valid": valid}
 
 
@@ -143,13 +143,6 @@ def _valid_pixels(runner: Runner, window: "_Window") -> NDArray[np.bool_]:
     stored = {name: window.chunk(name) for name in window.layers}
     mask = stored.pop("valid", None)
     return runner.valid(stored, mask)
-
-
-def _templates(runner: Runner) -> dict[str, NDArray[Any]]:
-    """Call `quantise` on a single pixel, for the names, dtypes and leading axes of the outputs."""
-    plan = runner.plan
-    total = np.zeros((plan.kept, len(plan.classes), 1, 1), np.int32)
-    return quantise(total, np.ones((1, 1), bool), plan=plan)
 
 
 def _array(
@@ -218,14 +211,13 @@ def waiting_bytes(blocks: BlockPlan, *, pixel_bytes: int, output_bytes: int, har
     """
     across = _across(blocks)
     windows, sums, beyond = [], [0], []
+    ends = [part.stop for part in blocks.intervals[across]]
     for row in blocks.rows(across=across):
-        shapes = [prod(_shape(_Window.around(block))) * pixel_bytes for block in row]
-        windows.append(sum(host_bytes(n_bytes, hardware) for n_bytes in shapes))
+        windows.append(sum(host_bytes(prod(shape_of(_Window.around(block))) * pixel_bytes, hardware) for block in row))
         reads = [block.read[across].stop for block in row if block.read is not None]
-        ends = [part.stop for part in blocks.intervals[across]]
         beyond.append(bisect_left(ends, max(reads, default=0)))
-        strips = [(block.output[across].stop - block.region[across].stop) for block in row if block.output is not None]
-        sums.append(max(0, max(strips, default=0)) * blocks.tiling.shape[1 - across] * output_bytes)
+        strips = [block.output[across].stop - block.region[across].stop for block in row if block.output is not None]
+        sums.append(max([0, *strips]) * blocks.tiling.shape[1 - across] * output_bytes)
     return max(sum(windows[row + 1 : last + 1]) for row, last in enumerate(beyond)), max(sums)
 
 
@@ -299,15 +291,14 @@ class _Window:
         """Pixels of the chunk."""
         self.region = region
         """Pixels of the layers, from the first of the chunk."""
-        shape = _shape(region)
+        shape = shape_of(region)
         sizes = {name: prod(shape) * dtype.itemsize for name, dtype in dtypes.items()}
-        starts = accumulate(
-            (-(-size // 64) * 64 for size in sizes.values()), initial=0
-        )  # where lines of the cache begin
-        whole = memory(sum(-(-size // 64) * 64 for size in sizes.values()))
+        # Each begins where a line of the cache does.
+        *starts, end = accumulate((-(-size // 64) * 64 for size in sizes.values()), initial=0)
+        whole = memory(end)
         self.layers: dict[str, NDArray[Any]] = {
             name: whole[start : start + sizes[name]].view(dtype).reshape(shape)
-            for (name, dtype), start in zip(dtypes.items(), starts, strict=False)
+            for (name, dtype), start in zip(dtypes.items(), starts, strict=True)
         }
         """By name; `valid` is the cube's mask."""
 
@@ -317,12 +308,12 @@ class _Window:
         if block.read is None:
             return block.region
         y, x = (slice(own.start, max(own.stop, seen.stop)) for own, seen in zip(block.region, block.read, strict=True))
-        is_roomy = prod(_shape((y, x))) <= _ROOMY * prod(_shape(block.region))
+        is_roomy = prod(shape_of((y, x))) <= _ROOMY * prod(shape_of(block.region))
         return (y, x) if is_roomy else block.region
 
     def chunk(self, name: str) -> NDArray[Any]:
         """Return the pixels of the chunk."""
-        return self.layers[name][region_within(self.own, self.region)]
+        return within(self.layers[name], self.own, self.region)
 
     def with_halo(self, others: Sequence["_Window"], read: Region, *, memory: Memory) -> "_Window":
         """Return a window over at least `read`, this one where it has room, with the pixels of other chunks in it."""
@@ -333,13 +324,13 @@ class _Window:
         for other in missing:
             both = region_overlap(read, other.own)
             for name, layer in window.layers.items():
-                layer[region_within(both, window.region)] = other.layers[name][region_within(both, other.region)]
+                within(layer, both, window.region)[...] = within(other.layers[name], both, other.region)
         return window
 
     @property
     def nbytes(self) -> int:
         """Of the chunk."""
-        return sum(prod(_shape(self.own)) * layer.itemsize for layer in self.layers.values())
+        return sum(prod(shape_of(self.own)) * layer.itemsize for layer in self.layers.values())
 
     def __sizeof__(self) -> int:
         """Return what a cluster moves and spills."""
@@ -353,10 +344,6 @@ def _window_of(own: Region, chunks: Mapping[str, NDArray[Any]]) -> _Window:
     window = _Window(own, own, dtypes={}, memory=plain_memory)
     window.layers.update(chunks)
     return window
-
-
-def _shape(region: Region) -> tuple[int, int]:
-    return region[0].stop - region[0].start, region[1].stop - region[1].start
 
 
 @dataclass(frozen=True)
@@ -404,17 +391,17 @@ class _TilesTask:
         device = runner.where
         own, *others = windows
         names = runner.plan.layers
-        n_bytes = prod(_shape(self.read)) * (1 + sum(own.layers[name].itemsize for name in names))
+        n_bytes = prod(shape_of(self.read)) * (1 + sum(own.layers[name].itemsize for name in names))
         room = room_for(device, n_bytes, limit=self.room_bytes)
         try:
             window = own.with_halo(others, self.read, memory=memory_for(device))
-            trusted = np.empty(_shape(self.read), bool)
+            trusted = np.empty(shape_of(self.read), bool)
             for one, pixels in zip(windows, valid, strict=True):
                 both = region_overlap(self.read, one.own)
-                trusted[region_within(both, self.read)] = pixels[region_within(both, one.own)]
+                within(trusted, both, self.read)[...] = within(pixels, both, one.own)
             block = BlockInput(
                 region=self.read,
-                stored={name: window.layers[name][region_within(self.read, window.region)] for name in names},
+                stored={name: within(window.layers[name], self.read, window.region) for name in names},
                 packings=runner.packings,
                 valid=trusted,
             )

@@ -610,9 +610,7 @@ def memory_for(device: torch.device) -> Memory:
 def _pinned(n_bytes: int) -> NDArray[np.uint8]:
     try:
         return np.asarray(torch.empty(n_bytes, dtype=torch.uint8, pin_memory=True).numpy())
-    except (
-        RuntimeError
-    ):  # where no more may be locked, such as below `ulimit -l`; the device takes other memory as well
+    except RuntimeError:  # no more may be locked, as below `ulimit -l`; the device takes other memory as well
         return plain_memory(n_bytes)
 
 
@@ -639,5 +637,4 @@ def from_device(tensors: Sequence[torch.Tensor]) -> list[NDArray[Any]]:
     return [np.asarray(host.numpy()) for host in hosts]
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_HUBS.clear)  # a child has none of the threads that would run what waits
+os.register_at_fork(after_in_child=_HUBS.clear)  # a child has none of the threads that would run what waits

@@ -26,6 +26,7 @@ from rtsx.inference.plan import (
     region_overlap,
     region_within,
     regions_meet,
+    shape_of,
 )
 from rtsx.model.inputs import InputLayer, Packing, prepare
 from rtsx.model.network import Network, require_probabilities
@@ -39,16 +40,14 @@ def forward_tiles(batch: torch.Tensor, network: ProbabilityForward, *, plan: Pre
     """Compute probabilities (tile, class, y, x) of one member: augmentations averaged, scales fused by `plan.merge`."""
     if plan.augment == ("identity",) and plan.scales == (1.0,):
         return network(batch)
-    return _fused([_averaged(_at_scale(batch, network, scale=scale, plan=plan)) for scale in plan.scales], plan.merge)
+    return _merged([_at_scale(batch, network, scale=scale, plan=plan) for scale in plan.scales], plan.merge)
 
 
-def _at_scale(
-    batch: torch.Tensor, network: ProbabilityForward, *, scale: float, plan: PredictionPlan
-) -> list[torch.Tensor]:
+def _at_scale(batch: torch.Tensor, network: ProbabilityForward, *, scale: float, plan: PredictionPlan) -> torch.Tensor:
     size = batch.shape[-1]
     seen = batch if scale == 1 else _resized(batch, round(size * scale))
     outputs = (invert_dihedral(network(apply_dihedral(seen, name).contiguous()), name) for name in plan.augment)
-    return [output if scale == 1 else _resized(output, size) for output in outputs]
+    return _merged([output if scale == 1 else _resized(output, size) for output in outputs], "mean")
 
 
 def _resized(batch: torch.Tensor, size: int) -> torch.Tensor:
@@ -56,14 +55,10 @@ def _resized(batch: torch.Tensor, size: int) -> torch.Tensor:
     return interpolate(batch, size=(size, size), mode="bilinear", align_corners=False, antialias=size < batch.shape[-1])
 
 
-def _averaged(outputs: Sequence[torch.Tensor]) -> torch.Tensor:
-    return torch.stack(list(outputs)).mean(0) if len(outputs) > 1 else outputs[0]
-
-
-def _fused(outputs: Sequence[torch.Tensor], merge: str) -> torch.Tensor:
-    if merge == "max" and len(outputs) > 1:
-        return torch.stack(list(outputs)).amax(0)
-    return _averaged(outputs)
+def _merged(outputs: list[torch.Tensor], merge: str) -> torch.Tensor:
+    if len(outputs) == 1:
+        return outputs[0]
+    return torch.stack(outputs).amax(0) if merge == "max" else torch.stack(outputs).mean(0)
 
 
 _Pixels = TypeVar("_Pixels", NDArray[Any], NDArray[np.bool_], torch.Tensor)
@@ -120,7 +115,7 @@ class TileSums:
 
 def tiles_to_run(window: BlockInput, tiles: TileRange, *, tiling: TilePlan) -> Iterator[Tile]:
     """Select the tiles with a valid pixel in their support; no output of the others would be kept. Uses no device."""
-    return (tile for tile in tiling.tiles(tiles) if _within(window.valid, tile.support, window.region).any())
+    return (tile for tile in tiling.tiles(tiles) if within(window.valid, tile.support, window.region).any())
 
 
 class BlockRun:
@@ -156,7 +151,7 @@ class BlockRun:
     @property
     def _shape(self) -> tuple[int, ...]:
         """Of the sums."""
-        return self.plan.kept, len(self.plan.classes), *(part.stop - part.start for part in self.region)
+        return self.plan.kept, len(self.plan.classes), *shape_of(self.region)
 
     def restart(self) -> None:
         """Let go of everything on the device, and begin with the first tile again."""
@@ -204,19 +199,19 @@ class BlockRun:
         if self._complete is not None and self._valid is not None and quantises(self._total.device, self.plan):
             complete = self._complete
             done = quantise_there(
-                _within(self._total, complete, self.region),
-                _within(self._valid, complete, self.window.region),
+                within(self._total, complete, self.region),
+                within(self._valid, complete, self.window.region),
                 plan=self.plan,
             )
         around = [self.region] if complete is None else _around(complete, self.region)
-        strips = [_within(self._total, part, self.region) for part in around]
+        strips = [within(self._total, part, self.region) for part in around]
         *arrays, low, high = from_device([*done.values(), *strips, *self._extremes])
         require_probabilities(float(low), float(high), where=f"for a tile in pixels {self.region}")
         if complete is None:
             return TileSums(region=self.region, values=arrays[0])
         values = np.empty(self._shape, np.int32)
         for part, strip in zip(around, arrays[len(done) :], strict=True):
-            _within(values, part, self.region)[...] = strip
+            within(values, part, self.region)[...] = strip
         return TileSums(
             region=self.region, values=values, complete=complete, done=dict(zip(done, arrays, strict=False))
         )
@@ -311,8 +306,8 @@ def _cut(place: torch.Tensor, tile: Tile, prepared: torch.Tensor, *, region: Reg
         for first, length in zip(tile.start, tiling.shape, strict=True)
     )
     y, x = (
-        slice(first - part.start + within.start, first - part.start + within.stop)
-        for first, part, within in zip(tile.start, region, inside, strict=True)
+        slice(first - part.start + own.start, first - part.start + own.stop)
+        for first, part, own in zip(tile.start, region, inside, strict=True)
     )
     place[:, inside[0], inside[1]].copy_(prepared[:, y, x])
     _mirror(place[:, inside[0]], inside[1], axis=2)
@@ -380,21 +375,17 @@ def _blend(
             for number, (axis, part) in enumerate(((tiling.y, y), (tiling.x, x)))
         )
         weighted = weighted * (along_y[:, None, :, None] * along_x[:, None, None, :] * ONE)
-    fixed = _fixed(weighted)
+    fixed = weighted.round_().to(torch.int32)
     for number, (tile, support) in enumerate(zip(tiles, supports, strict=True)):
-        here = _within(total, tile.support, region)
-        own = _within(fixed[:, number], (support[0], support[1]), (y, x))
+        here = within(total, tile.support, region)
+        own = within(fixed[:, number], (support[0], support[1]), (y, x))
         if tiling.blend == "max":
             torch.maximum(here, own, out=here)
         else:
             here += own
 
 
-def _fixed(values: torch.Tensor) -> torch.Tensor:
-    return values.round_().to(torch.int32)
-
-
-def _within(array: _Pixels, wanted: Region, region: Region) -> _Pixels:
+def within(array: _Pixels, wanted: Region, region: Region) -> _Pixels:
     """Crop an array (..., y, x) over `region` to `wanted`."""
     return array[..., *region_within(wanted, region)]
 
@@ -409,15 +400,14 @@ _SLACK = 8
 def crop(output: TileSums, region: Region) -> TileSums:
     """Crop sums to a region, as their own memory so that the rest can be freed, unless that is the smaller part."""
     both = region_overlap(output.region, region)
-    values = None if output.values is None else _within(output.values, both, output.region)
+    values = None if output.values is None else within(output.values, both, output.region)
     if values is not None and output.values is not None and 2 * values.size < output.values.size:
         values = np.ascontiguousarray(values)
-    complete = output.complete
-    if complete is None or not regions_meet(complete, both):
+    if output.complete is None or not regions_meet(output.complete, both):
         return TileSums(region=both, values=values)
-    left = region_overlap(complete, both)
-    done = {name: _within(pixels, left, complete) for name, pixels in output.done.items()}
-    return TileSums(region=both, values=values, complete=left, done=done)
+    complete = region_overlap(output.complete, both)
+    done = {name: within(pixels, complete, output.complete) for name, pixels in output.done.items()}
+    return TileSums(region=both, values=values, complete=complete, done=done)
 
 
 _ROWS = 128
@@ -429,46 +419,37 @@ def finished(
 ) -> dict[str, NDArray[Any]]:
     """Add up all sums over a region and return what is stored of it by name, see `quantise`."""
     out: dict[str, NDArray[Any]] = {}
-    edges = [output.complete for output in outputs if output.complete is not None]
+    edges = [region, *(output.complete for output in outputs if output.complete is not None)]
+    y_cuts, x_cuts = (
+        {edge for part in along for edge in (part.start, part.stop)} for along in zip(*edges, strict=True)
+    )
+    y_cuts.update(range(region[0].start, region[0].stop, _ROWS))
     rows, columns = (
-        [
-            slice(*pair)
-            for pair in pairwise(sorted({p for p in (*cuts, part.start, part.stop) if part.start <= p <= part.stop}))
-        ]
-        for part, cuts in zip(
-            region,
-            (
-                [*range(region[0].start, region[0].stop, _ROWS), *(p for y, _ in edges for p in (y.start, y.stop))],
-                [p for _, x in edges for p in (x.start, x.stop)],
-            ),
-            strict=True,
-        )
+        [slice(*pair) for pair in pairwise(sorted(cut for cut in cuts if part.start <= cut <= part.stop))]
+        for cuts, part in zip((y_cuts, x_cuts), region, strict=True)
     )
     for part in product(rows, columns):
         done = next((one for one in outputs if one.complete is not None and regions_meet(one.complete, part)), None)
         if done is not None and done.complete is not None:
-            pixels = {name: _within(array, part, done.complete) for name, array in done.done.items()}
+            pixels = {name: within(array, part, done.complete) for name, array in done.done.items()}
         else:
-            pixels = quantise(merge_strips(outputs, part, plan=plan), _within(valid, part, region), plan=plan)
+            pixels = quantise(merge_strips(outputs, part, plan=plan), within(valid, part, region), plan=plan)
         for name, array in pixels.items():
             if name not in out:
-                size = [one.stop - one.start for one in region]
-                out[name] = np.empty((*array.shape[:-2], *size), array.dtype)
-            _within(out[name], part, region)[...] = array
+                out[name] = np.empty((*array.shape[:-2], *shape_of(region)), array.dtype)
+            within(out[name], part, region)[...] = array
     return out
 
 
 def merge_strips(outputs: Sequence[TileSums], region: Region, *, plan: PredictionPlan) -> NDArray[np.int32]:
     """Add all sums over a region (member, class, y, x); `"max"` takes the greatest instead of the sum."""
-    total = np.zeros((plan.kept, len(plan.classes), *(part.stop - part.start for part in region)), np.int32)
+    total = np.zeros((plan.kept, len(plan.classes), *shape_of(region)), np.int32)
     add = np.maximum if plan.tiling.blend == "max" else np.add
     for output in outputs:
-        if not regions_meet(output.region, region):
-            continue
-        if output.values is not None:
+        if output.values is not None and regions_meet(output.region, region):
             both = region_overlap(output.region, region)
-            here = _within(total, both, region)
-            add(here, _within(output.values, both, output.region), out=here)
+            here = within(total, both, region)
+            add(here, within(output.values, both, output.region), out=here)
     return total
 
 

@@ -280,14 +280,10 @@ def choose_tiling(
 def _overlap(tile: int | Literal["auto"], overlap: TileChoice, *, habits: TilingNeeds) -> int:
     if isinstance(overlap, int):
         return overlap
-    if overlap == "bundle" or habits.reach is None:
-        return habits.overlap if tile == "auto" else min(habits.overlap, _below_half(tile, habits.stride))
-    covering = 2 * -(-max(habits.reach, habits.trim or 0) // habits.stride) * habits.stride
-    return covering if tile == "auto" else min(covering, _below_half(tile, habits.stride))
-
-
-def _below_half(tile: int, stride: int) -> int:
-    return tile // 2 // stride * stride
+    stride, wanted = habits.stride, habits.overlap
+    if overlap == "auto" and habits.reach is not None:
+        wanted = 2 * -(-max(habits.reach, habits.trim or 0) // stride) * stride
+    return wanted if tile == "auto" else min(wanted, tile // 2 // stride * stride)
 
 
 def _trim(overlap: int, trim: int | None, *, blend: Blend, habits: TilingNeeds, by_reach: bool) -> int:
@@ -319,6 +315,11 @@ def region_within(region: Region, whole: Region) -> Region:
     """Return where a region lies in an array over `whole`."""
     y, x = (slice(a.start - b.start, a.stop - b.start) for a, b in zip(region, whole, strict=True))
     return y, x
+
+
+def shape_of(region: Region) -> tuple[int, int]:
+    """Return height and width, px."""
+    return region[0].stop - region[0].start, region[1].stop - region[1].start
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -438,9 +439,7 @@ def direct_chunks(shape: tuple[int, int]) -> tuple[tuple[int, ...], tuple[int, .
 
 def waiting_sums(blocks: BlockPlan, *, ahead: int) -> int:
     """Return pixels of the sums that at most wait while a plane in memory is predicted: of a row, and of those that fill its last batch."""
-    rows = [[block for block in row if block.output is not None] for row in blocks.rows()]
-    pixels: list[int] = [
-        sum(prod(part.stop - part.start for part in block.output or ()) for block in row) for row in rows
-    ]
+    rows = list(blocks.rows())
+    pixels = [sum(prod(shape_of(block.output)) for block in row if block.output is not None) for row in rows]
     tiles = min((n for row in rows if (n := sum(len(block.tiles) for block in row))), default=1)
     return min(sum(pixels), max(pixels) * (1 + ceil(ahead / tiles)))

@@ -69,7 +69,8 @@ def prediction_dataset(outputs: Mapping[str, Any], cube: xr.Dataset, *, runner: 
     """
     plan = runner.plan
     timed = "time" in cube.dims
-    result = xr.Dataset(coords={name: cube.coords[name] for name in cube.coords if _is_kept(cube.coords[name])})
+    # Other coordinates than of pixels and times belong to layers that are not here.
+    result = xr.Dataset(coords={name: one for name, one in cube.coords.items() if {*one.dims} <= {"time", "y", "x"}})
     for name, array in outputs.items():
         dims = _dims(name, several=len(plan.classes) > 1, timed=timed)
         result[name] = (dims, array, variable_attrs(name, array.dtype.name))
@@ -87,11 +88,6 @@ def prediction_dataset(outputs: Mapping[str, Any], cube: xr.Dataset, *, runner: 
         plan=plan.to_json(),
         rtsx_version=version,
     )
-
-
-def _is_kept(coordinate: xr.DataArray) -> bool:
-    """True for what describes pixels and times; other coordinates belong to layers that are not here."""
-    return set(coordinate.dims) <= {"time", "y", "x"}
 
 
 def _dims(name: str, *, several: bool, timed: bool) -> Sequence[str]:
@@ -388,5 +384,4 @@ def predict_arrays(
             # What lies wholly above the next band is done with.
             below = (slice(here.stop, valid.shape[0]), band[1])
             waiting = [crop(output, below) for output in waiting if output.region[0].stop > here.stop]
-    names = rows[0]
-    return {name: np.concatenate([row[name] for row in rows], axis=-2) for name in names} | {"valid": valid}
+    return {name: np.concatenate([row[name] for row in rows], axis=-2) for name in rows[0]} | {"valid": valid}

@@ -1,6 +1,5 @@
 """What a prediction does, settled before anything runs, and what a worker needs to run its blocks. Travels once per worker."""
 
-import copy
 import sys
 import warnings
 import weakref
@@ -168,8 +167,7 @@ class Runner:
 
     def blocks(self, chunks: tuple[tuple[int, ...], tuple[int, ...]]) -> BlockPlan:
         """Return the blocks in which a raster of these chunks is run."""
-        wanted = None if self.region is None else self.plan.tiling.tiles_covering(self.region)
-        return BlockPlan(tiling=self.plan.tiling, chunks=chunks, wanted=wanted)
+        return BlockPlan(tiling=self.plan.tiling, chunks=chunks, wanted=self._wanted)
 
     def batch_size_on(self, hardware: Hardware) -> int:
         """Return tiles per forward pass, as long as memory lasts."""
@@ -210,12 +208,13 @@ class Runner:
     @property
     def _passes(self) -> int:
         """Forward passes of one bundle over all that is run."""
-        tiling = self.plan.tiling
-        return (
-            len(tiling.all if self.region is None else tiling.tiles_covering(self.region))
-            * self.plan.passes_per_tile
-            // len(self.bundles)
-        )
+        tiles = self.plan.tiling.all if self._wanted is None else self._wanted
+        return len(tiles) * self.plan.passes_per_tile // len(self.bundles)
+
+    @property
+    def _wanted(self) -> TileRange | None:
+        """Tiles that are run; None for all."""
+        return None if self.region is None else self.plan.tiling.tiles_covering(self.region)
 
     def _backend(self, bundle: ModelBundle, device: torch.device) -> str:
         """Choose the backend: on a CPU in float32 the fastest by measurement; elsewhere `"auto"` is plain eager torch."""
@@ -261,7 +260,7 @@ def _walked(bundle: ModelBundle) -> int:
         return _UNKNOWN_BYTES_PER_PIXEL
     module, counter = bundle.source.load_module(), _LiveBytes()
     try:
-        walked = copy.deepcopy(module).to("meta")
+        walked = module.to("meta")
         with torch.inference_mode(), counter:
             walked(torch.empty((1, len(bundle.inputs), bundle.tile, bundle.tile), device="meta"))
     except (RuntimeError, NotImplementedError, TypeError, ValueError):

@@ -67,29 +67,30 @@ def predict_region(
     tiling = runner.plan.tiling
     tiles = tiling.tiles_covering(region)
     across = input_window(tiling, region)[1]
-    bands = [_Band.of(rows, tiling=tiling) for rows in _parts(tiling.y, tiles.y)]
+    bands = [TileRange(rows, tiles.x) for rows in _parts(tiling.y, tiles.y)]
+    windows, supports = ([rows_of(band)[0] for band in bands] for rows_of in (tiling.read_region, tiling.output_region))
     columns = _parts(tiling.x, tiles.x)
     ahead = runner.tiles_ahead(Hardware.of(runner.where))
-    held = _Held.nothing(bands[0].read.start, across)
+    held = _Held(windows[0].start, across, {})
     running: deque[_Running] = deque()
     waiting: list[TileSums] = []
     done = region[0].start
     with ThreadPoolExecutor(1, thread_name_prefix="rtsx-read") as reader:
-        coming = reader.submit(copy_context().run, read, (bands[0].read, across))
-        for number, band in enumerate(bands):
-            if held.bottom < band.read.stop:  # not where the raster ends within the windows of the band above
+        coming = reader.submit(copy_context().run, read, (windows[0], across))
+        for number, (band, window) in enumerate(zip(bands, windows, strict=True)):
+            is_last = band is bands[-1]
+            if held.bottom < window.stop:  # not where the raster ends within the windows of the band above
                 held = held.followed_by(coming.result())
-            held = held.below(band.read.start)
-            below = bands[number + 1] if number + 1 < len(bands) else None
-            if below is not None and below.read.stop > held.bottom:
-                coming = reader.submit(copy_context().run, read, (slice(held.bottom, below.read.stop), across))
+            held = held.below(window.start)
+            if not is_last and windows[number + 1].stop > held.bottom:
+                coming = reader.submit(copy_context().run, read, (slice(held.bottom, windows[number + 1].stop), across))
             # What lies in the support of no tile of the bands below is finished.
-            until = region[0].stop if below is None else min(below.output.start, region[0].stop)
-            ranges = [TileRange(band.tiles, part) for part in columns]
+            until = region[0].stop if is_last else min(supports[number + 1].start, region[0].stop)
+            ranges = [TileRange(band.y, part) for part in columns]
             outputs = [runner.submit(held.window(each, runner), each) for each in ranges]
-            running.append(_Running(outputs, held, until, n_tiles=len(band.tiles) * len(tiles.x)))
+            running.append(_Running(outputs, held, until, n_tiles=len(band)))
             # Bands are waited for when those below have enough tiles to fill the last batch.
-            while running and (below is None or sum(each.n_tiles for each in running) - running[0].n_tiles >= ahead):
+            while running and (is_last or sum(each.n_tiles for each in running) - running[0].n_tiles >= ahead):
                 first = running.popleft()
                 waiting += [crop(output.result(), region) for output in first.outputs]
                 if first.until > done:
@@ -116,28 +117,6 @@ class _Running:
 
 
 @dataclass(frozen=True)
-class _Band:
-    """Rows of tiles that are run before anything is handed over."""
-
-    tiles: range
-    """Their indices along y."""
-    read: slice
-    """Rows that their windows cover."""
-    output: slice
-    """Rows of their supports."""
-
-    @classmethod
-    def of(cls, tiles: range, *, tiling: TilePlan) -> "_Band":
-        axis = tiling.y
-        first, last = tiles[0], tiles[-1]
-        return cls(
-            tiles=tiles,
-            read=slice(axis.window(first)[0], axis.window(last)[1]),
-            output=slice(axis.support(first)[0], axis.support(last)[1]),
-        )
-
-
-@dataclass(frozen=True)
 class _Held:
     """Pixels of the rows that are in memory, `valid` among the layers."""
 
@@ -146,11 +125,6 @@ class _Held:
     """Columns of the raster."""
     pixels: Mapping[str, NDArray[Any]]
     """Arrays (y, x) by name; empty before anything was read."""
-
-    @classmethod
-    def nothing(cls, top: int, columns: slice) -> "_Held":
-        """No row yet."""
-        return cls(top, columns, {})
 
     @property
     def bottom(self) -> int:

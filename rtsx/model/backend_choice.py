@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
@@ -27,7 +27,7 @@ from rtsx.model.metadata import Reach
 from rtsx.model.network import Network, resolve_device, resolve_dtype, run_in_torch_thread
 from rtsx.model.onnx import OnnxSource
 from rtsx.model.receptive_field import SyntheticInputs, input_ranges, measure_receptive_field
-from rtsx.model.source import NetworkSource
+from rtsx.model.source import NetworkSource, version_of
 from rtsx.storage import write_object
 
 AGREEMENT = 1e-4
@@ -176,7 +176,14 @@ def _reach_of(bundle: ModelBundle) -> Reach:
             conditions = {"digest": bundle.digest, "rtsx": version("rtsx")}
             kept = load_cached("reach", conditions)
             if kept is None:
-                kept = save_cached("reach", conditions, found=asdict(_measured(bundle)))
+                measured = measure_receptive_field(
+                    bundle.network(device="cpu", precision="float32", backend=reference_backend(bundle)),
+                    n_layers=len(bundle.inputs),
+                    stride=bundle.stride,
+                    tile=bundle.tile,
+                    ranges=input_ranges(bundle.inputs),
+                )
+                kept = save_cached("reach", conditions, found=asdict(measured))
             _REACHES[bundle.digest] = Reach(**kept)  # type: ignore[arg-type]
         return _REACHES[bundle.digest]
 
@@ -235,7 +242,7 @@ def _choice(bundle: ModelBundle, *, tile: int, passes: int) -> tuple[str, bool]:
         "digest": bundle.digest,
         "tile": tile,
         "threads": torch.get_num_threads(),
-        "versions": {name: _version(name) for name in ("torch", "openvino", "onnxruntime")},
+        "versions": {name: version_of(name) for name in ("torch", "openvino", "onnxruntime")},
     }
     kept = load_cached("backend", conditions)
     if kept is not None and kept["backend"] in candidates:
@@ -260,27 +267,10 @@ def _installed(reference: str) -> list[str]:
     return [reference, *(name for name, spec in others.items() if spec is not None and name != reference)]
 
 
-def _measured(bundle: ModelBundle) -> Reach:
-    return measure_receptive_field(
-        bundle.network(device="cpu", precision="float32", backend=reference_backend(bundle)),
-        n_layers=len(bundle.inputs),
-        stride=bundle.stride,
-        tile=bundle.tile,
-        ranges=input_ranges(bundle.inputs),
-    )
-
-
 def _seconds(network: Network, batch: torch.Tensor) -> float:
     begin = time.perf_counter()
     network(batch)
     return time.perf_counter() - begin
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
 
 
 def fixed_sides(source: NetworkSource) -> tuple[int | None, int | None]:

@@ -3,7 +3,7 @@
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -80,9 +80,7 @@ def open_eager(module: torch.nn.Module, *, device: torch.device, dtype: torch.dt
     if uses_batch_statistics(module):
         # One by one, because batch statistics would otherwise mix tiles, and a tile's answer depend on its neighbours.
         return fixed_batches(forward, 1)
-    if shape is None:
-        return forward
-    return _of_exported_shape(forward, shape)
+    return forward if shape is None else _of_exported_shape(forward, shape)
 
 
 def _moved(module: torch.nn.Module, device: torch.device) -> torch.nn.Module:
@@ -116,23 +114,18 @@ def cast_forward(module: torch.nn.Module, *, device: torch.device, dtype: torch.
 def uses_batch_statistics(module: torch.nn.Module) -> bool:
     """Test whether a batch normalisation in the module normalises by the tiles of the batch instead of stored averages."""
     return any(
-        normalisation.training or normalisation.running_mean is None for normalisation in _batch_normalisations(module)
-    )
-
-
-def _batch_normalisations(module: torch.nn.Module) -> Iterator[torch.nn.Module]:
-    for part in module.modules():
+        part.training or part.running_mean is None
+        for part in module.modules()
         # A scripted module keeps the name of the class it was made from.
-        if getattr(part, "original_name", type(part).__name__).startswith(("BatchNorm", "SyncBatchNorm")):
-            yield part
+        if getattr(part, "original_name", type(part).__name__).startswith(("BatchNorm", "SyncBatchNorm"))
+    )
 
 
 def exported_shape(module: torch.nn.Module) -> tuple[int | None, ...] | None:
     """Return the batch size, height and width that an exported program is bound to, None where free; None for other modules."""
-    graph = getattr(module, "graph", None)
-    if not isinstance(module, torch.fx.GraphModule) or graph is None:
+    if not isinstance(module, torch.fx.GraphModule):
         return None
-    for node in graph.nodes:
+    for node in module.graph.nodes:
         if node.op == "placeholder" and isinstance(node.meta.get("val"), torch.Tensor):
             size = node.meta["val"].shape
             return tuple(length if isinstance(length, int) else None for length in (size[0], *size[2:]))

@@ -283,21 +283,10 @@ class ModelBundle:
         # Left out where it changes nothing, so that bundles of before keep their digest.
         later = {} if self.temperature == 1 else {"temperature": self.temperature}
         later |= {} if self.outlines is None else self.outlines.attrs
+        stated = ("classes", "activation", "threshold", "tile", "overlap", "trim", "stride", "fill", "bn_mode")
+        later |= {name: getattr(self, name) for name in stated}
         return digest_of_json(
-            later
-            | {
-                "network": self.source.digest,
-                "inputs": [asdict(layer) for layer in self.inputs],
-                "classes": self.classes,
-                "activation": self.activation,
-                "threshold": self.threshold,
-                "tile": self.tile,
-                "overlap": self.overlap,
-                "trim": self.trim,
-                "stride": self.stride,
-                "fill": self.fill,
-                "bn_mode": self.bn_mode,
-            }
+            later | {"network": self.source.digest, "inputs": [asdict(layer) for layer in self.inputs]}
         )
 
     @classmethod

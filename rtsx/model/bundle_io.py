@@ -4,7 +4,6 @@ Any STAC client can list, search and show it. What only rtsx needs is in `rtsx:*
 read back: MLM has no word for half of it, and rounds the rest.
 """
 
-import errno
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -23,7 +22,7 @@ from rtsx.model.metadata import Metadata
 from rtsx.model.source import Artifact, NetworkSource, digest_of_bytes
 from rtsx.parsing import json_value, parsed_json, wrap_damage
 from rtsx.redaction import redacted_values
-from rtsx.storage import MEDIUM_ERRORS, file_system, refuse_other_format, settle, staged
+from rtsx.storage import file_system, refuse_other_format, settle, staged
 
 ITEM_NAME = "item.json"
 """Name of the metadata file in a bundle's folder."""
@@ -248,8 +247,6 @@ def _mlm_name(name: str) -> str:
     return f"model-{allowed}" if allowed else "model"
 
 
-# EEXIST and ENOTDIR: a file stands where a folder is needed.
-_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR}
 _BUNDLE_FILES = {ITEM_NAME, "weights.safetensors", "model.onnx", "model.ts", "model.pt2"}
 """Names that bundles are made of; a folder that holds anything else is never replaced."""
 
@@ -270,34 +267,26 @@ def write_folder(path: str, files: Mapping[str, bytes], *, overwrite: bool) -> N
     refuse_other_format(path, what="the folder of a bundle")
     fs, inside = file_system(path, {}, error=BundleError)
     inside = inside.rstrip("/")
-    if fs.exists(inside):
-        if not overwrite:
-            raise OutputExistsError(
-                f"{path} exists already. Choose another path, or pass overwrite=True to replace it."
-            )
-        _refuse_what_is_no_bundle(fs, inside, path=path)
+    refuse = partial(_refuse_what_is_no_bundle, fs, path=path)
+    if isinstance(fs, LocalFileSystem):
+        with staged(inside, overwrite=overwrite, replaceable=lambda there: refuse(str(there))) as draft:
+            draft.mkdir()
+            for name, content in files.items():
+                (draft / name).write_bytes(content)
+                settle(draft / name)
+        return
+    is_there = fs.exists(inside)
+    if is_there and not overwrite:
+        raise OutputExistsError(f"{path} exists already. Choose another path, or pass overwrite=True to replace it.")
+    if is_there:
+        refuse(inside)
     try:
-        if isinstance(fs, LocalFileSystem):
-            replaceable = partial(_refuse_what_is_no_bundle, fs, path=path)
-            with staged(inside, overwrite=overwrite, replaceable=lambda there: replaceable(str(there))) as draft:
-                draft.mkdir()
-                for name, content in files.items():
-                    (draft / name).write_bytes(content)
-                    settle(draft / name)
-            return
-        if fs.exists(inside):
+        if is_there:
             fs.rm(inside, recursive=True)
         fs.makedirs(inside, exist_ok=True)
         for name, content in files.items():
             fs.pipe_file(f"{inside}/{name}", content)
-    except OSError as error:
-        if error.errno in MEDIUM_ERRORS:
-            raise OutputNotWritableError(
-                f"{path} was not written: {error}. Free space or check the disk, then save again; what is there is no "
-                "half-written bundle."
-            ) from error
-        if error.errno not in _FORBIDDEN:
-            raise
+    except (PermissionError, FileExistsError, NotADirectoryError) as error:
         raise OutputNotWritableError(
             f"{path} cannot be written: {error}. Choose a folder that you may write to."
         ) from error

@@ -30,7 +30,7 @@ from rtsx.parsing import LimitedLoader
 
 _TILE = 1024
 """Window in which TSS and DN run their models, px."""
-_PREFIXES = ("_orig_mod.", "module.")
+_PREFIXES = re.compile(r"^(_orig_mod\.|module\.)+")
 """What torch.compile and DataParallel put before the names of tensors."""
 _PARTS = ("encoder.", "decoder.", "segmentation_head.")
 """Parts of a network of segmentation-models-pytorch; a head that classifies the whole tile is left out."""
@@ -247,12 +247,11 @@ def _networks(
 def _hyperparameters(content: Mapping[str, Any]) -> dict[str, object]:
     """Return the architecture and encoder, where hyperparameters of a usual name say them."""
     parameters = _as_mapping(content.get("hyper_parameters"))
-    found = {}
-    for ours, theirs in _TOLD_AS.items():
-        value = next((parameters[name] for name in theirs if isinstance(parameters.get(name), str)), None)
-        if value is not None:
-            found[ours] = value
-    return found
+    named = {
+        ours: [parameters[name] for name in theirs if isinstance(parameters.get(name), str)]
+        for ours, theirs in _TOLD_AS.items()
+    }
+    return {ours: found[0] for ours, found in named.items() if found}
 
 
 def _as_mapping(value: object) -> Mapping[str, Any]:
@@ -309,13 +308,7 @@ def _mapping(value: object, what: str) -> Mapping[str, Any]:
 
 
 def _plain_names(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    plain = {}
-    for name, tensor in state.items():
-        bare = name
-        while bare.startswith(_PREFIXES):
-            bare = bare.removeprefix("_orig_mod.").removeprefix("module.")
-        plain[bare] = tensor
-    return plain
+    return {_PREFIXES.sub("", name): tensor for name, tensor in state.items()}
 
 
 def _assemble(contents: _Contents, *, told: Mapping[str, object]) -> LoadedModel:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import FunctionType
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 
@@ -107,10 +107,17 @@ class ExportSource(NetworkSource):
         )
 
 
-def is_exported(archive: zipfile.ZipFile) -> bool:
-    """Test whether a zip file is a .pt2 archive, of today's layout or of torch 2.7 and before."""
-    names = {name.rpartition("/")[2] for name in archive.namelist()}
-    return bool(names & {"archive_format", "serialized_exported_program.json"})
+def archive_kind(data: bytes) -> Literal["export", "torchscript"] | None:
+    """Return which of these a zip file is: a .pt2 archive, of today's layout or of torch 2.7 and before, or TorchScript; None for others."""
+    if not zipfile.is_zipfile(io.BytesIO(data)):
+        return None
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        paths = archive.namelist()
+    names = {path.rpartition("/")[2] for path in paths}
+    if names & {"archive_format", "serialized_exported_program.json"}:
+        return "export"
+    is_script = any(path.endswith("/constants.pkl") for path in paths) and any("/code/" in path for path in paths)
+    return "torchscript" if is_script else None
 
 
 def export_module(module: torch.nn.Module, *, n_layers: int, tile: int, stride: int) -> bytes:
@@ -244,12 +251,6 @@ class TorchScriptSource(NetworkSource):
         )
 
 
-def is_torchscript(archive: zipfile.ZipFile) -> bool:
-    """Test whether a zip file is a TorchScript archive."""
-    names = archive.namelist()
-    return any(name.endswith("/constants.pkl") for name in names) and any("/code/" in name for name in names)
-
-
 @dataclass(frozen=True, eq=False)
 class ModuleSource(NetworkSource):
     """A module in memory: frozen as it was when the bundle was made, whatever its owner does with it later."""
@@ -313,12 +314,11 @@ _BARE = torch.nn.Module()
 
 
 def _code_of(kind: type) -> str:
-    functions = [
+    return "".join(
         fingerprint(value)
         for owner in kind.__mro__
         # torch's own layers are told apart by their repr; their code belongs to the environment, not to the model.
         if not owner.__module__.startswith(("torch.", "builtins"))
         for value in vars(owner).values()
         if isinstance(value, FunctionType)
-    ]
-    return "".join(functions)
+    )

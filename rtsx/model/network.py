@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection, Hashable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
+from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import torch
@@ -89,28 +90,23 @@ class StubNetwork(Network):
         return self._function(batch).float().contiguous()
 
 
+@dataclass(eq=False)
 class ProbabilityNetwork(Network):
     """A raw forward pass with its activation, checked the first time it meets a tile size."""
 
-    def __init__(
-        self,
-        forward: Forward,
-        *,
-        device: torch.device,
-        backend: str,
-        n_layers: int,
-        classes: tuple[str, ...],
-        activation: Activation,
-        temperature: float,
-    ) -> None:
-        self.device = device
-        self.backend = backend
-        self._forward = forward
-        self._n_layers = n_layers
-        self._classes = classes
-        self._activation = activation
-        self._temperature = temperature
-        self._checked: set[torch.Size] = set()
+    forward: Forward
+    """The network without its activation."""
+    _: KW_ONLY
+    device: torch.device
+    backend: str
+    n_layers: int
+    """Input channels."""
+    classes: tuple[str, ...]
+    """Names of the output channels."""
+    activation: Activation
+    """What turns the raw output, divided by the temperature, into probabilities."""
+    temperature: float
+    _checked: set[torch.Size] = field(default_factory=set, init=False)
 
     def __call__(self, batch: torch.Tensor) -> torch.Tensor:
         """Turn (tile, layer, y, x) float32 into (tile, class, y, x) float32 probabilities.
@@ -123,7 +119,7 @@ class ProbabilityNetwork(Network):
         """
         is_new = batch.shape[1:] not in self._checked
         try:
-            raw = self._first_forward(batch) if is_new else self._forward(batch)
+            raw = self._first_forward(batch) if is_new else self.forward(batch)
         except (RuntimeError, BundleError) as error:
             if is_out_of_memory(error):
                 raise torch.OutOfMemoryError(str(error)) from error
@@ -137,20 +133,20 @@ class ProbabilityNetwork(Network):
         return answer
 
     def _activate(self, raw: torch.Tensor) -> torch.Tensor:
-        if self._temperature != 1:
-            raw = raw / self._temperature
-        if self._activation == "sigmoid":
+        if self.temperature != 1:
+            raw = raw / self.temperature
+        if self.activation == "sigmoid":
             return raw.sigmoid()
-        return raw.softmax(dim=1) if self._activation == "softmax" else raw
+        return raw.softmax(dim=1) if self.activation == "softmax" else raw
 
     def _first_forward(self, batch: torch.Tensor) -> torch.Tensor:
-        if batch.ndim != 4 or batch.shape[1] != self._n_layers:
+        if batch.ndim != 4 or batch.shape[1] != self.n_layers:
             raise BundleError(
-                f"The network takes batches (tile, {self._n_layers} layers, y, x); got {tuple(batch.shape)}. "
+                f"The network takes batches (tile, {self.n_layers} layers, y, x); got {tuple(batch.shape)}. "
                 "Check the layers of the bundle."
             )
         try:
-            raw = self._forward(batch)
+            raw = self.forward(batch)
         except BundleError:
             raise
         except Exception as error:  # whatever a foreign network raises at a tile that it cannot take
@@ -160,17 +156,14 @@ class ProbabilityNetwork(Network):
                 f"The network failed on a batch of shape {tuple(batch.shape)} with {self.backend}: {error}. "
                 "Check its number of layers, and that the tile is a multiple of its stride and a size it can take."
             ) from error
-        self._check_shape(raw, batch)
-        return raw
-
-    def _check_shape(self, raw: torch.Tensor, batch: torch.Tensor) -> None:
-        expected = (len(batch), len(self._classes), *batch.shape[2:])
+        expected = (len(batch), len(self.classes), *batch.shape[2:])
         if tuple(raw.shape) != expected:
             raise BundleError(
-                f"For {len(self._classes)} classes {list(self._classes)} the network has to return (tile, class, y, x) = "
+                f"For {len(self.classes)} classes {list(self.classes)} the network has to return (tile, class, y, x) = "
                 f"{expected}; it returned {tuple(raw.shape)}. Name as many classes as it has output channels, and let "
                 "it answer at the resolution of its input."
             )
+        return raw
 
 
 def require_probabilities(low: float, high: float, *, where: str) -> None:
@@ -394,11 +387,6 @@ class OpenedNetworks:
             self._networks.move_to_end(key)
             return self._networks[key]
 
-    def clear(self) -> None:
-        """Drop every network, and with it its memory on the device once nobody uses it."""
-        with self._lock:
-            self._networks.clear()
-
 
 _T = TypeVar("_T")
 
@@ -519,5 +507,4 @@ def _forget() -> None:
     _LOCK = threading.Lock()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
+os.register_at_fork(after_in_child=_forget)

@@ -212,13 +212,13 @@ def _channels_first(data: bytes) -> bytes:
 
     given, returned = inputs[0], graph.output[0]
     answer = _dimensions(returned)
-    renamed = _turned(given, order=(0, 3, 1, 2))
+    renamed = _turned(given)
     graph.node.insert(0, onnx.helper.make_node("Transpose", [renamed.name], [given.name], perm=(0, 2, 3, 1)))
     graph.input.insert(0, renamed)
     graph.input.remove(given)
     # Its answer, too, unless that says otherwise.
     if len(answer) == 4 and not (answer[1] is not None and answer[2] == answer[3] != answer[1]):
-        last = _turned(returned, order=(0, 3, 1, 2))
+        last = _turned(returned)
         graph.node.append(onnx.helper.make_node("Transpose", [returned.name], [last.name], perm=(0, 3, 1, 2)))
         graph.output.remove(returned)
         graph.output.append(last)
@@ -231,14 +231,14 @@ def _has_channels_last(dimensions: tuple[int | None, ...]) -> bool:
     return len(dimensions) == 4 and dimensions[3] is not None and dimensions[1] == dimensions[2] != dimensions[3]
 
 
-def _turned(value: Any, *, order: tuple[int, ...]) -> Any:
-    """Return an input or output under another name, with its dimensions in another order."""
+def _turned(value: Any) -> Any:
+    """Return an input or output under another name, with its channels before its rows and columns."""
     turned = type(value)()
     turned.CopyFrom(value)
     turned.name = f"{value.name}_channels_first"
     shape = turned.type.tensor_type.shape
     del shape.dim[:]
-    shape.dim.extend(value.type.tensor_type.shape.dim[place] for place in order)
+    shape.dim.extend(value.type.tensor_type.shape.dim[place] for place in (0, 3, 1, 2))
     return turned
 
 

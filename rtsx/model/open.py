@@ -2,27 +2,26 @@
 
 import io
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from rtsx.errors import BundleError
-from rtsx.model.backends import Forward, exported_shape, open_eager
-from rtsx.model.bundle_io import ITEM_NAME, BundleItem, read_item
+from rtsx.model.backends import Forward, exported_shape, open_eager, single_output
+from rtsx.model.bundle_io import ITEM_NAME, read_item
 from rtsx.model.checkpoints import LoadedModel, read_checkpoint
-from rtsx.model.exported import ExportSource, TorchScriptSource, is_exported, is_torchscript
+from rtsx.model.exported import ExportSource, TorchScriptSource, archive_kind
 from rtsx.model.inputs import InputLayer
-from rtsx.model.metadata import Metadata
+from rtsx.model.metadata import Activation, Metadata
 from rtsx.model.network import run_in_torch_thread
 from rtsx.model.onnx import OnnxSource, open_onnx
 from rtsx.model.receptive_field import SyntheticInputs, input_ranges
 from rtsx.model.smp import SmpSource
-from rtsx.model.source import NetworkSource, digest_of_bytes
+from rtsx.model.source import NetworkSource, digest_of_bytes, version_of
 from rtsx.storage import file_system, start_problem, without_query
 
 _SIDE = 128
@@ -45,27 +44,28 @@ def smoke_test(
     >>> smoke_test(network, n_layers=3, classes=("target",), tile=256, stride=1).shape
     torch.Size([1, 1, 128, 128])
     """
-    small = min(tile, max(stride, _SIDE // stride * stride))
-    answer, failure = _answer(module, n_layers=n_layers, side=small)
-    if failure is not None and small != tile:
-        # A network that was traced or exported for one size takes its own tile only.
-        small = tile
-        answer, failure = _answer(module, n_layers=n_layers, side=tile)
-    if failure is not None:
+    # One tile, unless the module is a program that was exported for another number.
+    batch = (exported_shape(module) or (1,))[0] or 1
+    failure: Exception | None = None
+    # The other, because a network that was traced or exported for one size takes its own tile only.
+    for side in dict.fromkeys((min(tile, max(stride, _SIDE // stride * stride)), tile)):
+        noise = torch.randn((batch, n_layers, side, side), generator=torch.Generator().manual_seed(0))
+        try:
+            with torch.no_grad():
+                raw = module(noise)
+            break
+        except Exception as error:  # of a foreign network
+            failure = error
+    else:
         raise BundleError(
-            f"The network cannot run on {n_layers} layers and a tile of {small} px: {_first_line(failure)}. Check that "
+            f"The network cannot run on {n_layers} layers and a tile of {tile} px: {_last_line(failure)}. Check that "
             "the layers are as many as its input channels, and that the tile is a multiple of its stride."
         ) from failure
-    batch = _batch_of(module)
-    expected = (batch, len(classes), small, small)
-    if not isinstance(answer, torch.Tensor):
-        raise BundleError(
-            f"The network has to return one tensor (tile, class, y, x); it returned a {type(answer).__name__}. Wrap it "
-            "in a module whose forward returns the segmentation alone."
-        )
+    answer = single_output(raw)
+    expected = (batch, len(classes), side, side)
     if tuple(answer.shape) != expected:
         raise BundleError(
-            f"With classes {list(classes)} the network has to turn tiles ({batch}, {n_layers}, {small}, {small}) into "
+            f"With classes {list(classes)} the network has to turn tiles ({batch}, {n_layers}, {side}, {side}) into "
             f"{expected}; it returned {tuple(answer.shape)}. Name as many classes as it has output channels, and let it "
             "answer at the resolution of its input."
         )
@@ -241,22 +241,7 @@ def _reach(numbers: torch.Tensor, low: float, high: float) -> bool:
 _CROWD = 16
 
 
-def _answer(module: torch.nn.Module, *, n_layers: int, side: int) -> tuple[object, Exception | None]:
-    noise = torch.randn((_batch_of(module), n_layers, side, side), generator=torch.Generator().manual_seed(0))
-    try:
-        with torch.no_grad():
-            return module(noise), None
-    except Exception as error:  # of a foreign network
-        return None, error
-
-
-def _batch_of(module: torch.nn.Module) -> int:
-    """Return the tiles in a pass: one, unless the module is a program that was exported for another number."""
-    shape = exported_shape(module)
-    return 1 if shape is None or shape[0] is None else shape[0]
-
-
-def _first_line(error: Exception) -> str:
+def _last_line(error: Exception | None) -> str:
     lines = [line for line in str(error).splitlines() if line.strip()]
     return lines[-1].strip() if lines else type(error).__name__
 
@@ -334,7 +319,10 @@ def open_network_source(
     """
     if path == DEMO and not Path(path).exists():
         path = str(Path(str(resources.files("rtsx"))) / "synthetic" / "bundle")
-    location = _locate(path, storage_options)
+    fs, inside = file_system(path, storage_options, error=BundleError)
+    location = _Location(fs, inside.rstrip("/") or "/")
+    if not fs.exists(location.path):
+        raise BundleError(f"There is no model at {path}. Check the path; it is a bundle's folder or a file of weights.")
     folder = _bundle_folder(location)
     if folder is not None:
         _refuse_network(network, what=path)
@@ -351,16 +339,10 @@ def open_network_source(
     _refuse_inflating(data, path)
     opened = run_in_torch_thread(lambda: _open_file(location, data, said=said, trust=trust, network=network))
     metadata = opened.metadata
-    provenance = {"file": location.name, "sha256": digest_of_bytes(data), **_versions(), **(metadata.provenance or {})}
+    packages = ("rtsx", "torch", "segmentation-models-pytorch")
+    versions = {name: version_of(name) or "unknown" for name in packages}  # rtsx run from a checkout has none
+    provenance = {"file": location.name, "sha256": digest_of_bytes(data), **versions, **(metadata.provenance or {})}
     return replace(opened, metadata=replace(metadata, provenance=provenance, id=metadata.id or _stem(location)))
-
-
-def _locate(path: str, storage_options: Mapping[str, Any]) -> _Location:
-    fs, inside = file_system(path, storage_options, error=BundleError)
-    location = _Location(fs, inside.rstrip("/") or "/")
-    if not fs.exists(location.path):
-        raise BundleError(f"There is no model at {path}. Check the path; it is a bundle's folder or a file of weights.")
-    return location
 
 
 def _bundle_folder(location: _Location) -> _Location | None:
@@ -379,7 +361,7 @@ def _open_bundle(folder: _Location, *, said: Metadata, trust: bool) -> LoadedMod
             f"{item.checksum[:12]}. It is truncated or was exchanged; copy the bundle again."
         )
     _refuse_inflating(data, (folder / item.filename).path)
-    source = run_in_torch_thread(lambda: _source_of(item, data, trust=trust))
+    source = run_in_torch_thread(lambda: _source_of(item.kind, data, options=item.options, trust=trust))
     return _loaded(source, said.over(item.metadata), described=folder.path)
 
 
@@ -409,54 +391,51 @@ _SMALL_BYTES = 16_000_000
 
 
 def _source_of(
-    item: BundleItem, data: bytes, *, trust: bool
-) -> SmpSource | TorchScriptSource | ExportSource | OnnxSource:
-    options = {name: value for name, value in item.options.items() if name != "digest"}
-    if item.kind == "smp":
-        return SmpSource.from_bytes(data, options)
-    if item.kind == "torchscript":
-        return TorchScriptSource.from_bytes(data, trust=trust)
-    if item.kind == "export":
-        return ExportSource.from_bytes(data, item.options, trust=trust)
-    if item.kind == "onnx":
-        return OnnxSource.from_bytes(data)
-    raise BundleError(f"Unknown kind of network {item.kind!r} in {ITEM_NAME}. Update rtsx, or copy the bundle again.")
+    kind: str,
+    data: bytes,
+    *,
+    options: Mapping[str, object],
+    trust: bool,
+    read_sibling: Callable[[str], bytes] | None = None,
+) -> NetworkSource:
+    match kind:
+        case "smp":
+            return SmpSource.from_bytes(data, {name: value for name, value in options.items() if name != "digest"})
+        case "torchscript":
+            return TorchScriptSource.from_bytes(data, trust=trust)
+        case "export":
+            return ExportSource.from_bytes(data, options, trust=trust)
+        case "onnx":
+            return OnnxSource.from_bytes(data, read_sibling=read_sibling)
+    raise BundleError(f"Unknown kind of network {kind!r} in {ITEM_NAME}. Update rtsx, or copy the bundle again.")
 
 
 def _open_file(
     location: _Location, data: bytes, *, said: Metadata, trust: bool, network: Mapping[str, str]
 ) -> LoadedModel:
     suffix = location.name.rpartition(".")[2].lower()
-    if suffix == "onnx":
-        _refuse_network(network, what=location.path)
-        return _open_onnx(location, data, said=said)
     if suffix == "safetensors":
         raise BundleError(
             f"{location.path} holds weights without their description: there is no {ITEM_NAME} beside it. Open the "
             "bundle's whole folder, or the checkpoint that they were taken from."
         )
-    if zipfile.is_zipfile(io.BytesIO(data)):
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            if is_exported(archive):
-                _refuse_network(network, what=location.path)
-                return _loaded(ExportSource.from_bytes(data, {}, trust=trust), said, described=location.path)
-            if is_torchscript(archive):
-                _refuse_network(network, what=location.path)
-                return _loaded(TorchScriptSource.from_bytes(data, trust=trust), said, described=location.path)
-    checkpoint = read_checkpoint(data, read_run_config=lambda: _run_config(location), told=network, trust=trust)
-    return _loaded(checkpoint.source, said.over(checkpoint.metadata), described=location.path)
+    kind = "onnx" if suffix == "onnx" else archive_kind(data)
+    if kind is None:
+        checkpoint = read_checkpoint(data, read_run_config=lambda: _run_config(location), told=network, trust=trust)
+        return _loaded(checkpoint.source, said.over(checkpoint.metadata), described=location.path)
+    _refuse_network(network, what=location.path)
+    beside = location.parent
+    source = _source_of(kind, data, options={}, trust=trust, read_sibling=lambda name: (beside / name).read())
+    if isinstance(source, OnnxSource):
+        activation: Activation | None = "none" if source.shapes.has_activation else None
+        said = said.over(Metadata(tile=source.shapes.height, activation=activation))
+    return _loaded(source, said, described=location.path)
 
 
 def _run_config(location: _Location) -> bytes | None:
     beside = location.parent / "config.yml"
     above = location.parent.parent / "config.yml"
     return beside.read_if_exists() or above.read_if_exists()
-
-
-def _open_onnx(location: _Location, data: bytes, *, said: Metadata) -> LoadedModel:
-    source = OnnxSource.from_bytes(data, read_sibling=lambda name: (location.parent / name).read())
-    found = Metadata(tile=source.shapes.height, activation="none" if source.shapes.has_activation else None)
-    return _loaded(source, said.over(found), described=location.path)
 
 
 def _loaded(source: NetworkSource, stated: Metadata, *, described: str) -> LoadedModel:
@@ -518,16 +497,6 @@ def _check_channels(metadata: Metadata, *, n_channels: int | None, n_classes: in
             f"The network answers with {n_classes} channels, but {len(classes)} classes are named: {classes}. Pass "
             "classes= in the order of the network's output."
         )
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in ("rtsx", "torch", "segmentation-models-pytorch"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:  # rtsx itself, run from a checkout that is not installed
-            found[package] = "unknown"
-    return found
 
 
 def _stem(location: _Location) -> str:

@@ -104,11 +104,8 @@ def _paths(files: SceneFiles) -> list[Path]:
 
 def _is_complete(spec: SceneSpec, folder: Path) -> bool:
     files = _files(spec, folder)
-    there = [path for path in _paths(files) if path.exists()]
-    if not there:
-        return False
     if not files.description.exists():
-        return False  # the leavings of a move that was interrupted; they are written over
+        return False  # with the leavings of a move that was interrupted, perhaps; they are written over
     found, wanted = json.loads(files.description.read_text()), json.loads(json.dumps(asdict(spec), default=str))
     differing = [f"{name}={found.get(name)!r}" for name in wanted if found.get(name) != wanted[name]]
     if differing:
@@ -116,7 +113,7 @@ def _is_complete(spec: SceneSpec, folder: Path) -> bool:
             f"{folder} holds a scene {spec.image_id} that was made with {', '.join(differing)}. Choose another folder, or "
             "remove it."
         )
-    return len(there) == len(_paths(files))
+    return all(path.exists() for path in _paths(files))
 
 
 def _write_whole(spec: SceneSpec, folder: Path) -> None:

@@ -7,7 +7,6 @@ import numpy as np
 import shapely
 from affine import Affine
 from numpy.typing import NDArray
-from rasterio.features import rasterize
 from scipy import ndimage
 
 from rtsx.synthetic.noise import block_mean, fractal_noise, smoothstep, upsample, value_noise
@@ -24,6 +23,7 @@ from rtsx.synthetic.terrain import (
     draw_areas,
     horseshoe,
     make_terrain,
+    polygon_mask,
 )
 
 ATTEMPTS = 150
@@ -174,10 +174,7 @@ def cut_patch(scar: Scar, *, size: int, rng: np.random.Generator) -> Patch:
     pad = 6 + 0.3 * scar.length_m / 3
     x0, y0 = np.clip(np.floor(points.min(axis=0) - pad), 0, size - 1).astype(int)
     x1, y1 = np.clip(np.ceil(points.max(axis=0) + pad), 1, size).astype(int)
-    inside = np.asarray(
-        rasterize([scar.polygon], out_shape=(y1 - y0, x1 - x0), transform=Affine.translation(x0, y0), dtype="uint8"),
-        bool,
-    )
+    inside = polygon_mask([scar.polygon], shape=(y1 - y0, x1 - x0), at=(x0, y0))
     y, x = np.mgrid[y0:y1, x0:x1].astype(np.float32) + np.float32(0.5)
     dx, dy = (x - scar.toe[0]) * 3, (y - scar.toe[1]) * 3
     up = dx * scar.upslope[0] + dy * scar.upslope[1]
@@ -341,10 +338,7 @@ def paint_bare_ground(
         x1, y1 = np.clip(np.ceil(ring.max(axis=0)) + 2, [x0 + 1, y0 + 1], size).astype(int)
         rows, columns = slice(y0, y1), slice(x0, x1)
         shape = (int(y1 - y0), int(x1 - x0))
-        polygon = shapely.Polygon(ring).buffer(0)
-        inside = np.asarray(
-            rasterize([polygon], out_shape=shape, transform=Affine.translation(x0, y0), dtype="uint8"), bool
-        )
+        inside = polygon_mask([shapely.Polygon(ring).buffer(0)], shape=shape, at=(x0, y0))
         inside &= terrain.water[rows, columns] == 0
         grain = fractal_noise(shape, coarsest=24, finest=3, persistence=0.7, rng=rng)
         moist = np.clip(0.45 + rng.normal(0, 0.2) + 0.3 * grain, 0, 1)

@@ -228,10 +228,8 @@ def corner(middle: NDArray[np.float64], *, size: int, source: str, target: str) 
 
 def scene_bounds(spec: SceneSpec, *, crs: str) -> tuple[float, float, float, float]:
     """Left, bottom, right, top of a scene's raster in another CRS."""
-    side = spec.size * PIXEL_M
-    bounds: tuple[float, float, float, float] = Transformer.from_crs(spec.crs, crs, always_xy=True).transform_bounds(
-        spec.left, spec.top - side, spec.left + side, spec.top, densify_pts=21
-    )
+    to_crs = Transformer.from_crs(spec.crs, crs, always_xy=True)
+    bounds: tuple[float, float, float, float] = to_crs.transform_bounds(*spec.bounds, densify_pts=21)
     return bounds
 
 

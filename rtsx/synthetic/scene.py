@@ -16,7 +16,6 @@ from affine import Affine
 from numpy.typing import NDArray
 from pyproj import Transformer
 from rasterio.enums import ColorInterp
-from rasterio.features import rasterize
 from rasterio.io import MemoryFile
 from scipy import ndimage
 
@@ -33,7 +32,7 @@ from rtsx.synthetic.noise import (
     upsample,
 )
 from rtsx.synthetic.spec import PIXEL_M, SceneSpec
-from rtsx.synthetic.terrain import COARSE
+from rtsx.synthetic.terrain import COARSE, polygon_mask
 
 UDM2_BANDS = ("clear", "snow", "shadow", "light_haze", "heavy_haze", "cloud", "confidence", "unusable")
 """Bands of the usable data mask, in order."""
@@ -252,8 +251,7 @@ def footprint_polygon(spec: SceneSpec) -> shapely.Polygon:
 
 def footprint_mask(spec: SceneSpec) -> NDArray[np.bool_]:
     """Pixels (y, x) whose centre lies in the footprint."""
-    shape = (spec.size, spec.size)
-    return np.asarray(rasterize([footprint_polygon(spec)], out_shape=shape, dtype="uint8"), bool)
+    return polygon_mask([footprint_polygon(spec)], shape=(spec.size, spec.size))
 
 
 def snow_part(date: dt.date) -> float:
@@ -454,17 +452,6 @@ def make_scene(spec: SceneSpec, *, ground: Ground | None = None) -> Scene:
     )
 
 
-def write_auxiliary(spec: SceneSpec, *, ground: Ground, dem: Path, tcvis: Path) -> None:
-    """Write elevation and trends that cover the scene's raster, in one file each."""
-    side = spec.size * PIXEL_M
-    bounds = (spec.left, spec.top - side, spec.left + side, spec.top)
-    step = float(spec.dem_resolution_m)
-    transform, shape = covering_grid(bounds, source=spec.crs, target=DEM_CRS, step=step, margin=12)
-    write_dem(dem, heights(ground, transform, shape=shape), transform=transform)
-    transform, shape = covering_grid(bounds, source=spec.crs, target=TCVIS_CRS, step=TCVIS_STEP_DEG, margin=4)
-    write_tcvis(tcvis, ground=ground, transform=transform, shape=shape)
-
-
 def write_images(scene: Scene, *, image: Path, udm2: Path) -> None:
     """Write image and usable data mask."""
     spec, transform = scene.spec, scene.transform
@@ -491,9 +478,14 @@ def claim_scene(spec: SceneSpec, folder: str | Path) -> SceneFiles:
 
 
 def write_layers(scene: Scene, *, ground: Ground, files: SceneFiles) -> None:
-    """Write everything but the description."""
+    """Write everything but the description; elevation and trends cover the scene's raster."""
     write_images(scene, image=files.image, udm2=files.udm2)
-    write_auxiliary(scene.spec, ground=ground, dem=files.dem, tcvis=files.tcvis)
+    spec = scene.spec
+    step = float(spec.dem_resolution_m)
+    transform, shape = covering_grid(spec.bounds, source=spec.crs, target=DEM_CRS, step=step, margin=12)
+    write_dem(files.dem, heights(ground, transform, shape=shape), transform=transform)
+    transform, shape = covering_grid(spec.bounds, source=spec.crs, target=TCVIS_CRS, step=TCVIS_STEP_DEG, margin=4)
+    write_tcvis(files.tcvis, ground=ground, transform=transform, shape=shape)
     scene.truth.to_crs("EPSG:4326").to_parquet(files.truth, compression="zstd", write_covering_bbox=True)
 
 

@@ -214,6 +214,12 @@ class SceneSpec:
             raise CubeError(f"ArcticDEM comes at 2, 10 or 32 m; got dem_resolution_m={self.dem_resolution_m}.")
 
     @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """Left, bottom, right and top edge of the raster, m."""
+        side = self.size * PIXEL_M
+        return self.left, self.top - side, self.left + side, self.top
+
+    @property
     def image_id(self) -> str:
         """Name in Planet's manner: date, time, satellite."""
         return f"{self.date:%Y%m%d}_20{self.seed % 60:02d}{(self.seed * 7 + 18) % 60:02d}_{self.seed % 65536:04x}"

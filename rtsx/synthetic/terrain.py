@@ -4,10 +4,12 @@ Drainage runs on cells of 24 m, valleys and banks are cut on cells of 12 m, mask
 """
 
 import heapq
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import shapely
+from affine import Affine
 from numpy.typing import NDArray
 from rasterio.features import rasterize
 from scipy import ndimage
@@ -265,21 +267,13 @@ def cut_valleys(
     return np.asarray(ndimage.gaussian_filter(np.minimum(cut, filled), 0.8), np.float32)
 
 
-def draw_lines(lines: list[tuple[NDArray[np.float64], float]], *, shape: tuple[int, int]) -> NDArray[np.bool_]:
-    """Mask (y, x) of lines given as vertices in px and full width in px."""
-    shapes = [shapely.LineString(path).buffer(max(width, 0.7) / 2, quad_segs=3) for path, width in lines]
+def polygon_mask(
+    shapes: Sequence[shapely.Geometry], *, shape: tuple[int, int], at: tuple[int, int] = (0, 0)
+) -> NDArray[np.bool_]:
+    """Mask (y, x) of polygons in px; its upper left corner lies at x, y."""
     if not shapes:
         return np.zeros(shape, bool)
-    return np.asarray(rasterize(shapes, out_shape=shape, dtype="uint8"), bool)
-
-
-def draw_rings(rings: list[NDArray[np.float64]], *, shape: tuple[int, int]) -> NDArray[np.bool_]:
-    """Mask (y, x) of closed rings given as vertices in px."""
-    if not rings:
-        return np.zeros(shape, bool)
-    return np.asarray(
-        rasterize([shapely.Polygon(ring).buffer(0) for ring in rings], out_shape=shape, dtype="uint8"), bool
-    )
+    return np.asarray(rasterize(shapes, out_shape=shape, transform=Affine.translation(*at), dtype="uint8"), bool)
 
 
 def meander(path: NDArray[np.float64], *, sway: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -304,28 +298,29 @@ def open_channels(
     if rivers:
         bands = ((shapely.LineString(path).buffer(width / 2, quad_segs=3), width * 3) for path, width in rivers)
         width_m = np.asarray(rasterize(bands, out_shape=shape, dtype="float32"), np.float32)
-    return width_m > 0, draw_lines(brooks, shape=shape), width_m
+    lines = [shapely.LineString(path).buffer(max(width, 0.7) / 2, quad_segs=3) for path, width in brooks]
+    return width_m > 0, polygon_mask(lines, shape=shape), width_m
 
 
 def bowls(
     elevation: NDArray[np.float32], *, taken: NDArray[np.bool_], per_km2: float, rng: np.random.Generator
-) -> list[NDArray[np.float64]]:
-    """Rings in px of lakes or basins on flat, low and free ground; `elevation` and `taken` on 12 m cells."""
+) -> list[shapely.Geometry]:
+    """Outlines in px of lakes or basins on flat, low and free ground; `elevation` and `taken` on 12 m cells."""
     area_km2 = elevation.size * (CELL_M / 1000) ** 2
     smooth = ndimage.gaussian_filter(elevation, 6)
     steep = np.hypot(*np.gradient(smooth, CELL_M))
     score = steep + 0.0015 * (smooth - ndimage.gaussian_filter(elevation, 40))
     score = np.where(taken, np.inf, score)
     free = np.flatnonzero(score < np.quantile(score[~taken], 0.3)) if not taken.all() else np.empty(0, int)
-    rings = []
+    outlines = []
     for _ in range(rng.poisson(per_km2 * area_km2)):
         if not free.size:
             break
         row, column = np.divmod(int(rng.choice(free)), elevation.shape[1])
         area_m2 = np.exp(rng.normal(np.log(30_000), 1.1))
         ring = blob(float(np.clip(area_m2, 2_000, 0.03e6 * area_km2)), rng=rng) / 3
-        rings.append(ring + np.array([column + 0.5, row + 0.5]) * COARSE)
-    return rings
+        outlines.append(shapely.Polygon(ring + np.array([column + 0.5, row + 0.5]) * COARSE).buffer(0))
+    return outlines
 
 
 def level_bowls(
@@ -370,10 +365,11 @@ def make_terrain(size: int, *, height: float, rng: np.random.Generator) -> Terra
         sea = ndimage.binary_opening(sea, iterations=4)
     near_river = block_mean(river, factor=COARSE) > 0
     taken = ndimage.binary_dilation(near_river | sea, iterations=8)
-    lake_rings = bowls(elevation, taken=taken, per_km2=rng.uniform(0.3, 1.1), rng=rng)
-    basin_rings = bowls(elevation, taken=taken, per_km2=0.15, rng=rng)
-    lake = draw_rings(lake_rings, shape=fine)
-    basin = draw_rings(basin_rings, shape=fine) & ~lake
+    lake, basin = (
+        polygon_mask(bowls(elevation, taken=taken, per_km2=per_km2, rng=rng), shape=fine)
+        for per_km2 in (rng.uniform(0.3, 1.1), 0.15)
+    )
+    basin &= ~lake
     elevation = level_bowls(elevation, mask=block_mean(basin, factor=COARSE) > 0.5, bank_m=1.0, reach_m=90)
     elevation = level_bowls(
         elevation, mask=block_mean(lake, factor=COARSE) > 0.5, bank_m=rng.uniform(2, 6), reach_m=110

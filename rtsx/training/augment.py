@@ -206,7 +206,6 @@ def drop_channels(
         augmentation = build_augmentations(step)
         if not isinstance(augmentation, ChannelDropout):
             continue
-        check_number(f"The probability of {step.name}", step.probability, low=0, high=1)
         chance = KeyedRandom("channels", *key, number)
         chosen = chance.chosen(len(channels), probability=step.probability).to(channels.device)
         if chosen.any():

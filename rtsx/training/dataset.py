@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rtsx.errors import BundleError, TrainingError
+from rtsx.errors import TrainingError
 from rtsx.labels import IGNORED, TruthWindow
 from rtsx.model import InputLayer, Packing, prepare
 from rtsx.model.values import check_units
 from rtsx.tiling import reflect_pad
-from rtsx.training.recipe import TrainingScene
+from rtsx.training.recipe import TrainingScene, explained
 from rtsx.training.sampler import TileAddress
 from rtsx.training.scene_arrays import ChunkCache, PixelArrays, SceneArrays
 
@@ -79,10 +79,8 @@ def common_packings(scenes: Sequence[SceneArrays], *, inputs: Sequence[InputLaye
             )
         for name in scene.layers:
             _check_scale(name, scene, first=first)
-        try:
+        with explained(f"Scene {scene.name!r} cannot be learnt from. "):
             check_units(inputs, scene.packings, dtypes=scene.dtypes, units=scene.units)
-        except BundleError as error:
-            raise TrainingError(f"Scene {scene.name!r} cannot be learnt from. {error}") from error
     return {name: replace(packing, nodata=None) for name, packing in first.packings.items()}
 
 
@@ -157,8 +155,6 @@ class TileReader:
     def __init__(
         self, scenes: Sequence[TrainingScene], *, inputs: Sequence[InputLayer], tile: int, cache_bytes: int
     ) -> None:
-        if not scenes:
-            raise TrainingError("Tiles need at least one scene to be read from; got none.")
         self.tile = tile
         self._scenes = tuple(SceneArrays(scene, inputs=inputs) for scene in scenes)
         self.packings = common_packings(self._scenes, inputs=inputs)

@@ -4,7 +4,7 @@ import copy
 import math
 import pickle
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
 
@@ -399,20 +399,15 @@ def _summed(fabric: "Fabric", numbers: torch.Tensor) -> torch.Tensor:
 
 
 def _row(metrics: EpochMetrics | None, *, epoch: int, step: int, loss: float, rate: float) -> LogRow:
+    row = LogRow(epoch=epoch, step=step, loss=loss, learning_rate=rate)
     if metrics is None:
-        return LogRow(epoch=epoch, step=step, loss=loss, learning_rate=rate)
+        return row
     threshold = metrics.best_threshold
     each = metrics.by_class(threshold)
     average_precision = metrics.mean_average_precision()
-    return LogRow(
-        epoch=epoch,
-        step=step,
-        loss=loss,
-        learning_rate=rate,
-        threshold=threshold,
-        iou=metrics.mean_iou(threshold),
-        precision=float(np.mean([scores.precision for scores in each])),
-        recall=float(np.mean([scores.recall for scores in each])),
-        f1=float(np.mean([scores.f1 for scores in each])),
-        average_precision=None if math.isnan(average_precision) else average_precision,
-    )
+    scores: dict[str, Any] = {
+        "iou": metrics.mean_iou(threshold),
+        "average_precision": None if math.isnan(average_precision) else average_precision,
+        **{name: float(np.mean([getattr(one, name) for one in each])) for name in ("precision", "recall", "f1")},
+    }
+    return replace(row, threshold=threshold, **scores)

@@ -1,8 +1,8 @@
 """Output of a network counted against the truth by class, probability and decision; in training and at its end."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from functools import reduce
+from dataclasses import asdict, dataclass
 from typing import Self
 
 import numpy as np
@@ -31,11 +31,9 @@ class EpochMetrics:
     @classmethod
     def empty(cls, *, channels: int) -> Self:
         """No pixel yet, for a network with this many output channels."""
-        several = channels > 1
-        n = channels - 1 if several else 1
         return cls(
-            probabilities=(PixelTally.empty(levels=LEVELS_OF_FLOAT),) * n,
-            decisions=(PixelTally.empty(levels=1),) * (n if several else 0),
+            probabilities=(PixelTally.empty(levels=LEVELS_OF_FLOAT),) * max(channels - 1, 1),
+            decisions=(PixelTally.empty(levels=1),) * (channels - 1),
         )
 
     @classmethod
@@ -85,7 +83,10 @@ class EpochMetrics:
 
     def scores(self, threshold: float) -> PixelScores:
         """Scores of all classes together: their pixels added up."""
-        return reduce(_pooled, self.by_class(threshold))
+        counts = Counter[str]()
+        for scores in self.by_class(threshold):
+            counts.update(asdict(scores))
+        return PixelScores(**counts)
 
     def mean_iou(self, threshold: float) -> float:
         """IoU, averaged over the classes."""
@@ -103,23 +104,11 @@ class EpochMetrics:
 
     def with_counts(self, counts: torch.Tensor) -> Self:
         """The metrics of these counts, in the shape of this one."""
-        tallies = []
-        rest = counts.cpu().numpy()
-        for tally in (*self.probabilities, *self.decisions):
-            n = tally.levels + 1
-            tallies.append(PixelTally(target=rest[:n].copy(), other=rest[n : 2 * n].copy()))
-            rest = rest[2 * n :]
+        sizes = [tally.levels + 1 for tally in (*self.probabilities, *self.decisions) for _ in ("target", "other")]
+        parts = iter(np.split(counts.cpu().numpy().copy(), np.cumsum(sizes)[:-1]))
+        tallies = [PixelTally(target=target, other=other) for target, other in zip(parts, parts, strict=True)]
         n_classes = len(self.probabilities)
         return type(self)(probabilities=tuple(tallies[:n_classes]), decisions=tuple(tallies[n_classes:]))
-
-
-def _pooled(one: PixelScores, other: PixelScores) -> PixelScores:
-    return PixelScores(
-        hits=one.hits + other.hits,
-        false_alarms=one.false_alarms + other.false_alarms,
-        misses=one.misses + other.misses,
-        rejections=one.rejections + other.rejections,
-    )
 
 
 def evaluate_epoch(

@@ -11,11 +11,11 @@ import safetensors.torch
 import segmentation_models_pytorch
 import torch
 
-from rtsx.errors import BundleError, TrainingError
+from rtsx.errors import TrainingError
 from rtsx.model import ARCHITECTURES, build_network
 from rtsx.model.smp import meta_network, network_stride
 from rtsx.suggest import suggest
-from rtsx.training.recipe import NetworkSpec
+from rtsx.training.recipe import NetworkSpec, explained
 
 _SUFFIXES = (".pth", ".pt", ".safetensors")
 _WRAPPERS = ("state_dict", "statedict", "model", "model_state_dict")
@@ -202,7 +202,8 @@ def new_network(spec: NetworkSpec, *, layers: int, classes: int, seed: int) -> t
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = _built(spec, layers=layers, classes=classes)
+        with _explained(spec):
+            network = build_network(spec.architecture, _options(spec, layers=layers, classes=classes))
         if spec.encoder_weights is not None:
             load_encoder(network, spec)
     return network
@@ -264,11 +265,6 @@ def _without_numbers(spec: NetworkSpec) -> torch.nn.Module:
         return meta_network(spec.architecture, _options(spec, layers=3, classes=1))
 
 
-def _built(spec: NetworkSpec, *, layers: int, classes: int) -> torch.nn.Module:
-    with _explained(spec):
-        return build_network(spec.architecture, _options(spec, layers=layers, classes=classes))
-
-
 def _options(spec: NetworkSpec, *, layers: int, classes: int) -> dict[str, object]:
     return {**spec.options, "encoder_name": spec.encoder, "in_channels": layers, "classes": classes}
 
@@ -282,7 +278,5 @@ def _explained(spec: NetworkSpec) -> Iterator[None]:
             f"Options {reserved} of {spec.architecture} are not free: layers, classes and encoder have fields of their own, "
             "and a network in training answers with logits alone. Remove them."
         )
-    try:
+    with explained("The network cannot be built. "):
         yield
-    except BundleError as error:
-        raise TrainingError(f"The network cannot be built. {error}") from error

@@ -1,6 +1,7 @@
 """The recipe of a bundle: everything that a training depends on, besides machine and versions of libraries."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -8,11 +9,20 @@ import xarray as xr
 from annotated_types import Ge, Gt, Le
 
 from rtsx.cube import as_cube, validate_cube
-from rtsx.errors import TrainingError
+from rtsx.errors import BundleError, TrainingError
 from rtsx.labels import LabelRaster
 from rtsx.model.inputs import InputLayer
 from rtsx.parsing import STRICT
 from rtsx.suggest import suggest
+
+
+@contextmanager
+def explained(told: str = "") -> Iterator[None]:
+    """Raise a `TrainingError` where the block raises a `BundleError`, with its text after `told`."""
+    try:
+        yield
+    except BundleError as error:
+        raise TrainingError(f"{told}{error}") from error
 
 
 @dataclass(frozen=True, kw_only=True)

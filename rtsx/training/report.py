@@ -24,7 +24,7 @@ from rtsx.training.finish import TrainedModel, TrainedRun
 from rtsx.training.loop import CACHE_BYTES
 from rtsx.training.metrics import EpochMetrics
 from rtsx.training.run_log import LogRow
-from rtsx.training.sampler import TileAddress, TrainingPlan
+from rtsx.training.sampler import TileAddress, TrainingPlan, candidates, spread
 from rtsx.training.tile_index import TileIndex
 
 _WIDTH, _HEIGHT = 420, 240
@@ -135,17 +135,9 @@ _CLASSES = ((230, 97, 1), (27, 120, 183), (51, 140, 65), (150, 100, 190), (190, 
 
 def sample_tiles(index: TileIndex) -> tuple[TileAddress, ...]:
     """A few tiles with labels and one without, at even distances through all scenes."""
-    every = [
-        (TileAddress(number, (int(y), int(x))), bool(labelled))
-        for number, scene in enumerate(index.scenes)
-        for (y, x), labelled in zip(scene.starts, scene.labelled, strict=True)
-    ]
-    chosen: list[TileAddress] = []
-    for wanted, is_positive in ((_POSITIVE, True), (_NEGATIVE, False)):
-        fitting = [tile for tile, has_label in every if has_label == is_positive]
-        places = np.linspace(0, len(fitting) - 1, min(wanted, len(fitting))).round().astype(int)
-        chosen.extend(fitting[place] for place in places)
-    return tuple(chosen)
+    every = candidates(index)
+    positive, negative = ([tile for tile, has_label in every if has_label == kind] for kind in (True, False))
+    return (*spread(positive, _POSITIVE), *spread(negative, _NEGATIVE))
 
 
 def _draw_tile(bundle: ModelBundle, reader: TileReader, tile: TileAddress) -> dict[str, str]:

@@ -1,6 +1,5 @@
 """Train a bundle from a recipe: refuse what cannot be trained before a pixel is read, measure the scaling, train, and keep what came of it."""
 
-import importlib.metadata
 import json
 import math
 import platform
@@ -16,22 +15,23 @@ import torch
 
 import rtsx
 from rtsx.cube import layer_names
-from rtsx.errors import BundleError, MissingExtraError, TrainingError
+from rtsx.errors import MissingExtraError, TrainingError
 from rtsx.model import InputLayer, ModelBundle, OutlineChoice, required_layers
 from rtsx.model.metadata import DISTRIBUTIONS, LayerDistribution, check_tiles
 from rtsx.model.network import resolve_device
+from rtsx.model.source import version_of
 from rtsx.training.augment import check_augmentations, check_dropped
 from rtsx.training.dataset import TileBatch, TileReader
 from rtsx.training.finish import TrainedModel, TrainedRun, finalise, result_of
 from rtsx.training.loop import CACHE_BYTES, TrainingCheckpoint, fit
-from rtsx.training.losses import build_loss, check_losses
+from rtsx.training.losses import build_loss
 from rtsx.training.networks import check_encoder_weights, check_step, output_classes, stride_of
 from rtsx.training.optimiser import check_optimisation
-from rtsx.training.recipe import TrainingRecipe, TrainingScene
+from rtsx.training.recipe import TrainingRecipe, TrainingScene, explained
 from rtsx.training.report import write_training_report
 from rtsx.training.run_folder import RunFolder, recipe_record
 from rtsx.training.run_log import LoggerName, Progress, RowLogger, ShowProgress, check_loggers, open_loggers, write_log
-from rtsx.training.sampler import TileAddress, TrainingPlan, validation_tiles
+from rtsx.training.sampler import TileAddress, TrainingPlan, candidates, spread, validation_tiles
 from rtsx.training.scene_arrays import every_layer
 from rtsx.training.tile_index import TileIndex, index_tiles
 
@@ -51,11 +51,8 @@ def check_recipe(recipe: TrainingRecipe) -> int:
     _check_scenes(recipe)
     stride = stride_of(recipe.network)
     check_encoder_weights(recipe.network)
-    try:
+    with explained():
         check_tiles(recipe.tile, overlap=recipe.overlap, stride=stride, trim=None)
-    except BundleError as error:
-        raise TrainingError(str(error)) from error
-    check_losses(recipe.losses)
     build_loss(recipe.losses, classes=len(output_classes(recipe.classes)))
     check_optimisation(recipe.optimisation)
     inputs = every_layer(recipe.training[0]) if recipe.inputs is None else recipe.inputs
@@ -63,10 +60,8 @@ def check_recipe(recipe: TrainingRecipe) -> int:
     if not layers or len(set(layers)) < len(layers):
         raise TrainingError(f"A network needs at least one input layer, and each once; got {list(layers)}.")
     for scene in _all_scenes(recipe):
-        try:
+        with explained(f"Scene {scene.name!r} lacks layers of the recipe. "):
             required_layers(inputs, layer_names(scene.cube))
-        except BundleError as error:
-            raise TrainingError(f"Scene {scene.name!r} lacks layers of the recipe. {error}") from error
     # Those that are stored, because ndvi that is derived changes with red and nir.
     check_augmentations(recipe.augmentations, layers=required_layers(inputs, layer_names(recipe.training[0].cube)))
     check_dropped(recipe.augmentations, channels=len(layers))
@@ -166,13 +161,7 @@ MEASURED_TILES = 256
 
 def measured_tiles(index: TileIndex) -> tuple[TileAddress, ...]:
     """Tiles to measure on: all of them, or so many at even distances through all scenes."""
-    every = [
-        TileAddress(number, (int(y), int(x))) for number, scene in enumerate(index.scenes) for y, x in scene.starts
-    ]
-    if len(every) <= MEASURED_TILES:
-        return tuple(every)
-    chosen = np.linspace(0, len(every) - 1, MEASURED_TILES).round().astype(int)
-    return tuple(every[n] for n in chosen)
+    return spread([tile for tile, _ in candidates(index)], MEASURED_TILES)
 
 
 def measured_inputs(
@@ -275,13 +264,9 @@ _LIBRARIES = ("kornia", "lightning", "numpy", "scipy", "segmentation-models-pyto
 
 def library_versions() -> dict[str, str]:
     """Versions by name, Python's and our own among them."""
-    found = {"python": platform.python_version(), "rtsx": rtsx.__version__}
-    for name in _LIBRARIES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:  # an optional one
-            continue
-    return found
+    versions = {name: version_of(name) for name in _LIBRARIES}  # some are optional
+    found = {name: version for name, version in versions.items() if version is not None}
+    return {"python": platform.python_version(), "rtsx": rtsx.__version__, **found}
 
 
 def git_revision(folder: Path) -> str | None:
@@ -366,7 +351,8 @@ def train(
     MissingExtraError
         Lightning, or a logger that was asked for, is not installed.
     """
-    where = _resolved(device)
+    with explained():
+        where = resolve_device(device)
     check_recipe(recipe)
     check_devices(recipe, device=where.type, devices=devices, num_workers=num_workers)
     check_loggers(loggers)
@@ -453,13 +439,6 @@ def _shown(moment: Progress, *, logs: Sequence[RowLogger], progress: ShowProgres
             log.log(moment.row)
     if progress is not None:
         progress(moment)
-
-
-def _resolved(device: str) -> torch.device:
-    try:
-        return resolve_device(device)
-    except BundleError as error:
-        raise TrainingError(str(error)) from error
 
 
 def _keep(

@@ -29,11 +29,8 @@ def recipe_record(recipe: TrainingRecipe) -> dict[str, object]:
     Reads one tile of each scene, and the file of the encoder's weights where there is one. `provenance` is left out: it changes
     no answer.
     """
-    record = {
-        name: _plain(getattr(recipe, name))
-        for name in (field.name for field in fields(recipe))
-        if name not in {*_ROLES, "provenance"}
-    }
+    names = [field.name for field in fields(recipe) if field.name not in {*_ROLES, "provenance"}]
+    record = {name: _plain(getattr(recipe, name)) for name in names}
     weights = recipe.network.encoder_weights
     if weights is not None:
         from rtsx.training.networks import check_encoder_weights, is_file  # here, because it loads torch

@@ -5,7 +5,7 @@ import importlib
 import io
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -81,8 +81,7 @@ which goes on from the last epoch when it is called again."""
 
 def values_of(row: LogRow) -> dict[str, float]:
     """The numbers of a row that exist, by name."""
-    names = ("loss", "learning_rate", "threshold", "iou", "precision", "recall", "f1", "average_precision")
-    found = {name: getattr(row, name) for name in names}
+    found = {name: value for name, value in asdict(row).items() if name not in ("epoch", "step")}
     return {name: float(value) for name, value in found.items() if value is not None}
 
 
@@ -90,18 +89,7 @@ class TensorBoardLogger:
     """Writes scalars into a folder that ``tensorboard --logdir`` shows."""
 
     def __init__(self, folder: Path) -> None:
-        self._writer: Any = self.library()(str(folder))
-
-    @staticmethod
-    def library() -> Any:
-        """What writes; raises `MissingExtraError` where it is not installed."""
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise MissingExtraError(
-                "TensorBoard is not installed: pip install tensorboard, or leave the logger out."
-            ) from error
-        return SummaryWriter
+        self._writer: Any = _library("tensorboard").SummaryWriter(str(folder))
 
     def log(self, row: LogRow) -> None:
         """Write the numbers of an epoch."""
@@ -118,21 +106,11 @@ class WandbLogger:
     """Sends numbers to a run of the project ``rtsx``; a training that goes on goes on in the same run."""
 
     def __init__(self, folder: Path, *, id: str, record: Mapping[str, object], digest: str) -> None:  # noqa: A002 - the word of the recipe
-        library = self.library()
+        library = _library("wandb")
         folder.mkdir(parents=True, exist_ok=True)
         self._run = library.init(
             project="rtsx", name=id, id=digest[:16], resume="allow", dir=str(folder), config=dict(record)
         )
-
-    @staticmethod
-    def library() -> Any:
-        """What sends; raises `MissingExtraError` where it is not installed."""
-        try:
-            return importlib.import_module("wandb")
-        except ImportError as error:
-            raise MissingExtraError(
-                "Weights & Biases is not installed: pip install wandb, or leave the logger out."
-            ) from error
 
     def log(self, row: LogRow) -> None:
         """Send the numbers of an epoch."""
@@ -147,10 +125,16 @@ LoggerName = Literal["tensorboard", "wandb"]
 
 RowLogger = TensorBoardLogger | WandbLogger
 """Takes rows: one call an epoch, from one thread."""
-_LOGGERS: Mapping[str, type[RowLogger]] = {
-    "tensorboard": TensorBoardLogger,
-    "wandb": WandbLogger,
-}
+_LIBRARIES = {"tensorboard": ("TensorBoard", "torch.utils.tensorboard"), "wandb": ("Weights & Biases", "wandb")}
+"""Title of each logger, and the module that writes for it."""
+
+
+def _library(name: str) -> Any:
+    title, module = _LIBRARIES[name]
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise MissingExtraError(f"{title} is not installed: pip install {name}, or leave the logger out.") from error
 
 
 def check_loggers(names: Sequence[LoggerName]) -> None:
@@ -164,9 +148,9 @@ def check_loggers(names: Sequence[LoggerName]) -> None:
         Its library is not installed.
     """
     for name in names:
-        if name not in _LOGGERS:
-            raise TrainingError(f"There is no logger {name!r}.{suggest(name, _LOGGERS)}")
-        _LOGGERS[name].library()
+        if name not in _LIBRARIES:
+            raise TrainingError(f"There is no logger {name!r}.{suggest(name, _LIBRARIES)}")
+        _library(name)
 
 
 def open_loggers(

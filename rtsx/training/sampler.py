@@ -249,6 +249,21 @@ def _stays(
     return stays
 
 
+def candidates(index: TileIndex) -> list[tuple[TileAddress, bool]]:
+    """All tiles that can be drawn, scene by scene, and whether they have a label."""
+    return [
+        (TileAddress(number, (int(y), int(x))), bool(labelled))
+        for number, scene in enumerate(index.scenes)
+        for (y, x), labelled in zip(scene.starts, scene.labelled, strict=True)
+    ]
+
+
+def spread(tiles: Sequence[TileAddress], count: int) -> tuple[TileAddress, ...]:
+    """So many of the tiles at even distances; all of them where there are no more."""
+    chosen = np.linspace(0, len(tiles) - 1, min(count, len(tiles))).round().astype(int)
+    return tuple(tiles[n] for n in chosen)
+
+
 def validation_tiles(index: TileIndex) -> tuple[TileAddress, ...]:
     """Tiles that show every pixel of the scenes and count each valid one exactly once, block by block.
 

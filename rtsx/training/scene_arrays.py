@@ -9,16 +9,16 @@ from typing import Any, Self
 
 import dask.array as da
 import numpy as np
-from dask.base import compute, is_dask_collection
+from dask.base import compute
 from numpy.typing import NDArray
 
 from rtsx.cube import layer_names, packing
-from rtsx.errors import BundleError, LayerValuesWarning, TrainingError
+from rtsx.errors import LayerValuesWarning, TrainingError
 from rtsx.labels import TruthWindow
 from rtsx.model import InputLayer, Packing, required_layers
 from rtsx.model.inputs import trusted_pixels
 from rtsx.model.values import check_values
-from rtsx.training.recipe import TrainingScene
+from rtsx.training.recipe import TrainingScene, explained
 
 LayerArray = NDArray[Any] | da.Array
 """A layer (y, x), lazy or not."""
@@ -27,8 +27,7 @@ LayerArray = NDArray[Any] | da.Array
 def chunk_edges(layers: Iterable[LayerArray]) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
     """Where chunks begin along y and x, and where the last one ends, of the first lazy layer; None where none is lazy."""
     for layer in layers:
-        if is_dask_collection(layer):
-            assert isinstance(layer, da.Array)
+        if isinstance(layer, da.Array):
             y, x = ((0, *accumulate(sizes)) for sizes in layer.chunks)
             return y, x
     return None
@@ -98,10 +97,8 @@ class SceneArrays:
     """
 
     def __init__(self, scene: TrainingScene, *, inputs: Sequence[InputLayer]) -> None:
-        try:
+        with explained(f"Scene {scene.name!r} cannot be learnt from. "):
             self.layers = required_layers(inputs, layer_names(scene.cube))
-        except BundleError as error:
-            raise TrainingError(f"Scene {scene.name!r} cannot be learnt from. {error}") from error
         self.name = scene.name
         self.shape: tuple[int, int] = (scene.cube.sizes["y"], scene.cube.sizes["x"])
         self.packings = {name: Packing(**packing(scene.cube[name])) for name in self.layers}

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Self
 
 import numpy as np
@@ -72,22 +73,18 @@ class IntegralImage:
 
     def min_counts(self, windows: _Windows) -> NDArray[np.int64]:
         """Pixels (kind, window) of the cells that lie wholly in windows (window, 4) of start y, x and stop y, x."""
-        places = [
-            np.searchsorted(cuts, windows[:, side], "left" if side < 2 else "right") - (side >= 2)
-            for side, cuts in enumerate((self.rows, self.columns) * 2)
-        ]
-        return self._between(*places)
+        return self._counted(windows, wholly=True)
 
     def max_counts(self, windows: _Windows) -> NDArray[np.int64]:
         """Pixels (kind, window) of the cells that share a pixel with windows (window, 4)."""
-        places = [
-            np.searchsorted(cuts, windows[:, side], "right" if side < 2 else "left") - (side < 2)
-            for side, cuts in enumerate((self.rows, self.columns) * 2)
-        ]
-        return self._between(*places)
+        return self._counted(windows, wholly=False)
 
-    def _between(self, *places: NDArray[np.intp]) -> NDArray[np.int64]:
-        top, left, bottom, right = places
+    def _counted(self, windows: _Windows, *, wholly: bool) -> NDArray[np.int64]:
+        # The first and last cut within a window, or those around it.
+        top, left, bottom, right = (
+            np.searchsorted(cuts, windows[:, side], "left" if is_start == wholly else "right") - (is_start != wholly)
+            for side, (is_start, cuts) in enumerate(product((True, False), (self.rows, self.columns)))
+        )
         bottom, right = np.maximum(bottom, top), np.maximum(right, left)  # a window within a cell holds none wholly
         sums = self.cells
         between: NDArray[np.int64] = (
@@ -174,7 +171,7 @@ def index_tiles(
     Parameters
     ----------
     scenes
-        At least one. A scene without labels is fine, as long as another has some.
+        At least one, all of the same classes. A scene without labels is fine, as long as another has some.
     inputs
         Channels of the network, which say what a pixel needs to be valid; None: every layer of the first scene.
     tile
@@ -185,14 +182,8 @@ def index_tiles(
     Raises
     ------
     TrainingError
-        A layer is missing or cannot be read, truths disagree on their classes, or no tile is left to learn a class from; the
-        message names the scenes.
+        A layer is missing or cannot be read, or no tile is left to learn a class from; the message names the scenes.
     """
-    if not scenes:
-        raise TrainingError("Tiles need at least one scene to be cut from; got none.")
-    if tile < 1:
-        raise TrainingError(f"The side of a tile is at least 1 px; got {tile}.")
-    _check_classes(scenes)
     wanted = every_layer(scenes[0]) if inputs is None else inputs
     counted = [_counted(scene, SceneArrays(scene, inputs=wanted), tile=tile) for scene in scenes]
     index = TileIndex(
@@ -205,16 +196,6 @@ def index_tiles(
     )
     _check_learnable(index, with_class=[some for _, some in counted])
     return index
-
-
-def _check_classes(scenes: Sequence[TrainingScene]) -> None:
-    first = scenes[0]
-    for scene in scenes[1:]:
-        if scene.truth.classes != first.truth.classes:
-            raise TrainingError(
-                f"All scenes need the same classes in the same order; {first.name!r} has {list(first.truth.classes)} and "
-                f"{scene.name!r} has {list(scene.truth.classes)}. Make their truths with the same classes=."
-            )
 
 
 def _counted(scene: TrainingScene, stored: SceneArrays, *, tile: int) -> tuple[IntegralImage, int]:

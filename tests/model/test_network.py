@@ -443,10 +443,3 @@ def test_many_threads_open_a_network_once():
         found = list(pool.map(lambda _: networks.get("a", open_one), range(32)))
     assert len(opened) == 1
     assert all(network is opened[0] for network in found)
-
-
-def test_clearing_drops_everything():
-    networks = OpenedNetworks(limit=2)
-    first = networks.get("a", stub)
-    networks.clear()
-    assert networks.get("a", stub) is not first

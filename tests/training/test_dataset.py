@@ -223,8 +223,6 @@ def test_an_ndvi_that_only_some_scenes_store_is_refused():
 
 def test_mistakes_are_told():
     scene = make_scene()
-    with pytest.raises(TrainingError, match="at least one scene"):
-        TileReader([], inputs=INPUTS, tile=32, cache_bytes=1)
     with pytest.raises(TrainingError, match=r"Scene 'a' cannot be learnt from.*missing \['slope'\]"):
         reader_of(scene, inputs=[InputLayer(name="slope")])
     with pytest.raises(TrainingError, match=r"A tile at \(200, 0\) lies beyond scene 'a' of \(90, 120\) px"):
