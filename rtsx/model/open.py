@@ -117,15 +117,12 @@ def check_output(
             "probability per class as float."
         )
     again = _finite_output(forward, scene)
-    if (
-        first is not None
-        and again is not None
-        and (moved := float((again - first).abs().max())) > _RANDOM * float(first.abs().max())
-    ):
+    moved = 0.0 if first is None or again is None else float((again - first).abs().max())
+    if first is not None and moved > _RANDOM * float(first.abs().max()):
         raise BundleError(
             f"{described} returns other numbers for the same tile the second time (by up to {moved:.3g}): dropout or noise "
-            "runs in its forward, or it remembers what it saw before. Let it end with module.eval(), e.g. by "
-            "dropout(x, p, training=self.training)."
+            "runs in its forward, or it remembers what it saw before. Let evaluation switch that off, as it does torch's own "
+            "layers of dropout."
         )
     if activation == "none":
         return

@@ -55,7 +55,7 @@ def build_network(architecture: str, options: Mapping[str, object]) -> torch.nn.
     Examples
     --------
     >>> network = build_network("Unet", {"encoder_name": "resnet18", "in_channels": 4})
-    >>> network_stride(network)
+    >>> total_stride(network)
     32
     """
     constructor = getattr(_library(), _spelling(architecture))
@@ -113,7 +113,7 @@ _MOST_PARAMETERS = 2_000_000_000
 """8 GB; the largest encoders that segment images have 300 million."""
 
 
-def network_stride(network: torch.nn.Module) -> int:
+def total_stride(network: torch.nn.Module) -> int:
     """Return the total down-sampling of a network of the library, in px: 2 to the encoder's depth, less where it is dilated."""
     return cast("int", cast("torch.nn.Module", network.encoder).output_stride)
 
@@ -240,7 +240,7 @@ class SmpSource(NetworkSource):
     @cached_property
     def stride(self) -> int:
         """Total down-sampling, in px."""
-        return network_stride(meta_network(self.architecture_name, self.options))
+        return total_stride(meta_network(self.architecture_name, self.options))
 
     @cached_property
     def n_parameters(self) -> int:

@@ -13,7 +13,7 @@ import torch
 
 from rtsx.errors import TrainingError
 from rtsx.model import ARCHITECTURES, build_network
-from rtsx.model.smp import meta_network, network_stride
+from rtsx.model.smp import meta_network, total_stride
 from rtsx.suggest import suggest
 from rtsx.training.recipe import NetworkSpec, explained
 
@@ -217,7 +217,7 @@ def stride_of(spec: NetworkSpec) -> int:
     TrainingError
         Something of the spec is unknown.
     """
-    return network_stride(_without_numbers(spec))
+    return total_stride(_without_numbers(spec))
 
 
 def check_step(spec: NetworkSpec, *, tile: int, tiles: int) -> None:

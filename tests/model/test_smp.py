@@ -5,7 +5,7 @@ import segmentation_models_pytorch
 import torch
 
 from rtsx.errors import BundleError
-from rtsx.model.smp import ARCHITECTURES, SmpSource, build_network, meta_network, network_stride
+from rtsx.model.smp import ARCHITECTURES, SmpSource, build_network, meta_network, total_stride
 
 OPTIONS = {"encoder_name": "resnet18", "in_channels": 3, "classes": 1}
 
@@ -31,8 +31,8 @@ def test_the_field_s_network_has_its_number_of_parameters():
 
 @pytest.mark.parametrize(("architecture", "stride"), [("Unet", 32), ("DeepLabV3", 8), ("DeepLabV3Plus", 16)])
 def test_the_stride_follows_depth_and_dilation(architecture, stride):
-    assert network_stride(build_network(architecture, OPTIONS)) == stride
-    assert network_stride(build_network("Unet", {**OPTIONS, "encoder_depth": 3, "decoder_channels": [64, 32, 16]})) == 8
+    assert total_stride(build_network(architecture, OPTIONS)) == stride
+    assert total_stride(build_network("Unet", {**OPTIONS, "encoder_depth": 3, "decoder_channels": [64, 32, 16]})) == 8
 
 
 def test_a_skeleton_is_made_once_and_tells_networks_apart():
