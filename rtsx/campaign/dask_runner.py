@@ -92,23 +92,6 @@ class WorkerSet:
     """Whether the slots are GPUs, so that workers without one are left alone."""
 
 
-@dataclass(frozen=True)
-class WorkerLost:
-    """A task whose worker was lost."""
-
-    failure: Failure
-    """What is known of it."""
-    times: int
-    """Workers that were lost with it, because a scheduler may try again by itself before it tells."""
-
-
-@dataclass(frozen=True)
-class NotStarted:
-    """A task that never ran, or whose outcome was lost after it: its cell is to be run as if nothing had been."""
-
-    cell: Address
-
-
 class CellTasks:
     """The tasks of one run that are under way; one thread uses it."""
 
@@ -155,14 +138,14 @@ class CellTasks:
             self._flying[future.key] = (future, start)
             future.add_done_callback(self._back.put)
 
-    def completed(self, within_s: float) -> Iterator[CellResult | WorkerLost | NotStarted]:
+    def completed(self, within_s: float) -> Iterator[CellResult]:
         """Tasks that have come back since the last call; waits for the first of them, at most so long."""
         finished = []
         for back in self._waited(within_s):
             if isinstance(back, dict):
                 for key, outcome in back.items():
                     if flown := self._flying.pop(key, None):
-                        yield NotStarted(flown[1].cell) if outcome is None else outcome
+                        yield _not_started(flown[1].cell) if outcome is None else outcome
             elif back.key in self._flying:
                 if back.status == "finished":
                     finished.append(back)
@@ -267,7 +250,7 @@ class CellTasks:
             found = {}
         self._back.put({future.key: found.get(number) for number, future in numbered.items()})
 
-    def _fallen(self, future: Future[Any]) -> CellResult | WorkerLost | NotStarted:
+    def _fallen(self, future: Future[Any]) -> CellResult:
         """Classify a task that came back without a result."""
         if future.status == "cancelled":  # not by us, because what we cancel is no longer among those that fly
             raise self._scheduler_lost()
@@ -282,10 +265,10 @@ class CellTasks:
         if isinstance(error, KilledWorker):
             if error.task != future.key:  # the worker that held the job was lost before it could hand it on
                 self._forget_job()
-                return NotStarted(start.cell)
-            times = error.allowed_failures + 1
-            message = f"its worker was lost {times} times: killed, out of memory or cut off"
-            return WorkerLost(replace(failure, message=message), times)
+                return _not_started(start.cell)
+            lost = error.allowed_failures + 1  # because a scheduler may try again by itself before it tells
+            failure = replace(failure, message=f"its worker was lost {lost} times: killed, out of memory or cut off")
+            return CellResult(cell=start.cell, state="failed", failure=failure, workers_lost=lost)
         return CellResult(cell=start.cell, state="failed", failure=failure)
 
     @contextmanager
@@ -316,6 +299,11 @@ def _run_cell(start: Submission, *, job: SerializedJob, run: str) -> CellResult:
     if result.failure is not None:
         replace_worker_after(result.failure)
     return result
+
+
+def _not_started(cell: Address) -> CellResult:
+    """Say of a task that it never ran, or that its outcome was lost after it."""
+    return CellResult(cell=cell, state="not started")
 
 
 def _same(job: SerializedJob) -> SerializedJob:
@@ -401,10 +389,8 @@ def run_on_cluster(
                 on_tick(driver.summary())
             driver.launch()
             for back in tasks.completed(driver.patience_s()):
-                failure = driver.take_in(back)
-                if isinstance(back, WorkerLost):
-                    back = CellResult(cell=back.failure.cell, state="failed", failure=back.failure)
-                if on_outcome is not None and isinstance(back, CellResult):
+                failure = queue.completed(back, time.monotonic())
+                if on_outcome is not None and back.state != "not started":
                     on_outcome(back)
                 if on_set_aside is not None and failure is not None:
                     on_set_aside(failure)
@@ -513,12 +499,3 @@ class _Driver:
         """Seconds to wait for what comes back before something else is to be done."""
         due = self.queue.next_retry()
         return _TICK_S if due is None else min(_TICK_S, max(0.0, due - time.monotonic()))
-
-    def take_in(self, back: CellResult | WorkerLost | NotStarted) -> Failure | None:
-        """Take in a task that came back; returns the failure where its cell is set aside by it."""
-        if isinstance(back, NotStarted):
-            self.queue.returned(back.cell)
-            return None
-        if isinstance(back, WorkerLost):
-            return self.queue.worker_lost(back.failure, time.monotonic(), times=back.times)
-        return self.queue.completed(back, time.monotonic())

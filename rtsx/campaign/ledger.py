@@ -167,15 +167,14 @@ def _give_back(objects: ObjectStore, layout: YearLayout, lease: Lease) -> None:
 
 
 def _is_there(objects: ObjectStore, layout: YearLayout, lease: Lease) -> bool:
-    content = objects.get(layout.lease(lease.cell, lease.generation))
-    stored = None if content is None else _lease_or_none(content)
+    stored = _lease_or_none(objects.get(layout.lease(lease.cell, lease.generation)))
     return stored is not None and stored.holder == lease.holder
 
 
-def _lease_or_none(content: bytes) -> Lease | None:
+def _lease_or_none(content: bytes | None) -> Lease | None:
     """Remove what is no lease: it holds nothing, and could never be given back."""
     try:
-        return Lease.from_json(content)
+        return None if content is None else Lease.from_json(content)
     except CampaignError:
         return None
 

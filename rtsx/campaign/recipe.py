@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from math import inf
-from numbers import Integral, Real
+from numbers import Integral
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, MinLen
@@ -88,8 +88,8 @@ class OutlineSpec:
 
     def __post_init__(self) -> None:
         """Refuse numbers that mean nothing, before they stand in a plan."""
-        above_zero = self.threshold is None or 0 < self.threshold <= 1
-        if not (above_zero and (self.min_area_m2 or 0) >= 0 and self.edge_distance >= 0):
+        threshold = 1 if self.threshold is None else self.threshold
+        if not (0 < threshold <= 1 and (self.min_area_m2 or 0) >= 0 and self.edge_distance >= 0):
             raise CampaignError(
                 f"Outlines take a threshold above 0 and up to 1, and min_area_m2 and edge_distance of 0 or more; got {self}."
             )
@@ -122,6 +122,7 @@ class OutlineSpec:
         return max(self.edge_distance, 1)
 
 
+@typed(CampaignError)
 @dataclass(frozen=True, kw_only=True)
 class RetrySpec:
     """What is done about cells that fail: retries, leases, and when to give up.
@@ -147,10 +148,6 @@ class RetrySpec:
 
     def __post_init__(self) -> None:
         """Refuse numbers that mean nothing."""
-        for name, value in vars(self).items():
-            kind: Any = Integral if name in ("attempts", "most_failures") else Real
-            if not isinstance(value, kind) or isinstance(value, bool):
-                raise CampaignError(f"{name} is a {'whole ' if kind is Integral else ''}number; got {value!r}.")
         if self.attempts < 1 or self.most_failures < 1:
             raise CampaignError(
                 f"attempts and most_failures are at least 1; got {self.attempts} and {self.most_failures}."

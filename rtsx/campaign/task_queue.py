@@ -21,12 +21,14 @@ class CellResult:
 
     cell: Address
     """Row and column of the cell."""
-    state: Literal["done", "skipped", "leased", "failed"]
-    """Done by this task; done before (its mark was there); another run is at it; failed."""
+    state: Literal["done", "skipped", "leased", "failed", "not started"]
+    """Done by this task; done before (its mark was there); another run is at it; failed; to be run as if nothing had been."""
     seconds: float = 0.0
     """Time that it took, s."""
     failure: Failure | None = None
     """Why, where it failed."""
+    workers_lost: int = 0
+    """Workers that were lost with it, where that is why."""
     free_after_s: float = 0.0
     """Seconds after which a lease of another run can be looked at again."""
     hardware: str = ""
@@ -173,6 +175,11 @@ class TaskQueue:
 
     def completed(self, outcome: CellResult, now: float) -> Failure | None:
         """Record the result of a task; return the failure where its cell is set aside by it."""
+        if outcome.state == "not started":
+            self.returned(outcome.cell)
+            return None
+        if outcome.failure is not None and outcome.workers_lost:
+            return self.worker_lost(outcome.failure, now, times=outcome.workers_lost)
         start = self._running.pop(outcome.cell)
         if outcome.hardware:
             self.hardware[outcome.hardware] += outcome.seconds

@@ -46,8 +46,8 @@ def test_what_is_no_campaign_is_refused(changes: dict[str, Any], message: str, t
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"attempts": 1.5}, "attempts is a whole number; got 1.5"),
-        ({"lease_s": "9"}, "lease_s is a number; got '9'"),
+        ({"attempts": 1.5}, "RetrySpec takes `attempts` as a whole number; got float 1.5"),
+        ({"lease_s": "9"}, "RetrySpec takes `lease_s` as a number; got the text '9'"),
         ({"attempts": 0}, "attempts and most_failures are at least 1; got 0 and 100"),
         ({"most_failures": 0}, "at least 1; got 4 and 0"),
         ({"backoff_s": -1.0}, "backoff_s lies between 0 and longest_backoff_s.*got -1.0, 300.0 and 120.0 s"),
