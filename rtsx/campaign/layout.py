@@ -11,6 +11,16 @@ MAP = "map.zarr"
 """The sparse map of all years, a Zarr group."""
 
 
+class _Key:
+    """A key below the root of a layout."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, layout: "YearLayout", kind: type) -> str:
+        return f"{layout.root}/{self._name}"
+
+
 @dataclass(frozen=True)
 class YearLayout:
     """Keys of one year, relative to the output, with slashes.
@@ -38,104 +48,44 @@ class YearLayout:
         """Folder of all below."""
         return self.folder or f"years/{self.year}"
 
-    @property
-    def plan(self) -> str:
-        """The frozen plan; written last of all that planning writes."""
-        return f"{self.root}/plan.json"
-
-    @property
-    def cells(self) -> str:
-        """Addresses of the cells, an array in NumPy's format, which the plan names by its digest."""
-        return f"{self.root}/cells.npy"
-
-    @property
-    def config(self) -> str:
-        """The config that the plan comes from, resolved."""
-        return f"{self.root}/config.yaml"
-
-    @property
-    def searches(self) -> str:
-        """What the searches of STAC APIs were, and which tables answer them."""
-        return f"{self.root}/searches.json"
-
-    @property
-    def searches_begun(self) -> str:
-        """Which searches are answered already, while others are not."""
-        return f"{self.root}/searches.begun.json"
-
-    @property
-    def items(self) -> str:
-        """Folder of the tables of items."""
-        return f"{self.root}/items"
-
-    @property
-    def marks(self) -> str:
-        """Folder of the commit marks."""
-        return f"{self.root}/marks"
-
-    @property
-    def retired(self) -> str:
-        """Folder of the marks of cells that were run again."""
-        return f"{self.root}/retired"
-
-    @property
-    def leases(self) -> str:
-        """Folder of the leases."""
-        return f"{self.root}/leases"
-
-    @property
-    def failures(self) -> str:
-        """Folder of what was set aside."""
-        return f"{self.root}/failures"
-
-    @property
-    def outlines(self) -> str:
-        """Folder of the outlines of single cells, not merged yet."""
-        return f"{self.root}/outlines"
-
-    @property
-    def cogs(self) -> str:
-        """Folder of the GeoTIFFs of single cells."""
-        return f"{self.root}/cogs"
-
-    @property
-    def runs(self) -> str:
-        """Folder of the records of runs."""
-        return f"{self.root}/runs"
-
-    @property
-    def notified(self) -> str:
-        """Keys of the alerts that were sent."""
-        return f"{self.root}/notified.json"
-
-    @property
-    def drift(self) -> str:
-        """The drift check: statistics of a sample of the year's images, what they were compared with, and who accepted what."""
-        return f"{self.root}/drift.json"
-
-    @property
-    def drift_page(self) -> str:
-        """The same as a page."""
-        return f"{self.root}/drift.html"
-
-    @property
-    def stages(self) -> str:
-        """Folder of the records of stages."""
-        return f"{self.root}/stages"
-
-    def stage(self, name: str) -> str:
-        """Record of a stage that reads or packs all cells."""
-        return f"{self.stages}/{name}.json"
-
-    @property
-    def review(self) -> str:
-        """Folder of the review of the year's outlines, where somebody made one here."""
-        return f"{self.root}/review"
-
-    @property
-    def products(self) -> str:
-        """Folder of what is collected from all cells."""
-        return f"{self.root}/products"
+    plan = _Key("plan.json")
+    """The frozen plan; written last of all that planning writes."""
+    cells = _Key("cells.npy")
+    """Addresses of the cells, an array in NumPy's format, which the plan names by its digest."""
+    config = _Key("config.yaml")
+    """The config that the plan comes from, resolved."""
+    searches = _Key("searches.json")
+    """What the searches of STAC APIs were, and which tables answer them."""
+    searches_begun = _Key("searches.begun.json")
+    """Which searches are answered already, while others are not."""
+    items = _Key("items")
+    """Folder of the tables of items."""
+    marks = _Key("marks")
+    """Folder of the commit marks."""
+    retired = _Key("retired")
+    """Folder of the marks of cells that were run again."""
+    leases = _Key("leases")
+    """Folder of the leases."""
+    failures = _Key("failures")
+    """Folder of what was set aside."""
+    outlines = _Key("outlines")
+    """Folder of the outlines of single cells, not merged yet."""
+    cogs = _Key("cogs")
+    """Folder of the GeoTIFFs of single cells."""
+    runs = _Key("runs")
+    """Folder of the records of runs."""
+    notified = _Key("notified.json")
+    """Keys of the alerts that were sent."""
+    drift = _Key("drift.json")
+    """The drift check: statistics of a sample of the year's images, what they were compared with, and who accepted what."""
+    drift_page = _Key("drift.html")
+    """The same as a page."""
+    stages = _Key("stages")
+    """Folder of the records of stages."""
+    review = _Key("review")
+    """Folder of the review of the year's outlines, where somebody made one here."""
+    products = _Key("products")
+    """Folder of what is collected from all cells."""
 
     def mark(self, cell: Address) -> str:
         """Commit mark of a cell."""
@@ -156,6 +106,10 @@ class YearLayout:
     def run_record(self, run: str) -> str:
         """Return the key of the record of a run."""
         return f"{self.runs}/{run}.json"
+
+    def stage(self, name: str) -> str:
+        """Record of a stage that reads or packs all cells."""
+        return f"{self.stages}/{name}.json"
 
     def item_table(self, source: str, digest: str) -> str:
         """Items that one search of a source has found; the first letters of a digest of the table keep several apart."""
