@@ -541,4 +541,4 @@ def stop_after(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
         if len(written) == count:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(build_state, "write_mark", write)
+    monkeypatch.setattr(records, "write_mark", write)
