@@ -347,8 +347,8 @@ def _days(group: zarr.Group) -> list[int]:
         return [int(one) for one in np.asarray(time[:])]
     except Exception as error:  # of whatever decodes it
         raise CampaignError(
-            f"The years of the map cannot be read: {time.store_path}/c/0 is damaged ({error}). Restore it from a backup; or, where "
-            "time/claims beside it says the year of each step, delete it and plan the campaign again, which writes it anew."
+            f"The years of the map cannot be read: {str(time.store_path).removeprefix('wrapping-')}/c/0 is damaged ({error}). Restore it from a backup; or, where "
+            "time/claims beside it says the year of each step, delete it and run the campaign again, which writes it anew."
         ) from error
 
 

@@ -196,7 +196,9 @@ def _by_year(cube: xr.Dataset, stored: xr.Dataset, path: str) -> xr.Dataset:
     places = {str(year): place for place, year in enumerate(years_of(stored))}
     known = [places[year] for year in sorted(stored.attrs.get(YEARS, {})) if year in places]
     if not known:
-        raise CubeError(f"{path} has no year yet: its creation was stopped. Create the campaign again.")
+        raise CubeError(
+            f"{path} has no year yet: its creation was stopped. Run the campaign again, with rtsx campaign run."
+        )
     # Of chunks, instead of pixels that are read one after the other.
     return cube if known == [*range(cube.sizes["time"])] else cube.isel(time=known)
 

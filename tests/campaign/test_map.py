@@ -343,7 +343,9 @@ def test_years_that_cannot_be_read_are_named_and_come_back_from_their_claims(tmp
     group = zarr.open_group(map_store(str(tmp_path), {}), mode="r", use_consolidated=False)
     stored = tmp_path / "map.zarr" / "time" / "c" / "0"
     stored.write_bytes(stored.read_bytes()[:5])
-    with pytest.raises(CampaignError, match=r"map.zarr/time/c/0 is damaged .*delete it and plan the campaign again"):
+    with pytest.raises(
+        CampaignError, match=r"read: file:.*map.zarr/time/c/0 is damaged .*delete it and run the campaign again"
+    ):
         map_year(group, 2024)
     stored.unlink()
     create_map(str(tmp_path), plan_of(year=2024), storage_options={})
