@@ -133,6 +133,17 @@ class CampaignPlan:
         top, left = (iy - self.rows[0]) * side, (ix - self.columns[0]) * side
         return slice(top, top + side), slice(left, left + side)
 
+    def cells_under(self, rows: slice, columns: slice) -> Iterator[tuple[Address, Region]]:
+        """Yield the cells under a window of the map, planned or not, and the pixels of the map that each has in it."""
+        side = self.grid.cell_size
+        for iy in range(rows.start // side, -(-rows.stop // side)):
+            for ix in range(columns.start // side, -(-columns.stop // side)):
+                y, x = (
+                    slice(max(place * side, part.start), min((place + 1) * side, part.stop))
+                    for place, part in ((iy, rows), (ix, columns))
+                )
+                yield (self.rows[0] + iy, self.columns[0] + ix), (y, x)
+
     @cached_property
     def work(self) -> CellWork:
         """What the cells compute and read, tiles that several of them compute counted for each."""

@@ -302,16 +302,10 @@ class _FootprintParts:
         side, under = self.plan.grid.cell_size, set[Address]()
 
         def count(y: slice, x: slice) -> int:
-            n_valid = 0
-            for iy in range(y.start // side, -(-y.stop // side)):
-                for ix in range(x.start // side, -(-x.stop // side)):
-                    cell = (self.plan.rows[0] + iy, self.plan.columns[0] + ix)
-                    under.add(cell)
-                    if cell in self.states and not self.states[cell].is_empty:
-                        rows_of = slice(max(y.start, iy * side), min(y.stop, (iy + 1) * side))
-                        columns_of = slice(max(x.start, ix * side), min(x.stop, (ix + 1) * side))
-                        n_valid += int(np.count_nonzero(self.valid(rows_of, columns_of)))
-            return n_valid
+            parts = dict(self.plan.cells_under(y, x))
+            under.update(parts)
+            known = [part for cell, part in parts.items() if cell in self.states and not self.states[cell].is_empty]
+            return sum(int(np.count_nonzero(self.valid(*part))) for part in known)
 
         transform = Affine(*self.plan.geobox.affine[:6])
         outlines = np.asarray(rows.geometry.array, np.object_)

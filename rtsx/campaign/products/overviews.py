@@ -276,17 +276,12 @@ def _jobs(
 
 def _blank(source: Region, *, plan: CampaignPlan, mapped: Mapping[Address, str]) -> tuple[Region, ...]:
     """Parts of a region that no finished cell has written, counted from its corner."""
-    side, found = plan.grid.cell_size, []
-    rows, columns = (range(part.start // side, -(-part.stop // side)) for part in source)
-    for i in rows:
-        for j in columns:
-            if (plan.rows[0] + i, plan.columns[0] + j) not in mapped:
-                y, x = (
-                    slice(max(index * side - part.start, 0), min((index + 1) * side, part.stop) - part.start)
-                    for index, part in zip((i, j), source, strict=True)
-                )
-                found.append((y, x))
-    return tuple(found)
+    top, left = (part.start for part in source)
+    return tuple(
+        (slice(y.start - top, y.stop - top), slice(x.start - left, x.stop - left))
+        for cell, (y, x) in plan.cells_under(*source)
+        if cell not in mapped
+    )
 
 
 def _run(step: _Step, jobs: Iterator[Job]) -> None:

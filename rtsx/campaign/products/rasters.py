@@ -404,12 +404,11 @@ class MapReader:
         """Return stored pixels (class, y, x)."""
         shape = self.count, rows.stop - rows.start, columns.stop - columns.start
         pixels = np.array(self.array[(self.place, ..., rows, columns)], np.uint8).reshape(shape)
-        side = self.plan.grid.cell_size
-        for iy in range(rows.start // side, -(-rows.stop // side)):
-            for ix in range(columns.start // side, -(-columns.stop // side)):
-                if (self.plan.rows[0] + iy, self.plan.columns[0] + ix) not in self.finished:
-                    top, left = iy * side - rows.start, ix * side - columns.start
-                    pixels[:, max(top, 0) : max(top + side, 0), max(left, 0) : max(left + side, 0)] = NODATA
+        for cell, (y, x) in self.plan.cells_under(rows, columns):
+            if cell not in self.finished:
+                pixels[
+                    :, y.start - rows.start : y.stop - rows.start, x.start - columns.start : x.stop - columns.start
+                ] = NODATA
         return pixels
 
     def overview_for(self, factor: float) -> "MapReader":
