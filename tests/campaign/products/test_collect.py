@@ -19,7 +19,7 @@ from rtsx.campaign.layout import MAP, YearLayout
 from rtsx.campaign.map import open_map
 from rtsx.campaign.products import collect, collect_year, tables
 from rtsx.campaign.recipe import OutlineSpec
-from rtsx.cube import BandRequest, pyramid
+from rtsx.cube import BandRequest, write
 from rtsx.cube.images import Period
 from rtsx.cube.stac.sources import StacCatalog
 from rtsx.errors import CampaignError, FootprintError, MissingExtraError
@@ -35,7 +35,7 @@ LATER = [(TOP + 1, LEFT + 2), (TOP + 8, LEFT + 8)]
 @pytest.fixture(autouse=True)
 def small_overviews(monkeypatch):
     """Levels down to 256 px, so that maps of a few hundred pixels have some."""
-    monkeypatch.setattr(pyramid, "_SMALLEST_TOP_LEVEL", 256)
+    monkeypatch.setattr(write, "_SMALLEST_TOP_LEVEL", 256)
 
 
 @pytest.fixture(scope="module")
