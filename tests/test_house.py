@@ -78,6 +78,7 @@ INNER_IMPORTS = {
     ("rtsx.config.layers", "rtsx.inference.clouds"): "torch, when a model masks clouds",
     ("rtsx.config.place", "rtsx.cube.rasterio"): "rasterio, when a region is a file",
     ("rtsx.config.place", "rtsx.labels.io"): "geopandas, when a region is a file",
+    ("rtsx.config.starter", "rtsx.config.training"): "0.3 s, which a cube to start from does not need",
     ("rtsx.config.training", "rtsx.evaluation"): "torch, when outlines are chosen by objects",
     ("rtsx.config.training", "rtsx.inference"): "torch, when outlines are chosen by objects",
     ("rtsx.config.training", "rtsx.training"): "torch, when a training begins",

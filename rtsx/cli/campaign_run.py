@@ -91,8 +91,7 @@ def opened_campaign(given: str, *, year: int | None, of_all_years: bool = False)
         options.require_known_keys(given, "campaign")
         from rtsx.campaign import Campaign
         from rtsx.config.place import CampaignOutput
-        from rtsx.config.validate import validate_config
-        from rtsx.config.yaml import read_yaml
+        from rtsx.config.yaml import read_yaml, validate_config
 
         config = validate_config(CampaignOutput, read_yaml(given))
 

@@ -126,7 +126,7 @@ def import_config(
 ) -> None:
     """Translate a training config of thaw-slump-segmentation; what could not be is told, and stands in the file."""
     options.require_there([str(old)])
-    from rtsx.config.legacy import import_training
+    from rtsx.config.starter import import_training
 
     options.require_new(out, what="a config", suffixes=(".yaml", ".yml"), overwrite=overwrite)
     imported = import_training(old, cubes=cubes, labels=labels)

@@ -182,7 +182,7 @@ def require_there(paths: Iterable[str]) -> None:
 def require_known_keys(path: str, kind: Literal["cube", "campaign"]) -> None:
     """Refuse a YAML file for keys that it cannot have, before anything heavy is loaded; other files pass."""
     if Path(path).suffix.lower() in (".yaml", ".yml"):
-        from rtsx.config.validate import refuse_unknown_keys
+        from rtsx.config.yaml import refuse_unknown_keys
 
         refuse_unknown_keys(path, kind)
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     )
     from rtsx.config.cube import CubeConfig, build_cube, cube_schema, load_cube_config, load_cube_recipe, open_cube
     from rtsx.config.evaluate import EvaluateConfig, evaluation_schema, load_evaluate_config
-    from rtsx.config.legacy import ImportedTraining, import_training
     from rtsx.config.scenes import SceneConfig
+    from rtsx.config.starter import ImportedTraining, import_training
     from rtsx.config.training import TrainConfig, load_train_config, load_training_recipe, train_bundle, training_schema
     from rtsx.config.viewing import view
     from rtsx.cube.build import BuildResult

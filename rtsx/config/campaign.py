@@ -12,17 +12,18 @@ from rtsx.arguments import typed
 from rtsx.campaign.recipe import CampaignRecipe, ClusterSpec, OutlineSpec, PredictionSpec, Prices, RetrySpec
 from rtsx.config.cube import CubeConfig
 from rtsx.config.place import Area, AreaConfig
-from rtsx.config.validate import (
-    YEAR,
+from rtsx.config.yaml import (
     Checked,
+    ConfigIssue,
     ConfigModel,
     FilePath,
     Names,
+    dump_yaml,
     from_folder,
-    substitute_year,
+    parse_yaml,
+    read_yaml,
     validate_config,
 )
-from rtsx.config.yaml import ConfigIssue, dump_yaml, parse_yaml, read_yaml
 from rtsx.errors import BundleError, CampaignError, ConfigError, CubeError, GridError
 
 if TYPE_CHECKING:
@@ -41,6 +42,32 @@ Outlines = Annotated[
 
 _DEMO = "demo"
 """Word for the bundle that ships with rtsx."""
+
+
+YEAR = "{year}"
+"""Stands for the year of the map."""
+
+
+def substitute_year(values: Any, year: int) -> Any:
+    """Plain values with the year in place of ``{year}``; a text that is nothing else becomes a number.
+
+    Raises
+    ------
+    ConfigError
+        ``{year}`` stands without quotes, which YAML takes for a mapping.
+
+    Examples
+    --------
+    >>> substitute_year({"period": {"years": "{year}"}, "files": ["a/{year}/b.tif"]}, 2024)
+    {'period': {'years': 2024}, 'files': ['a/2024/b.tif']}
+    """
+    if isinstance(values, str):
+        return year if values == YEAR else values.replace(YEAR, str(year))
+    if isinstance(values, Mapping):
+        if list(values.items()) == [("year", None)]:
+            raise ConfigError('{year} stands in quotes, "{year}", because braces alone are a mapping in YAML')
+        return {key: substitute_year(value, year) for key, value in values.items()}
+    return [substitute_year(value, year) for value in values] if isinstance(values, list | tuple) else values
 
 
 def _cube_of_year(given: object, info: ValidationInfo) -> object:

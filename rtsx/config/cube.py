@@ -16,8 +16,7 @@ from rtsx.arguments import typed
 from rtsx.config.layers import SOURCE_KINDS
 from rtsx.config.place import GridConfig, PeriodConfig, RegionConfig
 from rtsx.config.source import CUBE_PRESETS, CubePreset, PresetName, SourceConfig, tcvis_window
-from rtsx.config.validate import ConfigModel, Names, validate_config
-from rtsx.config.yaml import map_texts, parse_yaml, read_yaml
+from rtsx.config.yaml import ConfigModel, Names, map_texts, parse_yaml, read_yaml, validate_config
 from rtsx.cube.build import BuildResult, build_store
 from rtsx.cube.derived import get_derived
 from rtsx.cube.native import with_native_images

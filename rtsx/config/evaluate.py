@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import Field
 
 from rtsx.config.scenes import ClassValues, LabelReader, Labels, Scenes, expand_scenes, open_scene
-from rtsx.config.validate import ConfigModel, validate_config
-from rtsx.config.yaml import read_yaml
+from rtsx.config.yaml import ConfigModel, read_yaml, validate_config
 
 if TYPE_CHECKING:
     from rtsx.evaluation import Evaluation, EvaluationScene, ObjectChoice

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from rtsx.config.validate import ConfigModel, FilePath
+from rtsx.config.yaml import ConfigModel, FilePath
 from rtsx.cube.file_images import FileImages, StoreImages
 from rtsx.cube.images import BandRequest, ImageSource
 from rtsx.cube.mask_rules import MASK_RULES, VOCABULARIES, MaskRule, mask_rule

@@ -13,8 +13,7 @@ from shapely.geometry.base import BaseGeometry
 
 from rtsx import ordering
 from rtsx.config.place import PeriodConfig, RegionConfig
-from rtsx.config.validate import Checked, ConfigModel, FilePath, Names, validate_config
-from rtsx.config.yaml import read_yaml
+from rtsx.config.yaml import Checked, ConfigModel, FilePath, Names, read_yaml, validate_config
 from rtsx.cube.stac import HttpAccess
 from rtsx.cube.stac.assets import SignerName
 from rtsx.errors import MissingExtraError

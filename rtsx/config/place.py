@@ -10,7 +10,7 @@ import shapely
 from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 from shapely.geometry.base import BaseGeometry
 
-from rtsx.config.validate import ConfigModel, FilePath, Names
+from rtsx.config.yaml import ConfigModel, FilePath, Names
 from rtsx.cube.images import Period
 from rtsx.errors import ConfigError, InputNotFoundError
 from rtsx.grid import Cell, Grid, lonlat_region

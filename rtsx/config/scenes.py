@@ -16,8 +16,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from rtsx.config.cube import is_config, open_cube
 from rtsx.config.inputs import SplitConfig, split_scenes
-from rtsx.config.validate import ConfigModel, FilePath, Names, format_path, glob_paths, placeholders
-from rtsx.config.yaml import map_texts
+from rtsx.config.yaml import ConfigModel, FilePath, Names, format_path, glob_paths, map_texts, placeholders
 from rtsx.cube import geobox_of, layer_names
 from rtsx.cube.georeference import describe_geobox
 from rtsx.cube.open import open_source

@@ -16,7 +16,7 @@ from pydantic import (
 
 from rtsx.config.layers import SOURCE_KEYS, SOURCE_KINDS, LayerConfig, Layers, QualityConfig, SensorConfig
 from rtsx.config.place import PeriodConfig
-from rtsx.config.validate import ConfigModel, Names, from_folder
+from rtsx.config.yaml import ConfigModel, Names, from_folder
 from rtsx.cube.file_images import FileImages, StoreImages
 from rtsx.cube.images import ImageSource
 from rtsx.cube.recipe import (

@@ -13,10 +13,9 @@ from pydantic import Field, TypeAdapter, ValidationInfo, field_validator
 
 from rtsx.arguments import typed
 from rtsx.config.cube import is_config
-from rtsx.config.inputs import Inputs, Network, downsampling
+from rtsx.config.inputs import Augmentations, Inputs, Losses, NamedOne, Network, downsampling
 from rtsx.config.scenes import ClassValues, LabelReader, Labels, SceneConfig, ScenesConfig, open_scene
-from rtsx.config.validate import Augmentations, Checked, ConfigModel, Losses, NamedOne, is_glance, validate_config
-from rtsx.config.yaml import map_texts, read_yaml
+from rtsx.config.yaml import Checked, ConfigModel, is_glance, map_texts, read_yaml, validate_config
 from rtsx.cube import layer_names
 from rtsx.errors import BundleError, ConfigError, LabelError, OutputExistsError, TrainingError
 from rtsx.labels.label_rasters import check_classes

@@ -17,8 +17,7 @@ from rtsx.campaign.layout import MAP
 from rtsx.config.campaign import load_campaign_config
 from rtsx.config.cube import is_config, load_cube_config
 from rtsx.config.place import RegionConfig
-from rtsx.config.validate import validate_config
-from rtsx.config.yaml import Document
+from rtsx.config.yaml import Document, validate_config
 from rtsx.cube import CubeRecipe
 from rtsx.errors import ConfigError, CubeError
 from rtsx.labels.io import read_table

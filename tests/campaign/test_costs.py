@@ -235,8 +235,7 @@ def test_prices_that_mean_nothing_are_refused_in_python_and_in_yaml(machines: li
         "region": "arctic",
         "cube": {"sources": {"a": {"files": "a.tif", "layers": ["red"]}}},
     }
-    from rtsx.config.validate import validate_config
-    from rtsx.config.yaml import parse_yaml
+    from rtsx.config.yaml import parse_yaml, validate_config
 
     text = yaml.safe_dump({**values, "model": "demo", "output": "out", "prices": {"machines": plain}})
     with pytest.raises(ConfigError, match=said):

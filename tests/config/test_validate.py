@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from rtsx.config import load_campaign_config, load_cube_config
-from rtsx.config.validate import format_path, glob_paths, refuse_unknown_keys
+from rtsx.config.yaml import format_path, glob_paths, refuse_unknown_keys
 from rtsx.errors import ConfigError
 
 CONFIGS = Path(__file__).parents[2] / "configs"

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from rtsx.config import import_training, load_train_config
-from rtsx.config.legacy import ImportedTraining
+from rtsx.config.starter import ImportedTraining
 from rtsx.errors import ConfigError
 from rtsx.model import PRESETS
 
