@@ -391,8 +391,7 @@ class Campaign:
         CampaignError
             The output cannot be read, or a record in it is damaged.
         """
-        wanted = planned_years(self.objects) if years is None else years
-        plans = (read_plan(self.objects, year) for year in wanted)
+        plans = (read_plan(self.objects, year) for year in (planned_years(self.objects) if years is None else years))
         return tuple(year_stages(self.objects, plan) for plan in plans if plan is not None)
 
     @typed(CampaignError)
@@ -440,8 +439,7 @@ class Campaign:
             raise CampaignError(
                 f"{told}: none of this campaign's {len(self.plan.cells)} cells, such as {cell_id(*next(iter(self.plan.cells)))}."
             )
-        layout = self.ledger.layout
-        marked = [cell for cell in wanted if self.objects.get(layout.mark(cell)) is not None]
+        marked = [cell for cell in wanted if self.objects.get(self.ledger.layout.mark(cell)) is not None]
         for cell in marked:
             self.ledger.retire(cell)
         return self.ledger.reset(wanted) + len(marked)
@@ -458,8 +456,7 @@ class Campaign:
         """
         wanted = None if cells is None else [*cells]
         marked = self.ledger.moments()
-        layout = YearLayout(self.plan.year)
-        found = verify_year(self.output, layout, storage_options=self.storage_options, cells=wanted)
+        found = verify_year(self.output, self.ledger.layout, storage_options=self.storage_options, cells=wanted)
         if wanted is None:
             note_stage(self.objects, self.plan, "verified", marked=marked, without=found.cells)
         else:

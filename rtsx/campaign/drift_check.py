@@ -187,8 +187,7 @@ def _measured(
     held = dict.fromkeys(names, 0)
     trusted = 0
     # As cells are read: an image that can never be read is a gap where its source says so.
-    readers = ThreadPoolExecutor(_READERS, "rtsx-source", initializer=collect_missing, initargs=([], is_gap))
-    with readers:
+    with ThreadPoolExecutor(_READERS, "rtsx-source", initializer=collect_missing, initargs=([], is_gap)) as readers:
         for number, (cell, place) in enumerate(chosen, 1):
             first = (
                 index * plan.grid.cell_size + int(share * (plan.grid.cell_size - side + 1))

@@ -4,7 +4,7 @@ import platform
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -170,29 +170,26 @@ class RunLog:
     def __init__(self, ledger: CampaignLedger, plan: CampaignPlan) -> None:
         self._ledger = ledger
         self._digest = plan.digest
-        self._versions: Mapping[str, str] = versions_here()
         self._last: RunSummary | None = None
         self._written = -RECORD_S
 
-    def note(self, summary: RunSummary) -> None:
-        """Take in how the run stands."""
+    def note(self, summary: RunSummary, *, ended: bool = False) -> None:
+        """Take in how the run stands, or that it has ended."""
         self._last = summary
-        if time.monotonic() - self._written >= RECORD_S:
-            self._write(summary, ended=False)
-
-    def end(self) -> None:
-        """Say that it has ended."""
-        if self._last is not None:
-            self._write(self._last, ended=True)
-
-    def _write(self, summary: RunSummary, *, ended: bool) -> None:
+        if not ended and time.monotonic() - self._written < RECORD_S:
+            return
         self._written = time.monotonic()
         record = RunRecord.of(
-            summary, plan_digest=self._digest, host=platform.node(), versions=self._versions, ended=ended
+            summary, plan_digest=self._digest, host=platform.node(), versions=versions_here(), ended=ended
         )
         # A record that cannot be written ends no run, and hides no error that has: it says costs, and no result rests on it.
         with suppress(RtsxError, OSError):
             self._ledger.note_run(record)
+
+    def end(self) -> None:
+        """Say that it has ended as it stood last."""
+        if self._last is not None:
+            self.note(self._last, ended=True)
 
 
 def new_run() -> str:

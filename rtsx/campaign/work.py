@@ -173,7 +173,7 @@ class CellWorker:
         self.cells = cells
         self._job = job
         self._ledger = ledger
-        self._queue = TaskQueue(cells, retry=retry)
+        self.queue = TaskQueue(cells, retry=retry)
         self._run = new_run()
         self._started = datetime.now(UTC)
         self._others = 0
@@ -184,7 +184,7 @@ class CellWorker:
 
     def work(self, until: datetime | None) -> Iterator[RunSummary]:
         """Run until no cell is left or no time for another; yields how it stands before each, and while it waits for others."""
-        queue = self._queue
+        queue = self.queue
         while not (queue.stopped or (self.cells.is_over and queue.next_retry() is None)):
             yield self.summary()
             if until is not None and datetime.now(UTC) + timedelta(seconds=self._slowest_s) > until:
@@ -204,17 +204,13 @@ class CellWorker:
         """Note that its time ended within a cell, or while it waited; one that cannot finish its first cell would never."""
         now = datetime.now(UTC)
         is_hopeless = (
-            self._queue.in_flight and not self._queue.done and now - self._cell_began > self._cell_began - self._started
+            self.queue.in_flight and not self.queue.done and now - self._cell_began > self._cell_began - self._started
         )
-        self.stop(_TOO_SHORT if is_hopeless else TIME_OVER)
-
-    def stop(self, reason: str) -> None:
-        """Note why no further cell is begun."""
-        self._queue.stop(reason)
+        self.queue.stop(_TOO_SHORT if is_hopeless else TIME_OVER)
 
     def summary(self, failures: Mapping[Address, Failure] | None = None) -> RunSummary:
         """Summarise what this worker did; with the failures of the whole campaign, what it leaves behind is counted truly."""
-        queue, now = self._queue, datetime.now(UTC)
+        queue, now = self.queue, datetime.now(UTC)
         self._others = max(self._others, self.cells.n_done - queue.done)
         set_aside = tuple(queue.set_aside if failures is None else failures.values())
         seconds = (now - self._started).total_seconds()
@@ -243,7 +239,7 @@ class CellWorker:
             outcome = replace(outcome, state="skipped")
         elif outcome.state == "done":
             self._slowest_s = max(self._slowest_s, outcome.seconds)
-        failure = self._queue.completed(outcome, time.monotonic())
+        failure = self.queue.completed(outcome, time.monotonic())
         if failure is not None:
             self._ledger.quarantine(failure)
             self.cells.look()
@@ -322,11 +318,10 @@ def _worked(
     except _TimeOver:
         worker.cut_off()
     except KeyboardInterrupt:
-        worker.stop("it was interrupted")  # for the record of the run, which says why it has cells left
+        worker.queue.stop("it was interrupted")  # for the record of the run, which says why it has cells left
         raise
     finally:
-        log.note(worker.summary())
-        log.end()
+        log.note(worker.summary(), ended=True)
     worker.cells.look()
     done = ledger.done()
     failures = {
