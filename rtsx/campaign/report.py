@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from heapq import nlargest
 from itertools import chain
 from math import fsum
 from os import PathLike, fspath
@@ -105,7 +106,6 @@ def collect_records(marks: Iterable[CommitRecord]) -> CellStatistics:
     hardware: list[str] = []
     spans = array("d")
     seconds = array("d")
-    slowest: list[tuple[float, Address]] = []
     workers: dict[str, tuple[int, float]] = {}
     versions: dict[str, set[str]] = {}
     gaps = defaultdict[str, list[Address]](list)
@@ -118,7 +118,6 @@ def collect_records(marks: Iterable[CommitRecord]) -> CellStatistics:
             computed[mark.hardware].append(mark.cell)
         spans.extend(datetime.fromisoformat(moment).timestamp() for moment in (mark.started, mark.finished))
         seconds.append(mark.seconds)
-        slowest = sorted([*slowest, (mark.seconds, mark.cell)], reverse=True)[:_SLOWEST]
         cells, busy = workers.get(mark.worker, (0, 0.0))
         workers[mark.worker] = cells + 1, busy + mark.seconds
         for name, version in mark.versions.items():
@@ -137,7 +136,7 @@ def collect_records(marks: Iterable[CommitRecord]) -> CellStatistics:
         computed=dict(sorted(computed.items())),
         median_seconds=statistics.median(seconds) if seconds else 0.0,
         peak_memory_bytes=peak,
-        slowest=tuple((cell, spent) for spent, cell in slowest),
+        slowest=tuple((cell, spent) for spent, cell in nlargest(_SLOWEST, zip(seconds, states, strict=True))),
         workers=dict(sorted(workers.items())),
         gaps=dict(sorted(gaps.items())),
         versions={name: tuple(sorted(found)) for name, found in sorted(versions.items())},
