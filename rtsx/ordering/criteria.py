@@ -63,10 +63,7 @@ class Scene:
             "geometry": mapping(self.footprint),
             "properties": {
                 "time": self.time.astimezone(UTC).isoformat(),
-                "cloud_cover": self.cloud_cover,
-                "clear_percent": self.clear_percent,
-                "strip": self.strip,
-                "collection": self.collection,
+                **{name: getattr(self, name) for name in _TOLD},
                 **properties,
             },
         }
@@ -87,13 +84,12 @@ class Scene:
             id=feature["id"],
             footprint=shape(feature["geometry"]),
             time=datetime.fromisoformat(properties["time"]),
-            cloud_cover=properties["cloud_cover"],
-            clear_percent=properties["clear_percent"],
-            strip=properties["strip"],
-            collection=properties["collection"],
+            **{name: properties[name] for name in _TOLD},
         )
 
 
+_TOLD = ("cloud_cover", "clear_percent", "strip", "collection")
+"""What a feature has of a scene as it is."""
 _UNKNOWN_PERCENT = 50.0
 """Cloud that a scene is priced for when its provider is silent: worse than known clear, better than known overcast."""
 
@@ -196,17 +192,16 @@ class OrderLimits:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        for name in ("max_cloud", "min_clear"):
-            if not 0 <= getattr(self, name) <= 100:
-                raise OrderError(f"{name} is a percentage, 0 to 100; got {getattr(self, name)}.")
-        if not 0 < self.coverage <= 1:
-            raise OrderError(f"coverage is a share, above 0 and at most 1; got {self.coverage}.")
-        if self.max_scenes is not None and self.max_scenes < 1:
-            raise OrderError(f"max_scenes is 1 or more, or none; got {self.max_scenes}.")
-        if self.budget_km2 is not None and not self.budget_km2 > 0:
-            raise OrderError(f"budget_km2 is more than 0, or none; got {self.budget_km2}.")
-        if not self.min_new_km2 > 0:
-            raise OrderError(f"min_new_km2 is more than 0; got {self.min_new_km2}.")
+        for name, fits, what in (
+            ("max_cloud", 0 <= self.max_cloud <= 100, "a percentage, 0 to 100"),
+            ("min_clear", 0 <= self.min_clear <= 100, "a percentage, 0 to 100"),
+            ("coverage", 0 < self.coverage <= 1, "a share, above 0 and at most 1"),
+            ("max_scenes", self.max_scenes is None or self.max_scenes >= 1, "1 or more, or none"),
+            ("budget_km2", self.budget_km2 is None or self.budget_km2 > 0, "more than 0, or none"),
+            ("min_new_km2", self.min_new_km2 > 0, "more than 0"),
+        ):
+            if not fits:
+                raise OrderError(f"{name} is {what}; got {getattr(self, name)}.")
 
     def accepts(self, scene: Scene) -> bool:
         """Whether a scene is clear enough to be considered."""

@@ -11,7 +11,7 @@ from rtsx.errors import OrderError, OrderNotFoundError
 from rtsx.ordering.catalog import COLLECTION, register_collection, register_item, registered_items, require_collection
 from rtsx.ordering.download import Advance, fetch_files
 from rtsx.ordering.order import Ledger, answered, batch_of, locked
-from rtsx.ordering.provider import OF_ONE_ITEM, OrderStatus, Provider, RemoteFile
+from rtsx.ordering.provider import BRINGS_NOTHING, OF_ONE_ITEM, OrderStatus, Provider, RemoteFile
 
 _LONGEST_NAME_BYTES = 220
 """Bytes of a name at most: file systems take 255, and what is not yet complete has a longer one."""
@@ -77,7 +77,7 @@ def fetch_order(
     with locked(ledger_path):
         ledger = Ledger.load(ledger_path)
         for entry in ledger.entries:
-            if entry.fetched or not entry.order_id or entry.state in ("failed", "cancelled"):
+            if entry.fetched or not entry.order_id or entry.state in BRINGS_NOTHING:
                 continue
             try:
                 answer = provider.status(batch_of(entry, clip), entry.order_id)

@@ -14,14 +14,12 @@ from shapely import to_wkb
 from shapely.geometry.base import BaseGeometry
 
 from rtsx.errors import OrderError, OrderNotFoundError
-from rtsx.ordering.provider import Batch, OrderStatus, Provider, State
+from rtsx.ordering.provider import BRINGS_NOTHING, Batch, OrderStatus, Provider, State
 from rtsx.ordering.select import OrderPlan
 from rtsx.parsing import json_value, parsed_json, wrap_damage
 from rtsx.storage import staged
 
 _VERSION = 1
-_OVER = ("failed", "cancelled")
-"""States after which nothing arrives any more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +51,7 @@ class OrderEntry:
     @property
     def lost(self) -> tuple[str, ...]:
         """Scenes that were ordered and will not come."""
-        if self.state in _OVER:
+        if self.state in BRINGS_NOTHING:
             return tuple(self.scenes)
         return tuple(sorted(set(self.scenes) - set(self.delivered))) if self.fetched else ()
 

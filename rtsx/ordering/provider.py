@@ -92,7 +92,9 @@ OF_ONE_ITEM = (RtsxError, ShapelyError, OSError, ValueError, LookupError, TypeEr
 
 State = Literal["submitting", "queued", "running", "success", "partial", "failed", "cancelled"]
 """Life of an order: the words of Planet's Orders API, and *submitting* for what may or may not have reached the provider."""
-OVER: tuple[State, ...] = ("success", "partial", "failed", "cancelled")
+BRINGS_NOTHING: tuple[State, ...] = ("failed", "cancelled")
+"""States in which nothing arrives at all."""
+OVER: tuple[State, ...] = ("success", "partial", *BRINGS_NOTHING)
 """States after which nothing more arrives."""
 
 

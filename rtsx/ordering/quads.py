@@ -15,7 +15,7 @@ from shapely.geometry.base import BaseGeometry
 from rtsx.errors import OrderError
 from rtsx.ordering.basemap import QUAD_ID, BasemapApi, Mosaic, QuadRange
 from rtsx.ordering.order import batch_name, locked
-from rtsx.ordering.provider import OVER, Batch, BucketDelivery, OrderStatus
+from rtsx.ordering.provider import BRINGS_NOTHING, OVER, Batch, BucketDelivery, OrderStatus
 from rtsx.parsing import json_value, wrap_damage
 from rtsx.redaction import redacted
 from rtsx.storage import staged, write_whole
@@ -56,7 +56,6 @@ _CURES = {
     sqlite3.SQLITE_FULL: "Free space, then run the same command again.",
     sqlite3.SQLITE_BUSY: "Another process writes it; run the same command again later.",
 }
-_BRINGS_NOTHING = ("failed", "cancelled")
 _IN_ORDER = "ORDER BY y / 64, x / 64, y, x"
 """Of the table: neighbours stand together, so that a search reads few groups of rows."""
 MOSAIC_FILE = "mosaic.json"
@@ -279,7 +278,7 @@ class QuadLedger:
             self._rows.executemany(
                 "INSERT OR IGNORE INTO ordered VALUES (?, ?, ?, ?)", [(target, *at, order) for at in places]
             )
-            if status.state not in _BRINGS_NOTHING:
+            if status.state not in BRINGS_NOTHING:
                 self._rows.executemany(
                     "UPDATE quads SET state = 'waiting' WHERE y = ? AND x = ? AND state = 'missing'", places
                 )
@@ -290,7 +289,7 @@ class QuadLedger:
             self._rows.execute(
                 "UPDATE quads SET state = 'missing', message = failed.message FROM (SELECT y, x, "
                 "max('its order has ' || order_state || ': ' || order_message) AS message FROM taken GROUP BY y, x "
-                f"HAVING min(order_state IN {_BRINGS_NOTHING})) AS failed "
+                f"HAVING min(order_state IN {BRINGS_NOTHING})) AS failed "
                 "WHERE state = 'waiting' AND quads.y = failed.y AND quads.x = failed.x"
             )
 
@@ -305,7 +304,7 @@ class QuadLedger:
             "SELECT id, state, message FROM orders WHERE target = ? ORDER BY id", (self._target(),)
         )
         for order, state, message in rows.fetchall():
-            if state in OVER and state not in _BRINGS_NOTHING:
+            if state in OVER and state not in BRINGS_NOTHING:
                 quads = self._rows.execute(
                     "SELECT id, y, x FROM taken JOIN quads USING (y, x) WHERE order_id = ? ORDER BY id", (order,)
                 )

@@ -51,6 +51,13 @@ class ChosenScene:
     alone_km2: float
     """Ground of the region that no other scene of the plan shows, in km²."""
 
+    def feature(self, **properties: object) -> dict[str, Any]:
+        """A GeoJSON feature of the scene, with what it costs and shows."""
+        return self.scene.feature(**properties, **{name: getattr(self, name) for name in _AREAS})
+
+
+_AREAS = ("cost_km2", "covers_km2", "alone_km2")
+
 
 @dataclass(frozen=True, kw_only=True)
 class OrderPlan:
@@ -100,10 +107,7 @@ class OrderPlan:
     def to_json(self) -> dict[str, Any]:
         """The plan as JSON holds it; `from_json` gives it back equal."""
         return {
-            "chosen": [
-                one.scene.feature(cost_km2=one.cost_km2, covers_km2=one.covers_km2, alone_km2=one.alone_km2)
-                for one in self.chosen
-            ],
+            "chosen": [one.feature() for one in self.chosen],
             "region": mapping(self.region),
             "missing": mapping(self.missing),
             **{name: getattr(self, name) for name in _PLAIN},
@@ -120,28 +124,21 @@ class OrderPlan:
         """
         with wrap_damage("The plan of an order", OrderError):
             chosen = tuple(
-                ChosenScene(
-                    scene=Scene.from_feature(feature),
-                    **{name: feature["properties"][name] for name in ("cost_km2", "covers_km2", "alone_km2")},
-                )
-                for feature in content["chosen"]
+                ChosenScene(scene=Scene.from_feature(one), **{name: one["properties"][name] for name in _AREAS})
+                for one in content["chosen"]
             )
             plain = {name: content[name] for name in _PLAIN}
             return cls(chosen=chosen, region=shape(content["region"]), missing=shape(content["missing"]), **plain)
 
     def geojson(self) -> dict[str, Any]:
         """A feature collection for a map: scenes, what they leave uncovered, and the region; `kind` tells them apart."""
-        scenes = [
-            one.scene.feature(kind="scene", cost_km2=one.cost_km2, covers_km2=one.covers_km2, alone_km2=one.alone_km2)
-            for one in self.chosen
-        ]
         grounds = [
             ("missing", self.missing, self.region_km2 - self.covered_km2),
             ("region", self.region, self.region_km2),
         ]
         return {
             "type": "FeatureCollection",
-            "features": scenes
+            "features": [one.feature(kind="scene") for one in self.chosen]
             + [
                 {"type": "Feature", "geometry": mapping(ground), "properties": {"kind": kind, "area_km2": area_km2}}
                 for kind, ground, area_km2 in grounds
@@ -441,11 +438,6 @@ class _Field:
         one, two = self.scenes[index], self.scenes[other]
         return (one.strip != "" and one.strip == two.strip) or one.day == two.day
 
-    def wanted_m2(self, limits: OrderLimits) -> float:
-        """Ground after which no more is ordered."""
-        # All that there is for a coverage of 1, because rounding must not make it one scene less.
-        return self.region_m2 if limits.coverage == 1 else limits.coverage * self.region_m2
-
 
 def _greedy(field: _Field, start: list[int], *, wishes: OrderCriteria, limits: OrderLimits) -> tuple[list[int], Stop]:
     """The picks of a start and further ones, in the order of their worth, and why they end."""
@@ -456,7 +448,7 @@ def _greedy(field: _Field, start: list[int], *, wishes: OrderCriteria, limits: O
     open_ = np.ones(len(new), bool)
     picks: list[int] = []
     covered, spent, least = 0.0, 0.0, limits.min_new_km2 / _KM2
-    wanted = field.wanted_m2(limits)
+    wanted = limits.coverage * field.region_m2
 
     def pick(index: int) -> None:
         nonlocal covered, spent
@@ -494,7 +486,7 @@ def _thinned(field: _Field, picks: list[int], *, limits: OrderLimits) -> list[in
     """The picks without those that the others make redundant, the dearest looked at first."""
     kept = list(picks)
     covered = union_all([field.parts[index] for index in kept]).area if kept else 0.0
-    wanted = field.wanted_m2(limits)
+    wanted = limits.coverage * field.region_m2
     for index in sorted(picks, key=lambda index: (-field.prices[index], index)):
         alone = field.alone(index, kept).area
         if alone * _KM2 < limits.min_new_km2 or covered - alone >= wanted:
