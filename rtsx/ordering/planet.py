@@ -5,7 +5,7 @@ import json
 import os
 import time
 import warnings
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -95,31 +95,26 @@ def describe_error(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except InvalidAPIKey as error:
-        raise OrderError(f"Planet refuses the API key (401) to {what}. Check PL_API_KEY.") from error
-    except NoPermission as error:
-        raise OrderError(
-            f"Planet does not allow your account (403) to {what}: {error}. Check your contract."
-        ) from error
-    except MissingResource as error:
-        raise OrderNotFoundError(
-            f"Planet has nothing there (404) to {what}: {error}. Is it another account's?"
-        ) from error
-    except TooManyRequests as error:
-        raise OrderError(
-            f"Planet is asked too often, or the quota is used up (429), to {what}: {error}. Wait."
-        ) from error
+    except tuple(_REFUSALS) as error:
+        text = next(text for kind, text in _REFUSALS.items() if isinstance(error, kind))
+        kind = OrderNotFoundError if isinstance(error, MissingResource) else OrderError
+        raise kind(text.format(what=what, error=error)) from error
     except (ServerError, BadGateway, httpx.HTTPError, json.JSONDecodeError, FetchBundlesSpecError) as error:
         raise _busy(what, error) from error
-    except SpecificationException as error:
-        raise OrderError(
-            f"Planet does not know that product, to {what}: {error} Correct bundle or item_type."
-        ) from error
     except (APIError, PlanetError, AuthException) as error:
         # The SDK has no error of its own for 503 and 504.
         if isinstance(answer := error.__context__, httpx.HTTPStatusError) and answer.response.is_server_error:
             raise _busy(what, error) from answer
         raise OrderError(f"Planet refuses to {what}: {error}. Correct the order, or ask Planet.") from error
+
+
+_REFUSALS: dict[type[Exception], str] = {
+    InvalidAPIKey: "Planet refuses the API key (401) to {what}. Check PL_API_KEY.",
+    NoPermission: "Planet does not allow your account (403) to {what}: {error}. Check your contract.",
+    MissingResource: "Planet has nothing there (404) to {what}: {error}. Is it another account's?",
+    TooManyRequests: "Planet is asked too often, or the quota is used up (429), to {what}: {error}. Wait.",
+    SpecificationException: "Planet does not know that product, to {what}: {error} Correct bundle or item_type.",
+}
 
 
 ITEM_MANIFEST = "manifest.json"
@@ -269,7 +264,7 @@ def _media_type(name: str) -> str | None:
 
 
 _Result = TypeVar("_Result")
-_Call = Callable[[planet.Session], Awaitable[_Result]]
+_Call = Callable[[planet.Session], Awaitable[Any] | AsyncIterator[Any]]
 _ATTEMPTS = 5
 _LONGEST_WAIT_S = 64.0
 _BASE_URL = "https://api.planet.com"
@@ -351,13 +346,12 @@ class PlanetProvider:
                 data_filter.std_quality_filter(),
             ]
         )
-
-        async def all_pages(session: planet.Session) -> list[Mapping[str, Any]]:
-            data = self._client(session, "data")
-            items = data.search([self._item_type], wanted, sort="acquired asc", limit=0, geometry=mapping(region))
-            return [item async for item in items]
-
-        found = self._asked(all_pages, what="search for scenes")
+        found = self._asked(
+            lambda session: self._client(session, "data").search(
+                [self._item_type], wanted, sort="acquired asc", limit=0, geometry=mapping(region)
+            ),
+            what="search for scenes",
+        )
         scenes = {item["id"]: _scene(item) for item in found}  # by id, because pages shift while images are published
         return tuple(scene for scene in scenes.values() if scene.time in period)
 
@@ -414,30 +408,29 @@ class PlanetProvider:
     def _listed(self, to: BucketDelivery) -> list[Mapping[str, Any]]:
         """All orders of basemaps for a destination that Planet shows."""
 
-        async def all_pages(session: planet.Session) -> list[Mapping[str, Any]]:
-            orders = self._client(session, "orders").list_orders(
+        def all_pages(session: planet.Session) -> AsyncIterator[Mapping[str, Any]]:
+            return self._client(session, "orders").list_orders(  # type: ignore[no-any-return]
                 source_type="basemaps",
                 destination_ref=to.destination,
                 sort_by="created_on",
                 limit=0,
                 user_id=self._user_id,
             )
-            return [order async for order in orders]
 
         try:
-            return self._asked(all_pages, what="list orders")
+            found: list[Mapping[str, Any]] = self._asked(all_pages, what="list orders")
         except OrderError as error:
             if self._user_id is None or not isinstance(error.__cause__, NoPermission | BadQuery):
                 raise
-        self._user_id = None
-        listed = self._asked(all_pages, what="list orders")
-        warnings.warn(
-            "Planet shows the orders of a whole organization to its admins only, and here those of your account: quads that a colleague has "
-            "ordered for the same place are not seen, and may be ordered again. Let one account order for a place, or an admin's.",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-        return listed
+            self._user_id = None
+            found = self._asked(all_pages, what="list orders")
+            warnings.warn(
+                "Planet shows the orders of a whole organization to its admins only, and here those of your account: quads that a colleague has "
+                "ordered for the same place are not seen, and may be ordered again. Let one account order for a place, or an admin's.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        return found
 
     def _order(self, order_id: str) -> dict[str, Any]:
         """An order with all that Planet says of it."""
@@ -486,12 +479,9 @@ class PlanetProvider:
 
     def _named(self, name: str) -> Mapping[str, Any] | None:
         """The newest order of exactly that name; None where there is none."""
-
-        async def all_pages(session: planet.Session) -> list[Mapping[str, Any]]:
-            orders = self._client(session, "orders").list_orders(name=name, limit=0)
-            return [order async for order in orders]
-
-        orders = self._once(all_pages, what="list orders")
+        orders = self._once(
+            lambda session: self._client(session, "orders").list_orders(name=name, limit=0), what="list orders"
+        )
         own = [order for order in orders if order["name"] == name]
         return max(own, key=lambda order: str(order.get("created_on", ""))) if own else None
 
@@ -518,13 +508,12 @@ class PlanetProvider:
                 f"The order's manifest is at {urlsplit(location).netloc}, not at {self._base_url}. Report it to Planet."
             )
 
-        async def read(session: planet.Session) -> Mapping[str, Any]:
+        async def read(session: planet.Session) -> Any:
             async with session.stream("GET", location) as response:
-                text = b"".join([piece async for piece in response.aiter_bytes()])
-            content: Mapping[str, Any] = json.loads(text)
-            return content
+                return json.loads(b"".join([piece async for piece in response.aiter_bytes()]))
 
-        return self._asked(read, what="read an order's manifest")
+        content: Mapping[str, Any] = self._asked(read, what="read an order's manifest")
+        return content
 
     def _headers(self, href: str) -> Mapping[str, str]:
         """Credentials for a request of Planet's own address; none for another's."""
@@ -532,7 +521,7 @@ class PlanetProvider:
             return {}
         return authorization(self._auth, href)
 
-    def _asked(self, call: _Call[_Result], *, what: str) -> _Result:
+    def _asked(self, call: _Call, *, what: str) -> Any:
         return self._tried(lambda: self._once(call, what=what))
 
     def _tried(self, act: Callable[[], _Result]) -> _Result:
@@ -546,20 +535,18 @@ class PlanetProvider:
             self._pause(min(2.0**attempt, _LONGEST_WAIT_S))
         return act()
 
-    def _once(self, call: _Call[_Result], *, what: str) -> _Result:
-        with describe_error(what):
-            return self._run(call)
+    def _once(self, call: _Call, *, what: str) -> Any:
+        """What a call gives, of pages all, within a session of its own, which ends with it, unlike that of the SDK's blocking client."""
 
-    def _run(self, call: _Call[_Result]) -> _Result:
-        """Call within a session of its own, which ends with the call, unlike that of the SDK's blocking client."""
-
-        async def talk() -> _Result:
+        async def talk() -> Any:
             async with planet.Session(auth=self._auth) as session:
                 # The SDK repeats a request whose answer was lost, which for an order means two; repeating is done here.
                 session.max_retries = 0
-                return await call(session)
+                answer = call(session)
+                return [one async for one in answer] if isinstance(answer, AsyncIterator) else await answer
 
-        with ThreadPoolExecutor(1) as pool:  # because in a notebook this thread runs a loop already
+        # A thread, because in a notebook this one runs a loop already.
+        with describe_error(what), ThreadPoolExecutor(1) as pool:
             return pool.submit(lambda: asyncio.run(talk())).result()
 
     def _client(self, session: planet.Session, name: Literal["data", "orders"]) -> Any:
