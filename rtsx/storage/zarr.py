@@ -15,6 +15,7 @@ import warnings
 import zipfile
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from itertools import product
 from pathlib import Path, PurePosixPath
 from typing import Any, Self, TypeVar
@@ -478,6 +479,28 @@ def finish_store(store: Store) -> None:
 T = TypeVar("T")
 
 
+def _repeated(name: str) -> Any:
+    """An operation of a `RetryingStore` by that of its store."""
+
+    async def operation(self: "RetryingStore", *args: Any, **kwargs: Any) -> Any:
+        return await self._tried(lambda: getattr(self._store, name)(*args, **kwargs))
+
+    return operation
+
+
+def _repeated_listing(name: str) -> Any:
+    """A listing of a `RetryingStore` by that of its store; all of it at once, because half of one cannot be repeated."""
+
+    async def listing(self: "RetryingStore", *args: str) -> AsyncIterator[str]:
+        async def gathered() -> list[str]:
+            return [found async for found in getattr(self._store, name)(*args)]
+
+        for found in await self._tried(gathered):
+            yield found
+
+    return listing
+
+
 class RetryingStore(WrapperStore[Store]):
     """The same store; what fails by what can pass is repeated with growing pauses, and its last error raised as it is.
 
@@ -488,15 +511,11 @@ class RetryingStore(WrapperStore[Store]):
         super().__init__(store)
         self.pauses_s = pauses_s
 
-    def __reduce__(self) -> tuple[Callable[..., "RetryingStore"], tuple[Store, tuple[float, ...]]]:
-        return _rebuilt, (self._store, self.pauses_s)
+    def __reduce__(self) -> tuple[Callable[[Store], "RetryingStore"], tuple[Store]]:
+        return partial(type(self), pauses_s=self.pauses_s), (self._store,)
 
     def _with_store(self, store: Store) -> "RetryingStore":
         return type(self)(store, pauses_s=self.pauses_s)
-
-    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
-        """Value of a key; None where there is none."""
-        return await self._tried(lambda: self._store.get(key, prototype, byte_range))
 
     async def get_partial_values(
         self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
@@ -511,14 +530,6 @@ class RetryingStore(WrapperStore[Store]):
         for key, prototype, byte_range in requests:  # instead of the wrapped store's own, which would go past `get`
             yield key, await self.get(key, prototype, byte_range)
 
-    async def is_empty(self, prefix: str) -> bool:
-        """Whether there is nothing below a prefix."""
-        return await self._tried(lambda: self._store.is_empty(prefix))
-
-    async def exists(self, key: str) -> bool:
-        """Whether there is a value."""
-        return await self._tried(lambda: self._store.exists(key))
-
     async def set(self, key: str, value: Buffer) -> None:
         """Write a value."""
         await self._tried(lambda: self._store.set(key, value), n_bytes=len(value))
@@ -531,32 +542,9 @@ class RetryingStore(WrapperStore[Store]):
         for key, value in values:  # instead of the wrapped store's own, which would go past `set`
             await self.set(key, value)
 
-    async def delete(self, key: str) -> None:
-        """Remove a value."""
-        await self._tried(lambda: self._store.delete(key))
-
-    async def delete_dir(self, prefix: str) -> None:
-        """Remove all values below a prefix."""
-        await self._tried(lambda: self._store.delete_dir(prefix))
-
-    async def getsize(self, key: str) -> int:
-        """Bytes of a value."""
-        return await self._tried(lambda: self._store.getsize(key))
-
-    async def list(self) -> AsyncIterator[str]:
-        """All keys."""
-        for key in await self._tried(lambda: _gathered(self._store.list)):
-            yield key
-
-    async def list_prefix(self, prefix: str) -> AsyncIterator[str]:
-        """Keys that begin with a prefix."""
-        for key in await self._tried(lambda: _gathered(lambda: self._store.list_prefix(prefix))):
-            yield key
-
-    async def list_dir(self, prefix: str) -> AsyncIterator[str]:
-        """Names directly below a prefix."""
-        for name in await self._tried(lambda: _gathered(lambda: self._store.list_dir(prefix))):
-            yield name
+    get, exists, is_empty, getsize = (_repeated(name) for name in ("get", "exists", "is_empty", "getsize"))
+    delete, delete_dir = _repeated("delete"), _repeated("delete_dir")
+    list, list_prefix, list_dir = (_repeated_listing(name) for name in ("list", "list_prefix", "list_dir"))
 
     async def _tried(self, call: Callable[[], Awaitable[T]], *, n_bytes: int = 0) -> T:
         for pause in backoff_with_jitter(self.pauses_s, n_bytes=n_bytes):
@@ -567,12 +555,3 @@ class RetryingStore(WrapperStore[Store]):
                     raise
             await asyncio.sleep(pause)
         return await call()
-
-
-async def _gathered(listing: Callable[[], AsyncIterator[str]]) -> "list[str]":
-    """All of a listing, because half of one cannot be repeated."""
-    return [name async for name in listing()]
-
-
-def _rebuilt(store: Store, pauses_s: tuple[float, ...]) -> RetryingStore:
-    return RetryingStore(store, pauses_s=pauses_s)
