@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any, TypeGuard
+from typing import Any
 
 import numpy as np
 import zarr
@@ -52,14 +52,19 @@ class QuickCodecs(BatchedCodecPipeline):
     @classmethod
     def from_array_metadata_and_store(cls, array_metadata: ArrayMetadata, store: Store) -> "QuickCodecs":
         """Make the pipeline of an array; zarr calls it where it opens one."""
-        made = cls.from_codecs(_codecs(array_metadata))
-        if not _is_local(store):
+        codecs: Iterable[Codec]
+        if isinstance(array_metadata, ArrayV2Metadata):
+            named: Iterable[Any] = array_metadata.filters or ()
+            codecs = (V2Codec(filters=array_metadata.filters, compressor=array_metadata.compressor),)
+        else:
+            named = codecs = array_metadata.codecs
+        made = cls.from_codecs(codecs)
+        if not (isinstance(store, WholeStore) and isinstance(store.wrapped, LocalStore)):
             return made
         global _has_threads
         reading, pipeline = None, _zarrs()
-        if pipeline is not None and not any(
-            "fixedscaleoffset" in str(codec).lower() for codec in _named(array_metadata)
-        ):
+        # zarrs computes FixedScaleOffset in other precision, and so reads other values.
+        if pipeline is not None and not any("fixedscaleoffset" in str(codec).lower() for codec in named):
             _has_threads = True
             try:
                 reading = pipeline.from_array_metadata_and_store(array_metadata, store.wrapped)
@@ -222,21 +227,6 @@ def _encoded_shard(
     return (
         default_buffer_prototype().buffer.create_zero_length().combine([table, *found] if is_first else [*found, table])
     )
-
-
-def _named(metadata: ArrayMetadata) -> Iterable[Any]:
-    """What decodes an array. zarrs computes FixedScaleOffset in other precision, and so reads other values."""
-    return metadata.filters or () if isinstance(metadata, ArrayV2Metadata) else metadata.codecs
-
-
-def _codecs(metadata: ArrayMetadata) -> Iterable[Codec]:
-    if isinstance(metadata, ArrayV2Metadata):
-        return (V2Codec(filters=metadata.filters, compressor=metadata.compressor),)
-    return metadata.codecs
-
-
-def _is_local(store: Store) -> TypeGuard[WholeStore]:
-    return isinstance(store, WholeStore) and isinstance(store.wrapped, LocalStore)
 
 
 _CONFIG_LOCK = threading.RLock()

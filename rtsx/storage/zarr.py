@@ -306,16 +306,12 @@ def _diagnosis(path: str, options: StorageOptions) -> str:
             return "there is nothing. Check the address and the credentials."
         if system.isfile(root):
             return "it is a file. A cube is a Zarr folder, or a raster file such as .tif."
-    local = local_path(path)
-    if not is_url(path) and not local.exists():
-        return "there is no such file or folder. Check the path."
-    if not is_url(path):
-        told = file_problem(local) if local.is_file() else None
-        return (
-            told
-            or instead(str(local))
-            or "it is a file, not a Zarr folder. Raster files are known by a suffix such as .tif or .vrt."
-        )
+    else:
+        local = local_path(path)
+        if not local.exists():
+            return "there is no such file or folder. Check the path."
+        other = "it is a file, not a Zarr folder. Raster files are known by a suffix such as .tif or .vrt."
+        return (file_problem(local) if local.is_file() else None) or instead(str(local)) or other
     return "it is a folder, but no Zarr store (no zarr.json or .zgroup in it). Give the folder that holds one."
 
 
