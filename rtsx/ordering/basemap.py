@@ -116,9 +116,10 @@ class Mosaic:
         """Quads around the world, which are as many from its south to its north."""
         return round(_WORLD_M / (self.quad_size * self.resolution))
 
-    def bounds(self, area: QuadRange) -> tuple[float, float, float, float]:
-        """West, south, east and north in degrees."""
-        return (self._lon(area.x0), self._lat(area.y0), self._lon(area.x1), self._lat(area.y1))
+    def bounds(self, area: QuadRange, *, inset: float = 0.0) -> tuple[float, float, float, float]:
+        """West, south, east and north in degrees, or so much of a quad within them."""
+        west, south, east, north = area.x0 + inset, area.y0 + inset, area.x1 - inset, area.y1 - inset
+        return self._lon(west), self._lat(south), self._lon(east), self._lat(north)
 
     def quad_at(self, easting: float, northing: float) -> tuple[int, int]:
         """Column and row of the quad at a place in EPSG:3857."""
@@ -259,12 +260,8 @@ class BasemapApi:
 
     def quads(self, mosaic: Mosaic, area: QuadRange) -> Iterator[Quad]:
         """Quads of a range that the mosaic has, page by page; one that the API lists twice comes twice."""
-        west, south, east, north = mosaic.bounds(area)
-        inset = 0.25 * 360 / mosaic.across  # because a box that ends at an edge finds the neighbours, too
-        height = 0.25 * (mosaic.bounds(QuadRange(area.y0, 0, area.y0 + 1, 1))[3] - south)
-        top = 0.25 * (north - mosaic.bounds(QuadRange(area.y1 - 1, 0, area.y1, 1))[1])
-        corners = (west + inset, south + height, east - inset, north - top)
-        bbox = ",".join(f"{corner:.9f}" for corner in corners)
+        # Inset, because a box that ends at an edge finds the neighbours, too.
+        bbox = ",".join(f"{corner:.9f}" for corner in mosaic.bounds(area, inset=0.25))
         address = f"{self._url}/mosaics/{mosaic.id}/quads?{urlencode({'bbox': bbox}, safe=',')}"
         for page in self._pages(address):
             with wrap_damage(f"The list of quads of {mosaic.name}", OrderError):

@@ -381,7 +381,8 @@ def _wrong(file: RemoteFile, draft: Path) -> str:
         return f"its {found.algorithm} is {found.digest} instead of {file.checksum.digest}"
     with draft.open("rb") as opened:
         beginning = opened.read(512).decode(errors="replace").strip()
-    if beginning.lower().startswith(("<!doctype html", "<html")) and not _is_page(file):
+    is_page = "html" in (file.media_type or "") or file.name.lower().endswith((".html", ".htm"))
+    if not is_page and beginning.lower().startswith(("<!doctype html", "<html")):
         return (
             f"it is a web page that begins with {beginning[:80]!r}, as servers send it to those who have not logged in (give "
             "credentials in access: headers:)"
@@ -394,8 +395,3 @@ def _wrong(file: RemoteFile, draft: Path) -> str:
         except CubeError as error:
             return f"it is no whole raster: {str(error.__cause__ or error).rstrip('.')}"
     return ""
-
-
-def _is_page(file: RemoteFile) -> bool:
-    """Whether a file is a web page, and not what a server sends instead of it."""
-    return "html" in (file.media_type or "") or file.name.lower().endswith((".html", ".htm"))

@@ -1,18 +1,19 @@
 """Downloading the quads of a basemap: fetching them once, and stopping where going on is of no use."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from threading import Event, Lock
+from typing import Any
 
 from rtsx.errors import OrderError
 from rtsx.ordering.basemap import BasemapApi, Mosaic, cure_of
 from rtsx.ordering.catalog import described_asset, with_band_names, write_items
-from rtsx.ordering.download import Advance, HttpError, fetch_file, pauses_until
+from rtsx.ordering.download import HttpError, fetch_file, pauses_until
 from rtsx.ordering.order import locked
 from rtsx.ordering.provider import RemoteFile
-from rtsx.ordering.quads import MOSAIC_FILE, QuadCounts, QuadLedger, QuadResult
+from rtsx.ordering.quads import MOSAIC_FILE, QuadCounts, QuadLedger, QuadResult, WantedQuad
 from rtsx.redaction import redacted
 
 _SETTLED_TOGETHER = 50
@@ -61,8 +62,39 @@ def fetch_quads(
     OrderError
         The quota is used up, the key is refused, the server is down, the disk is full, or another process fetches into the folder.
     """
+    over = Event()
+    gate = _Gate(pause or pauses_until(over))
+
+    def fetched(wanted: WantedQuad, headers: Mapping[str, str]) -> tuple[int, str]:
+        """Bytes of one quad, once it is there, and its asset as JSON."""
+        file = RemoteFile(
+            scene_id=wanted.name, asset="data", name=f"{wanted.name}.tif", href=wanted.href, headers=headers
+        )
+        path = folder / file.name
+        gate.pass_through()
+        fetch_file(file, path, once=wanted.was_lost, pause=gate.pause)
+        asset = described_asset(path, file, {})
+        try:
+            _require_ground(asset, wanted, mosaic)
+        except OrderError:
+            path.unlink()
+            raise
+        return asset["file:size"], json.dumps(with_band_names(asset))
+
     with locked(folder / MOSAIC_FILE):
-        ended = _fetch_all(api, ledger, folder, mosaic=mosaic, parallel=parallel, advance=advance, pause=pause)
+        ledger.recheck(folder)
+        with ThreadPoolExecutor(parallel) as pool:
+            try:
+                ended = _fetch_all(
+                    ledger,
+                    lambda one: pool.submit(fetched, one, api.headers_for(one.href)),
+                    most=2 * parallel,
+                    advance=advance,
+                )
+            except BaseException:
+                over.set()
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
         write_items(ledger, table, mosaic)
     if ended is not None:
         raise ended
@@ -70,77 +102,59 @@ def fetch_quads(
 
 
 def _fetch_all(
-    api: BasemapApi,
     ledger: QuadLedger,
-    folder: Path,
+    fetch: Callable[[WantedQuad], Future[tuple[int, str]]],
     *,
-    mosaic: Mosaic,
-    parallel: int,
+    most: int,
     advance: Callable[[int, int], None],
-    pause: Callable[[float], None] | None,
 ) -> OrderError | None:
-    """Fetch what is not in the folder; returns what ended it early."""
-    ledger.recheck(folder)
+    """Fetch what is not in the folder, so many at a time; returns what ended it early."""
     known = ledger.counts()
     there, asked = known.there, known.asked
-    over = Event()
-    gate = _Gate(pause or pauses_until(over))
     ended: OrderError | None = None
     results: list[QuadResult] = []
     in_a_row = 0
     wanted = ledger.wanted()
     running: dict[Future[tuple[int, str]], tuple[int, int]] = {}
-    with ThreadPoolExecutor(parallel) as pool:
-        try:
-            while True:
-                while ended is None and len(running) < 2 * parallel and (one := next(wanted, None)) is not None:
-                    y, x, name, href, was_lost = one
-                    file = RemoteFile(
-                        scene_id=name, asset="data", name=f"{name}.tif", href=href, headers=api.headers_for(href)
-                    )
-                    running[
-                        pool.submit(_fetch, file, folder, mosaic=mosaic, place=(x, y), gate=gate, once=bool(was_lost))
-                    ] = (y, x)
-                if not running:
-                    break
-                for done in wait(running, return_when=FIRST_COMPLETED).done:
-                    place, error = running.pop(done), done.exception()
-                    if error is None:
-                        size, asset = done.result()
-                        results.append(("there", size, asset, "", *place))
-                        there, in_a_row = there + 1, 0
-                        advance(there, asked)
-                        continue
-                    if not isinstance(error, OrderError):
-                        raise error
-                    if _is_lost(cause := error.__cause__):
-                        told = str(cause or f"{error} The next run asks for it once.")
-                        results.append(("missing", None, None, redacted(told), *place))
-                        ledger.settle(results)  # at once, because a kill would have it asked for five times again
-                        results.clear()
-                        # Of one quad, or of all that an account may not have.
-                        in_a_row = in_a_row + 1 if isinstance(cause, HttpError) and cause.status == 403 else 0
-                        if in_a_row < _FAILURES_IN_A_ROW:
-                            continue
-                    else:
-                        results.append(("waiting", None, None, redacted(str(cause)), *place))
-                        in_a_row += 1
-                    passing = isinstance(cause, HttpError) and cause.passing and cause.wait_s is None
-                    if ended is None and (not passing or in_a_row >= _FAILURES_IN_A_ROW):
-                        cure = cure_of(cause) if isinstance(cause, HttpError) else "Run the same command again then."
-                        ended = OrderError(f"Fetching has stopped: {cause}. {cure} What is there is kept.")
-                        ended.__cause__ = cause
-                        running = {future: at for future, at in running.items() if not future.cancel()}
-                if len(results) >= _SETTLED_TOGETHER:
-                    ledger.settle(results)
+    try:
+        while True:
+            while ended is None and len(running) < most and (one := next(wanted, None)) is not None:
+                running[fetch(one)] = one.y, one.x
+            if not running:
+                return ended
+            for done in wait(running, return_when=FIRST_COMPLETED).done:
+                place, error = running.pop(done), done.exception()
+                if error is None:
+                    size, asset = done.result()
+                    results.append(("there", size, asset, "", *place))
+                    there, in_a_row = there + 1, 0
+                    advance(there, asked)
+                    continue
+                if not isinstance(error, OrderError):
+                    raise error
+                if _is_lost(cause := error.__cause__):
+                    told = str(cause or f"{error} The next run asks for it once.")
+                    results.append(("missing", None, None, redacted(told), *place))
+                    ledger.settle(results)  # at once, because a kill would have it asked for five times again
                     results.clear()
-        except BaseException:
-            over.set()
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-        finally:
-            ledger.settle(results)
-    return ended
+                    # Of one quad, or of all that an account may not have.
+                    in_a_row = in_a_row + 1 if isinstance(cause, HttpError) and cause.status == 403 else 0
+                    if in_a_row < _FAILURES_IN_A_ROW:
+                        continue
+                else:
+                    results.append(("waiting", None, None, redacted(str(cause)), *place))
+                    in_a_row += 1
+                passing = isinstance(cause, HttpError) and cause.passing and cause.wait_s is None
+                if ended is None and (not passing or in_a_row >= _FAILURES_IN_A_ROW):
+                    cure = cure_of(cause) if isinstance(cause, HttpError) else "Run the same command again then."
+                    ended = OrderError(f"Fetching has stopped: {cause}. {cure} What is there is kept.")
+                    ended.__cause__ = cause
+                    running = {future: at for future, at in running.items() if not future.cancel()}
+            if len(results) >= _SETTLED_TOGETHER:
+                ledger.settle(results)
+                results.clear()
+    finally:
+        ledger.settle(results)
 
 
 def _is_lost(cause: BaseException | None) -> bool:
@@ -170,23 +184,13 @@ class _Gate:
                 self._waits += 1
 
 
-def _fetch(
-    file: RemoteFile, folder: Path, *, mosaic: Mosaic, place: tuple[int, int], gate: _Gate, once: bool
-) -> tuple[int, str]:
-    """Bytes of one quad, once it is there, and its asset as JSON."""
-    path = folder / file.name
-    gate.pass_through()
-    advance: Advance = lambda file, count: None  # noqa: E731
-    fetch_file(file, path, once=once, advance=advance, pause=gate.pause)
-    asset = described_asset(path, file, {})
+def _require_ground(asset: Mapping[str, Any], wanted: WantedQuad, mosaic: Mosaic) -> None:
+    """Refuse a quad of other ground than its place."""
     if "proj:transform" not in asset:
-        path.unlink()
-        raise OrderError(f"Quad {file.scene_id} has no georeference. Report it to Planet.")
+        raise OrderError(f"Quad {wanted.name} has no georeference. Report it to Planet.")
     (a, b, c, d, e, f), (height, width) = asset["proj:transform"], asset["proj:shape"]
     middle = (a * width / 2 + b * height / 2 + c, d * width / 2 + e * height / 2 + f)
-    if asset.get("proj:epsg") != 3857 or mosaic.quad_at(*middle) != place:
-        path.unlink()
+    if asset.get("proj:epsg") != 3857 or mosaic.quad_at(*middle) != (wanted.x, wanted.y):
         raise OrderError(
-            f"Quad {file.scene_id} shows other ground: its middle is at {middle} in EPSG:{asset.get('proj:epsg')}. Report it to Planet."
+            f"Quad {wanted.name} shows other ground: its middle is at {middle} in EPSG:{asset.get('proj:epsg')}. Report it to Planet."
         )
-    return asset["file:size"], json.dumps(with_band_names(asset))

@@ -3,12 +3,13 @@
 import csv
 import json
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from shapely.geometry.base import BaseGeometry
 
@@ -98,6 +99,21 @@ class QuadOrder(NamedTuple):
     """Row and column of each quad, by its id."""
 
 
+class WantedQuad(NamedTuple):
+    """A quad that is not there."""
+
+    y: int
+    """Row."""
+    x: int
+    """Column."""
+    name: str
+    """Id."""
+    href: str
+    """Where it is downloaded from."""
+    was_lost: bool
+    """Whether it could not be had before."""
+
+
 class QuadLedger:
     """A file with one row for each quad, which is right whenever a process ends; one thread uses it.
 
@@ -181,14 +197,14 @@ class QuadLedger:
                 gone,
             )
 
-    def wanted(self) -> Iterator[tuple[int, int, str, str, bool]]:
-        """Row, column, id and address of what is not there, and whether it was lost before."""
+    def wanted(self) -> Iterator[WantedQuad]:
+        """What is not there."""
         # The sign keeps SQLite from the index of states, which would sort all that is left for each piece.
         for rows in self._chunks(
             "SELECT y, x, id, href, (y, x) IN (SELECT y, x FROM lost WHERE target = (SELECT target FROM purpose)) FROM quads "
             "WHERE +state IN ('waiting', 'missing') {}"
         ):
-            yield from rows
+            yield from map(WantedQuad._make, rows)
 
     def settle(self, results: list[QuadResult]) -> None:
         """Write states, sizes, assets and messages of quads, by row and column; what is lost stays known when the region changes."""
@@ -212,12 +228,12 @@ class QuadLedger:
             # Beside the ledger, which others can read while the bucket is.
             self._rows.execute("DROP TABLE IF EXISTS temp.found")
             self._rows.execute("CREATE TEMP TABLE found (state, size, asset, message, y, x, PRIMARY KEY (y, x))")
-            enter = (
-                "INSERT INTO found VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (y, x) DO UPDATE SET state = excluded.state, "
+            self._rows.executemany(
+                "INSERT INTO found VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (y, x) DO UPDATE SET state = excluded.state, size = excluded.size, "
+                "asset = excluded.asset, message = excluded.message WHERE excluded.state = 'there' OR excluded.state = 'waiting' AND "
+                "found.state = 'missing'",
+                results,
             )
-            enter += "size = excluded.size, asset = excluded.asset, message = excluded.message WHERE "
-            enter += "excluded.state = 'there' OR excluded.state = 'waiting' AND found.state = 'missing'"
-            self._rows.executemany(enter, results)
         with self._transaction():
             self._rows.execute(
                 "UPDATE quads SET state = found.state, size = found.size, asset = found.asset, message = found.message "
@@ -295,15 +311,11 @@ class QuadLedger:
 
     def orders_open(self) -> set[str]:
         """Ids of the orders of this target that the provider still works on, when it was last asked."""
-        rows = self._rows.execute("SELECT id, state FROM orders WHERE target = ?", (self._target(),))
-        return {order for order, state in rows if state not in OVER}
+        return {order for order, state, _ in self._orders() if state not in OVER}
 
     def orders_delivered(self) -> Iterator[QuadOrder]:
         """Orders of this target that the provider has delivered, with their quads that are of the region."""
-        rows = self._rows.execute(
-            "SELECT id, state, message FROM orders WHERE target = ? ORDER BY id", (self._target(),)
-        )
-        for order, state, message in rows.fetchall():
+        for order, state, message in self._orders():
             if state in OVER and state not in BRINGS_NOTHING:
                 quads = self._rows.execute(
                     "SELECT id, y, x FROM taken JOIN quads USING (y, x) WHERE order_id = ? ORDER BY id", (order,)
@@ -313,26 +325,22 @@ class QuadLedger:
 
     def orders(self) -> dict[str, int]:
         """Number of orders of this target by state."""
-        query = "SELECT state, count(*) FROM orders WHERE target = (SELECT target FROM purpose) GROUP BY state"
-        return dict(self._rows.execute(query))
+        return dict(sorted(Counter(state for _, state, _ in self._orders()).items()))
+
+    def _orders(self) -> list[tuple[str, str, str]]:
+        """Id, state and message of each order of this target."""
+        rows = self._rows.execute(
+            "SELECT id, state, message FROM orders WHERE target = ? ORDER BY id", (self._target(),)
+        )
+        return rows.fetchall()
 
     def counts(self) -> QuadCounts:
         """Where the quads stand."""
-        by_state = dict(self._rows.execute("SELECT state, count(*) FROM quads GROUP BY state"))
-        there, missing, waiting, absent = (
-            by_state.get(state, 0) for state in ("there", "missing", "waiting", "absent")
-        )
+        count = Counter(dict(self._rows.execute("SELECT state, count(*) FROM quads GROUP BY state")))
         (twice,) = self._rows.execute("SELECT count(*) FROM quads WHERE times > 1").fetchone()
-        asked = there + missing + waiting
-        return QuadCounts(
-            grid=asked + absent,
-            absent=absent,
-            asked=asked,
-            there=there,
-            missing=missing,
-            waiting=waiting,
-            twice=twice,
-        )
+        asked = count["there"] + count["missing"] + count["waiting"]
+        states = {state: count[state] for state in get_args(QuadState)}
+        return QuadCounts(grid=asked + count["absent"], asked=asked, twice=twice, **states)
 
     def named(self, state: QuadState, limit: int) -> dict[str, str]:
         """Messages of the first quads of a state, by id."""
