@@ -30,7 +30,7 @@ from shapely.geometry import mapping, shape
 from shapely.geometry.base import BaseGeometry
 
 from rtsx.errors import OrderError
-from rtsx.geometry.antimeridian import lonlat_polygon
+from rtsx.geometry.antimeridian import lonlat_region
 from rtsx.ordering.criteria import OrderCriteria, OrderLimits, Scene
 from rtsx.parsing import wrap_damage
 from rtsx.storage import staged
@@ -238,15 +238,10 @@ class EqualAreaProjection:
         """
         return self._placed(footprint, unwrap=True)
 
-    def lonlat(self, ground: BaseGeometry) -> Polygon | MultiPolygon:
+    def lonlat(self, ground: BaseGeometry) -> MultiPolygon:
         """Ground on the plane in longitude and latitude, split at the antimeridian."""
-        parts = []
-        for part in get_parts(_polygons(set_precision(ground, _PRECISION_M))):  # which drops slivers of rounding
-            # Made valid, because a ring that touches itself at a point may cross itself there in degrees.
-            holes = [make_valid(lonlat_polygon(Polygon(ring), self.crs)) for ring in part.interiors]
-            outline = make_valid(lonlat_polygon(Polygon(part.exterior), self.crs))
-            parts.append(difference(outline, union_all(holes)))
-        return _polygons(union_all(parts))
+        whole = _polygons(set_precision(ground, _PRECISION_M))  # which drops slivers of rounding
+        return _polygons(lonlat_region(whole, self.crs, longest=np.inf))
 
     def _placed(self, geometry: BaseGeometry, *, unwrap: bool) -> BaseGeometry:
         parts = [
