@@ -12,7 +12,7 @@ Examples
 
 from typing import TYPE_CHECKING
 
-from rtsx.lazy import lazy
+from rtsx.names import lazy
 from rtsx.threads import restart_dask_after_forks
 
 if TYPE_CHECKING:

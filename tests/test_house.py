@@ -94,7 +94,7 @@ INNER_IMPORTS = {
     ("rtsx.training.run", "rtsx.training.engine"): "the extra `train`",
 }
 """Importing and imported module, beside the commands, which load what they do and nothing else."""
-LIGHT_ROOMS = {"arguments", "errors", "lazy", "parsing", "redaction", "storage", "suggest"}
+LIGHT_ROOMS = {"arguments", "errors", "names", "parsing", "redaction", "storage"}
 """What even a command imports at its top."""
 
 

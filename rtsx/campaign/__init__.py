@@ -5,7 +5,7 @@ The public names load when they are first used, because whoever only lists marks
 
 from typing import TYPE_CHECKING
 
-from rtsx.lazy import lazy
+from rtsx.names import lazy
 
 if TYPE_CHECKING:
     from rtsx.campaign.campaign import Campaign

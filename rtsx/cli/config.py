@@ -12,8 +12,8 @@ import typer
 from rtsx.cli import options
 from rtsx.cli.console import print_info, show, show_line
 from rtsx.errors import InputNotFoundError
+from rtsx.names import suggest
 from rtsx.storage import local_path, write_whole
-from rtsx.suggest import suggest
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -5,7 +5,7 @@ What trains, evaluates and maps regions loads when it is first used, because a c
 
 from typing import TYPE_CHECKING
 
-from rtsx.lazy import lazy
+from rtsx.names import lazy
 
 if TYPE_CHECKING:
     from rtsx.config.campaign import (

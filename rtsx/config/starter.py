@@ -19,8 +19,8 @@ from rtsx.config.cube import CubeConfig
 from rtsx.config.yaml import Document, dump_yaml, parse_yaml, read_yaml, validate_config
 from rtsx.errors import BundleError, ConfigError
 from rtsx.model import ARCHITECTURES, PRESETS, canonical_layers
+from rtsx.names import did_you_mean
 from rtsx.storage import absolute
-from rtsx.suggest import did_you_mean
 
 _SCENES = """\
   planetscope:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtsx.errors import CubeError
-from rtsx.suggest import did_you_mean
+from rtsx.names import did_you_mean
 
 COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
     "==": operator.eq,

@@ -13,8 +13,8 @@ from rtsx.cube.mask_rules import MaskRule
 from rtsx.cube.sensors import require_layer_names
 from rtsx.errors import CubeError
 from rtsx.grid import Grid
+from rtsx.names import did_you_mean
 from rtsx.parsing import AfterValidator
-from rtsx.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from rtsx.cube.derived import DerivedLayer

@@ -16,7 +16,7 @@ from pyproj import CRS
 from rtsx.errors import LabelError
 from rtsx.labels.rasterize import IGNORED, LabelRaster, TruthWindow, ignore_borders, rasterize, to_pixels
 from rtsx.labels.schema import broken_outline
-from rtsx.suggest import did_you_mean
+from rtsx.names import did_you_mean
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

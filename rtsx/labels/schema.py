@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from pyproj import CRS
 
 from rtsx.errors import LabelError, OutputNotWritableError
+from rtsx.names import did_you_mean
 from rtsx.storage import local_path, staged
-from rtsx.suggest import did_you_mean
 
 Action = Literal["repaired", "dropped", "kept"]
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from rtsx.arguments import typed
 from rtsx.errors import BundleError
-from rtsx.suggest import did_you_mean
+from rtsx.names import did_you_mean
 
 if TYPE_CHECKING:
     import torch

@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from rtsx.errors import BundleError
 from rtsx.model.source import Artifact, Framework, NetworkSource, digest_of_tensors, fingerprint
-from rtsx.suggest import did_you_mean
+from rtsx.names import did_you_mean
 
 ARCHITECTURES = (
     "DPT",

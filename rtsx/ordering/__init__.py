@@ -5,7 +5,7 @@ Planet's provider is in `rtsx.ordering.planet`, which needs the extra ``order``.
 
 from typing import TYPE_CHECKING
 
-from rtsx.lazy import lazy
+from rtsx.names import lazy
 
 if TYPE_CHECKING:
     from rtsx.ordering.basemap import BasemapApi, Mosaic

@@ -16,9 +16,9 @@ from shapely.geometry.base import BaseGeometry
 from rtsx.cube.stac.assets import absolute_href
 from rtsx.cube.stac.client import is_same_host
 from rtsx.errors import OrderError
+from rtsx.names import did_you_mean
 from rtsx.ordering.download import HttpError, Patience, open_http
 from rtsx.parsing import json_value, wrap_damage
-from rtsx.suggest import did_you_mean
 
 _BASE_URL = "https://api.planet.com/basemaps/v1"
 _WORLD_M = 2 * math.pi * 6378137

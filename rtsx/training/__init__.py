@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from rtsx.lazy import lazy
+from rtsx.names import lazy
 
 if TYPE_CHECKING:
     from rtsx.training.finish import TrainedRun, read_run

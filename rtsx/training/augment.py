@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 
 from rtsx.errors import TrainingError
-from rtsx.suggest import suggest
+from rtsx.names import suggest
 from rtsx.training.augmentations import (
     Augmentation,
     Blur,

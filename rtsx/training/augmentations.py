@@ -14,7 +14,7 @@ import torch
 from rtsx.cube.sensors import SENSORS
 from rtsx.errors import MissingExtraError, TrainingError
 from rtsx.labels import IGNORED
-from rtsx.suggest import suggest
+from rtsx.names import suggest
 from rtsx.training.dataset import TileBatch
 from rtsx.training.sampler import seed_of
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rtsx.errors import TrainingError
 from rtsx.labels import IGNORED
-from rtsx.suggest import suggest
+from rtsx.names import suggest
 from rtsx.training.recipe import LossTerm
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import torch
 from rtsx.errors import TrainingError
 from rtsx.model import ARCHITECTURES, build_network
 from rtsx.model.smp import meta_network, total_stride
-from rtsx.suggest import suggest
+from rtsx.names import suggest
 from rtsx.training.recipe import NetworkSpec, explained
 
 _SUFFIXES = (".pth", ".pt", ".safetensors")

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, cast
 
 from rtsx.errors import TrainingError
-from rtsx.suggest import suggest
+from rtsx.names import suggest
 from rtsx.training.recipe import OptimisationSpec
 
 if TYPE_CHECKING:

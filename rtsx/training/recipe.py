@@ -12,8 +12,8 @@ from rtsx.cube import as_cube, validate_cube
 from rtsx.errors import BundleError, TrainingError
 from rtsx.labels import LabelRaster
 from rtsx.model.inputs import InputLayer
+from rtsx.names import suggest
 from rtsx.parsing import STRICT
-from rtsx.suggest import suggest
 
 
 @contextmanager

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rtsx.errors import MissingExtraError, TrainingError
+from rtsx.names import suggest
 from rtsx.storage import write_whole
-from rtsx.suggest import suggest
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ from rtsx.campaign.products.vector_files import FORMATS, VectorFormat
 from rtsx.errors import CampaignError
 from rtsx.footprints import to_geographic
 from rtsx.labels.schema import conform
-from rtsx.suggest import suggest
+from rtsx.names import suggest
 
 ARTS = {
     "CentroidLat": "float64",

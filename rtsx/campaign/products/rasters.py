@@ -28,8 +28,8 @@ from rtsx.geometry.crs import transform
 from rtsx.grid.grid import cell_id
 from rtsx.inference.kernel import NODATA
 from rtsx.inference.predict import variable_attrs
+from rtsx.names import suggest
 from rtsx.storage.zarr import open_group
-from rtsx.suggest import suggest
 
 NAMES = ("{z}/{x}/{y}", "{col}_{row}")
 """How tiles of a matrix set may be called."""

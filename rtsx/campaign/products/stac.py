@@ -36,9 +36,9 @@ from rtsx.errors import CampaignError
 from rtsx.geometry.antimeridian import lonlat_polygon
 from rtsx.geometry.crs import crs_code, length_text
 from rtsx.grid.grid import cell_id
+from rtsx.names import did_you_mean
 from rtsx.storage.object_store import ObjectStore
 from rtsx.storage.stac import COG, PROJECTION, RASTER, bounding_box, geojson
-from rtsx.suggest import did_you_mean
 
 STAC_VERSION = "1.1.0"
 PARQUET = "application/vnd.apache.parquet"

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from rtsx.lazy import lazy
+from rtsx.names import lazy
 
 if TYPE_CHECKING:
     from rtsx.cube.stac.assets import SIGNER_GROUP, Signer, check_signer

@@ -16,7 +16,7 @@ from rtsx.cube.resample.readers import WindowReader
 from rtsx.cube.terrain import kernels as compiled
 from rtsx.cube.terrain.grid import SUN_AZIMUTH, SUN_ELEVATION, TerrainGrid
 from rtsx.errors import CubeError
-from rtsx.suggest import did_you_mean
+from rtsx.names import did_you_mean
 
 TerrainKernel = Callable[[NDArray[np.float32], TerrainGrid], NDArray[np.float32]]
 

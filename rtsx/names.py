@@ -1,9 +1,10 @@
-"""Packages whose public names load the module that defines them when they are first used, and names that have changed."""
+"""Names: public ones that load the module that defines them when they are first used, changed ones, and what somebody may have meant."""
 
 import ast
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
 from types import MappingProxyType, ModuleType
@@ -63,3 +64,28 @@ def _homes(module: ModuleType) -> dict[str, str]:
         if isinstance(statement, ast.ImportFrom)
         for alias in statement.names
     }
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return a question for the known name nearest to an unknown one, with a space before it; empty where none is near.
+
+    Examples
+    --------
+    >>> did_you_mean("horizontalflip", ["HorizontalFlip", "Blur"])
+    " Did you mean 'HorizontalFlip'?"
+    """
+    by_lower = {each.lower(): each for each in known}
+    near = get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
+    return f" Did you mean {by_lower[near[0]]!r}?" if near else ""
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """Return `did_you_mean`, and a sentence that lists all known names.
+
+    Examples
+    --------
+    >>> suggest("horizontalflip", ["HorizontalFlip", "Blur"])
+    " Did you mean 'HorizontalFlip'? Known are Blur, HorizontalFlip."
+    """
+    names = sorted(known)
+    return f"{did_you_mean(name, names)} Known are {', '.join(names)}." if names else " It takes none."
