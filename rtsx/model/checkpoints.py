@@ -195,19 +195,16 @@ def _other(content: Mapping[str, Any], *, told: Mapping[str, object]) -> _Conten
             "encoder.conv1.weight, as networks of segmentation-models-pytorch have them. Build the network yourself, load "
             "the weights, and pass it to ModelBundle.from_module; or export it to ONNX."
         )
-    if len(networks) > 1 and len(averaged) != 1:
-        raise BundleError(
-            f"The checkpoint holds {len(networks)} networks, {' and '.join(map(repr, networks))}, and it does not say which "
-            "is meant. Ask whoever has made it for that one in a file of its own; in Python, torch.save(network.state_dict(), "
-            "'network.pt') writes one."
-        )
-    place = averaged[0] if len(networks) > 1 else next(iter(networks))
+    place = next(iter(networks))
     if len(networks) > 1:
-        warnings.warn(
-            f"The checkpoint holds {len(networks)} networks, {' and '.join(map(repr, networks))}; the averaged one, "
-            f"{place!r}, is taken.",
-            stacklevel=2,
-        )
+        told_of = f"The checkpoint holds {len(networks)} networks, {' and '.join(map(repr, networks))}"
+        if len(averaged) != 1:
+            raise BundleError(
+                f"{told_of}, and it does not say which is meant. Ask whoever has made it for that one in a file of its own; in "
+                "Python, torch.save(network.state_dict(), 'network.pt') writes one."
+            )
+        (place,) = averaged
+        warnings.warn(f"{told_of}; the averaged one, {place!r}, is taken.", stacklevel=2)
     state = networks[place]
     named = {**_hyperparameters(content), **told}
     if "architecture" not in named or "encoder" not in named:

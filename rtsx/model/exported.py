@@ -247,7 +247,6 @@ class TorchScriptSource(NetworkSource):
             artifact_type="torch.jit.save",
             media_type="application/octet-stream; application=pytorch",
             data=self.data,
-            options={},
         )
 
 

@@ -152,7 +152,6 @@ class OnnxSource(NetworkSource):
             artifact_type="onnx.save",
             media_type="application/octet-stream; application=onnx",
             data=self.data,
-            options={},
         )
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -34,7 +34,7 @@ class Artifact:
     """Media type of the file."""
     data: bytes
     """The whole file."""
-    options: Mapping[str, object]
+    options: Mapping[str, object] = field(default_factory=dict)
     """JSON values that the source needs besides the file, such as the encoder's name."""
 
 

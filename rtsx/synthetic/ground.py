@@ -73,9 +73,7 @@ class Banks:
 
 def find_banks(terrain: Terrain, *, clusters: NDArray[np.float32]) -> Banks:
     """Sites and their chances: steep ground beside lakes, rivers and the sea, denser where `clusters` (y, x) is high."""
-    shape = terrain.elevation.shape
-    open_water = (terrain.water >= LAKE) | (terrain.water == RIVER)
-    water = open_water.reshape(shape[0], COARSE, shape[1], COARSE).mean(axis=(1, 3)) > 0.2
+    water = block_mean(terrain.water > 0, factor=COARSE) > 0.2
     distance_m = np.asarray(ndimage.distance_transform_edt(~water) * CELL_M, np.float32)
     rise = np.stack(np.gradient(ndimage.gaussian_filter(terrain.elevation, 3), CELL_M)[::-1])
     away = np.stack(np.gradient(ndimage.gaussian_filter(np.minimum(distance_m, 400), 3), CELL_M)[::-1])
@@ -231,7 +229,7 @@ def paint_patch(
     rows, columns = patch.window
     window = reflectance[:, rows, columns]
     colours = (landscape.mud_wet, landscape.mud_dry, landscape.headwall, landscape.regrowth)
-    wet, dry, wall, green = (np.array(colour, np.float32)[:, None, None] for colour in colours)
+    wet, dry, wall, green = map(colour, colours)
     up = np.clip(patch.up_m / scar.length_m, 0, 1)
     moist = np.clip(0.5 + rng.normal(0, 0.18) + 0.24 * patch.grain - 0.2 * up, 0, 1)
     mud = (wet * moist + dry * (1 - moist)) * np.float32(rng.uniform(0.85, 1.12))

@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from rtsx.storage import local_path, refuse_other_format
 from rtsx.synthetic.scene import write_cog
-from rtsx.synthetic.stac import EO, make_asset, make_item, raster_outline, write_catalog
+from rtsx.synthetic.stac import EO, make_asset, make_collection, make_item, raster_outline, write_catalog
 
 LANDSAT = "landsat-c2-l2"
 """Collection of the scenes, as public servers call it."""
@@ -106,8 +106,7 @@ def write_landsat(
             seen = _TUNDRA[:, None, None] + change * decades + rng.normal(0, noise, (len(LANDSAT_BANDS), *shape))
             satellite = (5, 7)[number % 2] if year < 2012 else (7, 8)[number % 2] if year < 2022 else (8, 9)[number % 2]
             items.append(_scene(folder, seen, rng, time=time, satellite=satellite, crs=crs, transform=transform))
-    anywhere = pystac.Extent(pystac.SpatialExtent([-180.0, -90.0, 180.0, 90.0]), pystac.TemporalExtent([None, None]))
-    collection = pystac.Collection(LANDSAT, "Synthetic scenes in the format of Landsat.", anywhere, license="CC0-1.0")
+    collection = make_collection(LANDSAT, "Synthetic scenes in the format of Landsat.")
     catalog = write_catalog(
         folder, items, collections=[collection], name="landsat", description="Synthetic scenes of Landsat"
     )

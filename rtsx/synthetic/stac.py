@@ -208,11 +208,13 @@ def collections(*, dem_resolution_m: int) -> tuple[pystac.Collection, ...]:
         ),
         (TCVIS, "TCVIS-like trends", "Synthetic trends of the Landsat tasselled-cap index over twenty years."),
     )
+    return tuple(make_collection(name, description, title=title) for name, title, description in described)
+
+
+def make_collection(name: str, description: str, *, title: str | None = None) -> pystac.Collection:
+    """Make a collection; `write_catalog` finds its extent."""
     anywhere = pystac.Extent(pystac.SpatialExtent([-180.0, -90.0, 180.0, 90.0]), pystac.TemporalExtent([None, None]))
-    return tuple(
-        pystac.Collection(name, description, anywhere, title=title, license="CC0-1.0")
-        for name, title, description in described
-    )
+    return pystac.Collection(name, description, anywhere, title=title, license="CC0-1.0")
 
 
 def dem_collection_id(resolution_m: int) -> str:

@@ -392,11 +392,6 @@ Change = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """Physical values (tile, layer, y, x), 0 where invalid, and validity (tile, 1, y, x), to new values."""
 
 
-def chosen_layers(layers: Sequence[str], wanted: tuple[str, ...] | None) -> tuple[str, ...]:
-    """Those that are changed: the wanted ones, else all that are known as reflectance."""
-    return tuple(name for name in layers if (name in REFLECTANCE if wanted is None else name in wanted))
-
-
 @dataclass(frozen=True, kw_only=True)
 class LayerChange:
     """What all augmentations share that change values of some layers."""
@@ -429,11 +424,17 @@ class LayerChange:
                 raise TrainingError(
                     f"{augmentation} cannot change 'ndvi' by itself: it follows red and nir. Name these instead."
                 )
-        if not chosen_layers(layers, self.layers):
+        if not self._chosen(layers):
             raise TrainingError(
                 f"{augmentation} changes reflectance, and none of the layers {list(layers)} is known as such. Name those that it is "
                 "to change with layers=[...], or leave it out."
             )
+
+    def _chosen(self, layers: Sequence[str]) -> list[str]:
+        return [name for name in layers if name in (REFLECTANCE if self.layers is None else self.layers)]
+
+    def _changed(self, batch: TileBatch, change: Change) -> TileBatch:
+        return changed_layers(batch, self._chosen(batch.layers), change)
 
 
 def changed_layers(batch: TileBatch, names: Sequence[str], change: Change) -> TileBatch:
@@ -456,10 +457,9 @@ def changed_layers(batch: TileBatch, names: Sequence[str], change: Change) -> Ti
 def _packing(batch: TileBatch, names: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
     """Scale factors and offsets (layer, 1, 1) of some layers."""
     packings = [batch.packings[name] for name in names]
-    return (
-        batch.stored.new_tensor([packing.scale_factor for packing in packings])[:, None, None],
-        batch.stored.new_tensor([packing.add_offset for packing in packings])[:, None, None],
-    )
+    numbers = batch.stored.new_tensor([(packing.scale_factor, packing.add_offset) for packing in packings])
+    factors, summands = numbers.T[:, :, None, None]
+    return factors, summands
 
 
 def _with_ndvi(batch: TileBatch, *, before: TileBatch) -> TileBatch:
@@ -498,11 +498,7 @@ class Blur(LayerChange):
         """Every tile blurred, each by its own Gaussian."""
         low, high = self.sigma
         sigmas = chance.uniform((len(batch.valid),), low=low, high=high)
-        return changed_layers(
-            batch,
-            chosen_layers(batch.layers, self.layers),
-            lambda values, valid: blurred(values, valid[:, 0], sigmas=sigmas, widest=high),
-        )
+        return self._changed(batch, lambda values, valid: blurred(values, valid[:, 0], sigmas=sigmas, widest=high))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -536,7 +532,7 @@ class RandomBrightnessContrast(LayerChange):
             changed = (mean + (values - mean) * contrast) * brightness
             return torch.where(values > 0, torch.maximum(changed, values / 2), changed)
 
-        return changed_layers(batch, chosen_layers(batch.layers, self.layers), change)
+        return self._changed(batch, change)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -560,9 +556,10 @@ class MultiplicativeNoise(LayerChange):
 
     def apply(self, batch: TileBatch, *, chance: KeyedRandom) -> TileBatch:
         """Every tile changed, each by its own numbers."""
-        names = chosen_layers(batch.layers, self.layers)
-        height, width = batch.valid.shape[1:] if self.per_pixel else (1, 1)
-        shape = (len(batch.valid), len(names) if self.per_layer else 1, height, width)
-        low, high = self.multiplier
-        gains = chance.uniform(shape, low=low, high=high).to(batch.stored)
-        return changed_layers(batch, names, lambda values, _: values * gains)
+
+        def change(values: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+            tiles, layers, height, width = values.shape
+            shape = (tiles, layers if self.per_layer else 1, *((height, width) if self.per_pixel else (1, 1)))
+            return values * chance.uniform(shape, low=self.multiplier[0], high=self.multiplier[1]).to(values)
+
+        return self._changed(batch, change)
