@@ -53,7 +53,6 @@ _CLAIMS = f"{MAP}/time/claims"
 """Folder of one small object per step of `time`, below the array that they speak of: which year the step belongs to."""
 _NO_DAY = -1
 """Stored day of a step whose creation was stopped; no first of January."""
-_EPOCH = np.datetime64("1970-01-01", "D")
 
 
 def answers_of(plan: CampaignPlan) -> tuple[str, ...]:
@@ -151,7 +150,7 @@ def map_year(group: zarr.Group, year: int) -> int:
     CampaignError
         The map has no room for it, or its years cannot be read.
     """
-    years = [int((_EPOCH + day).astype("datetime64[Y]").astype(int)) + 1970 for day in _days(group)]
+    years = [int(np.datetime64(int(day), "D").astype("datetime64[Y]").astype(int)) + 1970 for day in _days(group)]
     if year not in years:
         raise CampaignError(f"The map has the years {years}, and {year} is not among them. Create the campaign first.")
     return years.index(year)
@@ -338,7 +337,7 @@ def _write_steps(store: Store, claims: Mapping[int, Mapping[str, Any]]) -> None:
 
 
 def _day(year: int) -> int:
-    return int((np.datetime64(f"{year}-01-01", "D") - _EPOCH).astype(int))
+    return int(np.datetime64(f"{year}-01-01", "D").astype(int))
 
 
 def _days(group: zarr.Group) -> list[int]:

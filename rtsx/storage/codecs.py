@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -23,11 +24,12 @@ from zarr.abc.codec import Codec
 from zarr.abc.store import ByteGetter, ByteSetter, Store
 from zarr.codecs import ShardingCodec
 from zarr.codecs._v2 import V2Codec
+from zarr.core import codec_pipeline, indexing
 from zarr.core.array_spec import ArraySpec
 from zarr.core.buffer import Buffer, NDBuffer, default_buffer_prototype
 from zarr.core.codec_pipeline import BatchedCodecPipeline, fill_value_or_default
 from zarr.core.common import concurrent_map
-from zarr.core.indexing import SelectorTuple, morton_order_iter
+from zarr.core.indexing import SelectorTuple
 from zarr.core.metadata import ArrayMetadata, ArrayV2Metadata
 from zarr.registry import register_pipeline
 from zarr.storage import LocalStore
@@ -35,6 +37,14 @@ from zarr.storage import LocalStore
 from rtsx.storage.zarr import WholeStore
 
 _log = logging.getLogger(__name__)
+
+_indexing: Any = indexing  # whose names differ between the versions of zarr
+_pipelines: Any = codec_pipeline
+if hasattr(indexing, "morton_order_coords"):
+    _morton_order, _merged_chunk = _indexing.morton_order_coords, _pipelines._merge_chunk_array
+else:  # before zarr 3.3
+    _morton_order = _indexing.morton_order_iter
+    _merged_chunk = partial(_pipelines.BatchedCodecPipeline._merge_chunk_array, None)
 
 Part = tuple[slice, ...]
 """Of an array: a start and a stop for each axis."""
@@ -82,18 +92,18 @@ class QuickCodecs(BatchedCodecPipeline):
         batch_info: Iterable[tuple[ByteGetter, ArraySpec, SelectorTuple, SelectorTuple, bool]],
         out: NDBuffer,
         drop_axes: tuple[int, ...] = (),
-    ) -> None:
-        """Read chunks into `out`."""
+    ) -> Any:
+        """Read chunks into `out`; what zarr from 3.3 on wants to know of each chunk, all of which count as there."""
         batch: list[Any] = list(batch_info)
         if self.reading is not None and self.state is not None and not _is_forked:
             for getter, *_ in batch:
                 self.state[1].require(getter.path)
             try:
                 await self.reading.read(batch, out, drop_axes)
-                return
+                return ({"status": "present"},) * len(batch)
             except Exception as error:  # zarr's own codecs read it then, or say in their words what is wrong
                 _log.debug("zarr's own codecs read what zarrs does not: %s", error)
-        await super().read(batch, out, drop_axes)
+        return await super().read(batch, out, drop_axes)
 
     def read_directly(self, array: "zarr.Array[Any]", part: Part, *, out: NDArray[Any]) -> bool:
         """Read part of an array of this store into the first rows and columns of another, past the event loop; False where that cannot be."""
@@ -143,7 +153,7 @@ class QuickCodecs(BatchedCodecPipeline):
 
         async def written(*chunk: Any) -> None:
             setter, spec, within, selected, _ = chunk
-            pixels = self._merge_chunk_array(None, value, selected, spec, within, True, drop_axes).as_numpy_array()
+            pixels = _merged_chunk(None, value, selected, spec, within, True, drop_axes).as_numpy_array()
             ends = tuple(one.stop if isinstance(one, slice) else one + 1 for one in within)
             content = await asyncio.to_thread(_encoded, pixels, spec, codecs=codecs, ends=ends)
             await (setter.delete() if content is None else setter.set(content))
@@ -204,7 +214,7 @@ def _encoded_shard(
     index = np.full((*counts, 2), 2**64 - 1, np.uint64)
     found: list[Buffer] = []
     at = 0
-    for place in morton_order_iter(counts):
+    for place in _morton_order(counts):
         begins = [number * size for number, size in zip(place, sharding.chunk_shape, strict=True)]
         if any(begin >= end for begin, end in zip(begins, ends, strict=True)):
             continue
@@ -219,7 +229,7 @@ def _encoded_shard(
             found.append(content)
     if not found:
         return None
-    is_first = sharding.index_location.value == "start"
+    is_first = getattr(sharding.index_location, "value", sharding.index_location) == "start"  # an enum before zarr 3.4
     if is_first:
         index[..., 0][index[..., 1] != 2**64 - 1] += np.uint64(sharding._shard_index_size(counts))
     table = _encoded(index, sharding._get_index_chunk_spec(counts), codecs=sharding.index_codecs, ends=index.shape)
