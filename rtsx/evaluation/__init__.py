@@ -9,9 +9,9 @@ if TYPE_CHECKING:
     from rtsx.evaluation.annotators import Agreement, annotator_agreement
     from rtsx.evaluation.area import expected_area
     from rtsx.evaluation.cases import EvaluationScene, EvaluationSettings
-    from rtsx.evaluation.cross_validation import CrossValidation, FoldResult, cross_validate, transfer_matrix
+    from rtsx.evaluation.cross_validation import cross_validate, transfer_matrix
     from rtsx.evaluation.folds import Fold, FoldPlan
-    from rtsx.evaluation.result import Evaluation
+    from rtsx.evaluation.result import CrossValidation, Evaluation, FoldResult
     from rtsx.evaluation.sampling import sample_ground, sample_outlines
     from rtsx.evaluation.scoring import ObjectChoice, choose_objects, evaluate
 

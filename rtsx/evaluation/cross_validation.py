@@ -1,22 +1,23 @@
-"""Cross-validate: train on some regions, test on others; results by fold and the tables that follow."""
+"""Cross-validate: train on some regions, test on others; each fold trained, evaluated and stored once, here or on a cluster."""
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Literal
+from uuid import uuid4
 
-import pandas as pd
+import dask
+from dask.delayed import Delayed
 
 from rtsx.arguments import typed
-from rtsx.errors import EvaluationError
-from rtsx.evaluation.cases import EvaluationSettings
-from rtsx.evaluation.counts import SCORES
-from rtsx.evaluation.fold_task import FOLDS, BundleTrainer, FoldJob, Trainer, claimed, run_jobs, slug
+from rtsx.errors import EvaluationError, OutputExistsError, RtsxError
+from rtsx.evaluation.cases import EvaluationScene, EvaluationSettings
 from rtsx.evaluation.folds import (
     ALL_OTHERS,
-    ALL_REGIONS,
     Fold,
     FoldPlan,
     FoldUnit,
@@ -24,149 +25,207 @@ from rtsx.evaluation.folds import (
     planned_units,
     transfer_plan,
 )
-from rtsx.evaluation.result import Evaluation, check_drawable, draw_matrix, draw_regions
-from rtsx.parsing import json_value, wrap_damage
+from rtsx.evaluation.result import CrossValidation, Evaluation, FoldResult, check_drawable, draw_matrix, draw_regions
+from rtsx.evaluation.scoring import evaluate
+from rtsx.inference import predict_cube
+from rtsx.inference.memory import current_client
+from rtsx.model import ModelBundle
+from rtsx.parsing import json_value
 from rtsx.storage import local_path, refuse_other_format, write_whole
-from rtsx.training import TrainingRecipe, TrainingScene
+from rtsx.training import TrainingRecipe, TrainingScene, read_run, train
+from rtsx.training.run import check_recipe
+from rtsx.training.run_folder import recipe_record, stated_differences
 
 if TYPE_CHECKING:
     from distributed import Client
 
+PLAN = "plan.json"
+FOLDS = "folds"
+"""Folder of the folds."""
+
+
+@contextmanager
+def claimed(out: Path, *, plan: FoldPlan, recipe: TrainingRecipe, rule: EvaluationSettings) -> Iterator[None]:
+    """Make `out` the folder of these folds for the block, or find that it is already; reads one tile of each scene.
+
+    Where the block fails before an epoch of any fold is done, the folder is free again.
+
+    Raises
+    ------
+    OutputExistsError
+        It holds other folds, another recipe's, or something else altogether.
+    """
+    made = [folder for folder in (out, *out.parents) if not folder.exists()]
+    _claim(out, plan=plan, recipe=recipe, rule=rule)
+    try:
+        yield
+    except BaseException:
+        if not any(_kept(out / FOLDS)):  # a training that took no step has left nothing
+            (out / PLAN).unlink(missing_ok=True)
+            below = sorted((path for path in (out / FOLDS).rglob("*") if path.is_dir()), reverse=True)
+            for folder in (*below, out / FOLDS, *made):
+                with suppress(OSError):  # not empty
+                    folder.rmdir()
+        raise
+
+
+def _kept(folder: Path) -> Iterator[Path]:
+    """Files that are no leavings: all but drafts of a killed process, and the batch of a first loss that was no number."""
+    files = (path for path in folder.rglob("*") if not path.is_dir() and path.name != "failed-batch.npz")
+    return (path for path in files if not any(part.endswith(".partial") for part in path.relative_to(folder).parts))
+
+
+def _claim(out: Path, *, plan: FoldPlan, recipe: TrainingRecipe, rule: EvaluationSettings) -> None:
+    document = {"plan": asdict(plan), "rule": asdict(rule), "recipe": recipe_record(recipe)}
+    text = json.dumps(document, indent=1)
+    there = out / PLAN
+    if there.is_file():
+        stored = json_value(there.read_bytes(), what=str(there), error=EvaluationError)
+        if differing := stated_differences(stored, json.loads(text)):
+            raise OutputExistsError(
+                f"{out} holds another cross-validation: {differing}. Make the call that began it, or give another folder."
+            )
+        return
+    # A plan that was not finished is no one else's, because a call that was killed while it wrote it leaves nothing else.
+    if out.is_file() or any(_kept(out)):
+        raise OutputExistsError(f"{out} is there and is no folder of a cross-validation: give another one.")
+    write_whole(there, text.encode())
+
+
+Trainer = Callable[[TrainingRecipe, Path], ModelBundle]
+"""Returns the bundle of a recipe, trained in a folder; goes on with what an interrupted call has left there. Can be pickled."""
+
+RESULT = "evaluation.json"
+"""File of a fold that is there once it is finished, written last."""
+
+# One fold at a time in a process, because torch draws from generators that the whole process shares.
+_ONE_AT_A_TIME = Lock()
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class FoldResult:
-    """One trained and evaluated fold."""
+class FoldJob:
+    """All that a worker needs; can be pickled if its scenes can."""
 
     fold: Fold
-    """What was learnt from and tested on."""
+    """What to learn from and test on."""
     seed: int
-    bundle: str
-    """Folder of the bundle, relative to the cross-validation's."""
-    evaluation: Evaluation = field(repr=False)
-    """Scores of the test scenes."""
+    recipe: TrainingRecipe = field(repr=False)
+    """How; its own scenes and seed are replaced."""
+    scenes: Mapping[str, TrainingScene] = field(repr=False)
+    """Scenes of the fold, by name."""
+    rule: EvaluationSettings
+    """By what it is evaluated."""
+    trainer: Trainer
+    device: str
+    folder: Path
+    """Where it works, for this fold and seed alone."""
 
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class CrossValidation:
-    """What models are worth on ground that they have not learnt from."""
-
-    plan: FoldPlan
-    results: tuple[FoldResult, ...] = field(repr=False)
-    """One for each fold and seed."""
-
-    def evaluation(self, trained_on: str, *, seed: int) -> Evaluation:
-        """All folds of one row of the matrix together: each of their test scenes evaluated by a model that never saw it.
+    def __call__(self) -> str:
+        """The JSON of the evaluation: read if the fold is finished, else made.
 
         Raises
         ------
         EvaluationError
-            There is no such row or seed.
+            The fold cannot be trained or evaluated; names it.
         """
-        found = [r.evaluation for r in self.results if (r.fold.trained_on, r.seed) == (trained_on, seed)]
-        if not found:
-            rows = sorted({(r.fold.trained_on, r.seed) for r in self.results})
-            raise EvaluationError(f"Nothing was trained on {trained_on!r} with seed {seed}; there are {rows}.")
-        return Evaluation.pooled_of(found)
+        done = self.folder / RESULT
+        with _ONE_AT_A_TIME:
+            # Inside, because whoever waited may find that the one before him was at the same fold.
+            if done.is_file():
+                return done.read_text()
+            try:
+                # Threads of its own, because a task that waits for tasks of the cluster it runs on may wait for ever.
+                with dask.config.set(scheduler="threads"):
+                    document = self._made().to_json()
+            except RtsxError as error:
+                raise EvaluationError(f"Fold {self.fold.name!r} with seed {self.seed} failed: {error}") from error
+            write_whole(done, document.encode())
+            return document
 
-    @cached_property
-    def table(self) -> pd.DataFrame:
-        """Scores by what was learnt from, by region tested (and ``all``), and by class.
-
-        Each is the mean over seeds, as are the bounds of its interval, ``_low`` and ``_high``; ``_std`` is the standard
-        deviation among seeds (divided by n - 1), NaN for one seed.
-        """
-        seeds = list(dict.fromkeys(result.seed for result in self.results))
-        rows = list(dict.fromkeys(fold.trained_on for fold in self.plan.folds))
-        return pd.concat([self._rows(row, seeds) for row in rows], ignore_index=True)
-
-    def _rows(self, trained_on: str, seeds: Sequence[int]) -> pd.DataFrame:
-        tables = []
-        for seed in seeds:
-            evaluation = self.evaluation(trained_on, seed=seed)
-            whole = evaluation.pooled.copy()
-            whole.insert(0, "region", ALL_REGIONS)
-            tables.append(pd.concat([evaluation.regions, whole], ignore_index=True))
-        several = pd.concat(tables, ignore_index=True)
-        by = several.groupby(["region", "class"], sort=False)
-        numbers = [name for name in several.columns if name not in ("region", "class")]
-        table = by[numbers].mean().reset_index()
-        spread = by[list(SCORES)].std().reset_index()
-        for score in SCORES:
-            table.insert(list(table.columns).index(f"{score}_high") + 1, f"{score}_std", spread[score])
-        table.insert(0, "trained_on", trained_on)
-        table.insert(3, "seeds", len(seeds))
-        return table
-
-    def matrix(self, score: str = "iou", *, class_name: str | None = None) -> pd.DataFrame:
-        """One score by what was learnt from (rows) and by region tested (columns); NaN where nothing was tested.
-
-        Parameters
-        ----------
-        score
-            One of the scores of `Evaluation`.
-        class_name
-            Which class; None: the only one, or the mean over several.
+    def check(self) -> None:
+        """Refuse a fold that could not be trained; reads no pixel.
 
         Raises
         ------
         EvaluationError
-            There is no such score or class.
+            Its recipe is none; names the fold.
         """
-        if score not in SCORES:
-            raise EvaluationError(f"There are the scores {', '.join(SCORES)}, not {score!r}.")
-        names = list(dict.fromkeys(self.table["class"]))
-        wanted = names[-1] if class_name is None else class_name
-        if wanted not in names:
-            raise EvaluationError(f"The classes {', '.join(names)} were evaluated, not {wanted!r}.")
-        chosen = self.table[(self.table["class"] == wanted) & (self.table["region"] != ALL_REGIONS)]
-        regions = list(dict.fromkeys(chosen["region"]))
-        order = [name for name in dict.fromkeys(chosen["trained_on"]) if name in regions]
-        wide = chosen.pivot(index="trained_on", columns="region", values=score)
-        rows = list(dict.fromkeys(chosen["trained_on"]))
-        columns = order + [name for name in regions if name not in order]
-        return wide.loc[rows, columns]
+        try:
+            check_recipe(self._own_recipe())
+        except RtsxError as error:
+            raise EvaluationError(f"Fold {self.fold.name!r} cannot be trained: {error}") from error
 
-    def __str__(self) -> str:
-        """IoU, F1 and object F1 by region as a short table, and the rule of objects."""
-        shown = self.table[["trained_on", "region", "class", "scenes", "iou", "f1", "average_precision", "object_f1"]]
-        if shown["class"].nunique() == 1:
-            shown = shown.drop(columns="class")
-        # Means over seeds are floats, also of counts.
-        counts = {"scenes": "{:g}".format}
-        text: str = shown.to_string(index=False, formatters=counts, float_format="{:.3f}".format, na_rep="-")
-        return f"{text}\n{self.results[0].evaluation.rule.of_objects}"
+    def _made(self) -> Evaluation:
+        bundle = self.trainer(self._own_recipe(), self.folder / "run")
+        scenes = []
+        for name in self.fold.test:
+            scene = self.scenes[name]
+            # The bundle's own tiles, instead of the largest that fit, because scores must not depend on a machine's memory.
+            pred = predict_cube(scene.cube, bundle, tile="bundle", overlap="bundle", device=self.device)
+            scenes.append(EvaluationScene(name=name, region=scene.group, prediction=pred, truth=scene.truth))
+        return evaluate(scenes, classes=self.recipe.classes, **asdict(self.rule))
 
-    def to_json(self) -> str:
-        """Everything as JSON; `from_json` reads it."""
-        results = [
-            {"fold": r.fold.name, "seed": r.seed, "bundle": r.bundle, "evaluation": json.loads(r.evaluation.to_json())}
-            for r in self.results
-        ]
-        return json.dumps({"folds": [asdict(fold) for fold in self.plan.folds], "results": results})
+    def _own_recipe(self) -> TrainingRecipe:
+        fold = self.fold
+        return replace(
+            self.recipe,
+            id=f"{self.recipe.id}-{slug(fold.name)}-{self.seed}",
+            training=tuple(self.scenes[name] for name in fold.training),
+            validation=tuple(self.scenes[name] for name in fold.validation),
+            test=(),
+            seed=self.seed,
+            provenance={**self.recipe.provenance, "fold": fold.name, "trained_on": fold.trained_on},
+        )
 
-    @classmethod
-    def from_json(cls, document: str) -> "CrossValidation":
-        """A result from its JSON.
 
-        Raises
-        ------
-        EvaluationError
-            It is none.
-        """
-        read = json_value(document, what="The cross-validation", error=EvaluationError)
-        with wrap_damage("The cross-validation", EvaluationError):
-            plan = FoldPlan.from_json(json.dumps({"folds": read["folds"]}))
-            by_name = {fold.name: fold for fold in plan.folds}
-            results = tuple(
-                FoldResult(
-                    fold=by_name[each["fold"]],
-                    seed=each["seed"],
-                    bundle=each["bundle"],
-                    evaluation=Evaluation.from_json(json.dumps(each["evaluation"])),
-                )
-                for each in read["results"]
-            )
-            return cls(plan=plan, results=results)
+def slug(name: str) -> str:
+    """A name as part of a path.
+
+    Examples
+    --------
+    >>> slug("all but Herschel Island/2")
+    'all-but-Herschel-Island-2'
+    """
+    return re.sub(r"[^\w.+-]+", "-", name).strip("-") or "fold"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BundleTrainer:
+    """Trains in a run folder, goes on where an interrupted training stood, and reads what a finished one has left."""
+
+    device: str
+
+    def __call__(self, recipe: TrainingRecipe, folder: Path) -> ModelBundle:
+        """The bundle of a recipe."""
+        try:
+            return train(recipe, folder, device=self.device).bundle
+        except OutputExistsError:
+            # Finished, but not evaluated before the cross-validation was stopped. Its folder belongs to this recipe, because
+            # that of the whole cross-validation was claimed for it.
+            return read_run(folder).bundle
+
+
+def run_jobs(jobs: Sequence[Callable[[], str]], *, client: "Client | None") -> list[str]:
+    """What each job returns; on the workers of a client, of the current one where none is given, else one after the other here.
+
+    Graphs by hand, instead of `dask.delayed`, because that looks into the scenes of a job and would compute them.
+    """
+    client = current_client() if client is None else client
+    if client is None:
+        return [job() for job in jobs]
+    if client.asynchronous:
+        raise EvaluationError(
+            "Folds are waited for, which an asynchronous client cannot: give one made without asynchronous=True."
+        )
+    from distributed import wait  # loaded, where there is a client
+
+    # Names of their own, because a job is remembered on disk, and not by its key on a scheduler that may have failed it.
+    keys = [f"fold-{number}-{uuid4().hex}" for number in range(len(jobs))]
+    pending = [Delayed(key, {key: (job,)}) for key, job in zip(keys, jobs, strict=True)]
+    futures = client.compute(pending)
+    # All of them, because one that still runs when another has failed would write into a folder that is given up.
+    wait(futures)
+    return list(client.gather(futures))
 
 
 Overlapping = Literal["refuse", "merge"]

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import combinations
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import shapely
@@ -17,7 +17,9 @@ from rtsx.evaluation.counts import equal_area, lonlat_of, to_plane
 from rtsx.footprints.geometry import components
 from rtsx.labels import IGNORED
 from rtsx.parsing import parsed_json
-from rtsx.training import TrainingScene
+
+if TYPE_CHECKING:
+    from rtsx.training import TrainingScene
 
 ALL_OTHERS = "all others"
 """What a fold has learnt from that was given everything but the groups it is tested on."""
@@ -258,7 +260,7 @@ class SceneExtent:
     """Ids of its labels, where the truth tells them."""
 
 
-def overlap_of(scene: TrainingScene) -> SceneExtent:
+def overlap_of(scene: "TrainingScene") -> SceneExtent:
     """What a scene shows; reads its truth once, rows at a time, and nothing of its cube."""
     geobox = geobox_of(scene.cube)
     height, width = scene.truth.shape

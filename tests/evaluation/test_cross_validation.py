@@ -17,8 +17,7 @@ from rtsx.cube import geobox_of
 from rtsx.errors import EvaluationError, MissingExtraError, OutputExistsError, TrainingError
 from rtsx.evaluation import CrossValidation, EvaluationScene, cross_validate, transfer_matrix
 from rtsx.evaluation.cases import EvaluationSettings
-from rtsx.evaluation.cross_validation import run_folds
-from rtsx.evaluation.fold_task import FoldJob
+from rtsx.evaluation.cross_validation import FoldJob, run_folds
 from rtsx.evaluation.folds import ALL_OTHERS, Fold, FoldPlan, overlap_of, planned_units, transfer_plan
 from rtsx.labels import rasterize_labels
 from tests.evaluation.trainers import WritingTrainer, brightness_bundle
