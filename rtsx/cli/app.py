@@ -26,12 +26,12 @@ from rtsx.redaction import redacted
 from rtsx.storage import local_path
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Entry:
     """One line in the list of commands, and where the command is."""
 
     module: str
-    """Module of the command."""
+    """Module of the command, in `rtsx.cli`."""
     help: str
     """What the list says of it: the first sentence of the command's own help."""
     stopped: str | Mapping[str, str]
@@ -78,7 +78,7 @@ class LazyGroup(CommandGroup):
         entry = self.entries[name]
         # Within another app, because a command on its own would offer to install completion.
         around = typer.Typer(add_completion=False)
-        loaded = getattr(import_module(entry.module), entry.app)
+        loaded = getattr(import_module(f"rtsx.cli.{entry.module}"), entry.app)
         if entry.is_group:
             around.add_typer(loaded, name=name, cls=CommandGroup)
         else:
@@ -123,46 +123,44 @@ _MADE = "Scenes that are done stay; {again} makes the rest."
 
 COMMANDS = {
     "demo": Entry(
-        module="rtsx.cli.demo",
-        help="Make a tundra scene with thaw slumps, map it, score the map against the truth and draw both.",
+        "demo",
+        "Make a tundra scene with thaw slumps, map it, score the map against the truth and draw both.",
         stopped="The folder of the demo is not complete; make it anew with --overwrite.",
     ),
     "predict": Entry(
-        module="rtsx.cli.predict",
-        help="Map an image with a model: probability, yes or no, and which pixels are valid.",
-        stopped=_WHOLE,
+        "predict", "Map an image with a model: probability, yes or no, and which pixels are valid.", stopped=_WHOLE
     ),
     "footprints": Entry(
-        module="rtsx.cli.footprints",
-        help="Outline the objects of a map, with area, perimeter, place and probability of each.",
+        "footprints",
+        "Outline the objects of a map, with area, perimeter, place and probability of each.",
         stopped=_WHOLE,
     ),
     "merge": Entry(
-        module="rtsx.cli.footprints",
+        "footprints",
+        "Unite outlines that meet: of cells and overlapping scenes of one day, or of all images of a year.",
         app="merge_app",
-        help="Unite outlines that meet: of cells and overlapping scenes of one day, or of all images of a year.",
         stopped=_WHOLE,
     ),
     "track": Entry(
-        module="rtsx.cli.footprints",
+        "footprints",
+        "Follow objects over years: growth, first and last sighting, what became of each.",
         app="track_app",
-        help="Follow objects over years: growth, first and last sighting, what became of each.",
         stopped=_WHOLE,
     ),
     "cog": Entry(
-        module="rtsx.cli.predict",
+        "predict",
+        "Write probability and binary as cloud-optimised GeoTIFFs, for QGIS and GDAL.",
         app="cog_app",
-        help="Write probability and binary as cloud-optimised GeoTIFFs, for QGIS and GDAL.",
         stopped=_WHOLE,
     ),
     "model": Entry(
-        module="rtsx.cli.model",
-        help="Describe models, measure their reach, turn files into bundles and back.",
+        "model",
+        "Describe models, measure their reach, turn files into bundles and back.",
         stopped={"info": _READ, "probe": _WHOLE, "export": _WHOLE, "import": _WHOLE},
     ),
     "cube": Entry(
-        module="rtsx.cli.cube",
-        help="Builds cubes from YAML files, and looks into them.",
+        "cube",
+        "Builds cubes from YAML files, and looks into them.",
         stopped={
             "init": _WHOLE,
             "build": "What is built stays; {again} goes on with it.",
@@ -172,8 +170,8 @@ COMMANDS = {
         },
     ),
     "order": Entry(
-        module="rtsx.cli.order",
-        help="Choose scenes for a region, order them once, fetch them.",
+        "order",
+        "Choose scenes for a region, order them once, fetch them.",
         stopped={
             "plan": _WHOLE,
             "submit": "What was ordered is noted; {again} orders the rest, and nothing twice.",
@@ -182,41 +180,41 @@ COMMANDS = {
         },
     ),
     "labels": Entry(
-        module="rtsx.cli.labels",
-        help="Checks inventories of outlines, and makes one table of them.",
+        "labels",
+        "Checks inventories of outlines, and makes one table of them.",
         stopped={"validate": _READ, "standardise": _WHOLE},
     ),
     "train": Entry(
-        module="rtsx.cli.train",
-        help="Train a network on cubes and labels: a bundle that `rtsx predict` runs, a log, and a report of one page.",
+        "train",
+        "Train a network on cubes and labels: a bundle that `rtsx predict` runs, a log, and a report of one page.",
         stopped="After an epoch, {again} goes on from the last one; before the first is done, nothing is kept.",
     ),
     "evaluate": Entry(
-        module="rtsx.cli.evaluate",
-        help="Score predictions by pixel, border and object: each scene, each region, and all together.",
+        "evaluate",
+        "Score predictions by pixel, border and object: each scene, each region, and all together.",
         stopped=_WHOLE,
     ),
     "sample": Entry(
-        module="rtsx.cli.evaluate",
+        "evaluate",
+        "Draw outlines or points of the ground at random, for people to review; `rtsx evaluate --sample` says what follows.",
         app="sample_app",
-        help="Draw outlines or points of the ground at random, for people to review; `rtsx evaluate --sample` says what follows.",
         stopped=_WHOLE,
     ),
     "area": Entry(
-        module="rtsx.cli.evaluate",
+        "evaluate",
+        "Sum probability x ground by cells: the area of the target that the map expects, without a threshold.",
         app="area_app",
-        help="Sum probability x ground by cells: the area of the target that the map expects, without a threshold.",
         stopped=_WHOLE,
     ),
     "cross-validate": Entry(
-        module="rtsx.cli.train",
+        "train",
+        "Leave one region out after another, and score what the others taught on it; no group is ever divided.",
         app="cross_validate_app",
-        help="Leave one region out after another, and score what the others taught on it; no group is ever divided.",
         stopped="Folds and epochs that are done stay; {again} goes on with the rest.",
     ),
     "campaign": Entry(
-        module="rtsx.cli.campaign",
-        help="Maps a region of any size, cell by cell, on machines that may fail.",
+        "campaign",
+        "Maps a region of any size, cell by cell, on machines that may fail.",
         stopped={
             "plan": _WHOLE,
             "run": _CELLS,
@@ -236,8 +234,8 @@ COMMANDS = {
         },
     ),
     "review": Entry(
-        module="rtsx.cli.review",
-        help="People review outlines in a browser; what they say becomes a verified map and better labels.",
+        "review",
+        "People review outlines in a browser; what they say becomes a verified map and better labels.",
         stopped={
             "create": "Nothing is there before the review is whole; {again} makes it.",
             "serve": "Verdicts that were sent are kept, and the page keeps the others; {again} goes on.",
@@ -246,23 +244,23 @@ COMMANDS = {
         },
     ),
     "config": Entry(
-        module="rtsx.cli.config",
-        help="Writes YAML files to start from, describes them to editors, and reads those of the predecessor.",
+        "config",
+        "Writes YAML files to start from, describes them to editors, and reads those of the predecessor.",
         stopped={"schema": _WHOLE, "example": _WHOLE, "import": _WHOLE},
     ),
     "synthetic": Entry(
-        module="rtsx.cli.synthetic",
-        help="Makes tundra with thaw slumps and their true outlines, in real formats.",
+        "synthetic",
+        "Makes tundra with thaw slumps and their true outlines, in real formats.",
         stopped={"scenes": _MADE, "region": _MADE},
     ),
     "view": Entry(
-        module="rtsx.cli.view",
-        help="Show images, maps, outlines and campaigns on one interactive map in the browser, or as a picture or page.",
+        "view",
+        "Show images, maps, outlines and campaigns on one interactive map in the browser, or as a picture or page.",
         stopped="The map was closed; nothing was written.",
     ),
     "info": Entry(
-        module="rtsx.cli.info",
-        help="Tell versions, devices and extras of this installation, or grid and layers of a cube, image or map.",
+        "info",
+        "Tell versions, devices and extras of this installation, or grid and layers of a cube, image or map.",
         stopped=_READ,
     ),
 }

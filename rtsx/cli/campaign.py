@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rtsx.cli import options
-from rtsx.cli.campaign_run import CampaignArgument, YearOption, app, opened_campaign
+from rtsx.cli.campaign_run import app
 from rtsx.cli.console import print_info, show, show_line, warn
 from rtsx.errors import CampaignError, GridError, RtsxError
 
@@ -50,16 +50,16 @@ def cells_named(names: Sequence[str] | None) -> "list[Address] | None":
 
 @app.command(epilog="Examples:\n\nrtsx campaign status campaign.yaml\n\nrtsx campaign status s3://maps/arctic --check")
 def status(
-    campaign: CampaignArgument,
+    campaign: options.CampaignArgument,
     *,
-    year: YearOption = None,
+    year: options.CampaignYearOption = None,
     check: Annotated[bool, typer.Option("--check", help="Exit status 1 unless every cell is done.")] = False,
 ) -> None:
     """Tell how far a campaign is, from any machine: cells of each year by stage; of one year who runs, failed and why, rate, hours, cost.
 
     Without --year, the table has all years, and the rest is of the newest.
     """
-    opened = opened_campaign(campaign, year=year)
+    opened = options.open_campaign(campaign, year=year)
     from rtsx.campaign.ledger import planned_years
     from rtsx.campaign.stages import stage_table
 
@@ -90,10 +90,10 @@ def _reviewed(campaign: "Campaign", years: Sequence[int]) -> dict[int, str]:
         return {}
     from rtsx.review import open_review  # here, because it is heavy
 
-    options, counts = campaign.storage_options, {}
+    counts = {}
     for year, one in there.items():
         try:
-            review = open_review(f"{campaign.output.rstrip('/')}/{one}", storage_options=options)
+            review = open_review(f"{campaign.output.rstrip('/')}/{one}", storage_options=campaign.storage_options)
             counts[year] = "{:,} of {:,}".format(*review.progress())
         except RtsxError as error:
             warn(f"The review of {year} cannot be counted: {error}")
@@ -111,9 +111,9 @@ rtsx campaign watch s3://maps/arctic --notify https://hooks.example.org/rtsx --e
 
 @app.command(epilog=_WATCH)
 def watch(
-    campaign: CampaignArgument,
+    campaign: options.CampaignArgument,
     *,
-    year: YearOption = None,
+    year: options.CampaignYearOption = None,
     notify: Annotated[
         str | None,
         typer.Option(
@@ -133,7 +133,7 @@ def watch(
 
     What was sent is kept in the output, so a restart, or another look of cron, repeats nothing.
     """
-    opened = opened_campaign(campaign, year=year)
+    opened = options.open_campaign(campaign, year=year)
     from rtsx.campaign.status import notifier
 
     send = partial(show_line, asked=True) if notify is None else notifier(notify)
@@ -151,19 +151,23 @@ def watch(
 @app.command(
     epilog="Examples:\n\nrtsx campaign retry campaign.yaml\n\nrtsx campaign retry campaign.yaml --cell r412c088"
 )
-def retry(campaign: CampaignArgument, *, year: YearOption = None, cell: _CellOption = None) -> None:
+def retry(
+    campaign: options.CampaignArgument, *, year: options.CampaignYearOption = None, cell: _CellOption = None
+) -> None:
     """Let cells that were set aside be run again by the next run; a cell that is named is made anew even if it is done."""
-    freed = opened_campaign(campaign, year=year).retry(cells_named(cell))
+    freed = options.open_campaign(campaign, year=year).retry(cells_named(cell))
     show_line(f"{freed} cell{'' if freed == 1 else 's'} will be run again by the next run")
 
 
 @app.command(epilog="Example:\n\nrtsx campaign verify campaign.yaml")
-def verify(campaign: CampaignArgument, *, year: YearOption = None, cell: _CellOption = None) -> None:
+def verify(
+    campaign: options.CampaignArgument, *, year: options.CampaignYearOption = None, cell: _CellOption = None
+) -> None:
     """Read all that was written again, and compare it with the digests that were noted then.
 
     Exit status 1 when something is not what was written.
     """
-    opened = opened_campaign(campaign, year=year)
+    opened = options.open_campaign(campaign, year=year)
     found = opened.verify(cells_named(cell))
     if not found.n_cells:
         raise CampaignError(
@@ -191,9 +195,9 @@ rtsx campaign report campaign.yaml --coast ne_10m_coastline.shp
 
 @app.command(epilog=_REPORT)
 def report(
-    campaign: CampaignArgument,
+    campaign: options.CampaignArgument,
     *,
-    year: YearOption = None,
+    year: options.CampaignYearOption = None,
     out: Annotated[str | None, options.Output(metavar="HTML", help="Local file; in the output if left out.")] = None,
     coast: Annotated[
         Path | None,
@@ -207,7 +211,7 @@ def report(
 
     What a cell and 10⁶ km² have cost is printed, too: means, and their standard errors over finished cells.
     """
-    written = opened_campaign(campaign, year=year).report(out, coast=coast)
+    written = options.open_campaign(campaign, year=year).report(out, coast=coast)
     show("Written", ("report", written.path), ("a cell", written.cell), ("10⁶ km² of valid ground", written.area))
 
 
@@ -221,9 +225,9 @@ rtsx campaign collect campaign.yaml --format gpkg,flatgeobuf
 
 @app.command(epilog=_COLLECT)
 def collect(
-    campaign: CampaignArgument,
+    campaign: options.CampaignArgument,
     *,
-    year: YearOption = None,
+    year: options.CampaignYearOption = None,
     formats: Annotated[
         str | None, options.Output("--format", metavar="A,B", help="Also one file each: gpkg, flatgeobuf, pmtiles.")
     ] = None,
@@ -243,7 +247,7 @@ def collect(
 
     Run it again after more cells are done, and only what they touch is written again.
     """
-    collected = opened_campaign(campaign, year=year).collect(
+    collected = options.open_campaign(campaign, year=year).collect(
         formats=tuple(options.words(formats) or ()),
         confidence_rule=confidence_rule,
         levels=levels,
@@ -264,9 +268,9 @@ rtsx campaign deliver campaign.yaml --year 2024 --to s3://archive/rts-2024 --til
 
 @app.command(epilog=_DELIVER)
 def deliver(
-    campaign: CampaignArgument,
+    campaign: options.CampaignArgument,
     *,
-    year: YearOption = None,
+    year: options.CampaignYearOption = None,
     to: Annotated[str, options.Output(metavar="DIR|URL", help="Where the package goes.")],
     tiles: Annotated[
         str | None,
@@ -330,7 +334,7 @@ def deliver(
 
     Run it again after it was stopped or the map has changed, and only what is missing or differs is written.
     """
-    opened = opened_campaign(campaign, year=year)
+    opened = options.open_campaign(campaign, year=year)
     reviewed, estimates = (None, None) if review is None else _with_estimates(review)
     if accuracy is not None and estimates is not None:
         raise typer.BadParameter(
@@ -376,7 +380,7 @@ rtsx campaign copy s3://maps/arctic /archive/arctic --year 2023 --year 2024
 
 @app.command(name="copy", epilog=_COPY)
 def copy_(
-    campaign: CampaignArgument,
+    campaign: options.CampaignArgument,
     other: Annotated[
         str, typer.Argument(metavar="OTHER", help="Where to: a folder or URL, empty or with an earlier copy.")
     ],
@@ -389,7 +393,7 @@ def copy_(
 
     Run it again, and only what is new is copied. Exit status 1 when cells were left out because they are damaged.
     """
-    copied = opened_campaign(campaign, year=None if year is None else year[0], of_all_years=True).copy(
+    copied = options.open_campaign(campaign, year=None if year is None else year[0], of_all_years=True).copy(
         other, years=year
     )
     show_line(str(copied))

@@ -70,37 +70,6 @@ def loaded(config: Path, *, year: int | None) -> "CampaignConfig":
     return said
 
 
-def opened_campaign(given: str, *, year: int | None, of_all_years: bool = False) -> "Campaign":
-    """The campaign that a config or an output names, to look at it; neither bundles nor sources are needed.
-
-    Raises
-    ------
-    ConfigError
-        The config cannot be read.
-    CampaignError
-        There is no plan of that year.
-    """
-    if not _is_yaml(given):
-        if "://" not in given and not Path(given).expanduser().is_dir():
-            raise CampaignError(f"{given} holds no campaign. Check the path, or plan the campaign first.")
-        from rtsx.campaign import Campaign  # here, because it is heavy
-
-        opened = Campaign.open(given, year=year)
-    else:
-        options.require_there([given])
-        options.require_known_keys(given, "campaign")
-        from rtsx.campaign import Campaign
-        from rtsx.config.place import CampaignOutput
-        from rtsx.config.yaml import read_yaml, validate_config
-
-        config = validate_config(CampaignOutput, read_yaml(given))
-
-        opened = Campaign.open(config.output, year=year or config.year, storage_options=config.storage_options)
-    if year is None and not of_all_years:
-        print_info(f"Year {opened.plan.year}, as no --year was given")
-    return opened
-
-
 def cluster_of(config: "CampaignConfig", *, local: bool, memory: str | None = None, **given: Any) -> "ClusterSpec":
     """The machines that options name, or the config where they leave something open.
 
@@ -151,12 +120,6 @@ app = typer.Typer(no_args_is_help=True, help="Maps a region of any size, cell by
 _ConfigArgument = Annotated[
     Path, typer.Argument(metavar="CAMPAIGN.yaml", help="What is mapped, how, and where to.", show_default=False)
 ]
-CampaignArgument = Annotated[
-    str, typer.Argument(metavar="CAMPAIGN", help="The YAML file, or the output's folder or URL.", show_default=False)
-]
-YearOption = Annotated[
-    int | None, typer.Option(help="Another year than the file's; of an output, the newest if left out.")
-]
 _machines = partial(typer.Option, rich_help_panel="Machines")
 _LocalOption = Annotated[bool, _machines("--local", help="This machine, whatever the file says.")]
 _WorkersOption = Annotated[int | None, _machines(help="Worker processes, here or at the gateway.", min=1)]
@@ -199,7 +162,7 @@ rtsx campaign plan campaign.yaml --seconds-per-tile 0.02
 def plan(
     config: _ConfigArgument,
     *,
-    year: YearOption = None,
+    year: options.CampaignYearOption = None,
     measure: Annotated[bool, typer.Option(help="Run the model for some seconds to estimate hours.")] = True,
     seconds_per_tile: Annotated[
         float | None, typer.Option(metavar="S", help="What a tile takes on the device in question, instead.", min=0)
@@ -244,9 +207,9 @@ _AcceptOption = Annotated[
 
 @app.command(epilog=_CHECK)
 def check(
-    campaign: CampaignArgument,
+    campaign: options.CampaignArgument,
     *,
-    year: YearOption = None,
+    year: options.CampaignYearOption = None,
     cells: Annotated[int, typer.Option(help="Cells that are looked at.", min=1)] = 64,
     against: Annotated[
         int | None, typer.Option(metavar="YEAR", help="Other year to compare with; the nearest checked if left out.")
@@ -259,7 +222,7 @@ def check(
     Exit status 1 where they differ; run and work then refuse the year until --accept-drift. Writes drift.html into the year's folder.
     """
     said = stored_config(campaign, year=year, trust=trust)
-    made = created(said, is_stored=not _is_yaml(campaign), fetched=from_)
+    made = created(said, is_stored=not options.is_yaml(campaign), fetched=from_)
     with counting("checking", unit="cells") as progress:
         found = made.check(cells=cells, against=against, progress=progress)
     show_line(str(found))
@@ -293,7 +256,7 @@ rtsx campaign run campaign.yaml --gateway https://hub.example.org/services/dask-
 def run(
     config: _ConfigArgument,
     *,
-    year: YearOption = None,
+    year: options.CampaignYearOption = None,
     retry: Annotated[bool, typer.Option("--retry", help="Also run cells that were set aside.")] = False,
     from_: _FromOption = None,
     accept_drift: _AcceptOption = None,
@@ -337,9 +300,9 @@ rtsx campaign fetch campaign.yaml --to /scratch/pixels --check
 
 @app.command(epilog=_FETCH)
 def fetch(
-    campaign: CampaignArgument,
+    campaign: options.CampaignArgument,
     *,
-    year: YearOption = None,
+    year: options.CampaignYearOption = None,
     to: Annotated[
         str,
         typer.Option(metavar="STORE", help="Folder or URL; several campaigns may share one.", rich_help_panel="Output"),
@@ -361,7 +324,7 @@ def fetch(
     Stop it and start it again as often as you like, on as many machines as you like; then run with --from STORE. Exit status: 0 all
     is there; 2 some is not, and the message tells why; 75 the time was over.
     """
-    made = created(stored_config(campaign, year=year, trust=trust), is_stored=not _is_yaml(campaign))
+    made = created(stored_config(campaign, year=year, trust=trust), is_stored=not options.is_yaml(campaign))
     from rtsx.campaign.batch import TIME_IS_OVER, slurm_end
     from rtsx.campaign.records import TIME_OVER
 
@@ -385,9 +348,9 @@ _GpuOption = Annotated[int | None, _machines("--gpu", help="GPUs of this machine
 
 @app.command(epilog=_WORK)
 def work(
-    campaign: CampaignArgument,
+    campaign: options.CampaignArgument,
     *,
-    year: YearOption = None,
+    year: options.CampaignYearOption = None,
     until: _UntilOption = None,
     workers: Annotated[int | None, _machines(help="Processes on this machine.", min=1)] = None,
     gpu: _GpuOption = None,
@@ -414,7 +377,7 @@ def work(
     from rtsx.campaign.work import run_in_processes  # here, because it is heavy
 
     ends = slurm_end() if until is None else until.astimezone()
-    stored = not _is_yaml(campaign)
+    stored = not options.is_yaml(campaign)
     made = created(said, is_stored=stored, fetched=from_, accepted=accept_drift, retry=retry)
     again = f"work {_again(campaign, year=year, fetched=from_)}"
     if is_one:
@@ -441,10 +404,6 @@ def work(
     )
 
 
-def _is_yaml(given: str) -> bool:
-    return Path(given).suffix.lower() in (".yaml", ".yml")
-
-
 def stored_config(given: str, *, year: int | None, trust: bool) -> "CampaignConfig":
     """The config of a YAML file, or the one that is stored in an output; its model files may run code only where one says so here.
 
@@ -455,10 +414,10 @@ def stored_config(given: str, *, year: int | None, trust: bool) -> "CampaignConf
     CampaignError
         The output holds no campaign, or its campaign was made in Python, where no config is.
     """
-    if _is_yaml(given):
+    if options.is_yaml(given):
         said = loaded(Path(given), year=year)
         return said.changed(trust=said.trust or trust)
-    opened = opened_campaign(given, year=year)
+    opened = options.open_campaign(given, year=year)
     from rtsx.config import stored_campaign_config
 
     said = stored_campaign_config(opened).changed(trust=trust)
@@ -477,9 +436,9 @@ _batch = partial(typer.Option, rich_help_panel="Batch system")
 
 @app.command(epilog=_SUBMIT)
 def submit(
-    campaign: CampaignArgument,
+    campaign: options.CampaignArgument,
     *,
-    year: YearOption = None,
+    year: options.CampaignYearOption = None,
     slurm: Annotated[bool, _batch("--slurm", help="Submit with sbatch.")] = False,
     pbs: Annotated[bool, _batch("--pbs", help="Submit with qsub.")] = False,
     workers: Annotated[int, _batch(help="Members of the array.", min=1)],
@@ -513,7 +472,9 @@ def submit(
         raise CampaignError("Give one of --slurm and --pbs.")
     from rtsx.campaign.batch import BatchJob
 
-    opened = opened_campaign(campaign, year=year)  # refuses what was not planned, because every member would do so
+    opened = options.open_campaign(
+        campaign, year=year
+    )  # refuses what was not planned, because every member would do so
     _accept(opened, accept_drift)
     from rtsx.campaign.drift import require_accepted
 
@@ -573,7 +534,7 @@ def wall_time(given: str) -> timedelta:
 def update(
     config: _ConfigArgument,
     *,
-    year: YearOption = None,
+    year: options.CampaignYearOption = None,
     accept_drift: _AcceptOption = None,
     from_: _FromOption = None,
     local: _LocalOption = False,

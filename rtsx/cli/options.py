@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 import rtsx
+from rtsx.cli.console import print_info
 from rtsx.errors import (
     BundleError,
+    CampaignError,
     CubeError,
     InputNotFoundError,
     OutputExistsError,
@@ -25,6 +27,8 @@ from rtsx.storage import absolute, file_system, local_path, refuse_other_format
 if TYPE_CHECKING:
     import geopandas
     import xarray as xr
+
+    from rtsx.campaign import Campaign
 
 
 VECTORS = (".parquet", ".geoparquet", ".gpkg", ".fgb", ".geojson", ".shp")
@@ -91,6 +95,13 @@ MinAreaOption = Annotated[
 ]
 ThresholdOption = Annotated[
     float | None, Output(help="Least probability (0-1) of an object; the model's own if left out.")
+]
+
+CampaignArgument = Annotated[
+    str, typer.Argument(metavar="CAMPAIGN", help="The YAML file, or the output's folder or URL.", show_default=False)
+]
+CampaignYearOption = Annotated[
+    int | None, typer.Option(help="Another year than the file's; of an output, the newest if left out.")
 ]
 
 
@@ -179,9 +190,14 @@ def require_there(paths: Iterable[str]) -> None:
             raise InputNotFoundError(f"{path} cannot be opened: there is no such file or folder. Check the path.")
 
 
+def is_yaml(given: str) -> bool:
+    """Test whether a path is that of a YAML file, by its ending."""
+    return Path(given).suffix.lower() in (".yaml", ".yml")
+
+
 def require_known_keys(path: str, kind: Literal["cube", "campaign"]) -> None:
     """Refuse a YAML file for keys that it cannot have, before anything heavy is loaded; other files pass."""
-    if Path(path).suffix.lower() in (".yaml", ".yml"):
+    if is_yaml(path):
         from rtsx.config.yaml import refuse_unknown_keys
 
         refuse_unknown_keys(path, kind)
@@ -348,6 +364,37 @@ def open_year(path: str, year: int | None, *, several_dates: bool = False) -> "x
     if "time" not in stored.dims or not years:
         return with_facts(stored)
     return with_facts(stored.isel(time=places if len(places) > 1 else places[0]))
+
+
+def open_campaign(given: str, *, year: int | None, of_all_years: bool = False) -> "Campaign":
+    """The campaign that a config or an output names, to look at it; neither bundles nor sources are needed.
+
+    Raises
+    ------
+    ConfigError
+        The config cannot be read.
+    CampaignError
+        There is no plan of that year.
+    """
+    if not is_yaml(given):
+        if "://" not in given and not Path(given).expanduser().is_dir():
+            raise CampaignError(f"{given} holds no campaign. Check the path, or plan the campaign first.")
+        from rtsx.campaign import Campaign  # here, because it is heavy
+
+        opened = Campaign.open(given, year=year)
+    else:
+        require_there([given])
+        require_known_keys(given, "campaign")
+        from rtsx.campaign import Campaign
+        from rtsx.config.place import CampaignOutput
+        from rtsx.config.yaml import read_yaml, validate_config
+
+        config = validate_config(CampaignOutput, read_yaml(given))
+
+        opened = Campaign.open(config.output, year=year or config.year, storage_options=config.storage_options)
+    if year is None and not of_all_years:
+        print_info(f"Year {opened.plan.year}, as no --year was given")
+    return opened
 
 
 def open_reviewed(path: str) -> "geopandas.GeoDataFrame":

@@ -15,7 +15,6 @@ import typer
 
 import rtsx
 from rtsx.cli import options
-from rtsx.cli.campaign_run import opened_campaign
 from rtsx.cli.console import print_info, serving, show, show_line
 from rtsx.errors import ReviewError
 from rtsx.storage import absolute
@@ -127,7 +126,7 @@ def create(
     if len(cubes) < len(cube or []):
         raise ReviewError("Two cubes have one name; name each: --cube 2024=new.zarr --cube 2019=old.zarr.")
     options.require_there(cubes.values())
-    opened = None if campaign is None else opened_campaign(campaign, year=year)
+    opened = None if campaign is None else options.open_campaign(campaign, year=year)
     if opened is not None and not cubes:
         cubes = dict([_images_of(absolute(str(campaign)), opened)])
     source = footprints or sample
@@ -256,7 +255,7 @@ def _image(source: str) -> object:
 
     named = _OF_CAMPAIGN.fullmatch(source)
     if named is not None:
-        campaign = opened_campaign(named[3], year=int(named[2]))
+        campaign = options.open_campaign(named[3], year=int(named[2]))
         recipe = None if named[1] else _recipe_of(named[3], campaign)
         if recipe is None:
             return Pyramid.of(f"{campaign.output.rstrip('/')}/{MAP}", storage_options=campaign.storage_options)
