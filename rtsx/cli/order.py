@@ -117,7 +117,7 @@ def status_command(order: OrderArgument) -> None:
     if config.basemap is not None:
         from rtsx.ordering import QuadLedger, quad_ledger
 
-        path = _quads_of(order)
+        path = _made(order, "quads.sqlite", what="No quads have been listed", by="plan")
         if config.basemap.delivery is None:
             with suppress(OrderError), quad_ledger(path) as ledger:  # unless another process fetches
                 ledger.recheck(config.folder)
@@ -303,13 +303,6 @@ def _items(config: "OrderConfig") -> Path:
     return config.folder / f"{config.name}.parquet"
 
 
-def _quads_of(order: Path) -> Path:
-    path = _beside(order, "quads.sqlite")
-    if not path.exists():
-        raise OrderError(f"No quads have been listed yet: there is no {path}. Run rtsx order plan {order} first.")
-    return path
-
-
 def _loaded(order: Path) -> "OrderConfig":
     options.require_there([str(order)])
     from rtsx.config.order import load_order_config
@@ -321,24 +314,25 @@ def _beside(order: Path, ending: str) -> Path:
     return order.with_name(f"{order.stem}.{ending}")
 
 
-def _ledger_of(order: Path) -> Path:
-    path = _beside(order, "ledger.json")
+def _made(order: Path, ending: str, *, what: str, by: str) -> Path:
+    """The file that another command has made of an order."""
+    path = _beside(order, ending)
     if not path.exists():
-        raise OrderError(f"Nothing has been ordered yet: there is no {path}. Run rtsx order submit {order} first.")
+        raise OrderError(f"{what} yet: there is no {path}. Run rtsx order {by} {order} first.")
     return path
+
+
+def _ledger_of(order: Path) -> Path:
+    return _made(order, "ledger.json", what="Nothing has been ordered", by="submit")
 
 
 def _planned(order: Path, config: "OrderConfig") -> "OrderPlan":
     """The plan that was made of this very config."""
     from rtsx.ordering import OrderPlan
 
-    path = _beside(order, "plan.json")
-    try:
-        text = path.read_bytes()
-    except FileNotFoundError as error:
-        raise OrderError(f"There is no plan: {path} is missing. Run rtsx order plan {order} first.") from error
+    path = _made(order, "plan.json", what="Nothing has been planned", by="plan")
     what = f"{path}, which rtsx order plan {order} writes"
-    content = json_value(text, what=what, error=OrderError)
+    content = json_value(path.read_bytes(), what=what, error=OrderError)
     with wrap_damage(what, OrderError):
         digest, plan_ = content["digest"], content["plan"]
     if digest != config.digest():

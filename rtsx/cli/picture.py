@@ -20,6 +20,7 @@ from rtsx.viewer.render import LAYER_COLOURS, limits_of, physical
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _ZOOM = 512
 """Side of the lower row's window, px."""
@@ -64,13 +65,14 @@ def draw(scene: PictureLayers, path: Path, *, title: str) -> None:
     axes = figure.subplots(2, 3)
     for row, window in zip(axes, (everything, zoom), strict=True):
         _draw_row(row, scene, window=window, limits=limits)
-    _frame(axes[0][2], scene.cube, zoom)
+    left, right, bottom, top = _extent(scene.cube, zoom)
+    frame = [left, right, right, left, left], [bottom, bottom, top, top, bottom]
+    axes[0][2].plot(*frame, color="black", linewidth=1)
     for axis, name in zip(axes[0], ("image", "probability", "found (orange) over truth (blue)"), strict=True):
         axis.set_title(name, fontsize=11)
     bar = figure.colorbar(axes[0][1].images[-1], ax=axes[:, 1], location="bottom", shrink=0.7, aspect=40, pad=0.02)
     bar.set_label("probability")
-    with staged(path, overwrite=True) as draft:
-        figure.savefig(draft, metadata={"Software": "rtsx"})
+    _save(figure, path)
 
 
 def stretch(cube: xr.Dataset, valid: NDArray[np.bool_]) -> Stretch:
@@ -138,6 +140,8 @@ def _step(side: int) -> int:
 def _draw_row(
     axes: "NDArray[np.object_]", scene: PictureLayers, *, window: tuple[slice, slice], limits: Stretch
 ) -> None:
+    from matplotlib.collections import LineCollection, PolyCollection
+
     side = max(part.stop - part.start for part in window)
     step = _step(side)
     place = {"y": slice(window[0].start, window[0].stop, step), "x": slice(window[1].start, window[1].stop, step)}
@@ -152,8 +156,9 @@ def _draw_row(
     alpha = np.nan_to_num(np.clip(probability * 3, 0, 1))
     axes[1].imshow(probability, extent=extent, cmap="inferno", vmin=0, vmax=1, alpha=alpha, interpolation="nearest")
     crs = geobox_of(scene.cube).crs
-    _fill(axes[2], scene.truth.to_crs(crs))
-    _outline(axes[2], scene.outlines.to_crs(crs), is_wide=side > _ZOOM)
+    blue, width = (0.1, 0.45, 0.95, 0.6), 0.7 if side > _ZOOM else 1.5
+    axes[2].add_collection(PolyCollection(_rings(scene.truth.to_crs(crs)), facecolors=blue, edgecolors="none"))
+    axes[2].add_collection(LineCollection(_rings(scene.outlines.to_crs(crs)), colors="#ff8c00", linewidths=width))
     for axis in axes:
         axis.set_xlim(extent[0], extent[1])
         axis.set_ylim(extent[2], extent[3])
@@ -174,23 +179,6 @@ def _rings(table: gpd.GeoDataFrame) -> list[NDArray[np.float64]]:
     return [shapely.get_coordinates(ring) for ring in shapely.get_rings(polygons)]
 
 
-def _fill(axis: "Axes", table: gpd.GeoDataFrame) -> None:
-    from matplotlib.collections import PolyCollection
-
-    axis.add_collection(PolyCollection(_rings(table), facecolors=(0.1, 0.45, 0.95, 0.6), edgecolors="none"))
-
-
-def _outline(axis: "Axes", table: gpd.GeoDataFrame, *, is_wide: bool) -> None:
-    from matplotlib.collections import LineCollection
-
-    axis.add_collection(LineCollection(_rings(table), colors="#ff8c00", linewidths=0.7 if is_wide else 1.5))
-
-
-def _frame(axis: "Axes", cube: xr.Dataset, window: tuple[slice, slice]) -> None:
-    left, right, bottom, top = _extent(cube, window)
-    axis.plot([left, right, right, left, left], [bottom, bottom, top, top, bottom], color="black", linewidth=1)
-
-
 def _scale_bar(axis: "Axes", extent: tuple[float, float, float, float]) -> None:
     left, right, bottom, top = extent
     width = right - left
@@ -206,7 +194,6 @@ def _scale_bar(axis: "Axes", extent: tuple[float, float, float, float]) -> None:
 _COLUMNS = 4
 _PANEL = 3.4
 """Side of a panel, inches."""
-_RGB = ("red", "green", "blue")
 
 
 def draw_cube(cube: xr.Dataset, path: Path, *, title: str, layers: Sequence[str] | None) -> None:
@@ -228,7 +215,7 @@ def draw_cube(cube: xr.Dataset, path: Path, *, title: str, layers: Sequence[str]
     if unknown:
         raise CubeError(f"Layers {unknown} are not in this cube, which has {known}. Name some of these.")
     names = list(layers) if layers is not None else known
-    wanted = dict.fromkeys([*names, *_RGB, "valid"])
+    wanted = dict.fromkeys([*names, *_BANDS, "valid"])
     cube = cube[[name for name in wanted if name in cube]]
     if "time" in cube.dims:
         # Not the last that is stored, because overviews of a campaign have its years as they were run.
@@ -236,7 +223,7 @@ def draw_cube(cube: xr.Dataset, path: Path, *, title: str, layers: Sequence[str]
         title = f"{title}, {str(cube['time'].values[last])[:10]}" if cube.sizes["time"] > 1 else title
         cube = cube.isel(time=last)
     cube = cube.compute()
-    panels = [*([None] if layers is None and set(_RGB) <= set(known) else []), *names]
+    panels = [*([None] if layers is None and set(_BANDS) <= set(known) else []), *names]
     columns = min(_COLUMNS, len(panels))
     rows = math.ceil(len(panels) / columns)
     figure = Figure(figsize=(_PANEL * columns, (_PANEL + 0.3) * rows + 0.4), layout="constrained", dpi=110)
@@ -257,6 +244,10 @@ def draw_cube(cube: xr.Dataset, path: Path, *, title: str, layers: Sequence[str]
         axis.patch.set(facecolor="white", edgecolor="0.55", hatch="////")
     for axis in axes[len(panels) :]:
         axis.set_visible(False)
+    _save(figure, path)
+
+
+def _save(figure: "Figure", path: Path) -> None:
     with staged(path, overwrite=True) as draft:
         figure.savefig(draft, metadata={"Software": "rtsx"})
 
@@ -277,5 +268,5 @@ def _draw_layer(axis: "Axes", layer: xr.DataArray) -> None:
 
 def _present(cube: xr.Dataset) -> NDArray[np.float32]:
     """1 where all bands of true colour hold data, 0 elsewhere: what is drawn and what is transparent."""
-    present: NDArray[np.float32] = np.isfinite(sum(physical(cube[name]) for name in _RGB)).astype(np.float32)
+    present: NDArray[np.float32] = np.isfinite(sum(physical(cube[name]) for name in _BANDS)).astype(np.float32)
     return present
