@@ -169,7 +169,7 @@ def test_a_summary_that_nobody_reads_does_not_fail_the_work(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int
 ) -> None:
     def summarised(*_: object, **__: object) -> None:
-        console.show("Written", [("map", "map.zarr")])
+        console.show("Written", ("map", "map.zarr"))
         raise SystemExit(0)
 
     monkeypatch.setattr(rtsx, "open_cube", summarised, raising=False)
