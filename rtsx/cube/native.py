@@ -3,7 +3,7 @@
 import json
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from functools import cached_property
@@ -28,7 +28,7 @@ from rtsx.cube.encoding import output_nodata, packing_attrs, without_mask
 from rtsx.cube.georeference import pixel_m, with_georeference
 from rtsx.cube.graph import covering_window
 from rtsx.cube.images import BandRequest, BandSource, GivenImages, Image, ImageSource, Period
-from rtsx.cube.pinning import ResolvedImages
+from rtsx.cube.pinning import settled_images
 from rtsx.cube.rasterio import read_header
 from rtsx.cube.recipe import CubeRecipe, SourceRecipe
 from rtsx.cube.resample.readers import VALID, open_reader
@@ -87,11 +87,6 @@ def native_index(path: str) -> dict[str, list[Image]]:
         return {source: [image_in(path, one) for one in images] for source, images in stored.items()}
     except (CRSError, ShapelyError, ValueError, TypeError, ArithmeticError) as error:
         raise CubeError(f"{what} is damaged: {error}. Build the store again.") from error
-
-
-def index_of(images: Mapping[str, Iterable[Image]]) -> dict[str, list[dict[str, Any]]]:
-    """Return what a store says of images whose bands lie in it; plain values. Hrefs are paths of groups within the store."""
-    return {source: [asdict(stored_image(image)) for image in found] for source, found in images.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,10 +253,10 @@ class NativeParts(PartSource):
     def groups(self) -> tuple[NativeGroup, ...]:
         """All groups, by source and image."""
         groups: list[NativeGroup] = []
+        images = settled_images(self.recipe)
         for source in self.recipe.sources:
-            images = source.images.images if isinstance(source.images, ResolvedImages) else ()
             taken: set[str] = set()
-            for image in images:
+            for image in images[source.name]:
                 path = _free(f"{source.name}/{re.sub(r'[^A-Za-z0-9._-]', '_', image.id)}", taken)
                 groups += native_groups(image, source, path=path, cube=self.geobox, anchor=self.recipe.grid.origin)
         return tuple(groups)
@@ -322,7 +317,10 @@ class NativeParts(PartSource):
             if f"{source}/{image.id}" not in gaps:
                 bands = {name: bands_in(group, name) for group in groups for name in group.names}
                 images[source].append(replace(image, bands={name: bands[name] for name in image.bands}))
-        root["build"].attrs["index"] = index_of(images)
+        # Plain values. Hrefs are paths of groups within the store.
+        root["build"].attrs["index"] = {
+            source: [asdict(stored_image(image)) for image in kept] for source, kept in images.items()
+        }
 
 
 def read_native(

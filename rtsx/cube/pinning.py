@@ -46,12 +46,15 @@ def image_stamp(image: Image) -> str:
 
 
 def _told(bands: BandSource) -> Mapping[str, Any]:
+    state = ""
+    if not _is_checksum(bands.stamp):  # what the file itself tells without being read
+        state = _root_digest(bands.href) if bands.opener == "zarr" else _file_state(bands.href)
     return {
         "href": _bare(bands.href),
         "bands": list(bands.bands),
         "grid": [str(bands.geobox.crs), list(bands.geobox.shape.yx), list(map(float, tuple(bands.geobox.affine)[:6]))],
         "packing": [bands.dtype, str(bands.nodata), bands.scale_factor, bands.add_offset],
-        "content": [bands.stamp, "" if _is_checksum(bands.stamp) else _state(bands)],
+        "content": [bands.stamp, state],
     }
 
 
@@ -65,11 +68,6 @@ def _bare(href: str) -> str:
 
 def _is_checksum(stamp: str) -> bool:
     return bool(stamp) and not stamp.startswith("updated=")
-
-
-def _state(bands: BandSource) -> str:
-    """Return what the file itself tells without being read."""
-    return _root_digest(bands.href) if bands.opener == "zarr" else _file_state(bands.href)
 
 
 def _file_state(href: str) -> str:
@@ -180,30 +178,25 @@ def resolve_images(recipe: CubeRecipe, geobox: GeoBox, *, ids: Mapping[str, Sequ
     return replace(recipe, sources=tuple(sources))
 
 
+def settled_images(recipe: CubeRecipe) -> dict[str, tuple[Image, ...]]:
+    """Return the images of a pinned recipe, by source."""
+    pinned = ((source.name, source.images) for source in recipe.sources)
+    return {name: images.images for name, images in pinned if isinstance(images, ResolvedImages)}
+
+
 def image_ids(recipe: CubeRecipe) -> dict[str, list[str]]:
     """Return the ids of the images of a pinned recipe, by source."""
-    return {
-        source.name: [image.id for image in source.images.images]
-        for source in recipe.sources
-        if isinstance(source.images, ResolvedImages)
-    }
+    return {source: [image.id for image in images] for source, images in settled_images(recipe).items()}
 
 
 def image_stamps(recipe: CubeRecipe) -> dict[str, dict[str, list[str]]]:
     """Return the stamp and remote state of the images of a pinned recipe, by source and id."""
     with ThreadPoolExecutor(_THREADS, "rtsx-stamp") as threads:
-        return {
-            source.name: {
-                image.id: list(pair)
-                for image, pair in zip(
-                    source.images.images,
-                    threads.map(lambda one: (image_stamp(one), remote_state(one)), source.images.images),
-                    strict=True,
-                )
-            }
-            for source in recipe.sources
-            if isinstance(source.images, ResolvedImages)
+        pairs = {
+            source: threads.map(lambda one: (one.id, [image_stamp(one), remote_state(one)]), images)
+            for source, images in settled_images(recipe).items()
         }
+        return {source: dict(found) for source, found in pairs.items()}
 
 
 def require_unchanged(recipe: CubeRecipe, begun: Stamps, *, target: str) -> None:

@@ -175,13 +175,9 @@ def read_document(href: str, access: HttpAccess, *, home: str) -> dict[str, Any]
         raise http_error(href, error) from error
     except (OSError, ImportError, ValueError) as error:  # ValueError: no UTF-8, or no JSON
         problem = None if is_url(href) else file_problem(local_path(href))
-        what = (
-            "is no JSON"
-            if isinstance(error, ValueError) and not isinstance(error, UnicodeDecodeError)
-            else "cannot be read"
-        )
+        is_text = isinstance(error, ValueError) and not isinstance(error, UnicodeDecodeError)
         raise CubeError(
-            f"The STAC document {href} {what}: {problem or f'{error}. Check the path, and the link that leads there.'}"
+            f"The STAC document {href} {'is no JSON' if is_text else 'cannot be read'}: {problem or f'{error}. Check the path, and the link that leads there.'}"
         ) from error
     if not isinstance(document, dict):
         raise CubeError(f"{href} holds a JSON {type(document).__name__}; a STAC document is an object.")

@@ -183,15 +183,13 @@ class _Walk:
 
     def items(self) -> Iterator[object]:
         """Yield items that may count, as they are."""
-        folder = Path() if is_url(self.catalog.path) else local_path(self.catalog.path)
-        if not is_url(self.catalog.path) and folder.is_dir():
-            roots = [folder / name for name in ("catalog.json", "collection.json") if (folder / name).is_file()]
-            if not roots:
-                yield from self._folder(folder)
-                return
-            yield from self._at(str(roots[0]))
-        else:
-            yield from self._at(self.catalog.path)
+        path = self.catalog.path
+        folder = None if is_url(path) else local_path(path)
+        if folder is None or not folder.is_dir():
+            yield from self._at(path)
+            return
+        roots = [folder / name for name in ("catalog.json", "collection.json") if (folder / name).is_file()]
+        yield from self._at(str(roots[0])) if roots else self._folder(folder)
 
     def _folder(self, folder: Path) -> Iterator[object]:
         """Yield every item below a folder; other JSON, such as a scene's metadata, is passed over."""
@@ -265,11 +263,8 @@ class _Walk:
         extent = document.get("extent") or {}
         boxes = (extent.get("spatial") or {}).get("bbox") or ()
         is_plain = all(isinstance(value, int | float) and isfinite(value) for bbox in boxes for value in bbox)
-        if (
-            boxes
-            and is_plain
-            and not any(bounds_of(bbox).intersects(self.area) for bbox in boxes if len(bbox) in (4, 6))
-        ):
+        whole = (bounds_of(bbox) for bbox in boxes if len(bbox) in (4, 6))
+        if boxes and is_plain and not any(bounds.intersects(self.area) for bounds in whole):
             return False
         intervals = (extent.get("temporal") or {}).get("interval") or ()
         return not intervals or self.period is None or any(_overlap(interval, self.period) for interval in intervals)
