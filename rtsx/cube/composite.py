@@ -148,14 +148,12 @@ class _SideBySide:
     """Where any image counts (y, x)."""
 
 
+RowKernel = Callable[[_SideBySide, Observation], Observation]
+"""From all images of some rows, and what a pixel has that no image shows, to one."""
+
+
 def _by_rows(
-    stack: ImageStack,
-    of_rows: Callable[[_SideBySide, Observation], Observation],
-    *,
-    empty: Observation,
-    least: int,
-    count: int,
-    rows_at_once: int,
+    stack: ImageStack, of_rows: RowKernel, *, empty: Observation, least: int, count: int, rows_at_once: int
 ) -> Observation:
     """Return what a kernel makes of all images side by side, some rows at a time."""
     height, width = empty.quality.shape
@@ -163,7 +161,7 @@ def _by_rows(
     parts = []
     for start in range(0, height, rows_at_once):
         rows = slice(start, min(start + rows_at_once, height))
-        part = _rows_of(empty, rows)
+        part = Observation(tuple(layer[rows] for layer in empty.layers), empty.quality[rows])
         shape = (rows.stop - rows.start, width)
         # Written once per image into place, because a list that is stacked takes the memory twice.
         values, quality = np.empty((len(empty.layers), count, *shape), dtype), np.empty((count, *shape), np.uint8)
@@ -275,7 +273,3 @@ def _stored(values: NDArray[np.float64], template: NDArray[Any], seen: NDArray[n
 def _take(into: Observation, piece: Observation, take: NDArray[np.bool_]) -> None:
     for out, layer in zip((*into.layers, into.quality), (*piece.layers, piece.quality), strict=True):
         np.copyto(out, layer, where=take)
-
-
-def _rows_of(piece: Observation, rows: slice) -> Observation:
-    return Observation(tuple(layer[rows] for layer in piece.layers), piece.quality[rows])

@@ -337,15 +337,11 @@ def _named(cube: xr.Dataset, layers: Sequence[str] | None) -> xr.Dataset:
     changed = {}
     for number, (name, layer) in enumerate(found.items()):
         own = layer.attrs | (whole if name in silent else {})
-        if (
-            own != layer.attrs
-            or {"scales", "offsets", "nodatavals"} & {*own, *layer.encoding}
-            or "raster:bands" in layer.coords
-        ):
+        is_told = {"scales", "offsets", "nodatavals"} & {*own, *layer.encoding} or "raster:bands" in layer.coords
+        if own != layer.attrs or is_told:
             variable = _variable(layer, own, place=_place(number, names))
-            variable.attrs = {
-                key: value for key, value in layer.attrs.items() if key not in _OF_A_LAYER
-            } | variable.attrs
+            others = {key: value for key, value in layer.attrs.items() if key not in _OF_A_LAYER}
+            variable.attrs = others | variable.attrs
             changed[name] = variable
     if changed:
         kept = {key: value for key, value in cube.attrs.items() if key not in whole or key == "long_name"}
@@ -363,9 +359,8 @@ def _new_names(cube: xr.Dataset, names: Sequence[Any], layers: Sequence[str] | N
         return {old: new for old, new in zip(names, layers, strict=True) if old != new}
     nameless = [name for name in names if not isinstance(name, str) or _NAMELESS.fullmatch(name)]
     new = {name: cube[name].attrs.get("long_name") for name in nameless}
-    if all(isinstance(one, str) and one for one in new.values()) and len({*new.values(), *names}) == len(new) + len(
-        names
-    ):
+    texts = [one for one in new.values() if isinstance(one, str) and one]
+    if len(texts) == len(new) and len({*texts, *names}) == len(new) + len(names):
         return new
     if all(isinstance(name, str) for name in nameless):
         return {}  # as open_cube itself calls the bands of a file that does not describe them

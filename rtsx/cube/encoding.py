@@ -305,14 +305,9 @@ def output_nodata(nodata: float | None, dtype: np.dtype[Any]) -> float | None:
     if dtype.kind == "f":
         with np.errstate(over="ignore"):
             return float(dtype.type(nodata))
-    if dtype.kind == "b":
+    if dtype.kind == "b" or not math.isfinite(nodata) or nodata != int(nodata):
         return None
-    limits = np.iinfo(dtype)
-    return (
-        float(nodata)
-        if math.isfinite(nodata) and limits.min <= nodata <= limits.max and nodata == int(nodata)
-        else None
-    )
+    return float(nodata) if np.iinfo(dtype).min <= nodata <= np.iinfo(dtype).max else None
 
 
 def is_representable(pixels: NDArray[Any], nodata: float | None) -> NDArray[np.bool_]:

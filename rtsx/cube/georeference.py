@@ -92,24 +92,19 @@ def require_ground(geobox: GeoBox, what: str, *, cure: str) -> None:
         )
     left, bottom, right, top = geobox.boundingbox
     x, y, unit = max(abs(left), abs(right)), max(abs(bottom), abs(top)), crs.proj.axis_info[0]
-    told = (
-        f"{what} has the CRS {crs_name(crs)}, whose unit is {unit.unit_name}, and lies at x from {left:.10g} to {right:.10g} and y from "
-        f"{bottom:.10g} to {top:.10g}"
-    )
+    odd = ""
     if crs.geographic:
         degrees, margin = np.degrees(unit.unit_conversion_factor), 1 + abs(geobox.affine.e)
         if not (x * degrees <= 540 + margin and y * degrees <= 90 + margin):
-            raise CubeError(
-                f"{told}, which is nowhere on Earth. If they are metres, write the CRS that they are of, with {cure}."
-            )
+            odd = "which is nowhere on Earth. If they are metres, write"
     elif not max(x, y) * unit.unit_conversion_factor <= _FARTHEST_M:
-        raise CubeError(
-            f"{told}, which is nowhere on Earth. Correct the coordinates, or write the CRS that they are of, with {cure}."
-        )
+        odd = "which is nowhere on Earth. Correct the coordinates, or write"
     elif x <= 360 and y <= 90 and abs(geobox.affine.e) * unit.unit_conversion_factor < _FINEST_M:
-        cure = cure.replace("EPSG:...", "EPSG:4326")
+        odd, cure = "which are degrees by their size. If they are, write", cure.replace("EPSG:...", "EPSG:4326")
+    if odd:
         raise CubeError(
-            f"{told}, which are degrees by their size. If they are, write the CRS that they are of, with {cure}."
+            f"{what} has the CRS {crs_name(crs)}, whose unit is {unit.unit_name}, and lies at x from {left:.10g} to {right:.10g} "
+            f"and y from {bottom:.10g} to {top:.10g}, {odd} the CRS that they are of, with {cure}."
         )
 
 

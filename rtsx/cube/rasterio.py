@@ -109,14 +109,11 @@ class RasterHeader:
 
         One that the file describes as something else counts, because GDAL marks any fourth band of bytes as alpha.
         """
-        alpha = self.alpha
-        if (
-            alpha is None
-            or self.count == 1
-            or not (self.descriptions[alpha - 1] or "alpha").lower().startswith("alpha")
-        ):
-            return tuple(range(1, self.count + 1))
-        return tuple(band for band in range(1, self.count + 1) if band != alpha)
+        every, alpha = tuple(range(1, self.count + 1)), self.alpha
+        if alpha is None or self.count == 1:
+            return every
+        is_alpha = (self.descriptions[alpha - 1] or "alpha").lower().startswith("alpha")
+        return tuple(band for band in every if band != alpha) if is_alpha else every
 
     def number_of(self, band: int | str) -> int | None:
         """Return the number of a band that is asked for by it or by its name; None where there is none."""

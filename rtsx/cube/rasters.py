@@ -99,15 +99,9 @@ def select_bands(
         found = [selected for selected in every if selected.layer.name in set(layers)]
         return _unique(sorted(found, key=lambda selected: list(layers).index(selected.layer.name)))
     for found in (data, every):
-        if len(layers) == len(found) and all(
-            name not in names or name == selected.layer.name for name, selected in zip(layers, found, strict=True)
-        ):
-            return _unique(
-                [
-                    replace(selected, layer=replace(selected.layer, name=name))
-                    for selected, name in zip(found, layers, strict=True)
-                ]
-            )
+        pairs = list(zip(layers, found, strict=False))
+        if len(layers) == len(found) and all(name not in names or name == one.layer.name for name, one in pairs):
+            return _unique([replace(one, layer=replace(one.layer, name=name)) for name, one in pairs])
     raise CubeError(
         f"Layers {sorted(set(layers) - set(names))} are not in {', '.join(header.path for header in headers)}: "
         f"the {len(every)} bands are {names}. Ask for some of these, or give every band a name in band order."
@@ -282,11 +276,8 @@ def cell_window(source: GeoBox, cell: Cell, *, name: str) -> tuple[slice, slice]
     if max(abs(row - round(row)), abs(column - round(column))) > _PHASE_TOLERANCE:
         raise _off_grid(name, "upper-left corner", got=f"({affine.c}, {affine.f})", expected=f"a whole pixel of {grid}")
     spans = []
-    for start, size, length in (
-        (round(row), grid.cell_size, source.shape[0]),
-        (round(column), grid.cell_size, source.shape[1]),
-    ):
-        span = slice(max(start, 0), min(start + size, length))
+    for start, length in zip((round(row), round(column)), source.shape, strict=True):
+        span = slice(max(start, 0), min(start + grid.cell_size, length))
         if span.start >= span.stop:
             raise CubeError(
                 f"{name} does not meet cell {cell.id}: it covers {tuple(source.boundingbox)}, the cell {cell.bounds}. "

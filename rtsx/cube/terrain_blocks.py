@@ -93,7 +93,8 @@ class MosaicReader:
             A tile cannot be read.
         """
         shape = self.count, rows.stop - rows.start, columns.stop - columns.start
-        pixels = np.full(shape, OutputDtype(self.dtype, self.nodata).fill, self.dtype)
+        storing = OutputDtype(self.dtype, self.nodata)
+        pixels = np.full(shape, storing.fill, self.dtype)
         missing = np.ones(shape, bool)
         top, bottom, left, right = self._spans.T
         meets = (top < rows.stop) & (bottom > rows.start) & (left < columns.stop) & (right > columns.start)
@@ -109,11 +110,8 @@ class MosaicReader:
                 np.copyto(pixels[part], np.ma.getdata(stored), where=taken)
                 missing[part] &= ~taken
         # Without a value that says so, what no tile has is masked.
-        return (
-            pixels
-            if OutputDtype(self.dtype, self.nodata).has_fill or self.dtype.kind == "f" or not missing.any()
-            else np.ma.MaskedArray(pixels, missing)
-        )
+        tells_all = storing.has_fill or self.dtype.kind == "f" or not missing.any()
+        return pixels if tells_all else np.ma.MaskedArray(pixels, missing)
 
     def overview_for(self, factor: float) -> Self:
         """Return itself: a mosaic is read at full resolution, however coarse the target.

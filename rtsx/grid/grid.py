@@ -220,11 +220,8 @@ class Grid:
         return cls(str(geobox.crs), affine.a, cell_size=cell_size, origin=(affine.c, affine.f))
 
     def __getitem__(self, address: tuple[int, int]) -> Cell:
-        if (
-            not isinstance(address, tuple)
-            or len(address) != 2
-            or not all(isinstance(index, int | np.integer) for index in address)
-        ):
+        whole = isinstance(address, tuple) and all(isinstance(index, int | np.integer) for index in address)
+        if not whole or len(address) != 2:
             raise GridError(f"A cell is taken by two whole numbers, grid[iy, ix]; got grid[{address!r}].")
         return Cell(self, int(address[0]), int(address[1]))
 

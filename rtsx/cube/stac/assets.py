@@ -152,16 +152,14 @@ def _bands_in(item: ItemDict, key: str, wanted: BandRequest) -> AssetSelection:
     """Return the wanted bands of a given asset."""
     bands = bands_of(item, key)
     asks_by_number = bool(wanted.bands) and all(isinstance(band, int) for band in wanted.bands)
-    if not bands or (
-        len(bands) > 1 and not any(band.name or band.common_name for band in bands) and not asks_by_number
-    ):
+    are_named = any(band.name or band.common_name for band in bands)
+    if not bands or (len(bands) > 1 and not are_named and not asks_by_number):
         return AssetSelection(asset=key, bands=None)
-    if not wanted.bands:
-        named = _matching(bands, wanted.name)
-        return AssetSelection(
-            asset=key, bands=(_only_band(item, key, name=wanted.name, found=named),) if named else bands
-        )
-    return AssetSelection(asset=key, bands=tuple(_band_in(item, key, bands=bands, wish=wish) for wish in wanted.bands))
+    if wanted.bands:
+        bands = tuple(_band_in(item, key, bands=bands, wish=wish) for wish in wanted.bands)
+    elif named := _matching(bands, wanted.name):
+        bands = (_only_band(item, key, name=wanted.name, found=named),)
+    return AssetSelection(asset=key, bands=bands)
 
 
 def _band_in(item: ItemDict, key: str, *, bands: tuple[Band, ...], wish: int | str) -> Band:

@@ -479,9 +479,8 @@ def _asset_fault(asset: Mapping[str, Any], known: Sequence[Any]) -> str | None:
             return f"the {name} {str(asset.get(name))[:60]!r}, and that is no {word.removeprefix('a ')}"
     named = [*(asset.get("eo:bands") or ()), *known, *(asset.get("bands") or ())]
     stored = [asset, *(asset.get("raster:bands") or ()), *(asset.get("bands") or ())]
-    if not all(isinstance(band, Mapping | str | int) for band in named) or not all(
-        isinstance(role, str) for role in asset.get("roles") or ()
-    ):
+    are_roles = all(isinstance(role, str) for role in asset.get("roles") or ())
+    if not are_roles or not all(isinstance(band, Mapping | str | int) for band in named):
         return "bands or roles that are none"
     if not all(isinstance(band, Mapping) for band in asset.get("bands") or ()):
         return "bands that are no names and values"
