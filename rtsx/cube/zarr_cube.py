@@ -2,8 +2,8 @@
 
 import json
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -25,7 +25,7 @@ from rtsx.cube.times import FACTS, years_of
 from rtsx.errors import CubeError
 from rtsx.grid import Cell
 from rtsx.storage.codecs import QuickCodecs, fast_codecs
-from rtsx.storage.zarr import LAYERS, MAP_IDENTITY, YEARS, StorageOptions, open_group, require_chunks, store_failure
+from rtsx.storage.zarr import LAYERS, MAP_IDENTITY, YEARS, StorageOptions, open_group, require_chunks, store_failures
 
 _STORE_ATTRS = ("zarr_conventions", "multiscales", "proj:", "spatial:", "rtsx:")
 """Attributes that describe the store and its shape, not the data; they would lie after the first `isel`."""
@@ -79,21 +79,16 @@ def _refuse_hollow_chunks(group: zarr.Group, path: str) -> None:
 def read_metadata(path: str, options: StorageOptions) -> xr.Dataset:
     """Return the variables of a Zarr store and their attributes as they are stored; no pixel is read."""
     group = open_group(path, options)
-    try:
+    with store_failures(path), fast_codecs():
         _refuse_hollow_chunks(group, path)
-        with fast_codecs():
-            stored: xr.Dataset = xr.open_zarr(
-                group.store,
-                group=group.path or None,
-                chunks=None,  # so that cutting out comes before chunking
-                consolidated=group.metadata.consolidated_metadata is not None,
-                decode_coords="all",
-                mask_and_scale=False,
-            )
-    except CubeError:
-        raise
-    except Exception as error:  # see `store_failure`
-        raise store_failure(path, error) from error
+        stored: xr.Dataset = xr.open_zarr(
+            group.store,
+            group=group.path or None,
+            chunks=None,  # so that cutting out comes before chunking
+            consolidated=group.metadata.consolidated_metadata is not None,
+            decode_coords="all",
+            mask_and_scale=False,
+        )
     for name, layer in stored.data_vars.items():
         if {"y", "x"} <= set(layer.dims) and not is_sparse(layer):
             require_chunks(group, str(name))
@@ -144,17 +139,9 @@ class StoredPixels:
             if array is None or not isinstance(codecs, QuickCodecs) or not codecs.read_directly(array, within, out=out):
                 out[tuple(slice(0, length) for length in part.shape)] = part.to_numpy()
 
-    @contextmanager
-    def _named_failures(self, key: tuple[slice, ...]) -> Iterator[None]:
-        try:
-            yield
-        except CubeError:
-            raise
-        except Exception as error:  # see `store_failure`
-            place = ", ".join(
-                f"{dim} {part.start}-{part.stop}" for dim, part in zip(self.variable.dims, key, strict=True)
-            )
-            raise store_failure(self.path, error, what=f"{self.name} cannot be read at {place}") from error
+    def _named_failures(self, key: tuple[slice, ...]) -> AbstractContextManager[None]:
+        place = ", ".join(f"{dim} {part.start}-{part.stop}" for dim, part in zip(self.variable.dims, key, strict=True))
+        return store_failures(self.path, what=f"{self.name} cannot be read at {place}")
 
 
 def _in_store(variable: xr.Variable) -> "tuple[zarr.Array[Any], tuple[slice, ...]] | None":

@@ -243,6 +243,17 @@ def store_failure(path: str, error: Exception, *, what: str = "metadata cannot b
     return CubeError(f"{path}: {what}: {reason}. {cure}")
 
 
+@contextmanager
+def store_failures(path: str, *, what: str = "metadata cannot be read") -> Iterator[None]:
+    """Turn what fails within a block into what `store_failure` makes of it; errors of ours pass."""
+    try:
+        yield
+    except CubeError:
+        raise
+    except Exception as error:
+        raise store_failure(path, error, what=what) from error
+
+
 def is_zipped(path: Path) -> bool:
     """Whether a local file is a zip archive with a Zarr store in it."""
     return zipfile.is_zipfile(path) and _root_in_zip(path) is not None

@@ -17,7 +17,7 @@ from rtsx.cube.rasterio import RasterHeader, read_header, read_overview_geobox, 
 from rtsx.errors import CubeError
 from rtsx.geometry.crs import same_crs
 from rtsx.storage.codecs import fast_codecs
-from rtsx.storage.zarr import open_group, require_chunks, store_failure
+from rtsx.storage.zarr import open_group, require_chunks, store_failures
 
 
 class WindowReader(Protocol):
@@ -303,13 +303,9 @@ class ZarrReader(_StoredBands):
 
     def _read(self, array: zarr.Array[Any], rows: slice, columns: slice) -> NDArray[Any]:
         """Return pixels (y, x) of a window; leading axes of length one, such as a single time, fall away."""
-        try:
+        where = f"rows {rows.start}-{rows.stop}, columns {columns.start}-{columns.stop}"
+        with store_failures(self.name, what=f"{array.basename} cannot be read in {where}"):
             pixels: NDArray[Any] = np.asarray(array[..., rows, columns])
-        except CubeError:
-            raise
-        except Exception as error:  # see `store_failure`
-            where = f"rows {rows.start}-{rows.stop}, columns {columns.start}-{columns.stop}"
-            raise store_failure(self.name, error, what=f"{array.basename} cannot be read in {where}") from error
         return pixels.reshape(pixels.shape[-2:])
 
     def _valid(self, group: zarr.Group) -> zarr.Array[Any] | None:
