@@ -266,8 +266,7 @@ def _stored(values: NDArray[np.float64], template: NDArray[Any], seen: NDArray[n
     """Return values in the dtype of `template`, whole numbers rounded half up; `template` where nothing was seen."""
     if template.dtype.kind in "iu":
         values = np.floor(values + 0.5)
-    out: NDArray[Any] = np.where(seen, values.astype(template.dtype), template)
-    return out
+    return np.asarray(np.where(seen, values.astype(template.dtype), template))
 
 
 def _take(into: Observation, piece: Observation, take: NDArray[np.bool_]) -> None:

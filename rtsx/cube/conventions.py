@@ -141,8 +141,7 @@ def _stored_numbers(values: NDArray[Any], *, scale: float, offset: float, is_who
     if is_whole:
         whole = np.rint(stored)
         stored = np.where(np.abs(stored - whole) < _SNAP, whole, stored)
-    numbers: NDArray[np.float32] = stored.astype(np.float32)
-    return numbers
+    return np.asarray(stored, np.float32)
 
 
 def _without_empty_chunks(layer: xr.DataArray) -> xr.DataArray:

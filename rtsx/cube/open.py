@@ -84,8 +84,7 @@ def apply_mask(
 
 
 def _valid_block(block: NDArray[Any], *, rule: MaskRule, least: int) -> NDArray[np.bool_]:
-    valid: NDArray[np.bool_] = rule.quality(block) >= least
-    return valid
+    return np.asarray(rule.quality(block) >= least, bool)
 
 
 def _array_bands(data: xr.DataArray, geobox: GeoBox, rule: MaskRule) -> da.Array:

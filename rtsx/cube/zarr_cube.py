@@ -127,8 +127,7 @@ class StoredPixels:
 
     def __getitem__(self, key: tuple[slice, ...]) -> NDArray[Any]:
         with self._named_failures(key):
-            pixels: NDArray[Any] = self.variable[key].to_numpy()
-        return pixels
+            return np.asarray(self.variable[key].to_numpy())
 
     def read_into(self, out: NDArray[Any], key: tuple[slice, ...]) -> None:
         """Read a part into the first rows and columns of an array, in one step where the codecs can."""

@@ -119,8 +119,7 @@ def longest_edge(crs: PROJ_CRS) -> float:
 
 def densified(polygons: Geometries, crs: PROJ_CRS) -> Geometries:
     """Add vertices to polygons, so that no edge is longer than `longest_edge`."""
-    dense: Geometries = shapely.segmentize(polygons, longest_edge(crs))
-    return dense
+    return np.asarray(shapely.segmentize(polygons, longest_edge(crs)))
 
 
 def transformed(polygons: Geometries, source: PROJ_CRS, target: PROJ_CRS) -> Geometries:
@@ -133,8 +132,7 @@ def transformed(polygons: Geometries, source: PROJ_CRS, target: PROJ_CRS) -> Geo
     """
     if source.equals(target, ignore_axis_order=True):
         return polygons
-    moved: Geometries = shapely.transform(polygons, _mover(source, target))
-    return moved
+    return np.asarray(shapely.transform(polygons, _mover(source, target)))
 
 
 def crs_code(crs: PROJ_CRS) -> str | None:
