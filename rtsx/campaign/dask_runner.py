@@ -407,7 +407,7 @@ def run_on_cluster(
 
 @dataclass(kw_only=True)
 class _Driver:
-    """Keeps the cluster in work: looks at it now and then, launches what it has room for, and takes in what comes back."""
+    """Keeps the cluster in work: looks at it now and then, and launches what it has room for."""
 
     run: str
     tasks: CellTasks
