@@ -147,8 +147,7 @@ def evaluate(
     if isinstance(truth, str | PathLike):
         truth = read_labels(fspath(truth))
     cases = [case_of(scene, classes=classes, threshold=threshold) for scene in listed_scenes(scenes, truth)]
-    if not cases:
-        raise EvaluationError("There is no scene to evaluate: give at least one.")
+
     if isinstance(truth, gpd.GeoDataFrame) and len(truth):
         _check_meets(cases[0])
     rasters = iter(evaluate_rasters([case for case in cases if isinstance(case, RasterCase)], rule=rule))
@@ -186,7 +185,7 @@ def listed_scenes(
     Raises
     ------
     EvaluationError
-        They are none, share a name, or have two truths.
+        There is none, they are none, share a name, or have two truths.
     """
     if isinstance(scenes, xr.Dataset | gpd.GeoDataFrame):
         if truth is None:
@@ -195,6 +194,8 @@ def listed_scenes(
     if truth is not None:
         raise EvaluationError("Scenes hold their own truth: give no second argument with them.")
     listed = [scenes] if isinstance(scenes, EvaluationScene) else list(scenes)
+    if not listed:
+        raise EvaluationError("There is no scene to evaluate: give at least one.")
     for scene in listed:
         if not isinstance(scene, EvaluationScene):
             raise EvaluationError(f"A scene to evaluate is an EvaluationScene, not {type(scene).__name__}.")

@@ -498,6 +498,8 @@ def test_what_cannot_be_chosen_is_refused():
     pred, stub = make_prediction(level), StubLabelRaster(truth)
     with pytest.raises(EvaluationError, match="nothing to choose among"):
         choose_objects(pred, stub, thresholds=[])
+    with pytest.raises(EvaluationError, match="There is no scene to evaluate"):
+        choose_objects([])
     with pytest.raises(EvaluationError, match="probability from 0 to 1, not 50"):
         choose_objects(pred, stub, thresholds=[50])
     with pytest.raises(EvaluationError, match="above a probability of 0"):
