@@ -239,25 +239,33 @@ def fetch_files(
         What went wrong, by ``<scene id>/<name>``; all other files are there, complete.
     """
     failures: dict[str, OrderError] = {}
-    over = Event()
-    pause = pause or pauses_until(over)
-    with ThreadPoolExecutor(parallel) as pool:
+    with download_threads(parallel, pause) as (pool, pause):
         waiting = {
             pool.submit(fetch_file, file, folder / file.scene_id / file.name, advance=advance, pause=pause): file
             for file in files
         }
+        for done in as_completed(waiting):
+            file, error = waiting[done], done.exception()
+            if isinstance(error, OrderError):
+                failures[f"{file.scene_id}/{file.name}"] = error
+            elif error is not None:
+                raise error
+    return failures
+
+
+@contextmanager
+def download_threads(
+    count: int, pause: Callable[[float], None] | None
+) -> Iterator[tuple[ThreadPoolExecutor, Callable[[float], None]]]:
+    """So many threads for the block, and how they wait, if no `pause` is given: where the block raises, what runs ends with its file, and the rest never starts."""
+    over = Event()
+    with ThreadPoolExecutor(count) as pool:
         try:
-            for done in as_completed(waiting):
-                file, error = waiting[done], done.exception()
-                if isinstance(error, OrderError):
-                    failures[f"{file.scene_id}/{file.name}"] = error
-                elif error is not None:
-                    raise error
+            yield pool, pause or pauses_until(over)
         except BaseException:
             over.set()
-            pool.shutdown(wait=False, cancel_futures=True)  # what runs ends with its file; the rest never starts
+            pool.shutdown(wait=False, cancel_futures=True)
             raise
-    return failures
 
 
 def fetch_file(

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from datetime import time as clock
 from pathlib import Path, PurePosixPath
@@ -270,34 +271,12 @@ _LONGEST_WAIT_S = 64.0
 _BASE_URL = "https://api.planet.com"
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class PlanetProvider:
     """Planet's PSScene and its like.
 
     The key comes from the environment variable ``PL_API_KEY``, or from what ``planet auth login`` has stored; it is
     never in a config.
-
-    Parameters
-    ----------
-    item_type
-        Item type, such as ``PSScene``.
-    bundle
-        Product bundle, such as ``analytic_sr_udm2``.
-    fallback
-        Bundles to deliver where a scene has not all of `bundle`.
-    clip
-        Clip to the region, and pay for that only.
-    harmonize
-        Match the reflectance of Sentinel-2.
-    partial
-        Accept an order of which some scenes cannot be delivered; otherwise such an order fails as a whole.
-    mosaic
-        Name of a basemap whose quads are ordered instead of scenes; the ids of a batch are theirs.
-    delivery
-        Bucket that Planet delivers to; None where files are downloaded.
-    base_url
-        Address of the APIs; None for Planet's.
-    pause
-        Waits between attempts.
 
     Raises
     ------
@@ -305,35 +284,35 @@ class PlanetProvider:
         There are no credentials.
     """
 
-    batch_size = 500  # what the Orders API takes at most
+    batch_size: int = field(default=500, init=False)  # what the Orders API takes at most
+    item_type: str = "PSScene"
+    """Item type, such as ``PSScene``."""
+    bundle: str = "analytic_sr_udm2"
+    """Product bundle, such as ``analytic_sr_udm2``."""
+    fallback: Sequence[str] = ()
+    """Bundles to deliver where a scene has not all of `bundle`."""
+    clip: bool = True
+    """Clip to the region, and pay for that only."""
+    harmonize: bool = False
+    """Match the reflectance of Sentinel-2."""
+    partial: bool = True
+    """Accept an order of which some scenes cannot be delivered; otherwise such an order fails as a whole."""
+    mosaic: str | None = None
+    """Name of a basemap whose quads are ordered instead of scenes; the ids of a batch are theirs."""
+    delivery: BucketDelivery | None = None
+    """Bucket that Planet delivers to; None where files are downloaded."""
+    base_url: str | None = None
+    """Address of the APIs; None for Planet's."""
+    pause: Callable[[float], None] = time.sleep
+    """Waits between attempts."""
 
-    def __init__(
-        self,
-        *,
-        item_type: str = "PSScene",
-        bundle: str = "analytic_sr_udm2",
-        fallback: Sequence[str] = (),
-        clip: bool = True,
-        harmonize: bool = False,
-        partial: bool = True,
-        mosaic: str | None = None,
-        delivery: BucketDelivery | None = None,
-        base_url: str | None = None,
-        pause: Callable[[float], None] = time.sleep,
-    ) -> None:
-        self.can_clip = clip
-        self._mosaic = mosaic
-        self._delivery = delivery
-        self._item_type = item_type
-        self._bundle = bundle
-        self._fallback = list(fallback)
-        self._harmonize = harmonize
-        self._order_type: Literal["partial", "full"] = "partial" if partial else "full"
-        self._pause = pause
+    def __post_init__(self) -> None:
+        """Look for credentials."""
+        self.can_clip = self.clip
         self._user_id: str | None = "all"
         self._whole: dict[str, dict[str, Any]] = {}  # orders of which a list left parts out
         self._auth = credentials()
-        self._base_url = (base_url or _BASE_URL).rstrip("/")
+        self._url = (self.base_url or _BASE_URL).rstrip("/")
 
     def search(self, region: BaseGeometry, period: Period) -> tuple[Scene, ...]:
         """Scenes of standard quality that may be downloaded; see `Provider`."""
@@ -348,7 +327,7 @@ class PlanetProvider:
         )
         found = self._asked(
             lambda session: self._client(session, "data").search(
-                [self._item_type], wanted, sort="acquired asc", limit=0, geometry=mapping(region)
+                [self.item_type], wanted, sort="acquired asc", limit=0, geometry=mapping(region)
             ),
             what="search for scenes",
         )
@@ -386,7 +365,7 @@ class PlanetProvider:
 
         Planet shows those of the whole organization to its admins only; to others their own, of which a warning tells.
         """
-        to = self._delivery
+        to = self.delivery
         assert to is not None  # else there is no place that they are the same by
         for order in self._listed(to):
             with wrap_damage("An order that Planet lists", OrderError):
@@ -399,7 +378,7 @@ class PlanetProvider:
                     order = {**order, **self._whole[order_id]}
                 if not _is_for(to, order):
                     continue
-                products = [product for product in order["products"] if product.get("mosaic_name") == self._mosaic]
+                products = [product for product in order["products"] if product.get("mosaic_name") == self.mosaic]
                 quads = tuple(name for product in products for name in product.get("quad_ids") or ())
                 answer = self._answer(order)
             if quads:
@@ -457,25 +436,25 @@ class PlanetProvider:
 
     def _request(self, batch: Batch) -> dict[str, Any]:
         tools = []
-        if self._harmonize:
+        if self.harmonize:
             tools.append(order_request.harmonize_tool("Sentinel-2"))
         if batch.clip is not None:
             tools.append(order_request.clip_tool(mapping(unary_union(batch.clip))))
-        if self._mosaic is None:
+        if self.mosaic is None:
             product = order_request.product(
-                list(batch.scene_ids), self._bundle, self._item_type, fallback_bundle=self._fallback or None
+                list(batch.scene_ids), self.bundle, self.item_type, fallback_bundle=list(self.fallback) or None
             )
         else:
-            product = {"mosaic_name": self._mosaic, "quad_ids": list(batch.scene_ids)}
-        to = self._delivery
+            product = {"mosaic_name": self.mosaic, "quad_ids": list(batch.scene_ids)}
+        to = self.delivery
         request: dict[str, Any] = order_request.build_request(
             batch.name,
             [product],
-            order_type=self._order_type,
+            order_type="partial" if self.partial else "full",
             tools=tools or None,
             delivery=None if to is None else order_request.destination(to.destination, to.path_prefix or None),
         )
-        return request if self._mosaic is None else request | {"source_type": "basemaps"}
+        return request if self.mosaic is None else request | {"source_type": "basemaps"}
 
     def _named(self, name: str) -> Mapping[str, Any] | None:
         """The newest order of exactly that name; None where there is none."""
@@ -487,14 +466,14 @@ class PlanetProvider:
 
     def _answer(self, order: Mapping[str, Any]) -> OrderStatus:
         results = [
-            {**result, "location": absolute_href(str(result["location"]), self._base_url)}
+            {**result, "location": absolute_href(str(result["location"]), self._url)}
             for result in order.get("_links", {}).get("results") or ()
             if result.get("location")
         ]
         hints = [str(hint) for hint in order.get("error_hints") or ()]
         message = ". ".join(filter(None, [str(order.get("last_message") or ""), *hints]))
         files: tuple[RemoteFile, ...] = ()
-        if order["state"] in ("success", "partial") and self._delivery is None:
+        if order["state"] in ("success", "partial") and self.delivery is None:
             files = remote_files(results, self._manifest(results), scenes=_ids(order), headers=self._headers)
         return OrderStatus(order_id=str(order["id"]), state=order["state"], message=message, files=files)
 
@@ -503,9 +482,9 @@ class PlanetProvider:
         location = next((one["location"] for one in results if one["name"].split("/")[-1] == ITEM_MANIFEST), None)
         if location is None:
             return {}
-        if not is_same_host(self._base_url, location):  # the session would send the key there
+        if not is_same_host(self._url, location):  # the session would send the key there
             raise OrderError(
-                f"The order's manifest is at {urlsplit(location).netloc}, not at {self._base_url}. Report it to Planet."
+                f"The order's manifest is at {urlsplit(location).netloc}, not at {self._url}. Report it to Planet."
             )
 
         async def read(session: planet.Session) -> Any:
@@ -517,7 +496,7 @@ class PlanetProvider:
 
     def _headers(self, href: str) -> Mapping[str, str]:
         """Credentials for a request of Planet's own address; none for another's."""
-        if not is_same_host(self._base_url, href):
+        if not is_same_host(self._url, href):
             return {}
         return authorization(self._auth, href)
 
@@ -532,7 +511,7 @@ class PlanetProvider:
             except OrderError as error:
                 if not isinstance(error.__cause__, PASSING):
                     raise
-            self._pause(min(2.0**attempt, _LONGEST_WAIT_S))
+            self.pause(min(2.0**attempt, _LONGEST_WAIT_S))
         return act()
 
     def _once(self, call: _Call, *, what: str) -> Any:
@@ -550,7 +529,7 @@ class PlanetProvider:
             return pool.submit(lambda: asyncio.run(talk())).result()
 
     def _client(self, session: planet.Session, name: Literal["data", "orders"]) -> Any:
-        return session.client(name, f"{self._base_url}/{'data/v1' if name == 'data' else 'compute/ops'}")
+        return session.client(name, f"{self._url}/{'data/v1' if name == 'data' else 'compute/ops'}")
 
 
 def _scene(item: Mapping[str, Any]) -> Scene:

@@ -2,15 +2,15 @@
 
 import json
 from collections.abc import Callable, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
-from threading import Event, Lock
+from threading import Lock
 from typing import Any
 
 from rtsx.errors import OrderError
 from rtsx.ordering.basemap import BasemapApi, Mosaic, cure_of
 from rtsx.ordering.catalog import described_asset, with_band_names, write_items
-from rtsx.ordering.download import HttpError, fetch_file, pauses_until
+from rtsx.ordering.download import HttpError, download_threads, fetch_file
 from rtsx.ordering.order import locked
 from rtsx.ordering.provider import RemoteFile
 from rtsx.ordering.quads import MOSAIC_FILE, QuadCounts, QuadLedger, QuadResult, WantedQuad
@@ -62,10 +62,8 @@ def fetch_quads(
     OrderError
         The quota is used up, the key is refused, the server is down, the disk is full, or another process fetches into the folder.
     """
-    over = Event()
-    gate = _Gate(pause or pauses_until(over))
 
-    def fetched(wanted: WantedQuad, headers: Mapping[str, str]) -> tuple[int, str]:
+    def fetched(wanted: WantedQuad, headers: Mapping[str, str], gate: _Gate) -> tuple[int, str]:
         """Bytes of one quad, once it is there, and its asset as JSON."""
         file = RemoteFile(
             scene_id=wanted.name, asset="data", name=f"{wanted.name}.tif", href=wanted.href, headers=headers
@@ -83,18 +81,14 @@ def fetch_quads(
 
     with locked(folder / MOSAIC_FILE):
         ledger.recheck(folder)
-        with ThreadPoolExecutor(parallel) as pool:
-            try:
-                ended = _fetch_all(
-                    ledger,
-                    lambda one: pool.submit(fetched, one, api.headers_for(one.href)),
-                    most=2 * parallel,
-                    advance=advance,
-                )
-            except BaseException:
-                over.set()
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        with download_threads(parallel, pause) as (pool, pause):
+            gate = _Gate(pause)
+            ended = _fetch_all(
+                ledger,
+                lambda one: pool.submit(fetched, one, api.headers_for(one.href), gate),
+                most=2 * parallel,
+                advance=advance,
+            )
         write_items(ledger, table, mosaic)
     if ended is not None:
         raise ended
