@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from datetime import time as clock
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
@@ -265,7 +265,9 @@ def _media_type(name: str) -> str | None:
 
 
 _Result = TypeVar("_Result")
-_Call = Callable[[planet.Session], Awaitable[Any] | AsyncIterator[Any]]
+_Call = Callable[[Any], Awaitable[Any] | AsyncIterator[Any]]
+_APIS = {"data": "data/v1", "orders": "compute/ops"}
+"""The SDK's clients, and where their APIs are."""
 _ATTEMPTS = 5
 _LONGEST_WAIT_S = 64.0
 _BASE_URL = "https://api.planet.com"
@@ -326,10 +328,9 @@ class PlanetProvider:
             ]
         )
         found = self._asked(
-            lambda session: self._client(session, "data").search(
-                [self.item_type], wanted, sort="acquired asc", limit=0, geometry=mapping(region)
-            ),
+            lambda data: data.search([self.item_type], wanted, sort="acquired asc", limit=0, geometry=mapping(region)),
             what="search for scenes",
+            api="data",
         )
         scenes = {item["id"]: _scene(item) for item in found}  # by id, because pages shift while images are published
         return tuple(scene for scene in scenes.values() if scene.time in period)
@@ -348,10 +349,7 @@ class PlanetProvider:
         def placed() -> OrderStatus:
             order = self._named(batch.name)  # first, because an earlier answer may have been lost
             if order is None:
-                order = self._once(
-                    lambda session: self._client(session, "orders").create_order(request),
-                    what=f"place order {batch.name}",
-                )
+                order = self._once(lambda orders: orders.create_order(request), what=f"place order {batch.name}")
             return self._answer(order)
 
         return self._tried(placed)
@@ -387,8 +385,8 @@ class PlanetProvider:
     def _listed(self, to: BucketDelivery) -> list[Mapping[str, Any]]:
         """All orders of basemaps for a destination that Planet shows."""
 
-        def all_pages(session: planet.Session) -> AsyncIterator[Mapping[str, Any]]:
-            return self._client(session, "orders").list_orders(  # type: ignore[no-any-return]
+        def all_pages(orders: Any) -> AsyncIterator[Mapping[str, Any]]:
+            return orders.list_orders(  # type: ignore[no-any-return]
                 source_type="basemaps",
                 destination_ref=to.destination,
                 sort_by="created_on",
@@ -413,9 +411,7 @@ class PlanetProvider:
 
     def _order(self, order_id: str) -> dict[str, Any]:
         """An order with all that Planet says of it."""
-        found: dict[str, Any] = self._asked(
-            lambda session: self._client(session, "orders").get_order(order_id), what=f"get order {order_id}"
-        )
+        found: dict[str, Any] = self._asked(lambda orders: orders.get_order(order_id), what=f"get order {order_id}")
         return found
 
     def describe(self, scene_id: str, files: Sequence[Path]) -> Mapping[str, Any]:
@@ -430,9 +426,7 @@ class PlanetProvider:
         OrderError
             It is running already, or over.
         """
-        self._asked(
-            lambda session: self._client(session, "orders").cancel_order(order_id), what=f"cancel order {order_id}"
-        )
+        self._asked(lambda orders: orders.cancel_order(order_id), what=f"cancel order {order_id}")
 
     def _request(self, batch: Batch) -> dict[str, Any]:
         tools = []
@@ -458,10 +452,8 @@ class PlanetProvider:
 
     def _named(self, name: str) -> Mapping[str, Any] | None:
         """The newest order of exactly that name; None where there is none."""
-        orders = self._once(
-            lambda session: self._client(session, "orders").list_orders(name=name, limit=0), what="list orders"
-        )
-        own = [order for order in orders if order["name"] == name]
+        found = self._once(lambda orders: orders.list_orders(name=name, limit=0), what="list orders")
+        own = [order for order in found if order["name"] == name]
         return max(own, key=lambda order: str(order.get("created_on", ""))) if own else None
 
     def _answer(self, order: Mapping[str, Any]) -> OrderStatus:
@@ -491,7 +483,7 @@ class PlanetProvider:
             async with session.stream("GET", location) as response:
                 return json.loads(b"".join([piece async for piece in response.aiter_bytes()]))
 
-        content: Mapping[str, Any] = self._asked(read, what="read an order's manifest")
+        content: Mapping[str, Any] = self._asked(read, what="read an order's manifest", api=None)
         return content
 
     def _headers(self, href: str) -> Mapping[str, str]:
@@ -500,8 +492,8 @@ class PlanetProvider:
             return {}
         return authorization(self._auth, href)
 
-    def _asked(self, call: _Call, *, what: str) -> Any:
-        return self._tried(lambda: self._once(call, what=what))
+    def _asked(self, call: _Call, *, what: str, api: str | None = "orders") -> Any:
+        return self._tried(lambda: self._once(call, what=what, api=api))
 
     def _tried(self, act: Callable[[], _Result]) -> _Result:
         """Act again while Planet is only busy; what the last attempt raises is raised."""
@@ -514,22 +506,22 @@ class PlanetProvider:
             self.pause(min(2.0**attempt, _LONGEST_WAIT_S))
         return act()
 
-    def _once(self, call: _Call, *, what: str) -> Any:
-        """What a call gives, of pages all, within a session of its own, which ends with it, unlike that of the SDK's blocking client."""
+    def _once(self, call: _Call, *, what: str, api: str | None = "orders") -> Any:
+        """What a call with the client of an API gives, or with a plain session; of pages all.
+
+        The session ends with it, unlike that of the SDK's blocking client.
+        """
 
         async def talk() -> Any:
             async with planet.Session(auth=self._auth) as session:
                 # The SDK repeats a request whose answer was lost, which for an order means two; repeating is done here.
                 session.max_retries = 0
-                answer = call(session)
+                answer = call(session if api is None else session.client(api, f"{self._url}/{_APIS[api]}"))
                 return [one async for one in answer] if isinstance(answer, AsyncIterator) else await answer
 
         # A thread, because in a notebook this one runs a loop already.
         with describe_error(what), ThreadPoolExecutor(1) as pool:
             return pool.submit(lambda: asyncio.run(talk())).result()
-
-    def _client(self, session: planet.Session, name: Literal["data", "orders"]) -> Any:
-        return session.client(name, f"{self._url}/{'data/v1' if name == 'data' else 'compute/ops'}")
 
 
 def _scene(item: Mapping[str, Any]) -> Scene:
