@@ -8,6 +8,8 @@ from threading import Event, Lock, Thread
 from types import TracebackType
 from typing import Any, Self, TextIO
 
+from rtsx.threads import repeated
+
 Update = Callable[[int, int], None]
 """What is called with the number of things that are done, and of all of them."""
 
@@ -194,7 +196,6 @@ def _cluster(update: Update, *, counts: str) -> Iterator[None]:
 
     before = set(client.run_on_scheduler(groups))
     seen: dict[str, tuple[int, int]] = {}
-    ended = Event()
 
     def tell() -> None:
         named = [numbers for name, numbers in seen.items() if name.startswith(counts)] or list(seen.values())
@@ -202,22 +203,15 @@ def _cluster(update: Update, *, counts: str) -> Iterator[None]:
             update(sum(done for done, _ in named), sum(size for _, size in named))
 
     def ask() -> None:
-        while not ended.wait(_REDRAW_S):
-            try:
-                now = client.run_on_scheduler(groups)
-            except Exception:  # a cluster that is going; whoever computes is told why
-                return
-            # Groups whose tasks are all forgotten are done.
-            seen.update({name: (size, size) for name, (_, size) in seen.items() if name not in now})
-            seen.update({name: numbers for name, numbers in now.items() if name not in before})
-            tell()
+        now = client.run_on_scheduler(groups)
+        # Groups whose tasks are all forgotten are done.
+        seen.update({name: (size, size) for name, (_, size) in seen.items() if name not in now})
+        seen.update({name: numbers for name, numbers in now.items() if name not in before})
+        tell()
 
-    asking = Thread(target=ask, name="rtsx-cluster-progress", daemon=True)
-    asking.start()
     try:
-        yield
+        with repeated(ask, every_s=_REDRAW_S, name="rtsx-cluster-progress"):
+            yield
         seen.update({name: (size, size) for name, (_, size) in seen.items()})
     finally:
-        ended.set()
-        asking.join()
         tell()

@@ -154,23 +154,15 @@ def planned_batches(
     will not come are ordered again only with `retry`.
     """
     clip = plan.region if plan.clip else None
-    batches = [
-        (Batch(name=entry.name, scene_ids=tuple(sorted(entry.scenes)), clip=clip), dict(entry.scenes))
-        for entry in ledger.entries
-        if entry.state == "submitting"
-    ]
+    batches = [(batch_of(entry, clip), dict(entry.scenes)) for entry in ledger.entries if entry.state == "submitting"]
     known = ledger.ordered | (set() if retry else ledger.lost)
     costs = {one.scene.id: one.cost_km2 for one in plan.chosen if one.scene.id not in known}
     new = sorted(costs)
     for start in range(0, len(new), provider.batch_size):
         ids = tuple(new[start : start + provider.batch_size])
         attempt = sum(set(ids) <= set(entry.scenes) for entry in ledger.entries)
-        batches.append(
-            (
-                Batch(name=batch_name(name, ids, clip=clip, attempt=attempt), scene_ids=ids, clip=clip),
-                {i: costs[i] for i in ids},
-            )
-        )
+        batch = Batch(name=batch_name(name, ids, clip=clip, attempt=attempt), scene_ids=ids, clip=clip)
+        batches.append((batch, {i: costs[i] for i in ids}))
     return tuple(batches)
 
 
