@@ -13,12 +13,10 @@ from rtsx.errors import BundleError, PixelSizeWarning, PlanError
 from rtsx.inference.plan import TestTimeAugmentation, TilingNeeds
 from rtsx.model import ModelBundle
 from rtsx.model.backend_choice import fixed_sides, receptive_field_of
-from rtsx.model.network import BACKENDS
+from rtsx.model.network import BACKENDS, resolve_dtype
 
 BundleGiven = ModelBundle | str | PathLike[str]
 """A bundle, or the path from which `ModelBundle.open` opens one."""
-
-PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
 # Random resized crops, as training uses them, go about as far.
 _MOST_DIFFERENT = 1.34
@@ -59,8 +57,7 @@ def check_runtime(
     """Refuse words and numbers that mean nothing; whether a device or library is there, only the worker knows."""
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
         raise BundleError(f"device has to be 'auto', 'cpu', 'cuda' or 'cuda:N'; got {device!r}.")
-    if precision not in PRECISIONS:
-        raise BundleError(f"precision has to be 'auto' or one of {', '.join(PRECISIONS[1:])}; got {precision!r}.")
+    resolve_dtype(precision)
     if backend not in ("auto", *BACKENDS):
         raise BundleError(f"backend has to be 'auto' or one of {', '.join(BACKENDS)}; got {backend!r}.")
     if not scales or not all(0 < scale <= 4 for scale in scales):

@@ -266,7 +266,7 @@ def resolve_dtype(precision: str) -> torch.dtype:
     if precision == "auto":
         return torch.float32
     if precision not in _DTYPES:
-        raise BundleError(f"precision has to be 'auto' or one of {sorted(_DTYPES)}; got {precision!r}.")
+        raise BundleError(f"precision has to be 'auto' or one of {', '.join(_DTYPES)}; got {precision!r}.")
     return _DTYPES[precision]
 
 

@@ -155,7 +155,7 @@ def _scene(
         name,
         assets,
         collection=LANDSAT,
-        geometry=raster_outline(place / f"{name}_blue.tif", crs=crs),
+        geometry=raster_outline(place / f"{name}_blue.tif"),
         time=time,
         pixel_m=_PIXEL_M,
         properties={

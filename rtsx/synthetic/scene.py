@@ -161,40 +161,6 @@ def through_atmosphere(reflectance: NDArray[np.float32], *, sky: Sky) -> None:
         band += (np.float32(gleam) * (0.75 + 0.25 * wide) - band) * sky.cloud
 
 
-@dataclass(frozen=True, kw_only=True)
-class RasterInfo:
-    """Header of a file that `write_cog` has written."""
-
-    crs: str
-    """CRS as "EPSG:" and its code."""
-    transform: Affine
-    """Transform: px to CRS."""
-    shape: tuple[int, int]
-    """Height and width, px."""
-    dtype: str
-    """NumPy dtype of all bands."""
-    nodata: float | None
-    """Stored value of a missing pixel; None where every value counts."""
-    scale: float
-    """Physical units per stored unit."""
-    names: tuple[str, ...]
-    """Names of the bands, in order."""
-
-
-def read_info(path: Path) -> RasterInfo:
-    """Read a header instead of remembering what was written, so that metadata made from it cannot differ from the file."""
-    with rasterio.open(path) as raster:
-        return RasterInfo(
-            crs=f"EPSG:{raster.crs.to_epsg()}",
-            transform=raster.transform,
-            shape=raster.shape,
-            dtype=raster.dtypes[0],
-            nodata=raster.nodata,
-            scale=raster.scales[0],
-            names=tuple(raster.descriptions),
-        )
-
-
 def write_cog(
     path: Path,
     bands: NDArray[np.generic],

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pystac
+import rasterio
 import shapely
 from affine import Affine
 from pyproj import Transformer
@@ -18,7 +19,7 @@ from pystac.stac_io import DefaultStacIO
 
 from rtsx.storage import write_whole
 from rtsx.storage.stac import COG, PROJECTION, RASTER, bounding_box, geojson
-from rtsx.synthetic.scene import DEM_CRS, TCVIS_CRS, UDM2_BANDS, Scene, footprint_polygon, read_info
+from rtsx.synthetic.scene import UDM2_BANDS, Scene, footprint_polygon
 from rtsx.synthetic.spec import PIXEL_M
 
 
@@ -119,8 +120,7 @@ def make_item(
     extensions
         URIs of the extensions that these properties and the assets' fields belong to.
     """
-    first, *others = [read_info(Path(asset.href)) for asset in assets.values()]
-    assert all((one.crs, one.transform, one.shape) == (first.crs, first.transform, first.shape) for one in others)
+    ((crs, transform, shape),) = {_grid(Path(asset.href)) for asset in assets.values()}
     start, end = time if isinstance(time, tuple) else (None, None)
     return pystac.Item(
         name,
@@ -130,9 +130,9 @@ def make_item(
         {
             "gsd": pixel_m,
             **(properties or {}),
-            "proj:code": first.crs,
-            "proj:shape": list(first.shape),
-            "proj:transform": list(first.transform)[:6],
+            "proj:code": crs,
+            "proj:shape": list(shape),
+            "proj:transform": list(transform)[:6],
         },
         start_datetime=start,
         end_datetime=end,
@@ -168,13 +168,14 @@ def make_asset(
     fields
         More fields of the asset.
     """
-    info = read_info(path)
-    values: dict[str, object] = {"data_type": info.dtype, "raster:spatial_resolution": pixel_m}
-    if info.nodata is not None:
-        values["nodata"] = int(info.nodata) if np.dtype(info.dtype).kind in "iu" else info.nodata
-    if info.scale != 1:
-        values |= {"raster:scale": info.scale, "raster:offset": 0.0}
-    described = [{"name": name, **values, **(bands or {}).get(name, {})} for name in info.names]
+    with rasterio.open(path) as raster:
+        dtype, nodata, scale, names = raster.dtypes[0], raster.nodata, raster.scales[0], raster.descriptions
+    values: dict[str, object] = {"data_type": dtype, "raster:spatial_resolution": pixel_m}
+    if nodata is not None:
+        values["nodata"] = int(nodata) if np.dtype(dtype).kind in "iu" else nodata
+    if scale != 1:
+        values |= {"raster:scale": scale, "raster:offset": 0.0}
+    described = [{"name": name, **values, **(bands or {}).get(name, {})} for name in names]
     extra = {**(fields or {}), "bands": described}
     return pystac.Asset(str(path.resolve()), title, media_type=COG, roles=list(roles), extra_fields=extra)
 
@@ -284,7 +285,7 @@ def dem_item(path: Path, *, name: str, resolution_m: int) -> pystac.Item:
         name,
         {"dem": make_asset(path, title="Elevation", pixel_m=pixel_m, bands={"dem": {"unit": "m"}})},
         collection=dem_collection_id(resolution_m),
-        geometry=raster_outline(path, crs=DEM_CRS),
+        geometry=raster_outline(path),
         time=years(DEM_YEARS),
         pixel_m=pixel_m,
     )
@@ -296,7 +297,7 @@ def tcvis_item(path: Path, *, name: str) -> pystac.Item:
         name,
         {"tcvis": make_asset(path, title="Trends of the tasselled-cap index", pixel_m=30.0)},
         collection=TCVIS,
-        geometry=raster_outline(path, crs=TCVIS_CRS),
+        geometry=raster_outline(path),
         time=years(TCVIS_YEARS),
         pixel_m=30.0,
     )
@@ -308,11 +309,16 @@ def years(first_and_last: tuple[int, int]) -> tuple[dt.datetime, dt.datetime]:
     return dt.datetime(first, 1, 1, tzinfo=dt.UTC), dt.datetime(last, 12, 31, 23, 59, 59, tzinfo=dt.UTC)
 
 
-def raster_outline(path: Path, *, crs: str) -> shapely.Polygon:
+def raster_outline(path: Path) -> shapely.Polygon:
     """Outline of a file in longitude and latitude."""
-    info = read_info(path)
-    height, width = info.shape
-    return lonlat_outline(shapely.box(0, 0, width, height), info.transform, crs=crs)
+    crs, transform, (height, width) = _grid(path)
+    return lonlat_outline(shapely.box(0, 0, width, height), transform, crs=crs)
+
+
+def _grid(path: Path) -> tuple[str, Affine, tuple[int, int]]:
+    """CRS, transform and shape: read instead of remembered, so that metadata made from them cannot differ from the file."""
+    with rasterio.open(path) as raster:
+        return f"EPSG:{raster.crs.to_epsg()}", raster.transform, raster.shape
 
 
 def lonlat_outline(polygon: shapely.Polygon, transform: Affine, *, crs: str) -> shapely.Polygon:
