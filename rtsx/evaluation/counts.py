@@ -163,21 +163,20 @@ class ObjectPieces:
     @classmethod
     def concatenate(cls, parts: Sequence["ObjectPieces"]) -> "ObjectPieces":
         """All pieces of at least one set, numbered anew."""
-        sides = []
-        offsets = []
-        for masks in ([part.found for part in parts], [part.true for part in parts]):
-            before = np.cumsum([0, *(len(mask.sizes) for mask in masks)])
-            offsets.append(before)
-            sides.append(
-                MaskPieces(
-                    sizes=np.concatenate([mask.sizes for mask in masks]),
-                    places=np.concatenate([mask.places for mask in masks]),
-                    owners=np.concatenate([mask.owners + start for mask, start in zip(masks, before, strict=False)]),
-                )
-            )
-        pairs = [part.pairs + np.array([before[number] for before in offsets]) for number, part in enumerate(parts)]
-        shared = np.concatenate([part.shared for part in parts])
-        return cls(found=sides[0], true=sides[1], pairs=np.concatenate(pairs), shared=shared)
+        (found, found_before), (true, true_before) = (
+            _concatenated([getattr(part, side) for part in parts]) for side in ("found", "true")
+        )
+        before = np.column_stack([found_before, true_before])
+        pairs = np.concatenate([part.pairs + offset for part, offset in zip(parts, before, strict=True)])
+        return cls(found=found, true=true, pairs=pairs, shared=np.concatenate([part.shared for part in parts]))
+
+
+def _concatenated(masks: Sequence[MaskPieces]) -> tuple[MaskPieces, Numbers]:
+    """All pieces, numbered anew, and how many came before each set."""
+    before = np.cumsum([0, *(len(mask.sizes) for mask in masks)])[:-1]
+    owners = np.concatenate([mask.owners + start for mask, start in zip(masks, before, strict=True)])
+    sizes, places = (np.concatenate([getattr(mask, name) for mask in masks]) for name in ("sizes", "places"))
+    return MaskPieces(sizes=sizes, places=places, owners=owners), before
 
 
 def pieces_of(found: NDArray[np.bool_], true: NDArray[np.bool_], *, block: ExtractionBlock) -> ObjectPieces:

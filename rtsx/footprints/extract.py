@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from itertools import islice
 from operator import getitem
@@ -349,28 +349,28 @@ def _neighbours(one: Numbers, other: Numbers) -> Numbers:
 
 def _group(parts: Sequence[Pieces], group: Numbers, *, rule: ExtractionRule) -> Pieces:
     """Return one piece per group: united outlines, added histograms; those that are too small left out."""
-    offsets = np.cumsum([0, *(len(part) for part in parts)])
+    whole = {each.name: np.concatenate([getattr(part, each.name) for part in parts]) for each in fields(Pieces)}
+    before = np.cumsum([0, *(len(part) for part in parts)])[:-1]
     objects = int(group.max(initial=-1)) + 1
-    steps = rule.levels + 1
-    owner = np.concatenate([part.owner + offset for part, offset in zip(parts, offsets, strict=False)])
-    count = np.concatenate([part.count for part in parts])
-    is_cut = _any(np.concatenate([part.cut for part in parts]), group, count=objects)
+    steps, count = rule.levels + 1, whole["count"]
+    owner = whole["owner"] + np.repeat(before, [len(part.owner) for part in parts])
+    is_cut = _any(whole["cut"], group, count=objects)
     kept = is_cut | (np.bincount(group[owner], weights=count, minlength=objects) >= rule.min_pixels)
     chosen = kept[group]
     number = np.cumsum(kept) - 1
-    group_of_bin, in_use = number[group[owner]], chosen[owner]
-    key = (group_of_bin * steps + np.concatenate([part.level for part in parts]))[in_use]
+    in_use = chosen[owner]
+    key = (number[group[owner]] * steps + whole["level"])[in_use]
     bins, inverse = np.unique(key, return_inverse=True)
     tally = np.zeros(len(bins), np.int64)
     np.add.at(tally, inverse, count[in_use])
     n_water = np.zeros(objects, np.int64)
-    np.add.at(n_water, group, np.concatenate([part.n_water for part in parts]))
+    np.add.at(n_water, group, whole["n_water"])
     first = np.full(int(kept.sum()), np.iinfo(np.int64).max)
-    np.minimum.at(first, number[group[chosen]], np.concatenate([part.first for part in parts])[chosen])
+    np.minimum.at(first, number[group[chosen]], whole["first"][chosen])
     return Pieces(
-        geometry=union(np.concatenate([part.geometry for part in parts])[chosen], number[group[chosen]]),
+        geometry=union(whole["geometry"][chosen], number[group[chosen]]),
         first=first,
-        touches_edge=_any(np.concatenate([part.touches_edge for part in parts]), group, count=objects)[kept],
+        touches_edge=_any(whole["touches_edge"], group, count=objects)[kept],
         cut=is_cut[kept],
         n_water=n_water[kept],
         owner=bins // steps,
