@@ -151,11 +151,12 @@ class MapSquare:
 
     @property
     def state(self) -> CellState:
-        """What its colour says: the state of most of its cells, but a failure always shows, and so does damage."""
+        """What its colour says: the state of most of its cells, but a failure always shows, and so does damage; and a map among empty ones."""
         for bad in ("failed", "damaged"):
             if bad in self.counts:
                 return bad
-        return max(self.counts, key=lambda state: (self.counts[state], state))
+        most = max(self.counts, key=lambda state: (self.counts[state], state))
+        return "mapped" if most == "empty" and "mapped" in self.counts else most
 
     @property
     def title(self) -> str:

@@ -71,7 +71,7 @@ def axis_order(outlines: Geometries, crs: CRS, *, told: tuple[Floats, Floats]) -
         proven = beyond & ~wide
         is_whole = bool(proven.any() and not (wide & ~beyond).any())
         swap[there] = ~wide if is_whole else proven
-        unclear[there] = bool(proven.any()) & ~is_whole & ~beyond & ~wide
+        unclear[there] = ~beyond & ~wide & (bool(proven.any()) and not is_whole)
         why = "latitudes of this source are beyond the poles otherwise"
         if not (beyond | wide).any():
             doubt = _doubt(given[1], swapped[1])

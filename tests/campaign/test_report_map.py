@@ -53,6 +53,13 @@ def test_many_cells_are_drawn_as_blocks() -> None:
     assert f"r000c000 to r003c003: 1 failed, 15 left, at {place}" in page.text
 
 
+def test_one_map_among_empty_cells_shows_and_one_among_those_that_are_left_does_not_hide_them() -> None:
+    for others, colour in (("empty", "mapped"), ("left", "left")):
+        states: dict[Address, CellState] = {(row, column): others for row in range(4) for column in range(4)}
+        states[1, 2] = "mapped"
+        assert [square.state for square in map_squares(states, most=1)] == [colour]
+
+
 @pytest.mark.parametrize(
     ("grid", "cell"), [(ARCTIC, (20, -60)), (ARCTIC, (-52, -52)), (DEGREES, (-67, 181)), (DEGREES, (-67, 10))]
 )
