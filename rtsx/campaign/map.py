@@ -150,10 +150,11 @@ def map_year(group: zarr.Group, year: int) -> int:
     CampaignError
         The map has no room for it, or its years cannot be read.
     """
-    years = [int(np.datetime64(int(day), "D").astype("datetime64[Y]").astype(int)) + 1970 for day in _days(group)]
-    if year not in years:
+    days = _days(group)
+    if _day(year) not in days:
+        years = [int(str(np.datetime64(day, "D"))[:4]) for day in days if day != _NO_DAY]
         raise CampaignError(f"The map has the years {years}, and {year} is not among them. Create the campaign first.")
-    return years.index(year)
+    return days.index(_day(year))
 
 
 def open_map(output: str, *, storage_options: Mapping[str, Any]) -> xr.Dataset:

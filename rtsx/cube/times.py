@@ -13,6 +13,7 @@ FACTS = "year_facts"
 """Attribute of the map of several years: JSON text of what each was made with, by year."""
 
 _DATE = re.compile(r"([1-9]\d{3})(?:-?(\d\d)(?:-?(\d\d))?)?(?!\d)")
+_WHOLE = re.compile(r"([1-9]\d{3})(?:\.0)?")
 
 
 def times_of(cube: xr.Dataset) -> list[np.datetime64]:
@@ -63,11 +64,8 @@ def with_facts(pred: xr.Dataset) -> xr.Dataset:
 
 
 def _date(value: object) -> np.datetime64:
-    whole = int(value) if isinstance(value, int | float) and value == value // 1 else value
-    found = _DATE.match(str(whole))
-    if found is None or (not isinstance(whole, str) and found[0] != found[1]):
-        return np.datetime64("NaT")
+    found = _DATE.match(value) if isinstance(value, str) else _WHOLE.fullmatch(str(value))
     try:
-        return np.datetime64("-".join(part for part in found.groups() if part))
+        return np.datetime64("NaT" if found is None else "-".join(part for part in found.groups() if part))
     except ValueError:  # a month or day that no calendar has
         return np.datetime64("NaT")
