@@ -325,15 +325,12 @@ def fetch(
     is there; 2 some is not, and the message tells why; 75 the time was over.
     """
     made = created(stored_config(campaign, year=year, trust=trust), is_stored=not options.is_yaml(campaign))
-    from rtsx.campaign.batch import TIME_IS_OVER, slurm_end
-    from rtsx.campaign.records import TIME_OVER
+    from rtsx.campaign.batch import slurm_end
 
     with campaign_progress("fetching") as progress:
         ends = slurm_end() if until is None else until.astimezone()
         fetched = made.fetch(to, update=update, check=check, retry=retry, until=ends, progress=progress)
     show_line(str(fetched))
-    if fetched.run.stopped == TIME_OVER and fetched.run.left:
-        raise typer.Exit(TIME_IS_OVER)
     _require_complete(fetched.run, f"fetch {_again(campaign, year=year)} --to {to}")
 
 
@@ -373,7 +370,6 @@ def work(
         configure_malloc()
     said = stored_config(campaign, year=year, trust=trust)
     from rtsx.campaign.batch import TIME_IS_OVER, slurm_end
-    from rtsx.campaign.records import TIME_OVER
     from rtsx.campaign.work import run_in_processes  # here, because it is heavy
 
     ends = slurm_end() if until is None else until.astimezone()
@@ -384,8 +380,6 @@ def work(
         with campaign_progress("mapping") as progress:
             summary = made.work(until=ends, progress=progress)
         show_line(str(summary))
-        if summary.stopped == TIME_OVER and summary.left:
-            raise typer.Exit(TIME_IS_OVER)
         _require_complete(summary, again)
         return
     command = ["campaign", "work", campaign, "--year", str(made.plan.year), *(["--trust"] if trust else [])]
@@ -578,8 +572,14 @@ def _again(campaign: str | Path, *, year: int | None, fetched: str | None = None
 
 
 def _require_complete(summary: "RunSummary", command: str) -> None:
+    """Leave with the status of what is not done, or is left because the time was over."""
     if summary.complete:
         return
+    from rtsx.campaign.batch import TIME_IS_OVER
+    from rtsx.campaign.records import TIME_OVER
+
+    if summary.stopped == TIME_OVER and summary.left:
+        raise typer.Exit(TIME_IS_OVER)
     told = f"{summary.cells - summary.done - summary.skipped} of {summary.cells} cells are not done"
     cures = []
     if summary.left or summary.stopped is not None:

@@ -57,16 +57,11 @@ class CleanUp:
             if value is not None and not 0 <= value <= 1:
                 raise FootprintError(f"{option} takes a part from 0 to 1; got {value}. For 20 per cent give 0.2.")
 
-    @property
-    def is_flagging(self) -> bool:
-        """Whether outlines get flags."""
-        return self.flags or bool(self.drop) or self.water is not None or self.min_prob_mean > 0
-
     def apply(self, outlines: "geopandas.GeoDataFrame", *, min_area_m2: float) -> "geopandas.GeoDataFrame":
         """Return the outlines with flags, without those to be dropped, simplified."""
         from rtsx.footprints import clean_footprints, simplify_footprints
 
-        if self.is_flagging:
+        if self.flags or self.drop or self.water is not None or self.min_prob_mean > 0:
             outlines = clean_footprints(
                 outlines,
                 min_area_m2=min_area_m2,

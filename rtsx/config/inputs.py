@@ -53,8 +53,7 @@ class InputConfig(ConfigModel):
             return InputLayer.from_range(name, low, high, clip=self.clip, units=self.units)
         assert self.mean is not None  # checked above
         assert self.std is not None
-        scaled = InputLayer.from_statistics(name, mean=self.mean, std=self.std)
-        return InputLayer(name=name, scale=scaled.scale, offset=scaled.offset, units=self.units)
+        return replace(InputLayer.from_statistics(name, mean=self.mean, std=self.std), units=self.units)
 
 
 def _by_name(given: object) -> object:
