@@ -31,9 +31,6 @@ from rtsx.storage import absolute
 
 _STRIPS = ("pl:strip_id", "landsat:wrs_path", "s2:datatake_id", "sat:absolute_orbit")
 """Properties that the images of one pass share."""
-_CLEAR = ("pl:clear_percent",)
-
-
 _IDS_AT_ONCE = 100
 
 
@@ -246,7 +243,7 @@ def scene_of(item: Mapping[str, Any]) -> Scene:
         footprint=footprint,
         time=time,
         cloud_cover=cloud_cover_of(item),
-        clear_percent=next((float(properties[key]) for key in _CLEAR if key in properties), None),
+        clear_percent=None if (clear := properties.get("pl:clear_percent")) is None else float(clear),
         strip=next((str(properties[key]) for key in _STRIPS if key in properties), ""),
         collection=str(item.get("collection") or ""),
     )
