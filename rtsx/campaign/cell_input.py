@@ -1,10 +1,10 @@
-"""What one cell reads: its windows and halo, which pixels are valid, and the versions of its inputs."""
+"""What one cell reads: its windows and halo, which pixels are valid, the versions of its inputs, and where its images come from."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import product
+from dataclasses import dataclass, replace
+from itertools import islice, product
 from typing import Any
 
 import numpy as np
@@ -12,19 +12,31 @@ import xarray as xr
 from dask.base import compute
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
+from shapely.geometry.base import BaseGeometry
 
-from rtsx.campaign.cells import Address
+from rtsx.campaign.cells import Address, CellTable
+from rtsx.campaign.layout import YearLayout
+from rtsx.campaign.ledger import CampaignLedger, map_in_threads
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.recipe import CampaignRecipe
 from rtsx.campaign.records import InputVersion
+from rtsx.campaign.searches import with_answers
 from rtsx.cube import CubeRecipe
 from rtsx.cube.chunk_loader import MissingImage, collect_missing
 from rtsx.cube.load import load_recipe
+from rtsx.cube.native import StoredImage, image_in
 from rtsx.cube.pinning import ResolvedImages, image_stamp, resolve_images
-from rtsx.errors import CubeError
+from rtsx.cube.recipe import SourceRecipe
+from rtsx.cube.stac.item import item_footprint
+from rtsx.errors import CampaignError, CubeError
+from rtsx.geometry.crs import cached_transformer
+from rtsx.grid.grid import cell_id
 from rtsx.inference.plan import Region, region_overlap, region_within, regions_meet
 from rtsx.inference.runner import Runner, runner_of
 from rtsx.inference.streaming import input_window
+from rtsx.parsing import StoredRecord
+from rtsx.storage import absolute
+from rtsx.storage.object_store import ObjectStore, open_object_store
 from rtsx.storage.retry import classify_error
 
 
@@ -246,3 +258,153 @@ def stamps_of(recipe: CubeRecipe) -> tuple[InputVersion, ...]:
             for image in source.images.images
         )
     )
+
+
+_PIXELS = "pixels.zarr"
+"""The blocks, below the store."""
+_FIRST = 1000
+"""Images of a source that are looked at for a cell that has any."""
+
+
+class CellNotFetchedError(CampaignError):
+    """A store lacks a cell."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FetchRecord(StoredRecord):
+    """What one cell reads, all of which is there."""
+
+    what = "This is no record of a fetched cell"
+    raises = CampaignError
+
+    images: Mapping[str, tuple[StoredImage, ...]]
+    """What each source gave, in its order."""
+    blocks: tuple[str, ...]
+    """Keys of the records of its blocks."""
+    n_bytes: int
+    """Bytes of the pixels that this cell was the first to need."""
+
+
+@dataclass(frozen=True)
+class FetchedImages:
+    """What a store holds for the cells of one plan. A value that pickles."""
+
+    path: str
+    """Folder or URL of the store."""
+    year: int
+    """Of the plan."""
+    plan_digest: str
+    """Of the plan."""
+
+    def __post_init__(self) -> None:
+        """Make the path mean the same in every working folder."""
+        object.__setattr__(self, "path", absolute(self.path))
+
+    @property
+    def layout(self) -> YearLayout:
+        """Keys of its records."""
+        return YearLayout.of_fetched(self.year, self.plan_digest)
+
+    @property
+    def objects(self) -> ObjectStore:
+        """Its objects."""
+        return open_object_store(self.path, {})
+
+    @property
+    def ledger(self) -> CampaignLedger:
+        """Which cells are fetched, and which were set aside."""
+        return CampaignLedger(self.objects, self.layout)
+
+    @property
+    def pixels(self) -> str:
+        """Path or URL of the Zarr store of the blocks."""
+        return f"{self.path.rstrip('/')}/{_PIXELS}"
+
+    def record(self, cell: Address) -> FetchRecord | None:
+        """Read the record of a cell; None where it was not fetched.
+
+        Raises
+        ------
+        CampaignError
+            It is damaged.
+        """
+        content = self.objects.get(self.layout.mark(cell))
+        return None if content is None else FetchRecord.from_json(content)
+
+    def require_all(self, plan: CampaignPlan) -> None:
+        """Refuse a store that lacks cells which were not set aside either, where their reason is known.
+
+        Raises
+        ------
+        CampaignError
+            It does.
+        """
+        missing = set(plan.cells) - self.ledger.done() - self.ledger.set_aside_cells()
+        if missing:
+            raise CampaignError(
+                f"{self.path} lacks {len(missing)} of the {len(plan.cells)} cells of this plan, such as "
+                f"{cell_id(*min(missing))}. Run rtsx campaign fetch with the YAML file, --year {plan.year} and --to {self.path}, "
+                "where there is a network; it goes on where it stopped."
+            )
+
+    def cube(self, recipe: CubeRecipe, cell: Address) -> CubeRecipe:
+        """Return the recipe with the images that were fetched for a cell.
+
+        Raises
+        ------
+        CellNotFetchedError
+            It was not fetched.
+        """
+        record = self.record(cell)
+        if record is None:
+            raise CellNotFetchedError(
+                f"Cell {cell_id(*cell)} is not in {self.path}. Fetch it where there is a network, and run it again."
+            )
+        images = {
+            name: ResolvedImages(tuple(image_in(self.pixels, one) for one in found))
+            for name, found in record.images.items()
+        }
+        return replace(recipe, sources=tuple(replace(one, images=images[one.name]) for one in recipe.sources))
+
+
+def cubes_of(
+    recipe: CampaignRecipe, plan: CampaignPlan, objects: ObjectStore, *, digest: str
+) -> Callable[[Address], CubeRecipe]:
+    """Return what gives the recipe of the layers of a cell: from the store of `recipe`, else with the searches of the year."""
+    if recipe.fetched is not None:
+        store = FetchedImages(recipe.fetched, plan.year, digest)
+        return lambda cell: store.cube(recipe.cube, cell)
+    return lambda cell: with_answers(objects, YearLayout(plan.year), recipe.cube)
+
+
+def likely_cells(recipe: CampaignRecipe, cells: CellTable, *, stored: CampaignPlan | None) -> Iterator[Address]:
+    """Yield cells, each once, that have images: of a store of `recipe`, else the ones in the middle of what its sources find first."""
+    if recipe.fetched is not None and stored is not None:
+        store = FetchedImages(recipe.fetched, stored.year, stored.digest)
+        records = map_in_threads(store.record, cells)
+        yield from (
+            cell for cell, one in zip(cells, records, strict=True) if one is not None and all(one.images.values())
+        )
+        return
+    seen, grid = set[Address](), recipe.cube.grid
+    for source in recipe.cube.sources:
+        for ground in islice(_grounds(source, recipe.region), _FIRST) if source.is_required else ():
+            middle = ground.representative_point()
+            cell = grid.cell_at(*cached_transformer("EPSG:4326", grid.crs).transform(middle.x, middle.y))
+            if (address := (cell.iy, cell.ix)) in cells and address not in seen:
+                seen.add(address)
+                yield address
+
+
+def _grounds(source: SourceRecipe, region: BaseGeometry) -> Iterator[BaseGeometry]:
+    """Yield the ground of images of a source, longitude and latitude, as it finds them; few requests where the first are enough."""
+    images: Any = source.images
+    while not hasattr(images, "found_items") and hasattr(images, "images") and hasattr(images.images, "find"):
+        images = images.images  # below whatever adds to them, such as a mask
+    if hasattr(images, "found_items"):
+        found = (item_footprint(item) for item in images.found_items(region, source.period))
+    else:
+        wanted = [layer.wanted for layer in source.layers]
+        found = (image.footprint for image in images.find(region, source.period, wanted))
+    met = (ground.intersection(region) for ground in found if ground is not None)
+    yield from (ground for ground in met if not ground.is_empty)

@@ -27,9 +27,8 @@ from zarr.abc.store import Store
 from zarr.core.buffer import Buffer, default_buffer_prototype
 from zarr.core.sync import sync
 
-from rtsx.campaign.cell_input import CellReader, CellWindow, stamps_of
+from rtsx.campaign.cell_input import CellReader, CellWindow, cubes_of, stamps_of
 from rtsx.campaign.cells import Address, CellTable
-from rtsx.campaign.fetch import cubes_of
 from rtsx.campaign.layout import MAP, YearLayout
 from rtsx.campaign.ledger import CampaignLedger, held
 from rtsx.campaign.map import ShardEncoder, answers_of, map_store, map_year

@@ -13,7 +13,7 @@ from dask.base import compute
 from numpy.typing import NDArray
 from pandas.util import hash_array
 
-from rtsx.campaign.cell_input import is_gap
+from rtsx.campaign.cell_input import cubes_of, is_gap
 from rtsx.campaign.cells import Address, CellTable
 from rtsx.campaign.drift import (
     DriftCheck,
@@ -24,7 +24,6 @@ from rtsx.campaign.drift import (
     read_check,
     write_check,
 )
-from rtsx.campaign.fetch import cubes_of
 from rtsx.campaign.ledger import planned_years
 from rtsx.campaign.plan import CampaignPlan, read_plan
 from rtsx.cube import CubeRecipe

@@ -10,8 +10,8 @@ from types import MappingProxyType
 
 import numpy as np
 
+from rtsx.campaign.cell_input import cubes_of, likely_cells
 from rtsx.campaign.costs import CellHours, Costs, MachineEstimate
-from rtsx.campaign.fetch import cubes_of, likely_cells
 from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.ledger import CampaignLedger, planned_years
 from rtsx.campaign.plan import CampaignPlan, read_plan

@@ -5,27 +5,26 @@ is fetched by the first cell that needs it and shared by the others, those of ot
 written last. Where a cell's record is there, so is all that it reads.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from hashlib import sha256
-from itertools import islice, product
+from itertools import product
 from re import sub
 from time import sleep
 from typing import Any, Literal
 
 import numpy as np
 import zarr
-from shapely.geometry.base import BaseGeometry
 from zarr.abc.store import Store
 from zarr.errors import ContainsArrayError, ContainsGroupError
 
-from rtsx.campaign.cell_input import cell_geobox, input_stamps, is_gap, stamps_of
-from rtsx.campaign.cells import Address, CellTable
+from rtsx.campaign.cell_input import FetchedImages, FetchRecord, cell_geobox, input_stamps, is_gap, stamps_of
+from rtsx.campaign.cells import Address
 from rtsx.campaign.layout import YearLayout
-from rtsx.campaign.ledger import CampaignLedger, LeaseTaken, held, map_in_threads
+from rtsx.campaign.ledger import LeaseTaken, held, map_in_threads
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.recipe import CampaignRecipe
 from rtsx.campaign.records import RunSummary
@@ -35,251 +34,21 @@ from rtsx.cube import CubeRecipe
 from rtsx.cube.build_state import DigestStore, PartPlan, PartRecord, corrupt_keys
 from rtsx.cube.chunk_loader import collect_missing, collected_missing
 from rtsx.cube.images import Image
-from rtsx.cube.native import NativeGroup, StoredImage, bands_in, image_in, native_groups, read_native, stored_image
+from rtsx.cube.native import NativeGroup, StoredImage, bands_in, native_groups, read_native, stored_image
 from rtsx.cube.pinning import ResolvedImages, image_stamp, remote_state, resolve_images
 from rtsx.cube.recipe import SourceRecipe
 from rtsx.cube.resample.readers import MASKED, VALID
-from rtsx.cube.stac.item import item_footprint
 from rtsx.cube.write import compressor_for
 from rtsx.errors import CampaignError, CubeError
-from rtsx.geometry.crs import cached_transformer
-from rtsx.grid.grid import cell_id
-from rtsx.parsing import StoredRecord
-from rtsx.storage import absolute
 from rtsx.storage.object_store import ObjectStore, open_object_store
 from rtsx.storage.zarr import store_of
 
-_PIXELS = "pixels.zarr"
-"""The blocks, below the store."""
 _SIDE = 2048
 """Of a block, px of its image: few objects, and little ground around a cell that nobody looks at."""
 _READERS = 8
 """Blocks that are fetched at a time."""
-_FIRST = 1000
-"""Images of a source that are looked at for a cell that has any."""
 _TICK_S = 0.2
 """Seconds between two looks at blocks that others are fetching."""
-
-
-class CellNotFetchedError(CampaignError):
-    """A store lacks a cell."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class FetchRecord(StoredRecord):
-    """What one cell reads, all of which is there."""
-
-    what = "This is no record of a fetched cell"
-    raises = CampaignError
-
-    images: Mapping[str, tuple[StoredImage, ...]]
-    """What each source gave, in its order."""
-    blocks: tuple[str, ...]
-    """Keys of the records of its blocks."""
-    n_bytes: int
-    """Bytes of the pixels that this cell was the first to need."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fetched:
-    """What a store holds of a campaign after a call."""
-
-    run: RunSummary
-    """What this call did, cell by cell."""
-    cells: int
-    """Cells of which everything is there."""
-    images: int
-    """Images that they read."""
-    blocks: int
-    """Blocks of images that they read."""
-    gaps: int
-    """Those of them that cannot be read, and that their source leaves out."""
-    n_bytes: int
-    """Bytes of their pixels, as they were read."""
-
-    def __str__(self) -> str:
-        """Say it in some lines."""
-        gaps = f", {self.gaps} of them gaps" if self.gaps else ""
-        return (
-            f"{self.run}\n{self.cells:,} cells are fetched: {self.images:,} images, {self.blocks:,} blocks{gaps}, "
-            f"{self.n_bytes / 1e9:.1f} GB of pixels"
-        )
-
-
-@dataclass(frozen=True)
-class FetchedImages:
-    """What a store holds for the cells of one plan. A value that pickles."""
-
-    path: str
-    """Folder or URL of the store."""
-    year: int
-    """Of the plan."""
-    plan_digest: str
-    """Of the plan."""
-
-    def __post_init__(self) -> None:
-        """Make the path mean the same in every working folder."""
-        object.__setattr__(self, "path", absolute(self.path))
-
-    @property
-    def layout(self) -> YearLayout:
-        """Keys of its records."""
-        return YearLayout.of_fetched(self.year, self.plan_digest)
-
-    @property
-    def objects(self) -> ObjectStore:
-        """Its objects."""
-        return open_object_store(self.path, {})
-
-    @property
-    def ledger(self) -> CampaignLedger:
-        """Which cells are fetched, and which were set aside."""
-        return CampaignLedger(self.objects, self.layout)
-
-    @property
-    def pixels(self) -> str:
-        """Path or URL of the Zarr store of the blocks."""
-        return f"{self.path.rstrip('/')}/{_PIXELS}"
-
-    def record(self, cell: Address) -> FetchRecord | None:
-        """Read the record of a cell; None where it was not fetched.
-
-        Raises
-        ------
-        CampaignError
-            It is damaged.
-        """
-        content = self.objects.get(self.layout.mark(cell))
-        return None if content is None else FetchRecord.from_json(content)
-
-    def require_all(self, plan: CampaignPlan) -> None:
-        """Refuse a store that lacks cells which were not set aside either, where their reason is known.
-
-        Raises
-        ------
-        CampaignError
-            It does.
-        """
-        missing = set(plan.cells) - self.ledger.done() - self.ledger.set_aside_cells()
-        if missing:
-            raise CampaignError(
-                f"{self.path} lacks {len(missing)} of the {len(plan.cells)} cells of this plan, such as "
-                f"{cell_id(*min(missing))}. Run rtsx campaign fetch with the YAML file, --year {plan.year} and --to {self.path}, "
-                "where there is a network; it goes on where it stopped."
-            )
-
-    def cube(self, recipe: CubeRecipe, cell: Address) -> CubeRecipe:
-        """Return the recipe with the images that were fetched for a cell.
-
-        Raises
-        ------
-        CellNotFetchedError
-            It was not fetched.
-        """
-        record = self.record(cell)
-        if record is None:
-            raise CellNotFetchedError(
-                f"Cell {cell_id(*cell)} is not in {self.path}. Fetch it where there is a network, and run it again."
-            )
-        images = {
-            name: ResolvedImages(tuple(image_in(self.pixels, one) for one in found))
-            for name, found in record.images.items()
-        }
-        return replace(recipe, sources=tuple(replace(one, images=images[one.name]) for one in recipe.sources))
-
-    def drop_damaged(self) -> int:
-        """Read every block again; those that are not as they were written, and gaps, are to be fetched again, with their cells.
-
-        Returns
-        -------
-        int
-            How many there are.
-        """
-        objects, layout, store = self.objects, self.layout, store_of(self.pixels, {}, read_only=True)
-
-        def is_damaged(key: str) -> bool:
-            content = objects.get(key)
-            try:
-                block = None if content is None else PartRecord.from_json(content.decode())
-            except (CubeError, UnicodeDecodeError):
-                block = None
-            return block is None or bool(block.gaps) or bool(corrupt_keys(store, [block]))
-
-        records = {cell: record for cell in self.ledger.done() if (record := self.record(cell)) is not None}
-        keys = sorted({key for record in records.values() for key in record.blocks})
-        damaged = {key for key, wrong in zip(keys, map_in_threads(is_damaged, keys), strict=True) if wrong}
-        for cell, record in records.items():
-            if damaged & set(record.blocks):
-                objects.delete(layout.mark(cell))
-        for key in damaged:
-            objects.delete(key)
-        return len(damaged)
-
-    def drop_changed(self, recipe: CubeRecipe, plan: CampaignPlan, now: Callable[[Address], CubeRecipe]) -> None:
-        """Forget cells for which their sources give other images by now, so that they are fetched again; blocks stay."""
-
-        def changed(cell: Address) -> bool:
-            return stamps_of(self.cube(recipe, cell)) != input_stamps(now(cell), cell_geobox(plan, cell))
-
-        done = list(self.ledger.done() & set(plan.cells))
-        for cell, other in zip(done, map_in_threads(changed, done), strict=True):
-            if other:
-                self.objects.delete(self.layout.mark(cell))
-
-    def summary(self, run: RunSummary) -> Fetched:
-        """Count what is there."""
-        cells, n_bytes, images, blocks = 0, 0, set[str](), set[str]()
-        for record in map_in_threads(self.record, self.ledger.done()):
-            if record is not None:
-                cells, n_bytes = cells + 1, n_bytes + record.n_bytes
-                images |= {f"{name}/{one.id}/{one.stamp}" for name, found in record.images.items() for one in found}
-                blocks |= set(record.blocks)
-        contents = map_in_threads(self.objects.get, sorted(blocks))
-        gaps = sum(content is not None and bool(PartRecord.from_json(content.decode()).gaps) for content in contents)
-        return Fetched(run=run, cells=cells, images=len(images), blocks=len(blocks), gaps=gaps, n_bytes=n_bytes)
-
-
-def cubes_of(
-    recipe: CampaignRecipe, plan: CampaignPlan, objects: ObjectStore, *, digest: str
-) -> Callable[[Address], CubeRecipe]:
-    """Return what gives the recipe of the layers of a cell: from the store of `recipe`, else with the searches of the year."""
-    if recipe.fetched is not None:
-        store = FetchedImages(recipe.fetched, plan.year, digest)
-        return lambda cell: store.cube(recipe.cube, cell)
-    return lambda cell: with_answers(objects, YearLayout(plan.year), recipe.cube)
-
-
-def likely_cells(recipe: CampaignRecipe, cells: CellTable, *, stored: CampaignPlan | None) -> Iterator[Address]:
-    """Yield cells, each once, that have images: of a store of `recipe`, else the ones in the middle of what its sources find first."""
-    if recipe.fetched is not None and stored is not None:
-        store = FetchedImages(recipe.fetched, stored.year, stored.digest)
-        records = map_in_threads(store.record, cells)
-        yield from (
-            cell for cell, one in zip(cells, records, strict=True) if one is not None and all(one.images.values())
-        )
-        return
-    seen, grid = set[Address](), recipe.cube.grid
-    for source in recipe.cube.sources:
-        for ground in islice(_grounds(source, recipe.region), _FIRST) if source.is_required else ():
-            middle = ground.representative_point()
-            cell = grid.cell_at(*cached_transformer("EPSG:4326", grid.crs).transform(middle.x, middle.y))
-            if (address := (cell.iy, cell.ix)) in cells and address not in seen:
-                seen.add(address)
-                yield address
-
-
-def _grounds(source: SourceRecipe, region: BaseGeometry) -> Iterator[BaseGeometry]:
-    """Yield the ground of images of a source, longitude and latitude, as it finds them; few requests where the first are enough."""
-    images: Any = source.images
-    while not hasattr(images, "found_items") and hasattr(images, "images") and hasattr(images.images, "find"):
-        images = images.images  # below whatever adds to them, such as a mask
-    if hasattr(images, "found_items"):
-        found = (item_footprint(item) for item in images.found_items(region, source.period))
-    else:
-        wanted = [layer.wanted for layer in source.layers]
-        found = (image.footprint for image in images.find(region, source.period, wanted))
-    met = (ground.intersection(region) for ground in found if ground is not None)
-    yield from (ground for ground in met if not ground.is_empty)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -393,6 +162,88 @@ class FetchJob:
 
 
 _conforms: type[CellTask] = FetchJob
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fetched:
+    """What a store holds of a campaign after a call."""
+
+    run: RunSummary
+    """What this call did, cell by cell."""
+    cells: int
+    """Cells of which everything is there."""
+    images: int
+    """Images that they read."""
+    blocks: int
+    """Blocks of images that they read."""
+    gaps: int
+    """Those of them that cannot be read, and that their source leaves out."""
+    n_bytes: int
+    """Bytes of their pixels, as they were read."""
+
+    def __str__(self) -> str:
+        """Say it in some lines."""
+        gaps = f", {self.gaps} of them gaps" if self.gaps else ""
+        return (
+            f"{self.run}\n{self.cells:,} cells are fetched: {self.images:,} images, {self.blocks:,} blocks{gaps}, "
+            f"{self.n_bytes / 1e9:.1f} GB of pixels"
+        )
+
+
+def drop_damaged(store: FetchedImages) -> int:
+    """Read every block again; those that are not as they were written, and gaps, are to be fetched again, with their cells.
+
+    Returns
+    -------
+    int
+        How many there are.
+    """
+    objects, pixels = store.objects, store_of(store.pixels, {}, read_only=True)
+
+    def is_damaged(key: str) -> bool:
+        content = objects.get(key)
+        try:
+            block = None if content is None else PartRecord.from_json(content.decode())
+        except (CubeError, UnicodeDecodeError):
+            block = None
+        return block is None or bool(block.gaps) or bool(corrupt_keys(pixels, [block]))
+
+    records = {cell: record for cell in store.ledger.done() if (record := store.record(cell)) is not None}
+    keys = sorted({key for record in records.values() for key in record.blocks})
+    damaged = {key for key, wrong in zip(keys, map_in_threads(is_damaged, keys), strict=True) if wrong}
+    for cell, record in records.items():
+        if damaged & set(record.blocks):
+            objects.delete(store.layout.mark(cell))
+    for key in damaged:
+        objects.delete(key)
+    return len(damaged)
+
+
+def drop_changed(
+    store: FetchedImages, recipe: CubeRecipe, plan: CampaignPlan, *, now: Callable[[Address], CubeRecipe]
+) -> None:
+    """Forget cells for which their sources give other images by now, so that they are fetched again; blocks stay."""
+
+    def changed(cell: Address) -> bool:
+        return stamps_of(store.cube(recipe, cell)) != input_stamps(now(cell), cell_geobox(plan, cell))
+
+    done = list(store.ledger.done() & set(plan.cells))
+    for cell, other in zip(done, map_in_threads(changed, done), strict=True):
+        if other:
+            store.objects.delete(store.layout.mark(cell))
+
+
+def fetched_so_far(store: FetchedImages, run: RunSummary) -> Fetched:
+    """Count what is there."""
+    cells, n_bytes, images, blocks = 0, 0, set[str](), set[str]()
+    for record in map_in_threads(store.record, store.ledger.done()):
+        if record is not None:
+            cells, n_bytes = cells + 1, n_bytes + record.n_bytes
+            images |= {f"{name}/{one.id}/{one.stamp}" for name, found in record.images.items() for one in found}
+            blocks |= set(record.blocks)
+    contents = map_in_threads(store.objects.get, sorted(blocks))
+    gaps = sum(content is not None and bool(PartRecord.from_json(content.decode()).gaps) for content in contents)
+    return Fetched(run=run, cells=cells, images=len(images), blocks=len(blocks), gaps=gaps, n_bytes=n_bytes)
 
 
 @dataclass(frozen=True)

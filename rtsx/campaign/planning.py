@@ -6,8 +6,8 @@ from math import ceil
 
 import xarray as xr
 
+from rtsx.campaign.cell_input import FetchedImages, cubes_of, likely_cells
 from rtsx.campaign.cells import Address, chosen_cells
-from rtsx.campaign.fetch import FetchedImages, cubes_of, likely_cells
 from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.ledger import CampaignLedger, planned_years, write_prices
 from rtsx.campaign.map import create_map

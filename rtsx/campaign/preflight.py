@@ -11,8 +11,8 @@ from itertools import chain, islice
 
 import xarray as xr
 
+from rtsx.campaign.cell_input import CellNotFetchedError
 from rtsx.campaign.cells import Address, CellTable
-from rtsx.campaign.fetch import CellNotFetchedError
 from rtsx.campaign.ledger import Clock, utc_now
 from rtsx.cube import CubeRecipe, open_source
 from rtsx.errors import CampaignError, NoImageError, OutputNotWritableError, RtsxError

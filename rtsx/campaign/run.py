@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from rtsx.campaign.cell_input import cell_geobox, input_stamps
+from rtsx.campaign.cell_input import cell_geobox, cubes_of, input_stamps
 from rtsx.campaign.cell_task import cell_job
 from rtsx.campaign.cells import Address, CellTable
 from rtsx.campaign.dask_runner import run_on_cluster
 from rtsx.campaign.drift import require_accepted
 from rtsx.campaign.estimate import CampaignEstimate
-from rtsx.campaign.fetch import cubes_of
 from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.ledger import CampaignLedger, held
 from rtsx.campaign.map import create_map

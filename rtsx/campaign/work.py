@@ -17,12 +17,13 @@ import numpy as np
 from dask.utils import format_bytes
 from numpy.typing import NDArray
 
+from rtsx.campaign.cell_input import FetchedImages, cubes_of
 from rtsx.campaign.cell_task import cell_job
 from rtsx.campaign.cells import Address, CellTable
 from rtsx.campaign.clusters import worker_environments
 from rtsx.campaign.drift import require_accepted
 from rtsx.campaign.estimate import CampaignEstimate
-from rtsx.campaign.fetch import Fetched, FetchedImages, FetchJob, cubes_of
+from rtsx.campaign.fetch import Fetched, FetchJob, drop_changed, drop_damaged, fetched_so_far
 from rtsx.campaign.ledger import CampaignLedger
 from rtsx.campaign.map import create_map
 from rtsx.campaign.plan import CampaignPlan
@@ -280,13 +281,13 @@ def fetch_campaign(
     note_stage(objects, plan, "fetched", marked={}, where=fetched.path)
     if update:
         ask_searches(objects, plan, recipe.cube)
-        fetched.drop_changed(recipe.cube, plan, cubes_of(recipe, plan, objects, digest=plan.digest))
+        drop_changed(fetched, recipe.cube, plan, now=cubes_of(recipe, plan, objects, digest=plan.digest))
     if check:
-        fetched.drop_damaged()
+        drop_damaged(fetched)
     if retry:
         fetched.ledger.reset()
     run = _worked(job, plan, fetched.ledger, retry=recipe.retry, until=until, progress=progress)
-    return fetched.summary(run)
+    return fetched_so_far(fetched, run)
 
 
 def _require_zone(until: datetime | None) -> None:

@@ -12,7 +12,7 @@ from shapely import box
 from shapely.geometry import mapping
 
 from rtsx.campaign.campaign import Campaign
-from rtsx.campaign.fetch import likely_cells
+from rtsx.campaign.cell_input import likely_cells
 from rtsx.campaign.planning import plan_campaign
 from rtsx.campaign.preflight import check_object_store, opened_sample, require_space, sampled
 from rtsx.cube import BandRequest, CubeRecipe, FileImages, GivenImages, LayerRecipe, SourceRecipe
