@@ -66,6 +66,10 @@ def with_facts(pred: xr.Dataset) -> xr.Dataset:
 def _date(value: object) -> np.datetime64:
     found = _DATE.match(value) if isinstance(value, str) else _WHOLE.fullmatch(str(value))
     try:
-        return np.datetime64("NaT" if found is None else "-".join(part for part in found.groups() if part))
+        return (
+            np.datetime64("NaT", "D")
+            if found is None
+            else np.datetime64("-".join(part for part in found.groups() if part))
+        )
     except ValueError:  # a month or day that no calendar has
-        return np.datetime64("NaT")
+        return np.datetime64("NaT", "D")

@@ -125,7 +125,7 @@ class StoredPixels:
         """Return one step of the first axis."""
         return StoredPixels(self.variable[step], self.name, self.path)
 
-    def __getitem__(self, key: tuple[slice, ...]) -> NDArray[Any]:
+    def __getitem__(self, key: tuple[slice | int, ...]) -> NDArray[Any]:
         with self._named_failures(key):
             return np.asarray(self.variable[key].to_numpy())
 
@@ -138,8 +138,9 @@ class StoredPixels:
             if array is None or not isinstance(codecs, QuickCodecs) or not codecs.read_directly(array, within, out=out):
                 out[tuple(slice(0, length) for length in part.shape)] = part.to_numpy()
 
-    def _named_failures(self, key: tuple[slice, ...]) -> AbstractContextManager[None]:
-        place = ", ".join(f"{dim} {part.start}-{part.stop}" for dim, part in zip(self.variable.dims, key, strict=True))
+    def _named_failures(self, key: tuple[slice | int, ...]) -> AbstractContextManager[None]:
+        parts = (f"{part.start}-{part.stop}" if isinstance(part, slice) else part for part in key)  # dask cuts further
+        place = ", ".join(f"{dim} {part}" for dim, part in zip(self.variable.dims, parts, strict=True))
         return store_failures(self.path, what=f"{self.name} cannot be read at {place}")
 
 

@@ -405,7 +405,7 @@ def read_days(values: Iterable[object], ends: Iterable[object] | None, *, today:
     """
     given = list(values)
     others = [None] * len(given) if ends is None else list(ends)
-    first = np.full(len(given), np.datetime64("NaT"), "datetime64[ms]")
+    first = np.full(len(given), np.datetime64("NaT", "ms"))
     last = first.copy()
     findings = []
     for row, (value, other) in enumerate(zip(given, others, strict=True)):

@@ -242,6 +242,15 @@ def test_a_store_of_another_writer_opens(
     np.testing.assert_allclose(floats["dem"].values, physical["dem"].values)
 
 
+def test_single_times_rows_and_pixels_of_a_store_are_those_that_were_written(random_cube: Make, tmp_path: Path) -> None:
+    cube = random_cube().expand_dims(time=np.array(["2023-07-01", "2024-07-01"], "datetime64[ns]")).copy(deep=True)
+    rtsx.write_cube(cube, tmp_path / "years.zarr")
+    stored = rtsx.open_cube(tmp_path / "years.zarr")
+    name = next(iter(stored.data_vars))
+    for part in ({"time": 1}, {"time": 0, "y": 3}, {"time": -1, "y": 2, "x": 5}, {"y": 0}):
+        assert np.array_equal(stored[name].isel(part).compute(), cube[name].isel(part))
+
+
 def test_axes_of_other_names_and_directions_are_turned(random_cube: Make, tmp_path: Path) -> None:
     cube = random_cube(affine=Affine(0.001, 0, 20.0, 0, -0.001, 70.0), crs="EPSG:4326")
     south_up = cube.isel(y=slice(None, None, -1)).rename({"y": "latitude", "x": "longitude", "spatial_ref": "crs"})
