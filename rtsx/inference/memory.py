@@ -83,8 +83,7 @@ def available_bytes() -> int:
 
 def _worker_limit() -> int | None:
     """Return the memory limit of the smallest worker of the current client; None without a client or a limit."""
-    limits = [worker["memory_limit"] for worker in _workers() if worker["memory_limit"]]
-    return int(min(limits)) if limits else None
+    return min((int(worker["memory_limit"]) for worker in _workers() if worker["memory_limit"]), default=None)
 
 
 def _workers() -> Collection[Mapping[str, Any]]:

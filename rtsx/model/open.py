@@ -258,9 +258,8 @@ class _Location:
 
     def __truediv__(self, name: str) -> "_Location":
         bare = without_query(self.path)
-        return _Location(
-            self.fs, f"{bare}/{name}{self.path.removeprefix(bare)}"
-        )  # signed for the whole folder, if at all
+        # What is signed is signed for the whole folder.
+        return _Location(self.fs, f"{bare}/{name}{self.path.removeprefix(bare)}")
 
     @property
     def name(self) -> str:
@@ -276,14 +275,13 @@ class _Location:
     def read(self) -> bytes:
         """Return the content of the file."""
         try:
-            content: bytes = self.fs.cat_file(self.path)
+            return bytes(self.fs.cat_file(self.path))
         except (FileNotFoundError, IsADirectoryError) as error:
             raise BundleError(
                 f"There is no file {self.path}. Check the path; bundles have to be copied whole."
             ) from error
         except PermissionError as error:
             raise BundleError(f"{self.path} may not be read by this user. Ask its owner for access.") from error
-        return content
 
     def read_if_exists(self) -> bytes | None:
         """Return the content of the file, None where there is none."""

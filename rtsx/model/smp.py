@@ -60,9 +60,8 @@ def build_network(architecture: str, options: Mapping[str, object]) -> torch.nn.
     """
     constructor = getattr(_library(), _spelling(architecture))
     parameters = inspect.signature(constructor).parameters.values()
-    known = {
-        one.name for one in parameters if one.kind is not one.VAR_KEYWORD
-    }  # which timm would get, file names among them
+    # Not whatever else there is, which timm would get, file names among it.
+    known = {one.name for one in parameters if one.kind is not one.VAR_KEYWORD}
     unknown = sorted(name for name in options if name not in known)
     if unknown:
         raise BundleError(f"{architecture} has no options {unknown}; it knows {sorted(known)}. Remove or rename them.")

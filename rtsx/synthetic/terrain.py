@@ -110,11 +110,6 @@ class Channel:
     """Mean drained area, in cells."""
 
 
-def edges(field: NDArray[np.int64]) -> tuple[NDArray[np.int64], ...]:
-    """Upper, lower, left and right line of `field` (y, x)."""
-    return field[0], field[-1], field[:, 0], field[:, -1]
-
-
 def drain(elevation: NDArray[np.float32], *, rng: np.random.Generator) -> Drainage:
     """Route water over `elevation` (y, x) by priority flood (Barnes et al. 2014), eight neighbours.
 
@@ -124,9 +119,8 @@ def drain(elevation: NDArray[np.float32], *, rng: np.random.Generator) -> Draina
     rows, columns = elevation.shape
     height = elevation.ravel().tolist()
     receiver = [-2] * len(height)
-    border = np.unique(
-        np.concatenate([cells.ravel() for cells in edges(np.arange(elevation.size).reshape(rows, columns))])
-    )
+    cells = np.arange(elevation.size).reshape(rows, columns)
+    border = np.unique(np.concatenate([cells[0], cells[-1], cells[:, 0], cells[:, -1]]))
     low = elevation.ravel()[border]
     # Outlets only on the low side: with the whole border open no river would cross the square.
     outlets = border[low <= np.quantile(low, 0.3)].tolist()
@@ -247,11 +241,6 @@ def relief(shape: tuple[int, int], *, height: float, rng: np.random.Generator) -
     return np.asarray(300 + slope * height + hills + ridges, np.float32)
 
 
-def river_width_m(area: float) -> float:
-    """Bankfull width of a channel that drains `area` cells, m."""
-    return 2.4 * float(np.sqrt(area * DRAINAGE_KM2))
-
-
 def cut_valleys(
     elevation: NDArray[np.float32], *, area: NDArray[np.float64], filled: NDArray[np.float32]
 ) -> NDArray[np.float32]:
@@ -292,7 +281,7 @@ def open_channels(
     width_m = np.zeros(shape, np.float32)
     for reach in reaches:
         path = meander(reach.path * DRAINAGE, sway=sway)
-        width = river_width_m(reach.area)
+        width = 2.4 * float(np.sqrt(reach.area * DRAINAGE_KM2))  # from bank to bank, m
         (rivers if width > 5 else brooks).append((path, width / 3))
     rivers.sort(key=lambda line: line[1])
     if rivers:

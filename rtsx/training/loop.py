@@ -4,7 +4,7 @@ import copy
 import math
 import pickle
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
 
@@ -68,9 +68,7 @@ class TrainingCheckpoint:
 
     def save(self, path: Path) -> None:
         """Write it, replacing the one before at once."""
-        content = {field.name: getattr(self, field.name) for field in fields(self)}
-        content["best"] = {field.name: getattr(self.best, field.name) for field in fields(BestWeights)}
-        content["log"] = [asdict(row) for row in self.log]
+        content = {**vars(self), "best": vars(self.best), "log": [asdict(row) for row in self.log]}
         with staged(path, overwrite=True) as draft:
             torch.save(content, draft)
 

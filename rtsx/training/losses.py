@@ -29,10 +29,6 @@ LOSSES: Mapping[str, Mapping[str, tuple[float | bool, float | bool]]] = {
 -log of the score, ``gamma`` and ``alpha`` (one class only) are those of Lin et al. 2017, ``smooth_factor`` is the part of the
 target that goes to the other classes, ``pos_weight`` what a positive pixel counts."""
 
-# What only one class, or only several, can have, and what to take instead.
-_ONE_CLASS = {"SoftBCEWithLogitsLoss": "SoftCrossEntropyLoss"}
-_SEVERAL_CLASSES = {"SoftCrossEntropyLoss": "SoftBCEWithLogitsLoss"}
-
 
 def check_losses(terms: Sequence[LossTerm]) -> None:
     """Refuse terms that are not known or not possible.
@@ -116,14 +112,13 @@ def build_loss(terms: Sequence[LossTerm], *, classes: int) -> Loss:
 
 
 def _check_classes(term: LossTerm, classes: int) -> None:
-    if classes > 1 and term.name in _ONE_CLASS:
+    if classes > 1 and term.name == "SoftBCEWithLogitsLoss":
         raise TrainingError(
-            f"{term.name} is for one class; this network has {classes}, which exclude each other. Take "
-            f"{_ONE_CLASS[term.name]}."
+            f"{term.name} is for one class; this network has {classes}, which exclude each other. Take SoftCrossEntropyLoss."
         )
-    if classes == 1 and term.name in _SEVERAL_CLASSES:
+    if classes == 1 and term.name == "SoftCrossEntropyLoss":
         raise TrainingError(
-            f"{term.name} is for several classes: a softmax over one is always 1. Take {_SEVERAL_CLASSES[term.name]}."
+            f"{term.name} is for several classes: a softmax over one is always 1. Take SoftBCEWithLogitsLoss."
         )
     if classes > 1 and "alpha" in term.options:
         raise TrainingError(

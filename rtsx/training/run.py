@@ -94,14 +94,8 @@ def check_devices(recipe: TrainingRecipe, *, device: str, devices: int, num_work
 
 
 def _check_numbers(recipe: TrainingRecipe) -> None:
-    counts = {
-        "epochs": recipe.epochs,
-        "batch_size": recipe.batch_size,
-        "steps_per_epoch": 1 if recipe.steps_per_epoch is None else recipe.steps_per_epoch,
-        "patience": 1 if recipe.patience is None else recipe.patience,
-    }
-    for name, count in counts.items():
-        if count < 1:
+    for name in ("epochs", "batch_size", "steps_per_epoch", "patience"):
+        if (count := getattr(recipe, name)) is not None and count < 1:
             raise TrainingError(f"{name} has to be at least 1; got {count}.")
     if not math.isfinite(recipe.fill):
         raise TrainingError(f"fill is the channel value of an invalid pixel, a finite number; got {recipe.fill}.")
