@@ -33,7 +33,7 @@ class Entry:
     module: str
     """Module of the command, in `rtsx.cli`."""
     help: str
-    """What the list says of it: the first sentence of the command's own help."""
+    """What the list says of it: the first sentence of a command's own help, or the help of a group."""
     stopped: str | Mapping[str, str]
     """What is true after Ctrl-C, of the command or of each of its own commands."""
     app: str = "app"
@@ -80,7 +80,7 @@ class LazyGroup(CommandGroup):
         around = typer.Typer(add_completion=False)
         loaded = getattr(import_module(f"rtsx.cli.{entry.module}"), entry.app)
         if entry.is_group:
-            around.add_typer(loaded, name=name, cls=CommandGroup)
+            around.add_typer(loaded, name=name, help=entry.help, cls=CommandGroup)
         else:
             around.add_typer(loaded)
         return _once(typer.main.get_group(around).commands[name])

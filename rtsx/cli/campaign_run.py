@@ -115,7 +115,7 @@ def cluster_of(config: "CampaignConfig", *, local: bool, memory: str | None = No
     return ClusterSpec(**{**said, **chosen})
 
 
-app = typer.Typer(no_args_is_help=True, help="Maps a region of any size, cell by cell, on machines that may fail.")
+app = typer.Typer(no_args_is_help=True)
 
 _ConfigArgument = Annotated[
     Path, typer.Argument(metavar="CAMPAIGN.yaml", help="What is mapped, how, and where to.", show_default=False)

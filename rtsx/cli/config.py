@@ -15,10 +15,7 @@ from rtsx.errors import InputNotFoundError
 from rtsx.names import suggest
 from rtsx.storage import local_path, write_whole
 
-app = typer.Typer(
-    no_args_is_help=True,
-    help="Writes YAML files to start from, describes them to editors, and reads those of the predecessor.",
-)
+app = typer.Typer(no_args_is_help=True)
 
 Kind = Literal["train", "evaluate", "campaign", "cube", "order"]
 

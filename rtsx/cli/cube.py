@@ -13,7 +13,7 @@ from rtsx.storage import write_whole
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True, help="Builds cubes from YAML files, and looks into them.")
+app = typer.Typer(no_args_is_help=True)
 
 _CubeArgument = Annotated[str, typer.Argument(metavar="CUBE", help="A YAML file, or a Zarr store.", show_default=False)]
 _ConfigArgument = Annotated[

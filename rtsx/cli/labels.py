@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True, help="Checks inventories of outlines, and makes one table of them.")
+app = typer.Typer(no_args_is_help=True)
 
 _FilesArgument = Annotated[
     list[str],

@@ -45,7 +45,7 @@ def network_file(bundle: "ModelBundle", *, kind: Literal["onnx", "pt2"]) -> byte
     return export_module(module, n_layers=len(bundle.inputs), tile=bundle.tile, stride=bundle.stride)
 
 
-app = typer.Typer(no_args_is_help=True, help="Describe models, measure their reach, turn files into bundles and back.")
+app = typer.Typer(no_args_is_help=True)
 
 ModelArgument = Annotated[
     str,

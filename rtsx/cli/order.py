@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True, help="Choose scenes for a region, order them once, fetch them.")
+app = typer.Typer(no_args_is_help=True)
 
 _LISTED = 40
 """Scenes that a summary lists; the files have them all."""

@@ -27,10 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = typer.Typer(
-    no_args_is_help=True,
-    help="People review outlines in a browser; what they say becomes a verified map and better labels.",
-)
+app = typer.Typer(no_args_is_help=True)
 
 _CHUNK = 256
 """Side of a chunk of what a YAML file describes, px."""

@@ -12,7 +12,7 @@ import typer
 from rtsx.cli import options
 from rtsx.cli.console import counting, show
 
-app = typer.Typer(no_args_is_help=True, help="Makes tundra with thaw slumps and their true outlines, in real formats.")
+app = typer.Typer(no_args_is_help=True)
 
 _OutOption = Annotated[Path, options.Output(metavar="FOLDER", help="Where to.")]
 _RegionOption = Annotated[str, typer.Option(metavar="NAME", help="Field `region` of the true outlines.")]

@@ -159,6 +159,8 @@ _LOSSES = {
     "bceloss": "SoftBCEWithLogitsLoss",
 }
 """Losses in any case of theirs, by the name that they have here."""
+_SCHEDULES = {"StepLR": {"step_size": 10, "gamma": 0.1}, "ExponentialLR": {"gamma": 0.9}}
+"""Options of their schedules that say nothing themselves."""
 _AUGMENTATIONS = (
     "HorizontalFlip",
     "VerticalFlip",
@@ -455,27 +457,14 @@ def _optimisation(given: dict[str, Any], notes: list[str]) -> dict[str, Any]:
         if key in given:
             made[key] = given.pop(key)
     named = given.pop("learning_rate_scheduler", None)
-    step_size, gamma = given.pop("lr_step_size", None), given.pop("lr_gamma", None)
-    match named:
-        case None:
-            made["schedule"] = "constant"
-        case "StepLR":
-            made["schedule"] = {
-                "StepLR": {
-                    "step_size": 10 if step_size is None else step_size,
-                    "gamma": 0.1 if gamma is None else gamma,
-                }
-            }
-        case "ExponentialLR":
-            made["schedule"] = {"ExponentialLR": {"gamma": 0.9 if gamma is None else gamma}}
-        case _:
-            made["schedule"] = "constant"
-            notes.append(f"learning_rate_scheduler: {named} is left out; the predecessor knew StepLR and ExponentialLR")
-    unused = {
-        "lr_step_size": step_size if named != "StepLR" else None,
-        "lr_gamma": gamma if named not in ("StepLR", "ExponentialLR") else None,
-    }
-    notes += [f"{key}: left out; the schedule has no use for it" for key, value in unused.items() if value is not None]
+    stated = {key: given.pop(f"lr_{key}", None) for key in ("step_size", "gamma")}
+    usual = _SCHEDULES.get(str(named), {})
+    options = {key: value if stated[key] is None else stated[key] for key, value in usual.items()}
+    made["schedule"] = {named: options} if usual else "constant"
+    if named is not None and not usual:
+        notes.append(f"learning_rate_scheduler: {named} is left out; the predecessor knew StepLR and ExponentialLR")
+    unused = [key for key, value in stated.items() if value is not None and key not in usual]
+    notes += [f"lr_{key}: left out; the schedule has no use for it" for key in unused]
     return made
 
 

@@ -101,11 +101,9 @@ def view(
     images |= {title: _image(one, options) for title, one in given.items()}
     if not images:
         raise CubeError("A map needs an image: give a map, an image or a campaign; got none of them.")
-    if opened is not None:
-        year = opened.plan.year
-        _require_year({"map": images["map"]}, year)
-    elif year is not None:
-        _require_year(images, year)
+    year = year if opened is None else opened.plan.year
+    if year is not None:
+        _require_year(images if opened is None else {"map": images["map"]}, year)
     images = {title: replace(one, year=year) for title, one in images.items()}
     crs = images[next(iter(given), "cube")].crs
     tables = []
