@@ -85,6 +85,7 @@ INNER_IMPORTS = {
     ("rtsx.config.training", "rtsx.training.augment"): "torch, when augmentations are checked",
     ("rtsx.config.training", "rtsx.training.run_folder"): "torch, when a training is finished",
     ("rtsx.cube.open", "rtsx.cube.load"): "compiles the warp, which files that share a grid do not need",
+    ("rtsx.cube.stac.sources", "rtsx.cube.stac.images"): "xarray and rasterio, when images are read",
     ("rtsx.viewer.mapview", "rtsx.viewer.page"): "the extra `view`",
     ("rtsx.viewer.mapview", "rtsx.viewer.server"): "the extra `view`",
     ("rtsx.viewer.mapview", "rtsx.inference"): "torch, when somebody predicts",

@@ -39,6 +39,9 @@ def test_ordering_scenes_waits_for_nothing_that_reads_them() -> None:
     names = "collect_quads, fetch_order, fetch_quads, list_quads, order_quads, order_status, quad_ledger, select_scenes, submit_order"
     code = f"import rtsx.config.order; from rtsx.ordering import {names}; import sys; "
     assert run(f"{code}print([n for n in {unwanted} if n in sys.modules])") == "[]"
+    code = "from rtsx.ordering import StacApi, StaticCatalog; import sys; "
+    unwanted = ("rasterio", "xarray", "numba", "zarr")  # but pyarrow and pandas, which read tables of items
+    assert run(f"{code}print([n for n in {unwanted} if n in sys.modules])") == "[]"
 
 
 def test_a_lazy_name_is_the_one_its_module_defines() -> None:

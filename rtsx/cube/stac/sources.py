@@ -30,7 +30,6 @@ from rtsx.cube.stac.client import (
     searched_items,
     sound_items,
 )
-from rtsx.cube.stac.images import selected_images
 from rtsx.cube.stac.item import ItemDict, bounds_of, buffered_area
 from rtsx.errors import CubeError
 from rtsx.parsing import STRICT, ConfigDict, Several, wrap_damage
@@ -45,6 +44,8 @@ class _ItemSource(ImageSource):
 
     def find(self, area: BaseGeometry, period: Period | None, wanted: Sequence[BandRequest]) -> tuple[Image, ...]:
         """Return images by time, then id; see `ImageSource`."""
+        from rtsx.cube.stac.images import selected_images  # here, because orders of scenes read none
+
         return selected_images(
             self.found_items(area, period),
             wanted,
