@@ -144,17 +144,19 @@ class StoredImage:
     """By which the image is known; empty where nobody asks."""
 
 
+_OF_BANDS = ("scale_factor", "add_offset", "asset")
+_OF_IMAGES = ("id", "cloud_cover", "platform", "stamp")
+"""Fields that an index has as they are."""
+
+
 def stored_image(image: Image) -> StoredImage:
     """Return an image as an index has it, whose bands lie in a store."""
     return StoredImage(
-        id=image.id,
         time=None if image.time is None else image.time.isoformat(),
         footprint=None if image.footprint is None else shapely.to_wkt(image.footprint, rounding_precision=-1),
-        cloud_cover=image.cloud_cover,
         sun=(image.sun_azimuth, image.sun_elevation),
         bands={name: _stored_bands(bands) for name, bands in image.bands.items()},
-        platform=image.platform,
-        stamp=image.stamp,
+        **{name: getattr(image, name) for name in _OF_IMAGES},
     )
 
 
@@ -168,10 +170,8 @@ def _stored_bands(bands: BandSource) -> StoredBands:
         shape=(bands.geobox.shape.y, bands.geobox.shape.x),
         dtype=bands.dtype,
         nodata=None if bands.nodata is None else str(bands.nodata),
-        scale_factor=bands.scale_factor,
-        add_offset=bands.add_offset,
-        asset=bands.asset,
         settled=tuple(sorted(bands.settled)),
+        **{name: getattr(bands, name) for name in _OF_BANDS},
     )
 
 
@@ -184,24 +184,19 @@ def image_in(path: str, stored: StoredImage) -> Image:
             geobox=GeoBox(one.shape, Affine(*one.transform), one.crs),
             dtype=np.dtype(one.dtype).name,
             nodata=None if one.nodata is None else float(one.nodata),
-            scale_factor=one.scale_factor,
-            add_offset=one.add_offset,
-            asset=one.asset,
             settled=frozenset(one.settled),
             opener="zarr",
+            **{field: getattr(one, field) for field in _OF_BANDS},
         )
         for name, one in stored.bands.items()
     }
     return Image(
-        id=stored.id,
         bands=bands,
         time=None if stored.time is None else datetime.fromisoformat(stored.time),
         footprint=None if stored.footprint is None else shapely.from_wkt(stored.footprint),
-        cloud_cover=stored.cloud_cover,
-        platform=stored.platform,
         sun_azimuth=stored.sun[0],
         sun_elevation=stored.sun[1],
-        stamp=stored.stamp,
+        **{name: getattr(stored, name) for name in _OF_IMAGES},
     )
 
 

@@ -31,11 +31,6 @@ def is_north_up(crs: str) -> bool:
     return system.is_geographic or (operation is not None and operation.method_name in _UPRIGHT)
 
 
-def metres_per_unit(crs: str) -> float:
-    """Return the length of the unit of a projected CRS."""
-    return float(CRS.from_user_input(crs).axis_info[0].unit_conversion_factor)
-
-
 def pixel_lengths(crs: str, edges: Floats, width: float) -> tuple[Floats, Floats]:
     """Return the height and width in m of the pixels of each row on the ellipsoid, along geodesics.
 
@@ -198,7 +193,7 @@ class TerrainGrid:
         if is_north_up(self.crs):
             edges = (np.arange(self.shape[0] + 1, dtype=np.float64) + self.corner[0] + self.phase[0]) * self.pixel[0]
             return pixel_lengths(self.crs, edges, abs(self.pixel[1]))
-        unit = metres_per_unit(self.crs)
+        unit = float(CRS.from_user_input(self.crs).axis_info[0].unit_conversion_factor)
         height, width = (np.full(self.shape[0], abs(length) * unit) for length in self.pixel)
         return height, width
 
