@@ -140,7 +140,7 @@ class StoredPixels:
 
     def _named_failures(self, key: tuple[slice | int, ...]) -> AbstractContextManager[None]:
         parts = (f"{part.start}-{part.stop}" if isinstance(part, slice) else part for part in key)  # dask cuts further
-        place = ", ".join(f"{dim} {part}" for dim, part in zip(self.variable.dims, parts, strict=True))
+        place = ", ".join(f"{dim} {part}" for dim, part in zip(self.variable.dims, parts, strict=False))
         return store_failures(self.path, what=f"{self.name} cannot be read at {place}")
 
 

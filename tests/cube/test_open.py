@@ -31,6 +31,7 @@ from rtsx.cube import (
     write_cube,
 )
 from rtsx.cube.open import coarse_recipe, small_store
+from rtsx.cube.zarr_cube import StoredPixels
 from rtsx.errors import CubeError
 from rtsx.grid import Grid, grid_offset
 
@@ -432,3 +433,20 @@ def test_open_cube_takes_the_mask_along(write_tif: WriteTif) -> None:
     cube = open_source(scene, sensor="planetscope", chunks=100, mask=(write_tif("udm2.tif", udm2_scene()), "tss-v1"))
     assert cube["valid"].chunks == cube["red"].chunks
     assert cube["valid"].values.sum() == 130 * 251
+
+
+@pytest.mark.parametrize(
+    ("key", "place"), [((slice(2, 4), slice(0, 5)), r"y 2-4, x 0-5"), ((1, slice(0, 5)), r"y 1, x 0-5"), ((3,), "y 3")]
+)
+def test_what_cannot_be_read_is_named_by_its_place(
+    key: tuple[Any, ...], place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = StoredPixels(xr.Variable(("y", "x"), np.zeros((9, 9))), "red", "/data/a.zarr")
+    assert pixels[key].shape == np.zeros((9, 9))[key].shape
+
+    def fail(_: xr.Variable) -> None:
+        raise ValueError("disk on fire")
+
+    monkeypatch.setattr(xr.Variable, "to_numpy", fail)
+    with pytest.raises(CubeError, match=rf"/data/a.zarr: red cannot be read at {place}: ValueError: disk on fire"):
+        pixels[key]
