@@ -26,7 +26,10 @@ SAID = ("target", "other", "unsure")
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    return Finished(tmp_path_factory.mktemp("reviewed"), plan_of(2, 3, cell=64))
+    finished = Finished(tmp_path_factory.mktemp("reviewed"), plan_of(2, 3, cell=64))
+    # Reviews are of collected outlines; without, those that borders of cells cut would be drawn in pieces.
+    finished.campaign.collect(levels=False, tracks=False, overviews=False, stac=False)
+    return finished
 
 
 def reviewed(made: Finished, folder: Path, table: geopandas.GeoDataFrame, *, batches: int = 99) -> Review:
