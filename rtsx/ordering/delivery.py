@@ -153,13 +153,9 @@ def _results(ledger: QuadLedger, mosaic: Mosaic, delivery: BucketDelivery) -> It
         there: dict[tuple[int, int], _File] = {}
         for name, place in order.places.items():
             file = files.get(f"{name}_quad.tif")
-            if file is None:
-                yield "missing", None, None, f"it was not delivered: {order.message}", *place
-            elif file.size is None or file.size != (file.stated_size or file.size):
-                told = f"the bucket has {file.size or 0} of its {file.stated_size} bytes"
+            if file is None or file.fault:
+                told = f"it was not delivered: {order.message}" if file is None else file.fault
                 yield "missing", None, None, told, *place
-            elif file.is_whole is False:
-                yield "missing", None, None, "its MD5 in the bucket is another than Planet states", *place
             else:
                 there[place] = file
         known = ledger.opened(order.order_id)
@@ -262,14 +258,14 @@ class _File(NamedTuple):
     """Path in the folder."""
     size: int | None
     """Bytes in the bucket; None where it is not there."""
-    stated_size: int | None
-    """Bytes that the manifest states."""
     checksum: Checksum | None
     """Checksum that the manifest states."""
     mark: str
     """Changes with the content, as far as the listing tells."""
-    is_whole: bool | None
-    """Whether the bucket has the bytes whose MD5 the manifest states; None where the listing does not tell."""
+    is_whole: bool
+    """Whether the bucket states the MD5 that the manifest does."""
+    fault: str
+    """How the bucket's differs from the manifest's; empty where it does not, as far as the listing tells."""
 
 
 def _manifest(folder: str, order_id: str, mosaic: Mosaic) -> dict[str, _File]:
@@ -311,23 +307,20 @@ def _manifest(folder: str, order_id: str, mosaic: Mosaic) -> dict[str, _File]:
 
 def _file(entry: Mapping[str, Any], *, what: str, path: str, listed: Mapping[str, Any]) -> _File:
     with wrap_damage(what, OrderError):
-        size, stated_size, digests = listed.get("size"), entry.get("size"), entry.get("digests") or {}
+        digests = entry.get("digests") or {}
         algorithm = next((one for one in ("sha256", "md5") if digests.get(one)), None)
         try:
             checksum = None if algorithm is None else Checksum(algorithm, digests[algorithm].lower())
         except OrderError as error:
             raise OrderError(f"{what}: {error} Restore the file from a copy.") from error
-        md5, is_whole = str(digests.get("md5")).lower(), None
-        if "md5Hash" in listed:  # Google's
-            is_whole = b64decode(listed["md5Hash"]).hex() == md5
-        elif str(listed.get("ETag")).strip('"') == md5:  # S3's, where it was written in one piece; else it is no MD5
-            is_whole = True
-        changed = next((listed[name] for name in _CHANGES if listed.get(name)), "")
-        return _File(
-            path,
-            None if size is None else int(size),
-            None if stated_size is None else index(stated_size),
-            checksum,
-            f"{size} {changed}",
-            is_whole,
+        size, stated = (None if one is None else index(one) for one in (listed.get("size"), entry.get("size")))
+        fault = (
+            "" if size is not None and size == (stated or size) else f"the bucket has {size or 0} of its {stated} bytes"
         )
+        # Google's, or S3's, which is one where the file was written in one piece.
+        google, s3, md5 = listed.get("md5Hash"), str(listed.get("ETag")).strip('"'), str(digests.get("md5")).lower()
+        is_whole = bool(md5) and md5 in (s3, b64decode(google or "").hex())
+        if google and not is_whole:
+            fault = fault or "its MD5 in the bucket is another than Planet states"
+        changed = next((listed[name] for name in _CHANGES if listed.get(name)), "")
+        return _File(path, size, checksum, f"{size} {changed}", is_whole, fault)
