@@ -18,7 +18,6 @@ from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 from rasterio.windows import Window
 
-from rtsx.campaign.cells import Address
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.products.rasters import MapReader, encoded_bands, native_size
 from rtsx.campaign.products.tables import (
@@ -26,6 +25,7 @@ from rtsx.campaign.products.tables import (
     CellStates,
     Record,
     group_by_partition,
+    mapped_cells,
     partition_name,
     partition_of,
     partition_sources,
@@ -233,7 +233,7 @@ def _samples(plan: CampaignPlan, states: CellStates, crs: CRS) -> NDArray[np.flo
     grid = plan.grid
     side = grid.cell_size * grid.resolution
     steps = int(np.ceil(4 * grid.cell_size * native_size(plan, crs) / DENSITY_M)) + 1
-    cells: list[Address] = [cell for cell, state in states.items() if not state.is_empty]
+    cells = mapped_cells(states)
     inside = (np.arange(steps) + 0.5) / steps
     rows, columns = (np.array([cell[axis] for cell in cells])[:, None, None] for axis in (0, 1))
     x = grid.origin[0] + (columns + inside[None, None]) * side
@@ -270,8 +270,7 @@ class ExpectedArea:
     def sums(self, partition: str) -> Record:
         """Sums of a partition, as JSON values: `cells` (row upwards and column), and of each the areas by class and the valid one, m²."""
         found = [[CellSums.nothing()] for _ in self.classes]
-        cells = (cell for cell, state in self.states.items() if not state.is_empty)
-        for cell in group_by_partition(cells)[parse_cell_id(partition)]:
+        for cell in group_by_partition(mapped_cells(self.states))[parse_cell_id(partition)]:
             whole, columns = self.plan.region(cell)
             for start in range(whole.start, whole.stop, _ROWS):
                 rows = slice(start, min(start + _ROWS, whole.stop))

@@ -42,6 +42,7 @@ from rtsx.campaign.products.tables import (
     Record,
     cell_states,
     empty_outlines,
+    mapped_cells,
     parquet_of_parts,
     plainly_typed,
     sha256_of,
@@ -120,34 +121,27 @@ def deliver_year(
         raise CampaignError(
             "Names are those of tiles: name a tile matrix set, such as WebMercatorQuad, or leave them out."
         )
-    tiling: Tiling = (
-        CellTiling(plan)
-        if tiles is None
-        else MatrixTiling.of(plan, tiles, zoom=zoom, tile_zoom=tile_zoom, names=names or NAMES[0])
-    )
+    tiling: Tiling = CellTiling(plan)
+    if tiles is not None:
+        tiling = MatrixTiling.of(plan, tiles, zoom=zoom, tile_zoom=tile_zoom, names=names or NAMES[0])
     estimates = [] if accuracy is None else _estimates(accuracy)
     named = dict(_provider(one) for one in providers)
     inventories = inventory_files(fields)
     if inventories and not outlines:
         raise CampaignError("Fields are those of outlines. Leave either --fields or --no-outlines out.")
     history = _History.of(open_object_store(output, storage_options), plan, by_cell=bool(inventories))
-    inventory = (
-        InventoryRows(
-            plan=plan,
-            images=history.by_cell,
-            providers=list(named),
-            given=arts,
-            is_reviewed=review is not None,
+    inventory = None
+    if inventories:
+        inventory = InventoryRows(
+            plan=plan, images=history.by_cell, providers=list(named), given=arts, is_reviewed=review is not None
         )
-        if inventories
-        else None
-    )
     if inventory is not None and "arts" in fields:
         inventory.require_creator()
     elif arts:
         raise CampaignError("Values of fields of ARTS (--arts) go with its fields: give --fields arts, too.")
     _require_finished(plan, history.states, allow_missing=allow_missing)
-    files = tiling.files(cell for cell, state in history.states.items() if not state.is_empty)
+    mapped = mapped_cells(history.states)
+    files = tiling.files(mapped)
     verdicts = None if review is None else Verdicts.of(review, plan, history.states)
     if verdicts is not None and not verdicts.is_ground and not outlines:
         raise CampaignError("Verdicts are those of outlines. Leave either --review or --no-outlines out.")
@@ -162,14 +156,7 @@ def deliver_year(
         require_space(to, pixels // 20)  # rarely less, compressed
     table = _Outlines.of(output, plan, storage_options, verdicts=verdicts) if outlines else None
     readers = {
-        name: MapReader.of(
-            output,
-            plan,
-            name,
-            options=storage_options,
-            finished=[cell for cell, state in history.states.items() if not state.is_empty],
-        )
-        for name in delivered(plan)
+        name: MapReader.of(output, plan, name, options=storage_options, finished=mapped) for name in delivered(plan)
     }
     package.begin(_identity(plan, tiling, outlines=outlines))
     rasters = write_rasters(package, readers, files, tiling=tiling, states=history.states, verify=verify)

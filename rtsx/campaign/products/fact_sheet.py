@@ -16,7 +16,7 @@ from rtsx.campaign.drift import DriftCheck
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.products.rasters import Tiling, delivered
 from rtsx.campaign.products.reviews import Verdicts, verdict_counts
-from rtsx.campaign.products.tables import CellStates
+from rtsx.campaign.products.tables import CellStates, mapped_cells
 from rtsx.geometry.crs import length_text
 from rtsx.pages import render_page
 from rtsx.storage.stac import bounding_box
@@ -114,11 +114,10 @@ class Facts:
     def _ground(self) -> tuple[float, list[float]]:
         """Area that could be classified, km² on the ellipsoid, and bounds; once, because of a hundred thousand cells that takes a minute."""
         pixels, km2, bounds = self.plan.grid.cell_size**2, 0.0, []
-        for cell, state in self.states.items():
-            if not state.is_empty:
-                outline = self.plan.grid[cell].lonlat
-                km2 += abs(_GEOD.geometry_area_perimeter(outline)[0]) / 1e6 * state.n_valid / pixels
-                bounds.append(outline.bounds)
+        for cell in mapped_cells(self.states):
+            outline = self.plan.grid[cell].lonlat
+            km2 += abs(_GEOD.geometry_area_perimeter(outline)[0]) / 1e6 * self.states[cell].n_valid / pixels
+            bounds.append(outline.bounds)
         return km2, bounding_box(list(shapely.box(*np.transpose(bounds))))
 
     @cached_property

@@ -30,6 +30,7 @@ from rtsx.campaign.products.tables import (
     Records,
     digest_of,
     group_by_partition,
+    mapped_cells,
     partition_name,
 )
 from rtsx.errors import CampaignError
@@ -401,7 +402,7 @@ def collect_stac(
     """
     writer = _Writer(objects=objects, plan=plan, states=states)
     before = writer.records.read()
-    parts = {partition_name(partition): cells for partition, cells in group_by_partition(writer.mapped).items()}
+    parts = {partition_name(partition): cells for partition, cells in group_by_partition(mapped_cells(states)).items()}
     done = list(
         map_in_threads(lambda name: writer.refresh(name, parts[name], before.get(name)), sorted(parts), threads=WORKERS)
     )
@@ -411,7 +412,7 @@ def collect_stac(
     keys += writer.write_catalog(years)
     # After nothing leads there any more, and whatever a call that was stopped has left.
     removed = writer.remove_all_but(parts, set(before) - set(parts))
-    return CollectedStac(n_items=len(writer.mapped), rewritten=tuple(sorted(keys)), removed=removed)
+    return CollectedStac(n_items=len(mapped_cells(states)), rewritten=tuple(sorted(keys)), removed=removed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -421,11 +422,6 @@ class _Writer:
     objects: ObjectStore
     plan: CampaignPlan
     states: CellStates
-
-    @cached_property
-    def mapped(self) -> list[Address]:
-        """Cells that have an item."""
-        return [cell for cell, state in self.states.items() if not state.is_empty]
 
     @cached_property
     def layout(self) -> YearLayout:

@@ -100,6 +100,11 @@ def cell_states(marks: Iterable[CommitRecord], layout: YearLayout) -> CellStates
     return {mark.cell: _state(mark, layout) for mark in marks}
 
 
+def mapped_cells(states: CellStates) -> list[Address]:
+    """Finished cells with a map."""
+    return [cell for cell, state in states.items() if not state.is_empty]
+
+
 def sha256_of(content: bytes) -> str:
     """SHA-256 of bytes, as hexadecimal digits."""
     return sha256(content).hexdigest()
@@ -169,7 +174,7 @@ def group_by_partition(cells: Iterable[Address]) -> dict[Address, list[Address]]
 
 def partition_sources(states: CellStates) -> dict[str, str]:
     """What the map of each partition is made of: digests by its name."""
-    parts = group_by_partition(cell for cell, state in states.items() if not state.is_empty)
+    parts = group_by_partition(mapped_cells(states))
     return {
         partition_name(partition): digest_of([(cell_id(*cell), states[cell].map) for cell in cells])
         for partition, cells in parts.items()
