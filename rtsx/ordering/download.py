@@ -181,11 +181,11 @@ class Patience:
         self._pause = pause
         self._waited_s = 0.0
 
-    @property
-    def is_left(self) -> bool:
-        """Whether one attempt more may be made; it counts."""
-        self.attempts += 1
-        return self.attempts <= MOST_ATTEMPTS
+    def try_again(self) -> bool:
+        """Count one more attempt; False where none is left."""
+        is_left = self.attempts < MOST_ATTEMPTS
+        self.attempts += is_left
+        return is_left
 
     def bears(self, error: Exception) -> bool:
         """Wait and return True where an error may pass; False where it is to be raised."""
@@ -193,8 +193,7 @@ class Patience:
             return False
         if error.wait_s is None:
             wait = min(2.0**self.attempts, _LONGEST_WAIT_S)
-            if not self.is_left:
-                self.attempts -= 1
+            if not self.try_again():
                 return False
         else:
             wait = max(error.wait_s, 1.0)
@@ -310,7 +309,7 @@ def fetch_file(
             return
         draft.unlink(missing_ok=True)  # from the beginning, because a wrong beginning never adds up
         version.unlink(missing_ok=True)
-        if once or not patience.is_left:
+        if once or not patience.try_again():
             raise OrderError(
                 f"{file.name} of scene {file.scene_id} arrived {'again' if once else f'{MOST_ATTEMPTS} times'}, but {wrong}. The "
                 "provider's file or its description is damaged; report it there."
