@@ -242,13 +242,12 @@ def _found(source: SourceRecipe, geobox: GeoBox) -> tuple[Image, ...]:
     return images
 
 
+Found = dict[str, tuple[Image, ...]]
+"""Images by source."""
+
+
 def _planned(
-    source: SourceRecipe,
-    found: dict[str, tuple[Image, ...]],
-    *,
-    geobox: GeoBox,
-    anchor: tuple[float, float],
-    chunk: int,
+    source: SourceRecipe, found: Found, *, geobox: GeoBox, anchor: tuple[float, float], chunk: int
 ) -> _Planned:
     if not found[source.name]:
         return _nothing(source, geobox, chunk=chunk)
@@ -346,7 +345,7 @@ def _time_coords(plans: Sequence[_Planned]) -> dict[str, tuple[str, NDArray[np.g
     return {"time": ("time", np.array(times)), "item_ids": ("time", np.array([step.item_ids for step in steps], str))}
 
 
-def _provenance(recipe: CubeRecipe, found: dict[str, tuple[Image, ...]]) -> dict[str, str]:
+def _provenance(recipe: CubeRecipe, found: Found) -> dict[str, str]:
     """Return which images each source gave, so that a stored cube says what it was made of."""
     return {
         f"images_{source.name}": ",".join(sorted(image.id for image in found[source.name])) for source in recipe.sources

@@ -224,7 +224,12 @@ class StoragePlan:
         >>> plan.fits(((2048, 2048, 300), (1024,))), plan.fits(((1536, 1536), (1024,)))
         (True, False)
         """
-        return all(length % shard == 0 for axis, shard in zip(lengths, self.shard, strict=True) for length in axis[:-1])
+        return _are_whole(lengths, self.shard)
+
+
+def _are_whole(lengths: Sequence[Sequence[int]], unit: Sequence[int]) -> bool:
+    """Test whether dask chunks are whole units, the last of an axis excepted."""
+    return all(length % size == 0 for axis, size in zip(lengths, unit, strict=True) for length in axis[:-1])
 
 
 def plan_storage(
@@ -340,8 +345,7 @@ def write_level(cube: xr.Dataset, store: Store, *, group: str | None, plan: Stor
 def _aligned(pixels: da.Array, array: "zarr.Array[Any]") -> da.Array:
     """Return the pixels in dask chunks that are whole chunks of the store, because two tasks that write one would lose one."""
     unit = array.shards or array.chunks
-    is_whole = all(length % size == 0 for axis, size in zip(pixels.chunks, unit, strict=True) for length in axis[:-1])
-    return pixels if is_whole else pixels.rechunk(unit)
+    return pixels if _are_whole(pixels.chunks, unit) else pixels.rechunk(unit)
 
 
 def _as_described(group: zarr.Group, variable: xr.DataArray) -> "zarr.Array[Any]":
