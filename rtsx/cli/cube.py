@@ -137,7 +137,7 @@ def check(cube: _CubeArgument, *, cell: _CellOption = None) -> None:
     from rtsx.cube.check import check_cube
 
     with progress("checking", counts="block_statistics"):
-        found = check_cube(opened(cube, cell=cell), path=cube if Path(cube).suffix not in (".yaml", ".yml") else None)
+        found = check_cube(opened(cube, cell=cell), path=None if options.is_yaml(cube) else cube)
     show(cube, *check_rows(found), asked=True)
     for problem in found.problems:
         print_error(problem)

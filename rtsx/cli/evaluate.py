@@ -37,7 +37,6 @@ rtsx evaluate --sample review --out report
 
 rtsx evaluate --sample review --confidence-rule rule.json --precision-floor 0.6
 """
-_CONFIGS = (".yaml", ".yml")
 
 
 @app.command(epilog=_EXAMPLES)
@@ -173,7 +172,7 @@ def evaluate(
         )
     if evaluated is None:
         raise typer.BadParameter("name a map, outlines or a YAML file; or a reviewed sample, with --sample.")
-    if evaluated.lower().endswith(_CONFIGS):
+    if options.is_yaml(evaluated):
         refuse("--truth", "--layer", "--crs", "--class", because="the YAML file says them")
         refuse("--year", because=f"each scene of the YAML file says its own, as time: {year}")
         evaluation, bundles = _of_scenes(evaluated, model or [], rule=rule, device=device, trust=trust, choose=choose)
@@ -407,7 +406,7 @@ def draw_sample(
         if given is not None
     }
     options.require_suffix(out, options.FOOTPRINT_SUFFIXES, option="--out", overwrite=overwrite)
-    options.require_there([path for path in (footprints, map_, regions) if path is not None])
+    options.require_there([footprints, map_, regions])
     from rtsx.evaluation import sample_ground, sample_outlines  # below, because help and refusals do not wait for them
     from rtsx.footprints import read_footprints
     from rtsx.labels.io import read_table, write_table

@@ -177,8 +177,8 @@ def side_of(
 _ELSEWHERE = re.compile(r"^(/vsi|[A-Za-z][A-Za-z0-9_+]+:)")
 
 
-def require_there(paths: Iterable[str]) -> None:
-    """Refuse local paths that hold nothing.
+def require_there(paths: Iterable[str | None]) -> None:
+    """Refuse local paths that hold nothing; None passes.
 
     Raises
     ------
@@ -186,7 +186,7 @@ def require_there(paths: Iterable[str]) -> None:
         One does.
     """
     for path in paths:
-        if not _is_there(path):
+        if path is not None and not _is_there(path):
             raise InputNotFoundError(f"{path} cannot be opened: there is no such file or folder. Check the path.")
 
 
@@ -260,7 +260,7 @@ def open_image(
             param_hint="--mask" if mask is None else "--mask-rule",
         )
     side = side_of(chunks, option="--chunks", words=("auto",))
-    require_there([*paths, *([] if mask is None else [mask])])
+    require_there([*paths, mask])
     for path in paths:
         require_known_keys(path, "cube")
     cube = rtsx.open_cube(

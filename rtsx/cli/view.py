@@ -84,9 +84,7 @@ def view(
                 f"with --png or --html no page is served; leave out {' and '.join(idle)}.",
                 param_hint=idle[0],
             )
-    options.require_there(
-        [path for path in (*(images or []), cube, footprints, truth, tracks, campaign) if path is not None]
-    )
+    options.require_there([*(images or []), cube, footprints, truth, tracks, campaign])
     if not images and cube is None and campaign is None:
         raise typer.BadParameter("give a map, another image, --cube or --campaign.", param_hint="IMAGE")
     options.require_models(model or [])
