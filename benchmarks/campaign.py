@@ -102,7 +102,7 @@ def efficiency(workers: int, *, seconds: float, rounds: int) -> float:
     """Least possible time over the time taken, for cells that sleep, `rounds` on each of so many simulated workers."""
     cells = cells_of(workers * rounds)
     with (
-        LocalCluster(n_workers=0, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=0, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0") as cluster,
         Client(cluster) as client,
     ):
         # Now only, because a client cannot connect in time while so many start in its process.

@@ -121,7 +121,7 @@ def overhead_of_run(workers: int, *, cells: int, seconds: float, latency: float 
     """Time of a worker of a dask cluster per cell beyond its sleep, ms."""
     with (
         _sleeping(cells, seconds=seconds, latency=latency) as job,
-        LocalCluster(n_workers=0, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=0, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0") as cluster,
         Client(cluster) as client,
     ):
         cluster.scale(workers)

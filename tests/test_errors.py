@@ -60,7 +60,7 @@ def test_from_a_worker_of_distributed() -> None:
 
     with (
         warm.workers(),
-        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster,
         Client(cluster) as client,
         pytest.raises(rtsx.errors.CubeError, match="what to do"),
     ):

@@ -71,6 +71,7 @@ class FreeCells:
 
     Examples
     --------
+    >>> from rtsx.campaign.layout import YearLayout
     >>> from rtsx.storage.object_store import MemoryObjects
     >>> table = CellTable(np.array([[0, 0], [0, 1], [1, 1]], np.int32))
     >>> sorted(FreeCells(table, CampaignLedger(MemoryObjects(), YearLayout(2024))))

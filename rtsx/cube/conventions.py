@@ -533,7 +533,8 @@ def validate_times(cube: xr.Dataset) -> None:
         raise CubeError("The cube has no time: its dimension 'time' has length 0. Look at what selected the times.")
     if "time" in cube.dims and "time" in cube.coords and cube["time"].isnull().any():
         raise CubeError(
-            "Some times of the cube are missing (NaT). Leave them out, with cube.isel(time=cube.time.notnull().values), or set them."
+            "Some times of the cube are missing (NaT). Set them, or store the cube without them; in Python, "
+            "cube.isel(time=cube.time.notnull().values) of the Dataset that xarray opens leaves them out."
         )
 
 

@@ -53,7 +53,7 @@ def packing(layer: xr.DataArray) -> dict[str, Any]:
 def decoded_packing(layer: xr.DataArray) -> dict[str, float]:
     """Return the scale and offset that xarray has applied to a layer, which it keeps in `encoding`; empty where it has applied none."""
     words = ("scale_factor", "add_offset") if layer.dtype.kind == "f" else ()
-    return {word: float(np.asarray(layer.encoding[word]).item()) for word in words if word in layer.encoding}
+    return {word: float(np.asarray(said).item()) for word in words if (said := layer.encoding.get(word)) is not None}
 
 
 def missing_values(layer: xr.DataArray) -> tuple[float, ...]:

@@ -4,6 +4,7 @@ Any STAC client can list, search and show it. What only rtsx needs is in `rtsx:*
 read back: MLM has no word for half of it, and rounds the rest.
 """
 
+import errno
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -22,7 +23,7 @@ from rtsx.model.metadata import Metadata
 from rtsx.model.source import Artifact, NetworkSource, digest_of_bytes
 from rtsx.parsing import json_value, parsed_json, wrap_damage
 from rtsx.redaction import redacted_values
-from rtsx.storage import file_system, refuse_other_format, settle, staged
+from rtsx.storage import MEDIUM_ERRORS, file_system, refuse_other_format, settle, staged
 
 ITEM_NAME = "item.json"
 """Name of the metadata file in a bundle's folder."""
@@ -289,6 +290,12 @@ def write_folder(path: str, files: Mapping[str, bytes], *, overwrite: bool) -> N
     except (PermissionError, FileExistsError, NotADirectoryError) as error:
         raise OutputNotWritableError(
             f"{path} cannot be written: {error}. Choose a folder that you may write to."
+        ) from error
+    except OSError as error:
+        if error.errno not in {*MEDIUM_ERRORS, errno.EROFS}:
+            raise
+        raise OutputNotWritableError(
+            f"{path} was not written: {error}. Free space or check the disk, then save again."
         ) from error
 
 

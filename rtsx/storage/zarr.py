@@ -498,9 +498,9 @@ def _repeated(name: str) -> Any:
 def _repeated_listing(name: str) -> Any:
     """A listing of a `RetryingStore` by that of its store; all of it at once, because half of one cannot be repeated."""
 
-    async def listing(self: "RetryingStore", *args: str) -> AsyncIterator[str]:
+    async def listing(self: "RetryingStore", *args: str, **kwargs: str) -> AsyncIterator[str]:
         async def gathered() -> list[str]:
-            return [found async for found in getattr(self._store, name)(*args)]
+            return [found async for found in getattr(self._store, name)(*args, **kwargs)]
 
         for found in await self._tried(gathered):
             yield found

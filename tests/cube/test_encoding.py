@@ -14,7 +14,7 @@ from rasterio.warp import transform_bounds
 import rtsx
 from rtsx.cube import Layer, packing
 from rtsx.cube.conventions import as_cube, as_stored
-from rtsx.cube.encoding import packing_attrs, with_packing
+from rtsx.cube.encoding import decoded_packing, packing_attrs, with_packing
 from rtsx.errors import CubeError, LayerValuesWarning
 
 
@@ -181,6 +181,13 @@ def test_computed_floats_keep_their_range_and_all_values() -> None:
 def test_a_scale_in_a_list_of_one_is_a_number(value: object) -> None:
     layer = with_packing(xr.DataArray(np.zeros((1, 1), np.int16), attrs={"scale_factor": value}))
     assert packing(layer)["scale_factor"] == np.ravel(value)[0]
+
+
+def test_a_scale_that_an_encoding_leaves_open_is_none() -> None:
+    layer = xr.DataArray(np.zeros((2, 2), np.float32), dims=("y", "x"), name="red")
+    layer.encoding = {"scale_factor": None, "add_offset": None}
+    assert decoded_packing(layer) == {}
+    assert packing(layer)["is_declared"] is False
 
 
 def test_a_range_that_is_none_is_refused() -> None:

@@ -1,5 +1,6 @@
 """"""
 
+import errno
 import json
 from pathlib import Path
 
@@ -184,6 +185,16 @@ def test_nothing_half_written_stays(tmp_path, monkeypatch):
     assert isinstance(caught.value.__cause__, OSError)
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
     assert (target / "item.json").read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS])
+def test_a_remote_place_that_fails_while_it_is_written_is_no_defect(monkeypatch, number):
+    def fails(*_, **__):
+        raise OSError(number, "the service says no")
+
+    monkeypatch.setattr(fsspec.get_filesystem_class("memory"), "pipe_file", fails)
+    with pytest.raises(OutputNotWritableError, match=r"bundle was not written: .*the service says no.*save again"):
+        write_folder(f"memory://folder-test/{number}/bundle", FILES, overwrite=False)
 
 
 @pytest.mark.parametrize("place", ["local", "memory"])

@@ -1,6 +1,7 @@
 """A Zarr store that is asked again."""
 
 import pickle
+from collections.abc import AsyncIterator
 from itertools import count
 from types import SimpleNamespace
 
@@ -42,6 +43,17 @@ def test_a_write_is_tried_again() -> None:
     below.times = 3
     _write(RetryingStore(below, pauses_s=_QUICK))
     assert below.calls == 4
+
+
+def test_listings_take_their_words_by_name_too() -> None:
+    store = RetryingStore(MemoryStore())
+    sync(store.set("a/b", default_buffer_prototype().buffer.from_bytes(b"1")))
+
+    async def listed(names: AsyncIterator[str]) -> list[str]:
+        return [name async for name in names]
+
+    assert sync(listed(store.list_prefix(prefix="a/"))) == ["a/b"]
+    assert sync(listed(store.list_dir(prefix="a"))) == ["b"]
 
 
 def test_what_lasts_is_raised_at_once() -> None:
