@@ -84,7 +84,7 @@ def read(value, end=None):
         (None, "NaT", "NaT"),
         (np.nan, "NaT", "NaT"),
         (pd.NaT, "NaT", "NaT"),
-        (np.datetime64("NaT"), "NaT", "NaT"),
+        (np.datetime64("NaT", "D"), "NaT", "NaT"),
         ("", "NaT", "NaT"),
         ("None", "NaT", "NaT"),
     ],
