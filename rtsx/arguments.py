@@ -120,7 +120,7 @@ def _fits(value: object, hint: Any) -> bool:
     if isinstance(value, str | bytes) and issubclass(kind, Iterable) and not issubclass(kind, str | bytes):
         return False  # a text is a sequence of letters to Python, and never to us
     try:
-        if not isinstance(value, kind):
+        if not isinstance(value, kind) or (kind in (Integral, Real) and isinstance(value, bool)):
             return False
     except TypeError:
         return True

@@ -13,7 +13,8 @@ import xarray as xr
 import rtsx
 from rtsx.arguments import typed
 from rtsx.campaign import ClusterSpec, OutlineSpec, PredictionSpec, Prices
-from rtsx.errors import GridError, RtsxError
+from rtsx.campaign.recipe import RetrySpec
+from rtsx.errors import CampaignError, GridError, RtsxError
 
 DOORS = [getattr(rtsx, name) for name in rtsx.__all__ if callable(getattr(rtsx, name))] + [
     *(rtsx.ModelBundle.open, rtsx.ModelBundle.from_module, rtsx.Campaign.create, rtsx.Campaign.open),
@@ -72,6 +73,13 @@ def test_arrays_of_numpy_and_its_numbers_are_taken() -> None:
     module = torch.nn.Conv2d(2, 1, 1)
     options = {"tile": 32, "overlap": 8, "stride": 1, "std": (1, 2)}
     rtsx.ModelBundle.from_module(module, layers=np.array(["red", "nir"]), mean=np.array([0.5, 1]), **options)
+
+
+def test_true_is_no_number() -> None:
+    with pytest.raises(GridError, match=r"takes `resolution` as a number; got"):
+        rtsx.Grid(crs="EPSG:3413", resolution=True)
+    with pytest.raises(CampaignError, match=r"takes `attempts` as a whole number; got"):
+        RetrySpec(attempts=True)
 
 
 def test_annotations_are_read_as_users_read_them() -> None:

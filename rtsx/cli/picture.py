@@ -14,6 +14,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from rtsx.cube import geobox_of, layer_names, packing
+from rtsx.cube.conventions import validate_times
 from rtsx.errors import CubeError, MissingExtraError
 from rtsx.storage import staged
 from rtsx.viewer.render import LAYER_COLOURS, limits_of, physical
@@ -217,10 +218,15 @@ def draw_cube(cube: xr.Dataset, path: Path, *, title: str, layers: Sequence[str]
     names = list(layers) if layers is not None else known
     wanted = dict.fromkeys([*names, *_BANDS, "valid"])
     cube = cube[[name for name in wanted if name in cube]]
+    validate_times(cube)
     if "time" in cube.dims:
         # Not the last that is stored, because overviews of a campaign have its years as they were run.
         last = int(np.argsort(cube["time"].values)[-1])
-        title = f"{title}, {str(cube['time'].values[last])[:10]}" if cube.sizes["time"] > 1 else title
+        title = (
+            f"{title}, {str(cube['time'].values[last])[:10]}"
+            if cube.sizes["time"] > 1 and "time" in cube.coords
+            else title
+        )
         cube = cube.isel(time=last)
     cube = cube.compute()
     panels = [*([None] if layers is None and set(_BANDS) <= set(known) else []), *names]

@@ -278,7 +278,12 @@ def broken_outline(outlines: NDArray[np.object_]) -> tuple[int, int, str] | None
         return None
     first = int(np.argmin(good))
     found = outlines[first]
-    what = "nothing" if found is None else found.geom_type if found.is_valid else shapely.is_valid_reason(found)
+    if found is None:
+        what = "nothing"
+    elif not found.is_valid:
+        what = f"{found.geom_type}: {shapely.is_valid_reason(found)}"
+    else:
+        what = f"empty {found.geom_type}" if found.is_empty else found.geom_type
     return int((~good).sum()), first, what
 
 

@@ -328,11 +328,9 @@ class QuadLedger:
         return dict(sorted(Counter(state for _, state, _ in self._orders()).items()))
 
     def _orders(self) -> list[tuple[str, str, str]]:
-        """Id, state and message of each order of this target."""
-        rows = self._rows.execute(
-            "SELECT id, state, message FROM orders WHERE target = ? ORDER BY id", (self._target(),)
-        )
-        return rows.fetchall()
+        """Id, state and message of each order of this target; none where the provider has never answered."""
+        of_target = "target = (SELECT target FROM purpose)"
+        return self._rows.execute(f"SELECT id, state, message FROM orders WHERE {of_target} ORDER BY id").fetchall()
 
     def counts(self) -> QuadCounts:
         """Where the quads stand."""

@@ -12,6 +12,7 @@ from PIL import Image
 import rtsx
 from rtsx.cli.picture import PictureLayers, busiest_window, colour_composite, draw, draw_cube, stretch
 from rtsx.cube import geobox_of
+from rtsx.errors import CubeError
 from rtsx.synthetic import SceneFiles
 
 
@@ -115,3 +116,6 @@ def test_of_several_times_the_latest_is_drawn_and_named(tmp_path: Path) -> None:
     draw_cube(several, tmp_path / "several.png", title="a", layers=["blue"])
     draw_cube(flat, tmp_path / "one.png", title="a, 2025-07-01", layers=["blue"])
     np.testing.assert_array_equal(read_picture(tmp_path / "several.png"), read_picture(tmp_path / "one.png"))
+    undated = several.assign_coords(time=np.array(["NaT", "2024-07-01"], "datetime64[ns]"))
+    with pytest.raises(CubeError, match=r"times of the cube are missing \(NaT\)"):
+        draw_cube(undated, tmp_path / "undated.png", title="a", layers=["blue"])

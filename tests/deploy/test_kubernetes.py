@@ -510,9 +510,9 @@ def test_nothing_that_the_images_need_is_left_to_the_day(deploy: Path) -> None:
         assert name in pinned, f"{name} is not in constraints.txt: make it anew, as deploy/README.md says"
         version = str(pinned[name][0].specifier).removeprefix("==")
         assert requirement.specifier.contains(version, prereleases=True), (str(requirement), version)
-        # As installed here, which is what the file was made of.
         key = (name, *sorted(requirement.extras))
-        if key in seen or not any(importlib.metadata.distributions(name=name)):
+        here = {each.version for each in importlib.metadata.distributions(name=name)}
+        if key in seen or version not in here:  # of another Python, other versions are here, which need other packages
             continue
         seen.add(key)
         for each in importlib.metadata.requires(name) or ():

@@ -42,6 +42,7 @@ def test_the_table_has_the_documented_columns():
         (LABELS.to_crs("EPSG:3413"), "are in EPSG:4326, but these are in EPSG:3413"),
         (LABELS.set_geometry([SQUARE, shapely.Point(0, 0)], crs="EPSG:4326"), "row 1 is not: Point"),
         (LABELS.set_geometry([None, SQUARE], crs="EPSG:4326"), "row 0 is not: nothing"),
+        (LABELS.set_geometry([SQUARE, shapely.Polygon()], crs="EPSG:4326"), "row 1 is not: empty Polygon"),
         (LABELS.set_geometry([shapely.box(179, 0, 181, 1)] * 2, crs="EPSG:4326"), "between -180 and 180"),
     ],
 )

@@ -7,7 +7,7 @@ import random
 import shutil
 import sqlite3
 from base64 import b64encode
-from contextlib import suppress
+from contextlib import closing, suppress
 
 import pyarrow.parquet as pq
 import pytest
@@ -591,7 +591,7 @@ def test_an_odd_manifest_is_named_and_stops_no_other(planet, ordered, tmp_path, 
 
 def test_a_ledger_of_an_earlier_version_may_be_deleted(planet, ordered, tmp_path):
     path = tmp_path / "order.quads.sqlite"
-    with sqlite3.connect(path) as rows:
+    with closing(sqlite3.connect(path)) as rows:
         rows.execute("CREATE TABLE purpose (mosaic TEXT, digest TEXT)")
     with pytest.raises(OrderError, match=r"is of an earlier rtsx .*Delete it and run the same command again"):
         ordered(2)
@@ -600,7 +600,7 @@ def test_a_ledger_of_an_earlier_version_may_be_deleted(planet, ordered, tmp_path
     path.unlink()
     ordered(2)
     assert len(planet.orders) == 1
-    with sqlite3.connect(path) as rows:
+    with closing(sqlite3.connect(path)) as rows:
         rows.execute("PRAGMA user_version = 99")
     with pytest.raises(OrderError, match="is of a later rtsx"):
         ordered(2)

@@ -337,6 +337,12 @@ def test_a_damaged_ledger_is_told(tmp_path):
         QuadLedger(tmp_path / "order.quads.sqlite")
 
 
+def test_a_ledger_of_a_plan_that_never_had_an_answer_has_no_orders(tmp_path):
+    with quad_ledger(tmp_path / "order.quads.sqlite") as ledger:
+        assert (ledger.orders(), ledger.orders_open(), list(ledger.orders_delivered())) == ({}, set(), [])
+        assert ledger.counts().grid == 0
+
+
 def test_a_full_disk_is_no_damaged_ledger(tmp_path):
     with quad_ledger(tmp_path / "order.quads.sqlite") as ledger:
         (pages,) = ledger._rows.execute("PRAGMA page_count").fetchone()
