@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
+from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any
 
@@ -89,3 +90,13 @@ def suggest(name: str, known: Iterable[str]) -> str:
     """
     names = sorted(known)
     return f"{did_you_mean(name, names)} Known are {', '.join(names)}." if names else " It takes none."
+
+
+DEMO = "demo"
+"""Name of the bundle that ships with rtsx."""
+
+
+def bundle_path(name: str) -> str:
+    """Return the path of a model; `DEMO` is the bundle that ships with rtsx, unless a bundle or a file is called so here."""
+    is_here = Path(name).is_file() or (Path(name) / "item.json").is_file()
+    return name if name != DEMO or is_here else str(Path(__file__).parent / "synthetic" / "bundle")

@@ -1,6 +1,7 @@
 """Tests that run in forked processes are reported as if they had run in one, and a process that ends is one failure."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -90,7 +91,7 @@ def test_all_is_reported_and_what_ended_a_process_is_named(tmp_path: Path) -> No
 def test_the_first_failure_stops_all(tmp_path: Path) -> None:
     done = run(tmp_path, "--exitfirst", "-k", "not test_ends")
     assert done.returncode == 1
-    assert "stopping after 1 failures" in done.stdout
+    assert re.search("stopping after [12] failures", done.stdout)  # of two processes
     assert len([*tmp_path.glob("ended-*")]) == 2
 
 

@@ -22,6 +22,7 @@ from rtsx.errors import (
     OutputNotWritableError,
     ReviewError,
 )
+from rtsx.names import DEMO, bundle_path
 from rtsx.storage import absolute, file_system, local_path, refuse_other_format
 
 if TYPE_CHECKING:
@@ -212,9 +213,10 @@ def require_models(models: Iterable[str]) -> None:
         One does.
     """
     for model in models:
-        if not (model == "demo" or _is_there(model)):
+        if not _is_there(bundle_path(model)):
             raise BundleError(
-                f"There is no model at {model}. Check the path; it is a bundle's folder or a file of weights."
+                f"There is no model at {model}. Check the path; it is a bundle's folder or a file of weights, or {DEMO}, which ships "
+                "with rtsx."
             )
 
 
@@ -432,12 +434,6 @@ def has_valid_pixel(pred: "xr.Dataset") -> bool:
     """Test whether a pixel of a map is valid; reads as far as the first chunk that has one."""
     valid = pred["valid"].data
     return any(bool(valid.blocks[index].any()) for index in product(*map(range, valid.numblocks)))
-
-
-def bundle_path(model: str) -> str:
-    """Return the path of a model's name; `demo` is the one that ships with rtsx."""
-    bundled = Path(rtsx.__file__).parent / "synthetic" / "bundle"
-    return str(bundled) if model == "demo" and not Path(model).exists() else model
 
 
 def require_absent(outputs: Iterable[str | Path | None], *, overwrite: bool) -> None:

@@ -15,6 +15,7 @@ from rtsx.cli.console import progress, show
 from rtsx.cli.footprints import write_outlines
 from rtsx.cli.info import prediction_rows
 from rtsx.errors import CubeError, FootprintError
+from rtsx.names import bundle_path
 from rtsx.storage import refuse_other_format
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def described_models(models: Sequence[str]) -> "list[Metadata]":
     """
     from rtsx.model.bundle_io import ITEM_NAME, read_item
 
-    items = [Path(options.bundle_path(model)) / ITEM_NAME for model in models]
+    items = [Path(bundle_path(model)) / ITEM_NAME for model in models]
     return [read_item(item.read_bytes(), where=str(item)).metadata for item in items if item.is_file()]
 
 

@@ -25,6 +25,7 @@ from rtsx.config.yaml import (
     validate_config,
 )
 from rtsx.errors import BundleError, CampaignError, ConfigError, CubeError, GridError
+from rtsx.names import DEMO
 
 if TYPE_CHECKING:
     from rtsx.campaign import Campaign
@@ -40,7 +41,6 @@ Outlines = Annotated[
 """How objects are outlined, or whether at all."""
 
 
-_DEMO = "demo"
 """Word for the bundle that ships with rtsx."""
 
 
@@ -86,7 +86,7 @@ def _models(paths: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         raise ValueError(
             "a campaign needs a model; give the path of a bundle, or demo for the one that ships with rtsx"
         )
-    return tuple(path if path == _DEMO else from_folder(path, info) for path in paths)
+    return tuple(path if path == DEMO else from_folder(path, info) for path in paths)
 
 
 class CampaignConfig(ConfigModel):

@@ -2,6 +2,7 @@
 
 import math
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -195,7 +196,13 @@ def sample_ground(
         crs=footprints.crs,
     )
     found = rasterize_labels(painted, geobox, classes=_GROUND[1:])
-    if len(footprints) and not found.count:
+    if not len(footprints):
+        warnings.warn(
+            "There are no outlines, so all of the map counts as ground where nothing was found: are these its footprints?",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    elif not found.count:
         raise EvaluationError("No outline meets the map: are these its footprints?")
     names = [""] if regions is None else _region_names(regions)
     placed = None

@@ -62,7 +62,13 @@ def read_table(path: str | Path, *, layer: str | None = None, what: str = "label
         raise
     except _UNREADABLE as error:
         _refuse_lone_part(source)
-        problem = gdal_problem(source, error, otherwise="Was it copied completely?")
+        is_raster = Path(file_name(source)).suffix.lower() in (".tif", ".tiff", ".vrt", ".img", ".nc", ".zarr")
+        otherwise = (
+            f"It is a raster, and {what} are outlines: give the vector file."
+            if is_raster
+            else "Was it copied completely?"
+        )
+        problem = gdal_problem(source, error, otherwise=otherwise)
         raise LabelError(f"{source} cannot be read as {what}: {problem}") from error
     _refuse_lone_part(source)
     if not isinstance(table, geopandas.GeoDataFrame):

@@ -280,7 +280,7 @@ def _outlines(source: LabelSource, facts: InventoryInfo) -> tuple[NDArray[np.obj
     order = axis_order(shapely.force_2d(outlines), crs, told=source.stated_centroids())
     outlines, placed = valid_lonlat(order.outlines, crs)
     if len(outlines) and not shapely.is_geometry(outlines).any():
-        raise LabelError(f"No row of {source.name} has a place on Earth; the first: {[*findings, *placed][0].detail}")
+        raise LabelError(f"No row of {source.name} has a place on Earth; the first: {[*placed, *findings][0].detail}")
     outlines, mended = repaired(outlines, crs)
     outlines, moved = outlines_to_lonlat(outlines, crs)
     outlines, mended_again = repaired(outlines, _LONLAT)

@@ -4,8 +4,6 @@ import io
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +20,7 @@ from rtsx.model.onnx import OnnxSource, open_onnx
 from rtsx.model.receptive_field import SyntheticInputs, input_ranges
 from rtsx.model.smp import SmpSource
 from rtsx.model.source import NetworkSource, digest_of_bytes, version_of
+from rtsx.names import DEMO, bundle_path
 from rtsx.storage import file_system, start_problem, without_query
 
 _SIDE = 128
@@ -243,10 +242,6 @@ def _last_line(error: Exception | None) -> str:
     return lines[-1].strip() if lines else type(error).__name__
 
 
-DEMO = "demo"
-"""Name of the small bundle that ships with rtsx."""
-
-
 @dataclass(frozen=True)
 class _Location:
     """A file or folder in a file system."""
@@ -312,12 +307,13 @@ def open_network_source(
         Nothing is there, or it is no model, or something about it is missing; `UntrustedModelError` for files that can
         run code.
     """
-    if path == DEMO and not Path(path).exists():
-        path = str(Path(str(resources.files("rtsx"))) / "synthetic" / "bundle")
+    path = bundle_path(path)
     fs, inside = file_system(path, storage_options, error=BundleError)
     location = _Location(fs, inside.rstrip("/") or "/")
     if not fs.exists(location.path):
-        raise BundleError(f"There is no model at {path}. Check the path; it is a bundle's folder or a file of weights.")
+        raise BundleError(
+            f"There is no model at {path}. Check the path; it is a bundle's folder or a file of weights, or {DEMO}, which ships with rtsx."
+        )
     folder = _bundle_folder(location)
     if folder is not None:
         _refuse_network(network, what=path)

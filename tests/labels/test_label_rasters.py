@@ -216,7 +216,7 @@ def test_a_turned_raster():
         (labels_of(shapely.box(0, 0, 1, 1), crs=None), {}, "Labels have a CRS, but it is None.*set_crs"),
         (labels_of(shapely.Point(0, 0)), {}, "row 0: Point.*standardise_labels"),
         (labels_of(None), {}, "row 0: nothing"),
-        (labels_of(shapely.Polygon([(0, 0), (1, 1), (1, 0), (0, 1)])), {}, "row 0: Self-intersection"),
+        (labels_of(shapely.Polygon([(0, 0), (1, 1), (1, 0), (0, 1)])), {}, "row 0: Polygon: Self-intersection"),
         (labels_of(shapely.box(0, 0, 1, 1), crs="EPSG:4978"), {}, "neither geographic nor projected"),
         (labels_of(shapely.box(0, 0, 1, 1)), {"classes": []}, "1 to 254 classes"),
         (labels_of(shapely.box(0, 0, 1, 1)), {"classes": ["slump", "slump"]}, "Name each class once"),

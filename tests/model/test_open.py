@@ -352,6 +352,9 @@ def test_the_model_that_ships_with_rtsx_opens_by_its_name(tmp_path, monkeypatch,
     monkeypatch.chdir(tmp_path)
     shipped = ModelBundle.open("demo")
     assert shipped == ModelBundle.open(demo_bundle_path())
+    (tmp_path / "demo").mkdir()  # as `rtsx demo --out demo` makes it
+    assert ModelBundle.open("demo") == shipped
+    (tmp_path / "demo").rmdir()
     (tmp_path / "demo").write_bytes(saved(darts_checkpoint(network)))  # what is there by that name counts more
     assert ModelBundle.open("demo").digest != shipped.digest
 
