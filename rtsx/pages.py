@@ -1,25 +1,33 @@
-"""Pages for people, and tables of notebooks: HTML that needs no other file."""
+"""Pages and documents from templates, and tables of notebooks; a page is HTML that needs no other file."""
 
 import html
 from collections.abc import Iterable, Mapping
-from functools import cache
+from functools import cache, partial
 from math import floor, log10
 from pathlib import Path
+from xml.sax.saxutils import escape
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 
 @cache
 def _environment() -> Environment:
     made = Environment(
-        loader=PackageLoader("rtsx"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("rtsx"),
+        autoescape=select_autoescape(["html"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     made.filters["count"] = "{:,}".format
+    # Of XML, whose quotes outside of attributes stay as they are.
+    made.filters["text"] = escape
+    made.filters["quoted"] = partial(escape, entities={'"': "&quot;", "\t": "&#09;", "\n": "&#10;", "\r": "&#13;"})
     return made
 
 
 def render_page(template: str, facts: Mapping[str, object]) -> str:
-    """Render a page; every text is escaped but for what its template calls safe.
+    """Render a page or document; in HTML every text is escaped but for what its template calls safe.
 
     Parameters
     ----------
