@@ -39,6 +39,11 @@ def render_page(template: str, facts: Mapping[str, object]) -> str:
     return _environment().get_template(template).render(facts)
 
 
+def render_text(template: str, facts: Mapping[str, object]) -> str:
+    """Render a document that is no page; it ends with one line break."""
+    return f"{render_page(template, facts).rstrip()}\n"
+
+
 def is_page(path: Path) -> bool:
     """Test whether a file is a page that `render_page` made, or empty, so that it may be made anew."""
     if not path.is_file():

@@ -18,7 +18,7 @@ from rtsx.campaign.products.rasters import Tiling, delivered
 from rtsx.campaign.products.reviews import Verdicts, verdict_counts
 from rtsx.campaign.products.tables import CellStates, mapped_cells
 from rtsx.geometry.crs import length_text
-from rtsx.pages import render_page
+from rtsx.pages import render_page, render_text
 from rtsx.storage.stac import bounding_box
 
 _SIZES_M2 = (500, 2_000, 10_000)
@@ -184,98 +184,6 @@ class Facts:
         value, low, high = (f"{float(one[name]) * per:,.{digits}f}" for name in ("value", "low", "high"))
         return [(f"{title}, estimated from the reviewed sample", f"{value} ({low} to {high})")]
 
-    @property
-    def _caveats_of_review(self) -> list[str]:
-        """What is not known of the outlines, though they were reviewed."""
-        review = self.review
-        if review is None:
-            return []
-        if review.is_sample:
-            left = "" if review.reviewed == review.units else ", which is not complete: those reviewed stand for all"
-            units = "points of the ground" if review.is_ground else "outlines"
-            reviewed = f"{review.reviewed:,} of {review.units:,} {units} of a random sample were reviewed{left}."
-            return [f"{reviewed} Whatever is not in the sample has no verdict of its own."]
-        assert self.outlines is not None
-        open_ = int(self.outlines["verdict"].isna().sum())
-        said = [
-            "Outlines with the verdict `other` were refused by reviewers; they are not counted, but they are in the files."
-        ]
-        if open_:
-            said.append(
-                f"The review is not complete: {open_:,} of {len(self.outlines):,} outlines have no verdict, and are what the network "
-                "has found."
-            )
-        return said
-
-    @property
-    def caveats(self) -> list[str]:
-        """What whoever uses it has to know, a sentence or two each."""
-        plan = self.plan
-        said = [
-            "Outlines are where a network found its target, not ground truth. What it missed is in no file"
-            + (", unless reviewers have drawn it." if self.review is not None and len(self.review.added) else "."),
-            "How often outlines are right was estimated from a reviewed sample, see the fact sheet; intervals hold what the sample "
-            "leaves open, and not what reviewers cannot see."
-            if self.accuracy
-            else "How often outlines are right is not stated here: review a sample before areas or counts are published."
-            if self.review is None
-            else "Reviewers have looked at the outlines, but what the network missed was not searched for.",
-            *self._caveats_of_review,
-            *self._caveats_of_rasters,
-            "Missing pixels (255) could not be classified, because there was no usable image. They are not absence.",
-            "Areas of objects are on the ellipsoid. Pixels are not all of one area on the ground, so that counting them gives other areas.",
-        ]
-        if self.unread:
-            said.append(
-                f"{self.unread:,} images could not be read in some cells, which were made without them; `inputs.csv` names them, "
-                "in its column `unread_cells`."
-            )
-        if self.outlines is not None:
-            said.append(
-                "Objects with `touches_edge` lie at the end of what could be classified, and may be larger than their outlines."
-            )
-        if "spread" in delivered(self.plan):
-            said.append(
-                f"`spread` is the standard deviation of the probabilities of {len(self.plan.prediction.members)} networks, at most 0.5. "
-                "Where they agree they may be wrong together."
-            )
-        if self.expected_m2:
-            said.append(
-                "Expected area is the sum of probability x ground. It is an area as far as probabilities are calibrated on such ground, and "
-                "holds what no outline does, because it is unlikely."
-            )
-        if self.missing:
-            said.append(
-                f"{self.missing:,} of {len(plan.cells):,} cells are missing, and so is all that lies in them; "
-                "`missing_cells.csv` names them."
-            )
-        if self.drift is not None and self.drift.is_tripped:
-            accepted = [f"{one.name} accepted that: {one.reason}" for one in self.drift.acceptances]
-            found = "; ".join(str(one) for one in self.drift.findings)
-            said.append(". ".join([f"The images of this year differ from those before ({found})", *accepted]))
-        return [*said, "It holds products alone: no pixel of the images that it was made from."]
-
-    @property
-    def _caveats_of_rasters(self) -> list[str]:
-        prediction = self.plan.prediction
-        reached = (
-            "where its class is the most probable one"
-            if prediction.exclusive
-            else f"where the probability, before it is rounded to per cent, is at least {prediction.threshold:g}"
-        )
-        if self.tiling.document["tiles"] == "cells":
-            return [f"`binary` is 1 {reached}. Other thresholds are had from `probability`."]
-        averaged = self.tiling.resampling("probability") == "average"
-        way = "averaged over pixels" if averaged else "interpolated between pixels"
-        said = (
-            f"`binary` is that of the nearest pixel of the map: 1 {reached}. `probability` is {way}, so "
-            "that a threshold of it may give other borders than `binary`, and leave small objects out."
-        )
-        return [
-            said,
-            "Rasters were brought onto the pixels of the tile matrix set; outlines were made before that, on the map's own grid.",
-        ]
-
     def html(self) -> str:
         """The fact sheet as one page."""
         return render_page(
@@ -290,31 +198,16 @@ class Facts:
 
     def markdown(self) -> str:
         """The fact sheet as Markdown."""
-        tables = [f"## {section.title}\n\n{_table(section.rows, section.head)}" for section in self.sections]
-        picture = "![Greatest probability](thumbnail.png)"
-        return "\n\n".join([f"# {self.title}: fact sheet", self.summary, picture, *tables]) + "\n"
+        return render_text("fact_sheet.md", {"facts": self})
 
     def caveats_page(self) -> str:
-        """The caveats as Markdown."""
-        return f"# {self.title}: caveats\n\n" + "\n".join(f"- {one}" for one in self.caveats) + "\n"
+        """What whoever uses it has to know, a sentence or two each, as Markdown."""
+        return render_text("caveats.md", {"facts": self, "has_spread": "spread" in delivered(self.plan)})
 
-    def readme(self, files: Iterable[Row]) -> str:
+    def readme(self, files: Sequence[Row]) -> str:
         """The page to begin with, which lists files and what they are."""
-        stored = "Probability and spread are" if "spread" in delivered(self.plan) else "Probability is"
-        return "\n\n".join(
-            [
-                f"# {self.title}",
-                self.summary,
-                _table(files, ("File", "What it is")),
-                f"{stored} stored in per cent (scale 0.01), `binary` as 0 and 1; 255 is missing in all.",
-                "[CAVEATS.md](CAVEATS.md): what it is not good for. [fact_sheet.md](fact_sheet.md): totals, model, inputs.",
-                "Whether every file is what was delivered:\n\n```sh\nsha256sum --check --quiet SHA256SUMS\n```",
-                f"Licence: {self.licence}."
-                + "".join(
-                    f" Provided by {f'[{name}]({address})' if address else name}." for name, address in self.providers.items()
-                ),
-            ]
-        ) + "\n"  # fmt: skip
+        has_spread = "spread" in delivered(self.plan)
+        return render_text("package.md", {"facts": self, "files": files, "has_spread": has_spread})
 
 
 def _of_accuracy(estimates: Sequence[Mapping[str, Any]]) -> Section:
@@ -359,18 +252,3 @@ def _of_outlines(outlines: pd.DataFrame) -> list[Section]:
     quantiles = [(f"{share:.0%} quantile", float(areas.quantile(share))) for share in (0.05, 0.25, 0.5, 0.75, 0.95)]
     tables = [_counted(title, areas, [(name, of == name) for name in wanted]) for title, of, wanted in grouped]
     return [*tables, Section("Area of an object, m²", quantiles if len(outlines) else [])]
-
-
-def _table(rows: Iterable[Row], head: Sequence[str]) -> str:
-    """Return a table of Markdown."""
-    lines = [[_cell(value) for value in row] for row in rows]
-    if not lines:
-        return "None."
-    names = list(head) or [""] * len(lines[0])
-    return "\n".join(f"| {' | '.join(line)} |" for line in (names, ["---"] * len(names), *lines))
-
-
-def _cell(value: str | float) -> str:
-    if isinstance(value, str):
-        return value.replace("|", "\\|").replace("\n", " ")
-    return f"{value:,.3f}" if isinstance(value, float) else f"{value:,}"

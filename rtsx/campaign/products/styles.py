@@ -16,7 +16,7 @@ from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.products.coarse import RAMP
 from rtsx.campaign.products.rasters import RasterFile, delivered
 from rtsx.geometry.crs import crs_code
-from rtsx.pages import render_page
+from rtsx.pages import render_text
 
 _QGIS = "3.22.16"
 """Version of QGIS whose files these are; later ones read them."""
@@ -220,4 +220,4 @@ def qgis_project(title: str, layers: Iterable[MapLayer], *, geobox: GeoBox) -> b
 
 
 def _document(template: str, **facts: object) -> bytes:
-    return f"{render_page(template, facts).rstrip()}\n".encode()
+    return render_text(template, facts).encode()
