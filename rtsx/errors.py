@@ -35,6 +35,7 @@ __all__ = [
     "ReviewError",
     "RtsxError",
     "TrainingError",
+    "TruthWarning",
     "UntrustedModelError",
 ]
 
@@ -193,6 +194,10 @@ class LayerValuesWarning(UserWarning):
 
 class LabelDateWarning(UserWarning):
     """Dates of labels that cannot be read or cannot be, and were left empty."""
+
+
+class TruthWarning(UserWarning):
+    """A truth of which scores say less than they seem to."""
 
 
 class PixelSizeWarning(UserWarning):

@@ -23,6 +23,7 @@ _OPTIONS = {
     "classes": "--class",
     "columns": "--column",
     "loggers": "--log",
+    "mapped": "--map",
     "min_object_area_m2": "--min-area-m2",
     "num_workers": "--workers",
     "scale_factor": "--scale",

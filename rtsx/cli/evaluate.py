@@ -1,19 +1,23 @@
 """`rtsx evaluate`, `rtsx sample` and `rtsx area`: scores of maps, outlines and models, units to review, and the area that a map expects."""
 
 import time
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 import rtsx
 from rtsx.cli import options
 from rtsx.cli.console import print_info, progress, show, show_line, warn
+from rtsx.cli.truth import StatedTruth
 from rtsx.errors import MissingExtraError
 from rtsx.storage import staged, write_whole
 
 if TYPE_CHECKING:
+    import geopandas
+
     from rtsx.evaluation import Evaluation, ObjectChoice
     from rtsx.model import ModelBundle
 
@@ -21,11 +25,17 @@ __all__ = ["app", "area_app", "sample_app"]
 
 app = typer.Typer()
 
+_OF_TRUTH = ("--class-column", "--class-value", "--band", "--ignored")
+
 _EXAMPLES = """Examples:
 
 rtsx evaluate map.zarr --truth labels.gpkg
 
-rtsx evaluate slumps.parquet --truth labels.gpkg
+rtsx evaluate map.zarr --truth truth.tif --class-value 2 --ignored 0
+
+rtsx evaluate map.zarr --truth labels.gpkg --class-column kind --class-value slump
+
+rtsx evaluate slumps.parquet --truth labels.gpkg --map map.zarr
 
 rtsx evaluate evaluate.yaml --model runs/first/bundle --out report
 
@@ -84,13 +94,48 @@ def evaluate(
             help="With --choose: also write the --model with what was chosen, which its maps are then outlined by.",
         ),
     ] = None,
-    truth: Annotated[str | None, options.Input(metavar="FILE", help="Outlines of what is there.")] = None,
+    truth: Annotated[
+        str | None,
+        options.Input(
+            metavar="FILE", help="What is there: outlines, or a raster of integers on the pixels of the map."
+        ),
+    ] = None,
     layer: Annotated[str | None, options.Input(metavar="NAME", help="Layer of a --truth that has several.")] = None,
     crs: Annotated[
         str | None, options.Input(metavar="EPSG:CODE", help="CRS of a --truth that does not say its own.")
     ] = None,
+    class_column: Annotated[
+        str | None,
+        options.Input(metavar="NAME", help="Column of --truth that says the class, where its name is not known."),
+    ] = None,
+    class_value: Annotated[
+        str | None,
+        options.Input(
+            metavar="VALUE,...",
+            help="What --truth calls the class, in that column or in its pixels; its only class, or 1, if left out.",
+        ),
+    ] = None,
+    band: Annotated[
+        int | None, options.Input(metavar="N", help="Band of a --truth that is a raster; 1 if left out.", min=1)
+    ] = None,
+    ignored: Annotated[
+        str | None,
+        options.Input(
+            metavar="VALUE,...",
+            help="Values of a --truth that is a raster that count neither way, beside 255 and its nodata.",
+        ),
+    ] = None,
+    map_: Annotated[
+        str | None,
+        options.Input(
+            "--map",
+            metavar="MAP.zarr|FILE",
+            help="Of OUTLINES: the map that they are of, or polygons of the ground that was mapped; truth elsewhere is left out.",
+        ),
+    ] = None,
     class_name: Annotated[
-        str | None, options.Input("--class", help="Class of the map to evaluate; its only one if left out.")
+        str | None,
+        options.Input("--class", help="Class of the map or outlines to evaluate; their only one if left out."),
     ] = None,
     year: options.YearOption = None,
     model: Annotated[
@@ -134,6 +179,8 @@ def evaluate(
                 "--truth",
                 "--layer",
                 "--crs",
+                *_OF_TRUTH,
+                "--map",
                 "--class",
                 "--year",
                 "--model",
@@ -173,7 +220,8 @@ def evaluate(
     if evaluated is None:
         raise typer.BadParameter("name a map, outlines or a YAML file; or a reviewed sample, with --sample.")
     if options.is_yaml(evaluated):
-        refuse("--truth", "--layer", "--crs", "--class", because="the YAML file says them")
+        refuse("--truth", "--layer", "--crs", *_OF_TRUTH, "--class", because="the YAML file says them")
+        refuse("--map", because="models are evaluated on whole scenes; it is for outlines")
         refuse("--year", because=f"each scene of the YAML file says its own, as time: {year}")
         evaluation, bundles = _of_scenes(evaluated, model or [], rule=rule, device=device, trust=trust, choose=choose)
     else:
@@ -181,16 +229,32 @@ def evaluate(
         refuse(*of_networks, because="a map and outlines are predicted already; it is for YAML files")
         if truth is None:
             raise typer.BadParameter("a map or outlines are evaluated by a truth: say --truth labels.gpkg.")
-        if _has_outlines(evaluated):
-            refuse("--class", "--year", "--threshold", "--boundary", because="it is for maps, and these are outlines")
+        stated = StatedTruth(
+            path=truth,
+            layer=layer,
+            crs=crs,
+            class_column=class_column,
+            class_values=options.words(class_value),
+            band=band,
+            ignored=options.words(ignored),
+        )
+        if not _has_outlines(evaluated):
+            refuse("--map", because="a map says itself which ground is valid; it is for outlines")
+        else:
+            if map_ is None or _has_outlines(map_):
+                refuse("--year", because="it is for maps, and these are outlines")
+            if stated.is_raster:
+                raise typer.BadParameter(
+                    f"{truth} is a raster, and outlines are evaluated by outlines: evaluate the map that they are of.",
+                    param_hint="--truth",
+                )
+            refuse("--threshold", "--boundary", because="it is for maps, and these are outlines")
             if choose:
                 raise typer.BadParameter(
                     "thresholds are chosen for a map, and these are outlines.", param_hint="--choose"
                 )
         bundles = [] if save_model is None else _of_map(evaluated, year, models=model or [], trust=trust)
-        evaluation = _of_one(
-            evaluated, truth, layer=layer, crs=crs, class_name=class_name, year=year, rule=rule, choose=choose
-        )
+        evaluation = _of_one(evaluated, stated, mapped=map_, class_name=class_name, year=year, rule=rule, choose=choose)
     if save_model is not None:
         evaluation.applied_to(bundles[0]).save(save_model, overwrite=overwrite)  # type: ignore[union-attr]  # it chose
     if out is not None:
@@ -262,48 +326,83 @@ def _of_scenes(
 
 def _of_one(
     evaluated: str,
-    truth: str,
+    truth: StatedTruth,
     *,
-    layer: str | None,
-    crs: str | None,
+    mapped: str | None,
     class_name: str | None,
     year: int | None,
     rule: dict[str, float],
     choose: bool,
 ) -> "Evaluation | ObjectChoice":
-    options.require_there([evaluated, truth])
+    options.require_there([evaluated, truth.path, mapped])
     from rtsx.cube import class_names, geobox_of
     from rtsx.cube.times import years_of
     from rtsx.evaluation import choose_objects
     from rtsx.evaluation import evaluate as score
-    from rtsx.footprints.schema import stated_years
-    from rtsx.labels import rasterize_labels, read_labels
-    from rtsx.labels.io import read_table
-    from rtsx.labels.standardise import NEGATIVE
+    from rtsx.labels import rasterize_labels
 
     if _has_outlines(evaluated):
-        prediction, outlines = None, read_table(evaluated, what="outlines")
-        found = stated_years(outlines)
+        return _of_outlines(evaluated, truth, mapped=mapped, class_name=class_name, year=year, rule=rule)
+    prediction = options.open_year(evaluated, year)
+    targets = [name for name in class_names(prediction) if name != "background"] or ["target"]
+    if class_name not in (None, *targets):
+        raise typer.BadParameter(f"{evaluated} is of {', '.join(targets)}.", param_hint="--class")
+    known: Any
+    if truth.is_raster:
+        known = truth.raster(prediction, classes=targets, wanted=class_name)
     else:
-        prediction = options.open_year(evaluated, year)
-        found = {one for one in years_of(prediction) if one is not None}
-    labels = read_labels(truth, layer=layer, crs=crs)
-    labels = labels[labels["class_name"] != NEGATIVE]
-    true = {int(one) for one in labels["image_date"].dt.year.dropna()}
+        known = truth.labels(targets, wanted=class_name)
+        _warn_of_years(known, truth.path, years={*years_of(prediction)}, evaluated=evaluated)
+        if len(targets) > 1:
+            named = [class_name] if class_name is not None and class_name in {*known["class_name"]} else targets
+            known = rasterize_labels(known, geobox_of(prediction), classes=named)
+    classes = None if class_name is None else [class_name]
+    with progress("scoring"):
+        if choose:
+            return choose_objects(prediction, known, class_name=class_name, **rule)  # type: ignore[arg-type]  # by name
+        return score(prediction, known, classes=classes, **rule)  # type: ignore[arg-type]  # by name
+
+
+def _of_outlines(
+    evaluated: str,
+    truth: StatedTruth,
+    *,
+    mapped: str | None,
+    class_name: str | None,
+    year: int | None,
+    rule: dict[str, float],
+) -> "Evaluation":
+    from rtsx.evaluation import evaluate as score
+    from rtsx.footprints.schema import stated_years
+    from rtsx.labels.io import read_table
+
+    outlines = read_table(evaluated, what="outlines")
+    named = [*outlines["class_name"].dropna().unique()] if "class_name" in outlines.columns else []
+    if class_name not in (None, *named) or (class_name is None and len(named) > 1):
+        raise typer.BadParameter(
+            f"{evaluated} has outlines of {', '.join(named) or 'a class without a name'}: say which of them is evaluated, or leave it out "
+            "where there is one.",
+            param_hint="--class",
+        )
+    if class_name is not None:
+        outlines = outlines[outlines["class_name"] == class_name]
+    labels = truth.labels([class_name] if class_name is not None else named or ["target"], wanted=None)
+    _warn_of_years(labels, truth.path, years=stated_years(outlines), evaluated=evaluated)
+    ground: Any = None
+    if mapped is not None:
+        ground = read_table(mapped, what="mapped ground") if _has_outlines(mapped) else options.open_year(mapped, year)
+    return score(outlines, labels, mapped=ground, **rule)  # type: ignore[arg-type]  # by name
+
+
+def _warn_of_years(
+    labels: "geopandas.GeoDataFrame", truth: str, *, years: Iterable[int | None], evaluated: str
+) -> None:
+    true, found = {int(one) for one in labels["image_date"].dt.year.dropna()}, {one for one in years if one is not None}
     if found and true and not found & true:
         warn(
             f"{truth} is of {', '.join(map(str, sorted(true)))}, and {evaluated} of {', '.join(map(str, sorted(found)))}: what has changed "
             "between counts as wrong."
         )
-    classes = None if class_name is None else [class_name]
-    if prediction is None:
-        return score(outlines, labels, **rule)  # type: ignore[arg-type]  # by name
-    targets = [name for name in class_names(prediction) if name != "background"]
-    known = labels if len(targets) < 2 else rasterize_labels(labels, geobox_of(prediction), classes=targets)
-    with progress("scoring"):
-        if choose:
-            return choose_objects(prediction, known, class_name=class_name, **rule)  # type: ignore[arg-type]  # by name
-        return score(prediction, known, classes=classes, **rule)  # type: ignore[arg-type]  # by name
 
 
 def _has_outlines(evaluated: str) -> bool:

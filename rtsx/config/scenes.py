@@ -11,18 +11,16 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 import xarray as xr
-from odc.geo.geobox import GeoBox
 from pydantic import BeforeValidator, Field, model_validator
 
 from rtsx.config.cube import is_config, open_cube
 from rtsx.config.inputs import SplitConfig, split_scenes
 from rtsx.config.yaml import ConfigModel, FilePath, Names, format_path, glob_paths, map_texts, placeholders
-from rtsx.cube import geobox_of, layer_names
-from rtsx.cube.georeference import describe_geobox
-from rtsx.cube.open import open_source
+from rtsx.cube import geobox_of
 from rtsx.errors import ConfigError, CubeError, InputNotFoundError, LabelError, ReviewError, TrainingError
 from rtsx.labels import LabelRaster, open_label_raster, rasterize_labels, read_labels
 from rtsx.labels.io import read_table, without_layer
+from rtsx.labels.label_rasters import read_label_raster
 from rtsx.labels.schema import LABEL_COLUMNS
 from rtsx.labels.standardise import NEGATIVE
 from rtsx.parsing import Several
@@ -243,26 +241,8 @@ class LabelReader:
                 f"{labels.raster} is a raster, whose classes are integers, but {unsaid[0]!r} is {list(meant[unsaid[0]])}. Say "
                 f"classes: {{{unsaid[0]}: [1]}} or whatever the raster has."
             )
-        opened = open_source(labels.raster)
-        names = layer_names(opened)
-        if labels.band > len(names):
-            raise ConfigError(f"{labels.raster} has {len(names)} bands; band: {labels.band} is none of them.")
-        ours, theirs = geobox_of(cube), geobox_of(opened)
-        if not _same_pixels(ours, theirs):
-            raise ConfigError(
-                f"A label raster lies on the pixels of the cube: {labels.raster} has {describe_geobox(theirs)}, the cube "
-                f"{describe_geobox(ours)}. Warp it with gdalwarp -r near."
-            )
-        return open_label_raster(
-            opened[names[labels.band - 1]], classes=codes, ignored=labels.ignored, ignore=self.ignore
-        )
-
-
-def _same_pixels(ours: GeoBox, theirs: GeoBox) -> bool:
-    drift = max(
-        abs(one - other) for one, other in zip(tuple(~ours.affine @ theirs.affine)[:6], (1, 0, 0, 0, 1, 0), strict=True)
-    )
-    return ours.crs == theirs.crs and ours.shape == theirs.shape and drift < 1e-3
+        codes_of_pixels = read_label_raster(labels.raster, geobox_of(cube), band=labels.band)
+        return open_label_raster(codes_of_pixels, classes=codes, ignored=labels.ignored, ignore=self.ignore)
 
 
 def _part(path: str, labels: LabelsConfig, meant: Mapping[str, Sequence[YamlValue]]) -> gpd.GeoDataFrame:

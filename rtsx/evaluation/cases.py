@@ -14,12 +14,27 @@ from rtsx.cube import class_names, geobox_of
 from rtsx.cube.georeference import describe_geobox
 from rtsx.errors import CubeError, EvaluationError, FootprintError, LabelError
 from rtsx.evaluation.counts import Unit
+from rtsx.evaluation.ground import mapped_ground
 from rtsx.footprints.class_maps import missing_pixels, thresholds_of
 from rtsx.labels import LabelRaster, open_label_raster, rasterize_labels
+from rtsx.labels.label_rasters import same_pixels, warp_onto
 from rtsx.scores import LEVELS_OF_FLOAT
 
 Truth: TypeAlias = LabelRaster | xr.DataArray | gpd.GeoDataFrame
 """What is there: pixels with numbers of classes, or polygons."""
+ALONE = "scene"
+"""Name of a prediction that is evaluated alone, which messages leave out."""
+
+
+def of_scene(name: str) -> str:
+    """Return which scene a message is about, and nothing where there is one alone.
+
+    Examples
+    --------
+    >>> f"The truth{of_scene('lena')} is empty", f"The truth{of_scene(ALONE)} is empty"
+    ("The truth of scene 'lena' is empty", 'The truth is empty')
+    """
+    return "" if name == ALONE else f" of scene {name!r}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,18 +110,30 @@ class EvaluationScene:
     """On the pixels of the prediction: a `LabelRaster`, or an integer raster (y, x) with its CRS, coded like one: 0 nothing, k the
     k-th class of the prediction, 255 where nobody can tell. Or polygons in any CRS, which every pixel whose centre they
     hold belongs to; polygons are the only truth of footprints."""
+    mapped: xr.Dataset | gpd.GeoDataFrame | None = None
+    """Ground that footprints can be on: the map that they are of, whose valid pixels count, or polygons in any CRS. Truth
+    elsewhere is left out; None: all of it counts."""
 
     def __post_init__(self) -> None:
         """Refuse kinds that do not go together."""
         if not isinstance(self.prediction, xr.Dataset | gpd.GeoDataFrame):
             raise EvaluationError(
-                f"The prediction of scene {self.name!r} is a Dataset as predict_cube returns it, or a GeoDataFrame of "
+                f"The prediction{of_scene(self.name)} is a Dataset as predict_cube returns it, or a GeoDataFrame of "
                 f"footprints, not {type(self.prediction).__name__}."
             )
         if isinstance(self.prediction, gpd.GeoDataFrame) and not isinstance(self.truth, gpd.GeoDataFrame):
             raise EvaluationError(
-                f"Footprints are evaluated by polygons, but the truth of scene {self.name!r} is "
+                f"Footprints are evaluated by polygons, but the truth{of_scene(self.name)} is "
                 f"{type(self.truth).__name__}: evaluate the prediction that the footprints are from instead."
+            )
+        if self.mapped is not None and not isinstance(self.prediction, gpd.GeoDataFrame):
+            raise EvaluationError(
+                f"The prediction{of_scene(self.name)} is a map, which says itself which ground is valid: leave mapped= out."
+            )
+        if not isinstance(self.mapped, xr.Dataset | gpd.GeoDataFrame | None):
+            raise EvaluationError(
+                f"mapped{of_scene(self.name)} is the map that the outlines are of, or a GeoDataFrame of polygons, not "
+                f"{type(self.mapped).__name__}."
             )
 
 
@@ -149,6 +176,8 @@ class OutlineCase:
     """Valid Polygons and MultiPolygons with a CRS."""
     true: gpd.GeoDataFrame = field(repr=False)
     """Likewise, perhaps in another CRS."""
+    mapped: gpd.GeoDataFrame | None = field(repr=False)
+    """Polygons of the ground that counts, in any CRS; None where it is not known."""
     unit: Unit = "m2"
 
 
@@ -165,7 +194,7 @@ def case_of(
     if isinstance(scene.prediction, gpd.GeoDataFrame):
         if threshold is not None:
             raise EvaluationError(
-                f"A threshold chooses pixels, but the prediction of scene {scene.name!r} is outlines, which are found already: "
+                f"A threshold chooses pixels, but the prediction{of_scene(scene.name)} is outlines, which are found already: "
                 "leave it out, or select outlines by prob_mean or prob_max before."
             )
         return _outline_case(scene, classes)
@@ -181,7 +210,7 @@ def _raster_case(
     size = (pred.sizes["y"], pred.sizes["x"])
     if truth.shape != size:
         raise EvaluationError(
-            f"Prediction and truth of scene {scene.name!r} differ in size: {size} and {truth.shape} px. Bring the truth onto "
+            f"Prediction and truth{of_scene(scene.name)} differ in size: {size} and {truth.shape} px. Bring the truth onto "
             "the grid of the prediction, with gdalwarp; in Python, rasterize_labels(labels, geobox_of(prediction), ...) makes it of labels."
         )
     evaluated = _evaluated_classes(scene, names, truth.classes, wanted=classes)
@@ -209,14 +238,14 @@ def _raster_case(
 def _check_shape(scene: EvaluationScene, pred: xr.Dataset) -> None:
     if not {"probability", "binary"} & set(pred.data_vars):
         raise EvaluationError(
-            f"The prediction of scene {scene.name!r} has probability or binary, or both, but there are "
+            f"The prediction{of_scene(scene.name)} has probability or binary, or both, but there are "
             f"{', '.join(map(str, pred.data_vars)) or 'no variables'}: is this what predict_cube returned?"
         )
     used = pred[[name for name in ("probability", "binary", "valid") if name in pred.data_vars]]
     strange = sorted(map(str, set(used.dims) - {"class", "y", "x"}))
     if strange or not {"y", "x"} <= set(used.dims):
         raise EvaluationError(
-            f"The prediction of scene {scene.name!r} has dimensions ([class,] y, x), but came with "
+            f"The prediction{of_scene(scene.name)} has dimensions ([class,] y, x), but came with "
             f"{', '.join(map(str, used.dims))}: a scene is one ground at one time; in Python, pred.isel(time=...) selects it"
         )
 
@@ -235,7 +264,7 @@ def _truth_of(scene: EvaluationScene, pred: xr.Dataset, names: Sequence[str | No
         if isinstance(scene.truth, gpd.GeoDataFrame):
             if len(targets) > 1:
                 raise EvaluationError(
-                    f"The prediction of scene {scene.name!r} has the classes {', '.join(targets)}, but its truth is polygons "
+                    f"The prediction{of_scene(scene.name)} has the classes {', '.join(targets)}, but its truth is polygons "
                     "of one: say which class they are with class_name=...; in Python, rasterize_labels(labels, geobox_of(prediction), classes=[...]) makes rasters of all"
                 )
             outlines = _checked_outlines(scene, scene.truth, what="truth")
@@ -247,18 +276,17 @@ def _truth_of(scene: EvaluationScene, pred: xr.Dataset, names: Sequence[str | No
             )
     except (CubeError, LabelError) as error:
         raise EvaluationError(
-            f"The truth of scene {scene.name!r} cannot be brought onto its prediction: {error}"
+            f"The truth{of_scene(scene.name)} cannot be brought onto its prediction: {error}"
         ) from error
     return scene.truth
 
 
 def _check_grids(scene: EvaluationScene, pred: xr.Dataset, truth: xr.DataArray) -> None:
-    grids = [geobox_of(pred), geobox_of(truth)]
-    if grids[0] != grids[1]:
+    grid, other = geobox_of(pred), geobox_of(truth)
+    if not same_pixels(grid, other):
         raise EvaluationError(
-            f"Prediction and truth of scene {scene.name!r} lie on different grids: "
-            + " and ".join(map(describe_geobox, grids))
-            + ". Warp the truth onto the prediction's grid."
+            f"Prediction and truth{of_scene(scene.name)} lie on different grids: {describe_geobox(grid)} and "
+            f"{describe_geobox(other)}. Warp the truth onto the prediction's grid: {warp_onto(grid)}."
         )
 
 
@@ -273,7 +301,7 @@ def _evaluated_classes(
         known = {name: place for place, name in enumerate(predicted) if name in true and name is not None}
         if wanted is None and (set(known) != set(true) or set(known) != set(targets)):
             raise EvaluationError(
-                f"Scene {scene.name!r} is predicted for the classes {', '.join(map(str, targets))}, and its truth knows "
+                f"The prediction{of_scene(scene.name)} is of the classes {', '.join(map(str, targets))}, and its truth knows "
                 f"{', '.join(true)}: name those to evaluate with classes=[...]"
             )
     for name in wanted or ():
@@ -282,11 +310,11 @@ def _evaluated_classes(
             hint = f"did you mean {near[0]!r}?" if near else "evaluate one of those that both have."
             raise EvaluationError(
                 f"Class {name!r} is not among those that prediction ({', '.join(map(str, targets))}) and truth "
-                f"({', '.join(true)}) of scene {scene.name!r} share: {hint}"
+                f"({', '.join(true)}){of_scene(scene.name)} share: {hint}"
             )
     evaluated = [name for name in true if name in (known if wanted is None else wanted)]
     if not evaluated:
-        raise EvaluationError(f"No class of scene {scene.name!r} is to be evaluated: classes is empty.")
+        raise EvaluationError(f"No class{of_scene(scene.name)} is to be evaluated: classes is empty.")
     return [(known[name], true.index(name) + 1) for name in evaluated]
 
 
@@ -300,7 +328,7 @@ def _levels_of(scene: EvaluationScene, probability: xr.DataArray) -> int:
     try:
         return thresholds_of(probability)
     except FootprintError as error:
-        raise EvaluationError(f"The prediction of scene {scene.name!r} has no probabilities: {error}") from error
+        raise EvaluationError(f"The prediction{of_scene(scene.name)} has no probabilities: {error}") from error
 
 
 def _valid(pred: xr.Dataset) -> xr.DataArray | None:
@@ -321,7 +349,7 @@ def _decided(
     if threshold is not None:
         name, cure = "probability", "evaluate it without a threshold"
     if name not in outputs:
-        raise EvaluationError(f"The prediction of scene {scene.name!r} has no {name}: {cure}.")
+        raise EvaluationError(f"The prediction{of_scene(scene.name)} has no {name}: {cure}.")
     if threshold is None:
         found = outputs[name] == 1
     else:
@@ -346,10 +374,18 @@ def _outline_case(scene: EvaluationScene, classes: Sequence[str] | None) -> Outl
     name = next(iter(_named(true)), next(iter(_named(found)), _TARGET))
     if classes is not None and list(classes) != [name]:
         raise EvaluationError(
-            f"The outlines of scene {scene.name!r} are of {', '.join(sorted(named)) or 'a class without a name'}, and "
+            f"The outlines{of_scene(scene.name)} are of {', '.join(sorted(named)) or 'a class without a name'}, and "
             f"{', '.join(classes)} is to be evaluated: select the outlines of one class before."
         )
-    return OutlineCase(name=scene.name, region=scene.region, classes=(str(name),), found=found, true=true)
+    mapped = scene.mapped
+    if isinstance(mapped, xr.Dataset):
+        _check_shape(scene, mapped)
+        mapped = mapped_ground(mapped, found, true)
+    elif mapped is not None:
+        mapped = _checked_outlines(scene, mapped.drop(columns="class_name", errors="ignore"), what="mapped ground")
+    return OutlineCase(
+        name=scene.name, region=scene.region, classes=(str(name),), found=found, true=true, mapped=mapped
+    )
 
 
 def _named(table: gpd.GeoDataFrame) -> list[str]:
@@ -357,7 +393,7 @@ def _named(table: gpd.GeoDataFrame) -> list[str]:
 
 
 def _checked_outlines(scene: EvaluationScene, table: gpd.GeoDataFrame, *, what: str) -> gpd.GeoDataFrame:
-    where = f"of the {what} of scene {scene.name!r}"
+    where = f"of the {what}{of_scene(scene.name)}"
     if table.crs is None:
         raise EvaluationError(f"The outlines {where} need a CRS, but it is None: set it with outlines.set_crs(...).")
     kinds = sorted({str(kind) for kind in table.geom_type.unique()} - {"Polygon", "MultiPolygon"})
@@ -375,7 +411,7 @@ def _checked_outlines(scene: EvaluationScene, table: gpd.GeoDataFrame, *, what: 
     names = _named(table)
     if len(names) > 1:
         raise EvaluationError(
-            f"The outlines {where} are of several classes, {', '.join(map(str, names))}: evaluate one at a time, with "
-            "outlines[outlines['class_name'] == ...]."
+            f"The outlines {where} are of several classes, {', '.join(map(str, names))}: evaluate one at a time; in Python, "
+            "outlines[outlines['class_name'] == ...] selects it."
         )
     return table

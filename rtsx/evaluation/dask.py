@@ -16,7 +16,7 @@ from dask.highlevelgraph import HighLevelGraph
 from numpy.typing import NDArray
 
 from rtsx.errors import EvaluationError
-from rtsx.evaluation.cases import UNCOUNTED, EvaluationSettings, RasterCase
+from rtsx.evaluation.cases import UNCOUNTED, EvaluationSettings, RasterCase, of_scene
 from rtsx.evaluation.counts import ClassCounts, ObjectPieces, join_pieces, pieces_of, pixel_area_m2
 from rtsx.footprints.blocks import ExtractionBlock, ExtractionPlan
 from rtsx.footprints.extract import add_window, boxed
@@ -181,7 +181,7 @@ def _finished(
 ) -> tuple[ClassCounts, ...]:
     if not any(each.extent.any() for each in counted.counts):
         raise EvaluationError(
-            f"No pixel of scene {case.name!r} counts: nowhere is the prediction valid where the truth is known. Is this the "
+            f"No pixel{of_scene(case.name)} counts: nowhere is the prediction valid where the truth is known. Is this the "
             "right truth, and is any of the prediction valid?"
         )
     finished = []

@@ -1,6 +1,7 @@
 """Evaluate scenes against their truth, and choose threshold and least size of outlines together, by object scores."""
 
 import math
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -15,13 +16,26 @@ from numpy.typing import NDArray
 from pyproj import CRS
 
 from rtsx.arguments import typed
-from rtsx.errors import EvaluationError, LabelError
-from rtsx.evaluation.cases import EvaluationScene, EvaluationSettings, OutlineCase, RasterCase, Truth, case_of
+from rtsx.cube import geobox_of
+from rtsx.errors import EvaluationError, LabelError, TruthWarning
+from rtsx.evaluation.cases import (
+    ALONE,
+    EvaluationScene,
+    EvaluationSettings,
+    OutlineCase,
+    RasterCase,
+    Truth,
+    case_of,
+    of_scene,
+)
 from rtsx.evaluation.counts import ClassCounts, ObjectPieces, SceneCounts, equal_area, join_pieces, to_plane
 from rtsx.evaluation.dask import count_rasters, evaluate_rasters, least_pixels
+from rtsx.evaluation.ground import cut_to
 from rtsx.evaluation.result import Evaluation
 from rtsx.footprints.extract import default_min_area_m2, stated_number
 from rtsx.labels import RasterizedLabels, read_labels
+from rtsx.labels.io import is_raster
+from rtsx.labels.label_rasters import read_label_raster
 from rtsx.model import ModelBundle, OutlineChoice
 from rtsx.scores import ObjectOverlaps, ObjectScores
 
@@ -30,24 +44,41 @@ def match_outlines(case: OutlineCase, *, rule: EvaluationSettings) -> tuple[Clas
     """Counts of one scene: shared and unshared ground in m², each point once, and objects, each row one.
 
     Everything is compared in Lambert's azimuthal equal-area projection about the middle of all outlines, where areas are
-    those on the ellipsoid; long edges are followed as they run in their own CRS.
+    those on the ellipsoid; long edges are followed as they run in their own CRS. Both are cut to the ground that was mapped.
+
+    Warns
+    -----
+    TruthWarning
+        It is not known what was mapped, and true outlines lie far from all found ones.
 
     Raises
     ------
     EvaluationError
-        There is no outline at all.
+        There is no outline at all, or none on the ground that was mapped.
     """
     tables = (case.found, case.true)
     outlines = [np.asarray(table.geometry.array, np.object_) for table in tables]
     crss = [CRS.from_user_input(table.crs) for table in tables]
     if not any(map(len, outlines)):
-        raise EvaluationError(f"Scene {case.name!r} has neither found nor true outlines: there is nothing to evaluate.")
+        raise EvaluationError(
+            f"There are neither found nor true outlines{of_scene(case.name)}: there is nothing to evaluate."
+        )
     some = 0 if len(outlines[0]) else 1
     try:
         plane = equal_area(outlines[some], crss[some])
         found, true = (to_plane(each, crs, plane) for each, crs in zip(outlines, crss, strict=True))
     except LabelError as error:
-        raise EvaluationError(f"The outlines of scene {case.name!r} have no place on the ground: {error}") from error
+        raise EvaluationError(f"The outlines{of_scene(case.name)} have no place on the ground: {error}") from error
+    if case.mapped is None:
+        _warn_of_truth_elsewhere(case, found, true)
+    else:
+        ground = np.asarray(case.mapped.geometry.array, np.object_)
+        whole = shapely.union_all(to_plane(ground, CRS.from_user_input(case.mapped.crs), plane))
+        found, true = (cut_to(whole, each) for each in (found, true))
+        if not len(found) + len(true):
+            raise EvaluationError(
+                f"No outline{of_scene(case.name)}, found or true, lies on the ground that was mapped. Is that of another place?"
+            )
     shared = shapely.area(shapely.intersection(shapely.union_all(found), shapely.union_all(true)))
     all_found, all_true = (float(shapely.area(shapely.union_all(each))) for each in (found, true))
     scores = _overlaps(found, true).at_least(rule.min_object_area_m2).match(rule.object_iou)
@@ -58,6 +89,18 @@ def match_outlines(case: OutlineCase, *, rule: EvaluationSettings) -> tuple[Clas
         tally=None,
     )
     return (counts,)
+
+
+def _warn_of_truth_elsewhere(case: OutlineCase, found: NDArray[np.object_], true: NDArray[np.object_]) -> None:
+    around = shapely.box(*shapely.total_bounds(found)) if len(found) else shapely.Point()
+    elsewhere = len(true) - int(shapely.intersects(true, around).sum())
+    if elsewhere:
+        warnings.warn(
+            f"{elsewhere} of {len(true)} outlines of the truth{of_scene(case.name)} lie outside the rectangle around all that was "
+            "found, and count as missed. If not all of that ground was mapped, say with mapped= what was.",
+            TruthWarning,
+            stacklevel=3,
+        )
 
 
 def _overlaps(found: NDArray[np.object_], true: NDArray[np.object_]) -> ObjectOverlaps:
@@ -76,6 +119,7 @@ def evaluate(
     scenes: EvaluationScene | Iterable[EvaluationScene] | xr.Dataset | gpd.GeoDataFrame,
     truth: Truth | str | PathLike[str] | None = None,
     *,
+    mapped: xr.Dataset | gpd.GeoDataFrame | None = None,
     classes: Sequence[str] | None = None,
     threshold: float | None = None,
     object_iou: float = 0.5,
@@ -95,7 +139,10 @@ def evaluate(
     scenes
         What to evaluate: scenes, or one prediction, whose `truth` then follows.
     truth
-        Truth of the one prediction; as in `EvaluationScene`, or the path of its labels, which `read_labels` reads.
+        Truth of the one prediction; as in `EvaluationScene`, or the path of its labels, which `read_labels` reads, or of a
+        raster whose first band has its codes.
+    mapped
+        Ground that the one prediction can be on where it is outlines, as in `EvaluationScene`. None: all of the truth counts.
     classes
         Which classes to evaluate. None: all; prediction and truth must then know the same ones, besides ``background``. Where
         both know one class they are compared whatever it is called.
@@ -126,6 +173,12 @@ def evaluate(
     EvaluationError
         Nothing to evaluate, nothing that counts, outlines of another place, different grids, a missing CRS, unknown classes, or geometry that is no area.
 
+    Warns
+    -----
+    TruthWarning
+        Scores say less than they seem to: true outlines lie far from all found ones, and what was mapped is not known; or a
+        raster of truth shows the target everywhere that counts, or nowhere.
+
     Examples
     --------
     >>> import numpy as np
@@ -145,13 +198,17 @@ def evaluate(
         seed=seed,
     )
     if isinstance(truth, str | PathLike):
-        truth = read_labels(fspath(truth))
-    cases = [case_of(scene, classes=classes, threshold=threshold) for scene in listed_scenes(scenes, truth)]
-
+        truth = _read_truth(fspath(truth), scenes)
+    listed = listed_scenes(scenes, truth)
+    if mapped is not None:
+        if truth is None:
+            raise EvaluationError("Scenes say themselves what was mapped: give no mapped= with them.")
+        listed = [replace(listed[0], mapped=mapped)]
+    cases = [case_of(scene, classes=classes, threshold=threshold) for scene in listed]
     if isinstance(truth, gpd.GeoDataFrame) and len(truth):
         _check_meets(cases[0])
     rasters = iter(evaluate_rasters([case for case in cases if isinstance(case, RasterCase)], rule=rule))
-    counted = (
+    counted = tuple(
         SceneCounts(
             name=case.name,
             region=case.region,
@@ -161,7 +218,32 @@ def evaluate(
         )
         for case in cases
     )
-    return Evaluation(counts=tuple(counted), rule=rule)
+    if truth is not None and isinstance(cases[0], RasterCase) and not isinstance(cases[0].truth, RasterizedLabels):
+        _warn_of_values(counted[0])
+    return Evaluation(counts=counted, rule=rule)
+
+
+def _read_truth(path: str, prediction: object) -> Truth:
+    if not isinstance(prediction, xr.Dataset) or not is_raster(path):
+        return read_labels(path)
+    return read_label_raster(path, geobox_of(prediction), band=1)
+
+
+def _warn_of_values(scene: SceneCounts) -> None:
+    """Warn where a truth of one class has one value alone, as a raster has where the other is its nodata or not what was expected."""
+    if len(scene.classes) > 1:
+        return
+    (name,), (hits, false_alarms, misses, rest) = scene.classes, scene.counts[0].extent
+    if not hits + misses:
+        said = f"No pixel that counts is {name!r} in the truth, so nothing can be missed. Is it another value there, or ignored?"
+    elif not false_alarms + rest:
+        said = (
+            f"Every pixel that counts is {name!r} in the truth, so nothing can be a false alarm. Is everything else its nodata? "
+            "gdal_translate -a_nodata none OLD NEW makes that a value."
+        )
+    else:
+        return
+    warnings.warn(said, TruthWarning, stacklevel=3)
 
 
 def _check_meets(case: RasterCase | OutlineCase) -> None:
@@ -190,7 +272,7 @@ def listed_scenes(
     if isinstance(scenes, xr.Dataset | gpd.GeoDataFrame):
         if truth is None:
             raise EvaluationError("A prediction is evaluated by a truth: give it as the second argument.")
-        return [EvaluationScene(name="scene", prediction=scenes, truth=truth)]
+        return [EvaluationScene(name=ALONE, prediction=scenes, truth=truth)]
     if truth is not None:
         raise EvaluationError("Scenes hold their own truth: give no second argument with them.")
     listed = [scenes] if isinstance(scenes, EvaluationScene) else list(scenes)
@@ -278,7 +360,7 @@ class ObjectChoice:
 @typed(EvaluationError)
 def choose_objects(
     scenes: EvaluationScene | Iterable[EvaluationScene] | xr.Dataset,
-    truth: Truth | None = None,
+    truth: Truth | str | PathLike[str] | None = None,
     *,
     class_name: str | None = None,
     thresholds: Sequence[float] = THRESHOLDS,
@@ -342,6 +424,8 @@ def choose_objects(
         bootstrap=0,
         seed=0,
     )
+    if isinstance(truth, str | PathLike):
+        truth = _read_truth(fspath(truth), scenes)
     listed = listed_scenes(scenes, truth)
     for threshold in thresholds:
         replace(settings, threshold=threshold)  # which refuses what is none
@@ -400,11 +484,11 @@ def _case(scene: EvaluationScene, classes: Sequence[str] | None, threshold: floa
     case = case_of(scene, classes=classes, threshold=threshold)
     if not isinstance(case, RasterCase):
         raise EvaluationError(
-            f"Scene {scene.name!r} has outlines, which are found already: give the prediction itself."
+            f"The prediction{of_scene(scene.name)} is outlines, which are found already: give the map itself."
         )
     if len(case.classes) > 1:
         raise EvaluationError(
-            f"Threshold and least size are chosen for one class, but scene {scene.name!r} has {', '.join(case.classes)}: say class_name."
+            f"Threshold and least size are chosen for one class, but the prediction{of_scene(scene.name)} has {', '.join(case.classes)}: say class_name."
         )
     # Probabilities are not scored here, and would be tallied again for each threshold.
     return replace(case, probability=None)

@@ -13,7 +13,7 @@ import pyogrio.errors
 from rtsx.errors import InputNotFoundError, LabelError, OutputNotWritableError, RtsxError
 from rtsx.labels.schema import LABEL_COLUMNS, validate_labels
 from rtsx.storage import absolute, file_name, file_problem, local_path, staged
-from rtsx.storage.diagnosis import gdal_problem
+from rtsx.storage.diagnosis import RASTER_SUFFIXES, gdal_problem
 
 LabelInput: TypeAlias = str | Path | geopandas.GeoDataFrame
 """A vector file or a table in memory."""
@@ -62,10 +62,9 @@ def read_table(path: str | Path, *, layer: str | None = None, what: str = "label
         raise
     except _UNREADABLE as error:
         _refuse_lone_part(source)
-        is_raster = Path(file_name(source)).suffix.lower() in (".tif", ".tiff", ".vrt", ".img", ".nc", ".zarr")
         otherwise = (
             f"It is a raster, and {what} are outlines: give the vector file."
-            if is_raster
+            if is_raster(source)
             else "Was it copied completely?"
         )
         problem = gdal_problem(source, error, otherwise=otherwise)
@@ -86,6 +85,17 @@ def without_layer(path: str | Path) -> tuple[str, str | None]:
     """
     source, _, layer = str(path).partition("|layername=")
     return absolute(source), layer or None
+
+
+def is_raster(path: str) -> bool:
+    """Test whether a file has pixels instead of outlines, by its ending.
+
+    Examples
+    --------
+    >>> is_raster("truth.tif"), is_raster("truth.gpkg")
+    (True, False)
+    """
+    return Path(file_name(path)).suffix.lower() in {*RASTER_SUFFIXES, ".zarr"}
 
 
 def _refuse_folder(source: str, *, what: str) -> None:

@@ -13,7 +13,11 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from pyproj import CRS
 
+from rtsx.cube import geobox_of, layer_names
+from rtsx.cube.georeference import describe_geobox
+from rtsx.cube.open import open_source
 from rtsx.errors import LabelError
+from rtsx.geometry.crs import crs_text
 from rtsx.labels.rasterize import IGNORED, LabelRaster, TruthWindow, ignore_borders, rasterize, to_pixels
 from rtsx.labels.schema import broken_outline
 from rtsx.names import did_you_mean
@@ -310,8 +314,8 @@ def open_label_raster(
         )
     if raster.dtype.kind not in "iub":
         raise LabelError(
-            f"A label raster holds codes, which are integers, but this holds {raster.dtype}. Convert it with "
-            "raster.astype('uint8'), after missing pixels have got a code of their own: raster.fillna(255)."
+            f"A label raster holds codes, which are integers, but this holds {raster.dtype}. Convert it with gdal_translate -ot "
+            "Byte; in Python, with raster.fillna(255).astype('uint8')."
         )
     names = check_classes(tuple(classes))
     codes = tuple(tuple(int(code) for code in classes[name]) for name in names)
@@ -331,6 +335,54 @@ def open_label_raster(
         ignored=tuple(sorted({int(code) for code in ignored})),
         ignore=check_ignore(ignore),
     )
+
+
+def read_label_raster(path: str, geobox: GeoBox, *, band: int) -> xr.DataArray:
+    """Open the codes of a raster file for `open_label_raster`; reads no pixel.
+
+    Parameters
+    ----------
+    path : str
+        What `rtsx.open_cube` takes.
+    geobox : odc.geo.geobox.GeoBox
+        Whose pixels they have to lie on.
+    band : int
+        Which, from 1.
+
+    Raises
+    ------
+    LabelError
+        It has no such band, or lies on other pixels.
+    CubeError
+        It cannot be opened.
+    """
+    opened = open_source(path)
+    names = layer_names(opened)
+    if not 0 < band <= len(names):
+        raise LabelError(f"{path} has {len(names)} bands, and band {band} is none of them.")
+    theirs = geobox_of(opened)
+    if not same_pixels(geobox, theirs):
+        raise LabelError(
+            f"A label raster lies on the pixels of the image or map: {path} has {describe_geobox(theirs)}, those are "
+            f"{describe_geobox(geobox)}. Warp it: {warp_onto(geobox)}."
+        )
+    return opened[names[band - 1]]
+
+
+def same_pixels(one: GeoBox, other: GeoBox) -> bool:
+    """Test whether two grids have the same pixels, up to noise of their transforms."""
+    if one.crs != other.crs or one.shape != other.shape:
+        return False
+    drift = tuple(~one.affine @ other.affine)[:6]
+    return all(abs(found - same) < 1e-3 for found, same in zip(drift, (1, 0, 0, 0, 1, 0), strict=True))
+
+
+def warp_onto(geobox: GeoBox) -> str:
+    """Return the command that brings a label raster onto a grid, for messages."""
+    west, south, east, north = geobox.extent.boundingbox
+    crs = crs_text(CRS.from_wkt(geobox.crs.to_wkt())) if geobox.crs is not None else "..."
+    height, width = geobox.shape
+    return f"gdalwarp -r near -t_srs {crs} -te {west:.12g} {south:.12g} {east:.12g} {north:.12g} -ts {width} {height} OLD NEW"
 
 
 _conforms: tuple[type[LabelRaster], ...] = (RasterizedLabels, RasterLabels)

@@ -271,6 +271,102 @@ def test_options_that_mean_nothing_are_refused(rtsx_command: Command, predicted:
         assert message in " ".join(told.err.replace("│", " ").split())
 
 
+@pytest.mark.filterwarnings("default::rtsx.errors.TruthWarning")
+def test_a_truth_is_a_raster_or_one_class_of_several(rtsx_command: Command, tmp_path: Path) -> None:
+    level = np.full((60, 80), 10)
+    level[20:40, 30:50] = 80
+    pred = make_prediction(level)
+    map_, raster, table = rtsx.write_cube(pred, tmp_path / "map.zarr"), tmp_path / "truth.tif", tmp_path / "labels.gpkg"
+    codes = np.zeros((2, 60, 80), np.uint8)
+    codes[0, 20:40, 30:50], codes[1, :20], codes[1, 20:40, 30:40], codes[1, 20:40, 40:50] = 1, 9, 7, 2
+    place = {"crs": "EPSG:3413", "transform": pred.rio.transform(), "dtype": "uint8"}
+    with rasterio.open(raster, "w", driver="GTiff", height=60, width=80, count=2, **place) as file:
+        file.write(codes)
+
+    def scored(*words: object) -> tuple[float, float, str]:
+        told = rtsx_command("evaluate", *words, "--out", tmp_path / "report", "--overwrite", "--bootstrap", "0")
+        assert told.status == 0, told.err
+        row = pd.read_csv(tmp_path / "report" / "pooled.csv").iloc[0]
+        return row["iou"], row["evaluated_px" if "evaluated_px" in row else "evaluated_m2"], told.err
+
+    assert scored(map_, "--truth", raster)[:2] == (1, 4800)
+    assert rtsx.evaluate(rtsx.open_cube(map_), raster).pooled["iou"][0] == 1
+    assert scored(map_, "--truth", raster, "--band", "2", "--class-value", "2,7")[:2] == (1, 4800)
+    assert scored(map_, "--truth", raster, "--band", "2", "--class-value", "7", "--ignored", "9")[:2] == (0.5, 3200)
+    assert "nothing can be missed" in scored(map_, "--truth", raster, "--band", "2", "--class-value", "3")[2]
+    chosen = rtsx_command("evaluate", map_, "--truth", raster, "--choose")
+    assert (chosen.status, "best: threshold" in chosen.out) == (0, True), chosen.err
+
+    outlines = rtsx.extract_footprints(pred)
+    labels = pd.concat([outlines, outlines.assign(geometry=outlines.translate(0, 60))])[["geometry"]]
+    labels.assign(kind=["slump", "pond"], other="x").to_file(table)
+    for evaluated in (map_, rtsx.footprints.write_footprints(outlines, tmp_path / "slumps.parquet")):
+        told = rtsx_command("evaluate", evaluated, "--truth", table, "--class-column", "kind", "--class-value", "mud")
+        assert "there are pond (1), slump (1)" in said(told.err)
+        assert "it has kind, other" in said(
+            rtsx_command("evaluate", evaluated, "--truth", table, "--class-column", "c").err
+        )
+        line = (evaluated, "--truth", table, "--class-column", "kind")
+        assert scored(*line)[0] == pytest.approx(1)  # because one has the name of the map's class
+        assert scored(*line, "--class-value", "slump")[0] == pytest.approx(1)
+    labels.assign(class_name=["rts", "pond"]).to_file(table)
+    refused = said(rtsx_command("evaluate", evaluated, "--truth", table).err)
+    assert "several classes, pond (1), rts (1), and 'slump' is evaluated" in refused
+    assert scored(evaluated, "--truth", table, "--class-value", "rts")[0] == pytest.approx(1)
+    for words, message in (
+        ((map_, "--truth", table, "--band", "2"), "--band has no meaning here, because"),
+        ((map_, "--truth", raster, "--crs", "EPSG:4326"), "--crs has no meaning here, because"),
+        ((map_, "--truth", raster, "--class-value", "rts"), "values of a raster are integers"),
+        ((map_, "--truth", raster, "--band", "3"), "has 2 bands, and band 3 is none of them"),
+        ((map_, "--truth", raster, "--class", "rts"), "is of slump"),
+        ((evaluated, "--truth", raster), "evaluate the map that they are of"),
+        ((map_, "--truth", raster, "--map", map_), "--map has no meaning here"),
+    ):
+        told = rtsx_command("evaluate", *words)
+        assert (told.status, message in said(told.err)) == (2, True), told.err
+    smaller = rtsx.write_cube(pred.isel(y=slice(10, 60)), tmp_path / "smaller.zarr")
+    told = said(rtsx_command("evaluate", smaller, "--truth", raster).err)
+    assert "gdalwarp -r near -t_srs EPSG:3413 -te -1999998 2820 -1999758 2970 -ts 80 50 OLD NEW" in told
+    assert "'scene'" not in told
+
+
+@pytest.mark.filterwarnings("default::rtsx.errors.TruthWarning")
+def test_truth_where_nothing_was_mapped_is_left_out(rtsx_command: Command, tmp_path: Path) -> None:
+    level = np.full((60, 80), 10)
+    level[20:40, 30:50] = 80
+    pred = make_prediction(level, valid=np.arange(80)[None, :] + np.zeros((60, 1)) < 60)
+    found = rtsx.extract_footprints(pred)
+    map_, outlines = rtsx.write_cube(pred, tmp_path / "map.zarr"), tmp_path / "slumps.parquet"
+    rtsx.footprints.write_footprints(found, outlines)
+    # One that was found; one beyond the map; one on its pixels that are not valid; one half on them, which was missed.
+    shifts = [(0, 0), (3000, 0), (90, 30), (51, 30)]
+    truth = pd.concat([found.assign(geometry=found.translate(*shift)) for shift in shifts])[["geometry"]]
+    truth.to_crs(4326).to_file(tmp_path / "truth.gpkg")
+    gpd.GeoDataFrame(geometry=[found.union_all().envelope.buffer(9)], crs=found.crs).to_file(tmp_path / "ground.gpkg")
+
+    def objects(*words: object) -> tuple[list[int], str]:
+        line = ("evaluate", outlines, "--truth", tmp_path / "truth.gpkg", *words, "--bootstrap", "0")
+        told = rtsx_command(*line, "--out", tmp_path / "report", "--overwrite")
+        assert told.status == 0, told.err
+        row = pd.read_csv(tmp_path / "report" / "pooled.csv").iloc[0]
+        return [int(row[f"objects_{name}"]) for name in ("true", "found", "matched")], said(told.err)
+
+    counted, warned = objects()
+    assert counted == [4, 1, 1]
+    assert (
+        "2 of 4 outlines of the truth lie outside the rectangle around all that was found, and count as missed"
+        in warned
+    )
+    assert "say with --map what was" in warned
+    assert objects("--map", map_) == ([2, 1, 1], "")
+    assert objects("--map", tmp_path / "ground.gpkg")[0] == [2, 1, 1]
+    with pytest.raises(rtsx.errors.EvaluationError, match="which says itself which ground is valid"):
+        rtsx.evaluate(pred, truth.set_crs(found.crs), mapped=pred)
+    elsewhere = pred.assign_coords(x=pred["x"] + 9000)
+    with pytest.raises(rtsx.errors.EvaluationError, match=r"^No outline, found or true, lies on the ground"):
+        rtsx.evaluate(found, truth.set_crs(found.crs), mapped=elsewhere)
+
+
 @pytest.fixture(scope="module")
 def config(training_scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return trainable(tmp_path_factory.mktemp("training"), training_scenes, epochs=1)

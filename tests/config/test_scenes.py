@@ -234,7 +234,7 @@ def test_rasters_that_do_not_fit_are_refused(archive: Path, cover: Path, tmp_pat
 
     with pytest.raises(ConfigError, match=r"classes are integers, but 'slump' is \['slump'\]"):
         truth()
-    with pytest.raises(ConfigError, match=r"has 2 bands; band: 3 is none of them"):
+    with pytest.raises(LabelError, match=r"has 2 bands, and band 3 is none of them"):
         truth(band=3, classes={"slump": [3]})
     moved = tmp_path / "moved.tif"
     with (
@@ -244,7 +244,7 @@ def test_rasters_that_do_not_fit_are_refused(archive: Path, cover: Path, tmp_pat
         ) as other,
     ):
         other.write(raster.read())
-    with pytest.raises(ConfigError, match="lies on the pixels of the cube"):
+    with pytest.raises(LabelError, match=r"lies on the pixels of the image or map.*gdalwarp -r near"):
         truth(raster=str(moved), classes={"slump": [3]})
 
 

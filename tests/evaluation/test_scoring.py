@@ -16,7 +16,7 @@ import xarray as xr
 from pyproj import Geod
 
 import rtsx
-from rtsx.errors import BundleError, EvaluationError
+from rtsx.errors import BundleError, EvaluationError, TruthWarning
 from rtsx.evaluation import Evaluation, EvaluationScene, choose_objects
 from rtsx.inference.plan import PredictionPlan
 from rtsx.labels import StubLabelRaster, rasterize_labels
@@ -229,16 +229,16 @@ def bad_inputs():
         "same name": (([make_scene(1), make_scene(1)],), {}, "scene 1 occurs more than once"),
         "sizes": ((pred, StubLabelRaster(truth[:-1])), {}, r"differ in size: \(40, 50\) and \(39, 50\) px"),
         "unknown class": ((two, several), {"classes": ["pont"]}, "Class 'pont' is not among .* did you mean 'pond'"),
-        "other classes": ((two, several), {}, "is predicted for the classes slump, pond, and its truth knows slump, pond, sc"),
+        "other classes": ((two, several), {}, "is of the classes slump, pond, and its truth knows slump, pond, sc"),
         "no class": ((pred, good), {"classes": []}, "classes is empty"),
-        "nothing valid": ((pred, StubLabelRaster(np.full_like(truth, 255))), {}, "No pixel of scene 'scene' counts"),
+        "nothing valid": ((pred, StubLabelRaster(np.full_like(truth, 255))), {}, "^No pixel counts"),
         "polygons of one class": ((two, square(0)), {}, "classes slump, pond, but its truth is polygons of one"),
         "polygons of several": ((pred, mixed), {}, "are of several classes, slump, pond: evaluate one at a time"),
         "no CRS of polygons": ((pred, square(0, crs=None)), {}, "need a CRS, but it is None"),
         "no CRS": ((make_prediction(level, crs=None), square(0)), {}, "A cube needs a CRS"),
         "no place": ((make_prediction(level, crs=None), good), {"min_object_area_m2": 9}, "no place there: A cube needs a"),
         "lines": ((pred, line), {}, "are Polygons or MultiPolygons, but there are LineString"),
-        "broken": ((pred, bowtie), {}, "1 of 1 outlines of the truth of scene 'scene' are not valid; the first is row 0"),
+        "broken": ((pred, bowtie), {}, "1 of 1 outlines of the truth are not valid; the first is row 0"),
         "raster for outlines": ((square(0), good), {}, "Footprints are evaluated by polygons, but .* is StubLabelRaster"),
         "array": (([EvaluationScene(name="a", prediction=pred, truth=good), 3],), {}, "A scene to evaluate is an EvaluationScene, not int"),
         "no variables": ((pred[["valid"]], good), {}, "has probability or binary, or both, but there are valid"),
@@ -282,7 +282,8 @@ def boxes(*corners, crs="EPSG:32652"):
 def test_areas_are_those_of_the_ground_and_rows_are_objects():
     found = boxes((0, 0, 100, 100), (500, 0, 600, 100))
     true = boxes((0, 0, 100, 80), (520, 0, 600, 100), (900, 0, 950, 50))
-    row = rtsx.evaluate(found, true.to_crs("EPSG:4326")).pooled.iloc[0]
+    with pytest.warns(TruthWarning, match="1 of 3 outlines of the truth lie outside the rectangle"):
+        row = rtsx.evaluate(found, true.to_crs("EPSG:4326")).pooled.iloc[0]
     assert row["iou"] == pytest.approx(16_000 / 22_500, abs=1e-6)
     assert row["precision"] == pytest.approx(16_000 / 20_000, abs=1e-6)
     assert row["recall"] == pytest.approx(16_000 / 18_500, abs=1e-6)
@@ -334,7 +335,8 @@ def test_small_outlines_are_left_out_of_the_objects():
 
 
 def test_nothing_found():
-    row = rtsx.evaluate(boxes(), boxes((0, 0, 10, 10))).pooled.iloc[0]
+    true = boxes((0, 0, 10, 10))
+    row = rtsx.evaluate(boxes(), true, mapped=true).pooled.iloc[0]
     assert (row["iou"], row["precision"], row["recall"], row["object_recall"]) == (0.0, 1.0, 0.0, 0.0)
     with pytest.raises(EvaluationError, match="neither found nor true outlines"):
         rtsx.evaluate(boxes(), boxes())
@@ -354,7 +356,7 @@ def test_classes_of_outlines_are_one():
     with pytest.raises(EvaluationError, match="are of slump, and pond is to be evaluated"):
         rtsx.evaluate(named, named, classes=["pond"])
     both = gpd.GeoDataFrame(pd.concat([named, boxes((20, 0, 30, 9)).assign(class_name="pond")]), crs=named.crs)
-    with pytest.raises(EvaluationError, match="of the prediction of scene 'scene' are of several classes, slump, pond"):
+    with pytest.raises(EvaluationError, match="of the prediction are of several classes, slump, pond"):
         rtsx.evaluate(both, named)
 
 

@@ -289,7 +289,7 @@ def test_masks_of_booleans():
     ("raster", "options", "message"),
     [
         (COVER.expand_dims("band"), {}, r"dimensions \(y, x\)"),
-        (COVER.astype(float), {}, "holds float64.*raster.astype"),
+        (COVER.astype(float), {}, "holds float64.*raster.fillna"),
         (COVER, {"classes": {"a": []}}, "Each class has codes"),
         (COVER, {"classes": {"a": [1], "b": [1]}}, "Give each code to one"),
         (COVER, {"classes": {"a": [1]}, "ignored": [1]}, "Give each code to one"),
