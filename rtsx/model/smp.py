@@ -58,7 +58,7 @@ def build_network(architecture: str, options: Mapping[str, object]) -> torch.nn.
     >>> total_stride(network)
     32
     """
-    constructor = getattr(_library(), _spelling(architecture))
+    constructor = network_class(architecture)
     parameters = inspect.signature(constructor).parameters.values()
     # Not whatever else there is, which timm would get, file names among it.
     known = {one.name for one in parameters if one.kind is not one.VAR_KEYWORD}
@@ -122,6 +122,11 @@ def _library() -> ModuleType:
     import segmentation_models_pytorch
 
     return cast("ModuleType", segmentation_models_pytorch)
+
+
+def network_class(architecture: str) -> Callable[..., torch.nn.Module]:
+    """Return the library's class of an architecture, in any case; a `BundleError` where it has none."""
+    return cast("Callable[..., torch.nn.Module]", getattr(_library(), _spelling(architecture)))
 
 
 def _spelling(architecture: str) -> str:
@@ -262,14 +267,8 @@ class SmpSource(NetworkSource):
 
     def artifact(self, *, n_layers: int, tile: int, stride: int) -> Artifact:
         """Pack the weights as safetensors."""
-        return Artifact(
-            kind="smp",
-            filename="weights.safetensors",
-            artifact_type="safetensors.torch.save_file",
-            media_type="application/octet-stream; application=safetensors",
-            data=safetensors.torch.save(dict(self.state)),
-            options={"architecture": self.architecture_name, **self.options},
-        )
+        options = {"architecture": self.architecture_name, **self.options}
+        return Artifact(kind="smp", data=safetensors.torch.save(dict(self.state)), options=options)
 
 
 def meta_network(architecture: str, options: Mapping[str, object]) -> torch.nn.Module:

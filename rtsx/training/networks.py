@@ -1,7 +1,7 @@
 """Networks to train, from their specification: built, and given encoder weights for any number of layers."""
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
@@ -12,8 +12,8 @@ import segmentation_models_pytorch
 import torch
 
 from rtsx.errors import TrainingError
-from rtsx.model import ARCHITECTURES, build_network
-from rtsx.model.smp import meta_network, total_stride
+from rtsx.model import build_network
+from rtsx.model.smp import meta_network, network_class, total_stride
 from rtsx.names import suggest
 from rtsx.training.recipe import NetworkSpec, explained
 
@@ -110,7 +110,7 @@ def fit_first_convolution(weight: torch.Tensor, shape: tuple[int, ...]) -> torch
 
 def _downloaded(spec: NetworkSpec) -> Mapping[str, torch.Tensor]:
     # The whole network for three layers, because the library knows what of an encoder an architecture keeps.
-    constructor = _constructor(spec.architecture)
+    constructor = network_class(spec.architecture)
     # timm's encoders take a yes instead of a name; the name is part of the encoder's own.
     weights = True if spec.encoder.startswith("tu-") else spec.encoder_weights
     try:
@@ -121,12 +121,6 @@ def _downloaded(spec: NetworkSpec) -> Mapping[str, torch.Tensor]:
             "give a file that ends in .pth, .pt or .safetensors, or no encoder weights."
         ) from error
     return cast("torch.nn.Module", network.encoder).state_dict()
-
-
-def _constructor(architecture: str) -> Callable[..., torch.nn.Module]:
-    plain = architecture.lower().replace("_", "").replace("-", "")
-    spelling = next(name for name in ARCHITECTURES if name.lower() == plain)
-    return cast("Callable[..., torch.nn.Module]", getattr(segmentation_models_pytorch, spelling))
 
 
 def _read(path: Path) -> Mapping[str, torch.Tensor]:

@@ -5,7 +5,7 @@ import segmentation_models_pytorch
 import torch
 
 from rtsx.errors import BundleError
-from rtsx.model.smp import ARCHITECTURES, SmpSource, build_network, meta_network, total_stride
+from rtsx.model.smp import ARCHITECTURES, SmpSource, build_network, meta_network, network_class, total_stride
 
 OPTIONS = {"encoder_name": "resnet18", "in_channels": 3, "classes": 1}
 
@@ -47,6 +47,12 @@ def test_a_skeleton_is_made_once_and_tells_networks_apart():
 def test_names_are_understood_in_any_spelling():
     assert type(build_network("unet++".replace("++", "plusplus"), OPTIONS)).__name__ == "UnetPlusPlus"
     assert type(build_network("manet", OPTIONS)).__name__ == "MAnet"
+
+
+@pytest.mark.parametrize("name", ["Unet++", "unet_plus_plus", "UNETPLUSPLUS"])
+def test_any_spelling_names_the_library_s_class(name):
+    """Pretrained encoders were asked for by the class of another reading of names, which knew no `unet++`."""
+    assert network_class(name) is segmentation_models_pytorch.UnetPlusPlus
 
 
 def test_unknown_names_are_refused_with_the_nearest():

@@ -75,7 +75,7 @@ def test_downloads_go_through_the_library(monkeypatch: pytest.MonkeyPatch, train
         return network
 
     spec = make_spec("imagenet")
-    monkeypatch.setattr("rtsx.training.networks._constructor", lambda name: offline)
+    monkeypatch.setattr("rtsx.training.networks.network_class", lambda name: offline)
     encoder = new_network(spec, layers=4, classes=1, seed=0).encoder
     assert (asked["encoder_weights"], asked["in_channels"]) == ("imagenet", 3)
     assert torch.equal(encoder.layer2[0].conv1.weight, trained.layer2[0].conv1.weight)
