@@ -157,7 +157,7 @@ def plot(
 ) -> None:
     """Draw a cube: true colour, and every layer with its values."""
     if out.suffix.lower() != ".png":
-        raise typer.BadParameter(f"expected a picture that ends in .png; got {out.name!r}.", param_hint="--out")
+        raise options.misused("--out", f"expected a picture that ends in .png; got {out.name!r}.")
     options.require_absent([out], overwrite=overwrite)
     _require_sound(cube)
     from rtsx.cli.cube_summary import small

@@ -183,25 +183,13 @@ def evaluate(
                 "--map",
                 "--class",
                 "--year",
-                "--model",
-                "--threshold",
             ),
-            *(
-                "--object-iou",
-                "--boundary",
-                "--min-area-m2",
-                "--bootstrap",
-                "--choose",
-                "--save-model",
-                "--trust",
-                "--device",
-            ),
+            *("--model", "--threshold", "--object-iou", "--boundary", "--min-area-m2", "--bootstrap", "--choose"),
+            *("--save-model", "--trust", "--device"),
             because="a sample was drawn of one map, and says all of it",
         )
         if precision_floor is not None and confidence_rule is None:
-            raise typer.BadParameter(
-                "it is for --confidence-rule RULE.json; say where to.", param_hint="--precision-floor"
-            )
+            raise options.misused("--precision-floor", "it is for --confidence-rule RULE.json; say where to.")
         options.require_suffix(confidence_rule, (".json",), option="--confidence-rule", overwrite=overwrite)
         floor = 0.5 if precision_floor is None else precision_floor
         _of_sample(sample, out, rule=confidence_rule, precision_floor=floor, started=started)
@@ -209,8 +197,8 @@ def evaluate(
     refuse("--confidence-rule", "--precision-floor", because="it is derived from a reviewed --sample of outlines")
     if save_model is not None:
         if not choose or len(model or []) != 1:
-            raise typer.BadParameter(
-                "a model is written with what was chosen: say --choose, and one --model.", param_hint="--save-model"
+            raise options.misused(
+                "--save-model", "a model is written with what was chosen: say --choose, and one --model."
             )
         options.require_new(save_model, what="the folder of a bundle", overwrite=overwrite)
     if choose:
@@ -250,9 +238,7 @@ def evaluate(
                 )
             refuse("--threshold", "--boundary", because="it is for maps, and these are outlines")
             if choose:
-                raise typer.BadParameter(
-                    "thresholds are chosen for a map, and these are outlines.", param_hint="--choose"
-                )
+                raise options.misused("--choose", "thresholds are chosen for a map, and these are outlines.")
         bundles = [] if save_model is None else _of_map(evaluated, year, models=model or [], trust=trust)
         evaluation = _of_one(evaluated, stated, mapped=map_, class_name=class_name, year=year, rule=rule, choose=choose)
     if save_model is not None:
@@ -270,10 +256,10 @@ def _of_map(path: str, year: int | None, *, models: list[str], trust: bool) -> "
     made = str(options.open_year(path, year).attrs.get("bundle_digest"))
     bundles = options.open_models(models, trust=trust)
     if made != bundles[0].digest:
-        raise typer.BadParameter(
+        raise options.misused(
+            "--model",
             f"{path} was predicted by {made[:12]}, and {models[0]} is {bundles[0].digest[:12]}: what is best for the one is not "
             "for the other. Name the model that made the map.",
-            param_hint="--model",
         )
     return bundles
 
@@ -309,7 +295,7 @@ def _of_scenes(
     path: str, models: list[str], *, rule: dict[str, float], device: str, trust: bool, choose: bool
 ) -> "tuple[Evaluation | ObjectChoice, list[ModelBundle]]":
     if not models:
-        raise typer.BadParameter("scenes of a YAML file are predicted first: say --model BUNDLE.", param_hint="--model")
+        raise options.misused("--model", "scenes of a YAML file are predicted first: say --model BUNDLE.")
     options.require_there([path])
     options.require_models(models)
     from rtsx.config.evaluate import load_evaluate_config  # here, because refusals do not wait for it
@@ -411,7 +397,7 @@ def _has_outlines(evaluated: str) -> bool:
 
 def _refuse_given(line: typer.Context, *names: str, because: str) -> None:
     for name in options.given_of(line, *names):
-        raise typer.BadParameter(f"{name} has no meaning here, because {because}.", param_hint=name)
+        raise options.misused(name, f"{name} has no meaning here, because {because}.")
 
 
 def _tables(result: "Evaluation | ObjectChoice") -> dict[str, str]:
@@ -493,17 +479,14 @@ def draw_sample(
     of_outlines = ("--region", "--confidence-edges", "--area-edges-m2")
     others = ("--map", "--year", "--regions", "--near-m") if chosen == "outlines" else of_outlines
     for option in options.given_of(line, *others):
-        raise typer.BadParameter(f"it has no meaning for --design {chosen}; leave it out.", param_hint=option)
+        raise options.misused(option, f"it has no meaning for --design {chosen}; leave it out.")
     if chosen == "ground" and map_ is None:
-        raise typer.BadParameter("points of the ground are drawn from a map: say --map map.zarr.", param_hint="--map")
-    edges = {
-        name: options.numbers(given, option=option)
-        for name, option, given in (
-            ("confidence_edges", "--confidence-edges", confidence_edges),
-            ("area_edges_m2", "--area-edges-m2", area_edges_m2),
-        )
-        if given is not None
-    }
+        raise options.misused("--map", "points of the ground are drawn from a map: say --map map.zarr.")
+    edges = {}
+    if confidence_edges is not None:
+        edges["confidence_edges"] = options.numbers(confidence_edges, option="--confidence-edges")
+    if area_edges_m2 is not None:
+        edges["area_edges_m2"] = options.numbers(area_edges_m2, option="--area-edges-m2")
     options.require_suffix(out, options.FOOTPRINT_SUFFIXES, option="--out", overwrite=overwrite)
     options.require_there([footprints, map_, regions])
     from rtsx.evaluation import sample_ground, sample_outlines  # below, because help and refusals do not wait for them

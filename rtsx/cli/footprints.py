@@ -291,24 +291,21 @@ def merge(
     # Of years, the names are known when the files are read.
     options.require_suffix(out, options.FOOTPRINT_SUFFIXES, option="--out", overwrite=overwrite or is_yearly)
     if is_yearly and min_area_m2 is not None:
-        raise typer.BadParameter(
-            f"it is for outlines of a day; merge without {_YEAR} first.", param_hint="--min-area-m2"
-        )
+        raise options.misused("--min-area-m2", f"it is for outlines of a day; merge without {_YEAR} first.")
     if not is_yearly and images is not None:
-        raise typer.BadParameter(f"images are counted by year: put {_YEAR} into --out.", param_hint="--images")
+        raise options.misused("--images", f"images are counted by year: put {_YEAR} into --out.")
     # Here, because they load rasterio, which `--help` should not wait for.
     from rtsx.footprints import level2_footprints, merge_footprints, read_footprints, write_footprints
+    from rtsx.labels.io import read_table
 
     tables = [read_footprints(file) for file in files]
     with progress("merging"):
-        sets = (
-            {
-                out.replace(_YEAR, str(year)): table
-                for year, table in level2_footprints(tables, images=_ground(images)).items()
-            }
-            if is_yearly
-            else {out: merge_footprints(tables, min_area_m2=min_area_m2 or 0.0)}
-        )
+        if is_yearly:
+            ground = None if images is None else read_table(images)
+            yearly = level2_footprints(tables, images=ground)
+            sets = {out.replace(_YEAR, str(year)): table for year, table in yearly.items()}
+        else:
+            sets = {out: merge_footprints(tables, min_area_m2=min_area_m2 or 0.0)}
     options.require_absent(sets, overwrite=overwrite)
     for path, table in sets.items():
         write_footprints(table, options.in_folder(path), overwrite=overwrite)
@@ -318,12 +315,6 @@ def merge(
         ("united", sum(map(len, sets.values()))),
         ("written", ", ".join(sets)),
     )
-
-
-def _ground(images: str | None) -> "geopandas.GeoDataFrame | None":
-    from rtsx.labels.io import read_table
-
-    return None if images is None else read_table(images)
 
 
 track_app = typer.Typer()
@@ -399,15 +390,10 @@ def _files(given: list[str]) -> dict[int, str]:
     for word in given:
         year, found, file = word.partition("=")
         if not (found and year.isdecimal() and file):
-            raise typer.BadParameter(
-                f"expected YEAR=FILE, such as 2024=slumps.parquet; got {word!r}.", param_hint="YEAR=FILE"
-            )
+            raise options.misused("YEAR=FILE", f"expected YEAR=FILE, such as 2024=slumps.parquet; got {word!r}.")
         if int(year) in files:
-            raise typer.BadParameter(
-                f"{year} is given twice; unite its outlines with rtsx merge first.",
-                param_hint="YEAR=FILE",
-            )
+            raise options.misused("YEAR=FILE", f"{year} is given twice; unite its outlines with rtsx merge first.")
         if not local_path(file.partition("|layername=")[0]).exists():
-            raise typer.BadParameter(f"{file} is no file; check the path.", param_hint="YEAR=FILE")
+            raise options.misused("YEAR=FILE", f"{file} is no file; check the path.")
         files[int(year)] = file
     return files

@@ -116,6 +116,11 @@ def given_of(line: typer.Context, *names: str) -> list[str]:
     ]
 
 
+def misused(option: str, reason: str) -> typer.BadParameter:
+    """Return the error about an option, or about an argument by its metavar."""
+    return typer.BadParameter(reason, param_hint=option)
+
+
 def words(given: str | None) -> list[str] | None:
     """Split a comma list.
 
@@ -143,9 +148,7 @@ def numbers(given: str, *, option: str) -> list[float]:
     try:
         return [float(word) for word in words(given) or []]
     except ValueError as error:
-        raise typer.BadParameter(
-            f"expected numbers separated by commas, such as 1,0.5; got {given!r}.", param_hint=option
-        ) from error
+        raise misused(option, f"expected numbers separated by commas, such as 1,0.5; got {given!r}.") from error
 
 
 Side = int | Literal["auto", "bundle"]
@@ -168,9 +171,7 @@ def side_of(
     (512, 'auto')
     """
     if given not in words and not given.isdecimal():
-        raise typer.BadParameter(
-            f"expected {', '.join(words)} or a number of pixels; got {given!r}.", param_hint=option
-        )
+        raise misused(option, f"expected {', '.join(words)} or a number of pixels; got {given!r}.")
     return given if given in words else int(given)
 
 
@@ -257,10 +258,8 @@ def open_image(
         See `rtsx.open_cube`.
     """
     if (mask is None) != (mask_rule is None):
-        raise typer.BadParameter(
-            "--mask and --mask-rule go together: quality data can be read in more than one way.",
-            param_hint="--mask" if mask is None else "--mask-rule",
-        )
+        given = "--mask" if mask is None else "--mask-rule"
+        raise misused(given, "--mask and --mask-rule go together: quality data can be read in more than one way.")
     side = side_of(chunks, option="--chunks", words=("auto",))
     require_there([*paths, mask])
     for path in paths:
@@ -285,9 +284,8 @@ def open_image(
         }
         odd = [name for name, layer in marked.items() if not (isnan(nodata) or missing_values(layer))]
         if odd:
-            raise typer.BadParameter(
-                f"{nodata:g} is no value of layers {', '.join(odd)}, which are {cube[odd[0]].dtype}.",
-                param_hint="--nodata",
+            raise misused(
+                "--nodata", f"{nodata:g} is no value of layers {', '.join(odd)}, which are {cube[odd[0]].dtype}."
             )
         cube = cube.assign(marked)
     return cube
@@ -299,7 +297,7 @@ def _silent(cube: "xr.Dataset", attribute: str, *, option: str) -> list[str]:
 
     silent = [name for name in layer_names(cube) if attribute not in cube[name].attrs]
     if not silent:
-        raise typer.BadParameter("every layer says its own; leave it out.", param_hint=option)
+        raise misused(option, "every layer says its own; leave it out.")
     return silent
 
 
@@ -353,9 +351,9 @@ def open_year(path: str, year: int | None, *, several_dates: bool = False) -> "x
     known = sorted({one for one in years if one is not None})
     held = ", ".join([*map(str, known), *["times without a year"] * (None in years)])
     if year is not None and year not in known:
-        raise typer.BadParameter(f"{path} holds {held or 'a map that says no year'}.", param_hint="--year")
+        raise misused("--year", f"{path} holds {held or 'a map that says no year'}.")
     if year is None and known and len({*years}) > 1:
-        raise typer.BadParameter(f"{path} holds {held}: say which, such as --year {known[0]}.", param_hint="--year")
+        raise misused("--year", f"{path} holds {held}: say which, such as --year {known[0]}.")
     places = [place for place, one in enumerate(years) if year in (None, one)]
     if len(places) > 1 and not several_dates:
         dates = [str(stored["time"].values[place])[:10] for place in places]

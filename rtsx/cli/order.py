@@ -20,7 +20,7 @@ from rtsx.parsing import json_value, wrap_damage
 from rtsx.storage import write_whole
 
 if TYPE_CHECKING:
-    from rtsx.config.order import OrderConfig
+    from rtsx.config.order import BasemapConfig, OrderConfig
     from rtsx.ordering import BasemapApi, Ledger, Mosaic, OrderPlan, QuadLedger
 
 __all__ = ["app"]
@@ -44,7 +44,7 @@ def plan(order: OrderArgument) -> None:
     """
     config = _loaded(order)
     if config.basemap is not None:
-        with _listed_quads(order, config):
+        with _listed_quads(order, config, config.basemap):
             return
     from rtsx.ordering import select_scenes
 
@@ -81,7 +81,7 @@ def submit(
     """
     config = _loaded(order)
     if config.basemap is not None:
-        _submit_quads(order, config, yes=yes, retry=retry)
+        _submit_quads(order, config, config.basemap, yes=yes, retry=retry)
         return
     from rtsx.ordering import Ledger, planned_batches, submit_order
 
@@ -122,7 +122,7 @@ def status_command(order: OrderArgument) -> None:
             with suppress(OrderError), quad_ledger(path) as ledger:  # unless another process fetches
                 ledger.recheck(config.folder)
         with closing(QuadLedger(path)) as ledger:
-            _show_quads(ledger, order, config)
+            _show_quads(ledger, order, config, basemap=config.basemap)
         return
     from rtsx.ordering import Ledger, order_status
 
@@ -141,7 +141,7 @@ def fetch(order: OrderArgument) -> None:
     """
     config = _loaded(order)
     if config.basemap is not None:
-        _fetch_quads(order, config)
+        _fetch_quads(order, config, config.basemap)
         return
     path = _ledger_of(order)
     provider = config.provider()
@@ -185,12 +185,12 @@ def fetch(order: OrderArgument) -> None:
 
 
 @contextmanager
-def _listed_quads(order: Path, config: "OrderConfig") -> Iterator[tuple["QuadLedger", "BasemapApi", "Mosaic"]]:
+def _listed_quads(
+    order: Path, config: "OrderConfig", basemap: "BasemapConfig"
+) -> Iterator[tuple["QuadLedger", "BasemapApi", "Mosaic"]]:
     """The ledger with all quads of the region, for the block; in the end it is shown where they stand."""
     from rtsx.ordering import list_quads, quad_ledger
 
-    basemap = config.basemap
-    assert basemap is not None  # else there is no mosaic
     api = basemap.api()
     with quad_ledger(_beside(order, "quads.sqlite")) as ledger:
         with counting("listing", unit="ranges") as shown:
@@ -209,21 +209,19 @@ def _listed_quads(order: Path, config: "OrderConfig") -> Iterator[tuple["QuadLed
         try:
             yield ledger, api, mosaic
         finally:
-            _show_quads(ledger, order, config)
+            _show_quads(ledger, order, config, basemap=basemap)
 
 
-def _submit_quads(order: Path, config: "OrderConfig", *, yes: bool, retry: bool) -> None:
+def _submit_quads(order: Path, config: "OrderConfig", basemap: "BasemapConfig", *, yes: bool, retry: bool) -> None:
     """Order the quads of a basemap for a delivery."""
     from rtsx.ordering import order_quads
 
-    basemap = config.basemap
-    assert basemap is not None  # else there is no mosaic
     delivery = basemap.delivery
     if delivery is None:
         raise OrderError(
             f"Quads of a basemap are downloaded without an order, unless basemap.delivery names a bucket. Run rtsx order fetch {order}."
         )
-    with _listed_quads(order, config) as (ledger, _, mosaic):
+    with _listed_quads(order, config, basemap) as (ledger, _, mosaic):
         order_quads(
             basemap.provider(),
             ledger,
@@ -238,13 +236,11 @@ def _submit_quads(order: Path, config: "OrderConfig", *, yes: bool, retry: bool)
         print_info(f"{missing} quads were ordered and are missing; --retry orders them again.")
 
 
-def _fetch_quads(order: Path, config: "OrderConfig") -> None:
+def _fetch_quads(order: Path, config: "OrderConfig", basemap: "BasemapConfig") -> None:
     """Download the quads of a basemap or look for them in their bucket, and say which are missing."""
     from rtsx.ordering import collect_quads, fetch_quads
 
-    basemap = config.basemap
-    assert basemap is not None  # else there is no mosaic
-    with _listed_quads(order, config) as (ledger, api, mosaic):
+    with _listed_quads(order, config, basemap) as (ledger, api, mosaic):
         if basemap.delivery is not None:
             collect_quads(basemap.provider(), ledger, mosaic=mosaic, delivery=basemap.delivery, table=_items(config))
         else:
@@ -274,16 +270,15 @@ def _fetch_quads(order: Path, config: "OrderConfig") -> None:
         raise OrderError("\n".join([first, *reasons]))
 
 
-def _show_quads(ledger: "QuadLedger", order: Path, config: "OrderConfig") -> None:
+def _show_quads(ledger: "QuadLedger", order: Path, config: "OrderConfig", *, basemap: "BasemapConfig") -> None:
     """Write and print where the quads stand."""
-    assert config.basemap is not None  # else there is no mosaic
     counts, table = ledger.counts(), _beside(order, "quads.csv")
     ledger.write_table(table)
     absent = ledger.named("absent", _LISTED)
     more = f" and {counts.absent - len(absent)} more" if counts.absent > len(absent) else ""
     items = _items(config)
     show(
-        f"Quads: {config.basemap.mosaic}",
+        f"Quads: {basemap.mosaic}",
         ("show ground of the region", counts.grid),
         ("not in the mosaic", f"{counts.absent}: {', '.join(absent)}{more}" if absent else 0),
         ("asked for", counts.asked),
@@ -352,16 +347,11 @@ def _confirm(yes: bool, question: str) -> None:
 
 
 def _show_plan(chosen: "OrderPlan", config: "OrderConfig") -> None:
-    scenes = [
-        (
-            one.scene.id,
-            (
-                f"{one.scene.day}, cloud {_percent(one.scene.cloud_cover)}, cost {_km2(one.cost_km2)}, shows "
-                f"{_km2(one.covers_km2)}, {_km2(one.alone_km2)} of it alone"
-            ),
-        )
-        for one in chosen.chosen[:_LISTED]
-    ]
+    scenes = []
+    for one in chosen.chosen[:_LISTED]:
+        cloud = "unknown" if one.scene.cloud_cover is None else f"{one.scene.cloud_cover:.0f} %"
+        ground = f"shows {_km2(one.covers_km2)}, {_km2(one.alone_km2)} of it alone"
+        scenes.append((one.scene.id, f"{one.scene.day}, cloud {cloud}, cost {_km2(one.cost_km2)}, {ground}"))
     if len(chosen.chosen) > _LISTED:
         scenes.append(("...", f"and {len(chosen.chosen) - _LISTED} more"))
     show("Scenes", *scenes)
@@ -405,7 +395,3 @@ def _show_orders(ledger: "Ledger", path: Path, *, asked: bool = False) -> None:
 
 def _km2(area: float) -> str:
     return f"{area:,.1f} km²"
-
-
-def _percent(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:.0f} %"

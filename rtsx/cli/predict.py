@@ -92,10 +92,8 @@ def augmentations(given: str | None) -> list[AugmentationName]:
     named = options.words(given) or []
     unknown = [word for word in named if word not in get_args(AugmentationName)]
     if unknown:
-        raise typer.BadParameter(
-            f"expected some of {', '.join(get_args(AugmentationName))}; got {', '.join(unknown)}.",
-            param_hint="--augment",
-        )
+        known = ", ".join(get_args(AugmentationName))
+        raise options.misused("--augment", f"expected some of {known}; got {', '.join(unknown)}.")
     return [turn for turn in get_args(AugmentationName) if turn in named]
 
 
@@ -247,16 +245,15 @@ def predict(
     started = time.perf_counter()
     products = Products(footprints=footprints, cog=cog, min_area_m2=min_area_m2)
     refuse_other_format(out, what="a Zarr store", suffixes=(".zarr",))
-    sides = options.side_of(tile, option="--tile"), options.side_of(overlap, option="--overlap")
+    side, shared = options.side_of(tile, option="--tile"), options.side_of(overlap, option="--overlap")
     turns, sizes = augmentations(augment), options.numbers(scales, option="--scales")
     options.require_absent([out, *products.paths()], overwrite=overwrite)
     options.require_there(images)
     options.require_models(model)
     described = described_models(model)
-    require_tiling(described, tile=sides[0], overlap=sides[1])
-    from rtsx.model.allocator import (
-        configure_malloc,
-    )  # here and below, because refusals do not wait for heavy libraries
+    require_tiling(described, tile=side, overlap=shared)
+    # Here and below, because refusals do not wait for heavy libraries.
+    from rtsx.model.allocator import configure_malloc
 
     configure_malloc()
     cube = options.open_image(
@@ -266,10 +263,10 @@ def predict(
 
     years = sorted({year for year in years_of(cube) if year is not None})
     if footprints is not None and len(years) > 1:
-        raise typer.BadParameter(
+        raise options.misused(
+            "--footprints",
             f"the image holds {', '.join(map(str, years))}, and a file of outlines is of one year: leave it out, then say "
             f"rtsx footprints {out} --year {years[0]}.",
-            param_hint="--footprints",
         )
     from rtsx.cube import layer_names
     from rtsx.model.inputs import required_layers
@@ -280,8 +277,8 @@ def predict(
     pred = rtsx.predict_cube(
         cube,
         options.open_models(model, trust=trust),
-        tile=sides[0],
-        overlap=sides[1],
+        tile=side,
+        overlap=shared,
         trim=trim,
         blend=blend,
         batch_size=batch_size,

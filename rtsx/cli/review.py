@@ -105,14 +105,12 @@ def create(
 
     n_given = sum(one is not None for one in (footprints, sample)) + again
     if n_given > 1 or (n_given == 0 and campaign is None) or (again and campaign is not None):
-        raise typer.BadParameter(
-            "one of --footprints, --sample, --campaign and --again is given.", param_hint="--footprints"
-        )
+        raise options.misused("--footprints", "one of --footprints, --sample, --campaign and --again is given.")
     if year is not None and campaign is None:
-        raise typer.BadParameter(
+        raise options.misused(
+            "--year",
             "it is the year of a campaign, and no --campaign is given. The year of another image is stated in its name: "
             "--cube 2024=map.zarr.",
-            param_hint="--year",
         )
     if again:
         review = open_review(absolute(out))
@@ -208,21 +206,16 @@ def serve(
     from rtsx.review.plan import check_reviewer
 
     if (certificate is None) != (key is None):
-        raise typer.BadParameter("--certificate and --key go together.", param_hint="--certificate")
+        raise options.misused("--certificate", "--certificate and --key go together.")
     if address is not None and not address.startswith(("http://", "https://")):
-        raise typer.BadParameter(f"an address begins with https:// or http://; got {address}", param_hint="--address")
+        raise options.misused("--address", f"an address begins with https:// or http://; got {address}")
     names = reviewer or [getuser()]
     for name in names:
         check_reviewer(name)
     opened = open_review(absolute(review))
     pair = None if certificate is None or key is None else (certificate, key)
     with serve_review(
-        opened,
-        opener=_image,
-        host=host,
-        port=port,
-        certificate=pair,
-        behind_proxy=behind_proxy,
+        opened, opener=_image, host=host, port=port, certificate=pair, behind_proxy=behind_proxy
     ) as served:
         places = []
         for name in names:

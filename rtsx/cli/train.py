@@ -160,9 +160,9 @@ def cross_validate(
     are those of --min-area-m2 and the threshold by pixels, also where the file says choose: objects.
     """
     if transfer and folds is not None:
-        raise typer.BadParameter("the matrix has a row for each group; leave one of both out.", param_hint="--folds")
+        raise options.misused("--folds", "the matrix has a row for each group; leave one of both out.")
     if held_out is not None and not transfer:
-        raise typer.BadParameter("whole groups are tested without --transfer; leave it out.", param_hint="--held-out")
+        raise options.misused("--held-out", "whole groups are tested without --transfer; leave it out.")
     refuse_other_format(out, what="the folder of a cross-validation")
     options.require_there([str(config)])
     from rtsx.config.training import (  # here, because they are heavy
@@ -193,13 +193,10 @@ def cross_validate(
         "device": device,
         "plot": plot,
     }
+    if held_out is not None:
+        choices["held_out"] = held_out
     with progress("training and testing", counts="fold-"):
-        if transfer:
-            if held_out is not None:
-                choices["held_out"] = held_out
-            result = transfer_matrix(recipe, out, **choices)
-        else:
-            result = leave_out(recipe, out, folds=folds, **choices)
+        result = transfer_matrix(recipe, out, **choices) if transfer else leave_out(recipe, out, folds=folds, **choices)
     show_line(str(result))
     rows = [
         ("folds", len(result.plan.folds)),

@@ -80,13 +80,10 @@ def view(
     if png is not None or html is not None:
         idle = options.given_of(line, "--model", "--port", "--browser")
         if idle:
-            raise typer.BadParameter(
-                f"with --png or --html no page is served; leave out {' and '.join(idle)}.",
-                param_hint=idle[0],
-            )
+            raise options.misused(idle[0], f"with --png or --html no page is served; leave out {' and '.join(idle)}.")
     options.require_there([*(images or []), cube, footprints, truth, tracks, campaign])
     if not images and cube is None and campaign is None:
-        raise typer.BadParameter("give a map, another image, --cube or --campaign.", param_hint="IMAGE")
+        raise options.misused("IMAGE", "give a map, another image, --cube or --campaign.")
     options.require_models(model or [])
     opened = rtsx.view(
         images or None,
@@ -116,7 +113,7 @@ def _styles(given: list[str] | None) -> dict[str, str]:
     pairs = [one.partition("=") for one in given or []]
     for title, sign, style in pairs:
         if not (title and sign and style):
-            raise typer.BadParameter(f"expected IMAGE=STYLE; got {title + sign + style!r}.", param_hint="--style")
+            raise options.misused("--style", f"expected IMAGE=STYLE; got {title + sign + style!r}.")
     return {title: style for title, _, style in pairs}
 
 
