@@ -12,22 +12,10 @@ import torch
 
 from rtsx.errors import TrainingError
 from rtsx.names import suggest
-from rtsx.training.augmentations import (
-    Augmentation,
-    Blur,
-    ChannelDropout,
-    HorizontalFlip,
-    KeyedRandom,
-    MultiplicativeNoise,
-    RandomBrightnessContrast,
-    RandomResizedCrop,
-    RandomRotate90,
-    Rotate,
-    VerticalFlip,
-    check_number,
-)
+from rtsx.training import augmentations
+from rtsx.training.augmentations import Augmentation, ChannelDropout, KeyedRandom, check_number
 from rtsx.training.dataset import TileBatch
-from rtsx.training.recipe import AugmentationSpec, check_augmentation_name
+from rtsx.training.recipe import AUGMENTATION_NAMES, AugmentationSpec, check_augmentation_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,20 +55,9 @@ class TrivialAugment:
         return batch
 
 
-_KNOWN: tuple[type[Augmentation], ...] = (
-    HorizontalFlip,
-    VerticalFlip,
-    RandomRotate90,
-    Rotate,
-    Blur,
-    RandomBrightnessContrast,
-    MultiplicativeNoise,
-    RandomResizedCrop,
-    ChannelDropout,
-    TrivialAugment,
-)
-
-AUGMENTATIONS: Mapping[str, type[Augmentation]] = {known.__name__: known for known in _KNOWN}
+AUGMENTATIONS: Mapping[str, type[Augmentation]] = {
+    name: TrivialAugment if name == "TrivialAugment" else getattr(augmentations, name) for name in AUGMENTATION_NAMES
+}
 """Every augmentation by the name that a recipe calls it; the fields of each are its parameters."""
 
 
