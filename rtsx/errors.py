@@ -5,6 +5,8 @@ with status 2; anything that is not an `RtsxError` is a defect of ours and keeps
 """
 
 import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from rtsx.redaction import redacted
@@ -182,6 +184,15 @@ class OutputNotWritableError(RtsxError, PermissionError):
 
 class MissingExtraError(RtsxError, ImportError):
     """An optional library that is not installed; the message names the extra that brings it."""
+
+
+@contextmanager
+def require_extra(message: str) -> Iterator[None]:
+    """Raise `MissingExtraError` with a message where the block imports what is not installed."""
+    try:
+        yield
+    except ImportError as error:
+        raise MissingExtraError(message) from error
 
 
 class MissingCoverageWarning(UserWarning):

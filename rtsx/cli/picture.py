@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +14,9 @@ from numpy.typing import NDArray
 
 from rtsx.cube import geobox_of, layer_names, packing
 from rtsx.cube.conventions import validate_times
-from rtsx.errors import CubeError, MissingExtraError
+from rtsx.errors import CubeError, require_extra
 from rtsx.storage import staged
-from rtsx.viewer.render import LAYER_COLOURS, limits_of, physical
+from rtsx.viewer.render import LAYER_COLOURS, NO_PICTURES, limits_of, physical
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -207,9 +206,8 @@ def draw_cube(cube: xr.Dataset, path: Path, *, title: str, layers: Sequence[str]
     CubeError
         It has no such layer.
     """
-    if find_spec("matplotlib") is None:
-        raise MissingExtraError("Pictures need matplotlib, which is not installed: pip install 'rtsx[view]'")
-    from matplotlib.figure import Figure  # of the extra `view`, and without pyplot, which opens a window system
+    with require_extra(NO_PICTURES):
+        from matplotlib.figure import Figure  # without pyplot, which opens a window system
 
     known = [*layer_names(cube), *(["valid"] if "valid" in cube else [])]
     unknown = sorted(set(layers or ()) - set(known))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from rtsx.errors import EvaluationError, MissingExtraError
+from rtsx.errors import EvaluationError, require_extra
 from rtsx.evaluation.cases import EvaluationSettings
 from rtsx.evaluation.counts import SCORES, ClassCounts, SceneCounts, Unit
 from rtsx.evaluation.folds import ALL_REGIONS, Fold, FoldPlan
@@ -376,13 +376,11 @@ def check_drawable() -> None:
     MissingExtraError
         There is no matplotlib.
     """
-    try:
-        import matplotlib as mpl  # noqa: F401  # of the extra `view`, which only pictures need
-    except ImportError as error:
-        raise MissingExtraError(
-            "Pictures are drawn with matplotlib, which is not installed. Install it with pip install 'rtsx[view]', or leave "
-            "them out with plot=False."
-        ) from error
+    with require_extra(
+        "Pictures are drawn with matplotlib, which is not installed. Install it with pip install 'rtsx[view]', or leave "
+        "them out with plot=False."
+    ):
+        import matplotlib as mpl  # noqa: F401
 
 
 def draw_regions(table: pd.DataFrame, path: Path) -> None:

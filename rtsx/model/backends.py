@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from rtsx.errors import BundleError, MissingExtraError
+from rtsx.errors import BundleError, MissingExtraError, require_extra
 
 Forward = Callable[[torch.Tensor], torch.Tensor]
 """A network without its activation: (tile, layer, y, x) float32 to (tile, class, y, x) of any floating dtype."""
@@ -196,10 +196,8 @@ def open_openvino(model: torch.nn.Module | Path, *, n_layers: int, tile: int) ->
     """
     # Before the import, because it would otherwise report its use over the network.
     os.environ.setdefault("OPENVINO_TELEMETRY_DISABLE", "1")
-    try:
+    with require_extra("backend='openvino' needs the openvino extra: pip install 'rtsx[openvino]'."):
         import openvino
-    except ImportError as error:
-        raise MissingExtraError("backend='openvino' needs the openvino extra: pip install 'rtsx[openvino]'.") from error
     try:
         if isinstance(model, Path):
             converted = openvino.Core().read_model(str(model))

@@ -26,7 +26,7 @@ from rtsx.model.metadata import (
 from rtsx.model.network import Network, OpenedNetworks, open_network, run_in_torch_thread
 from rtsx.model.open import check_network, open_network_source
 from rtsx.model.smp import SmpSource
-from rtsx.model.source import BatchNormMode, BatchStatisticsSource, NetworkSource, digest_of_json
+from rtsx.model.source import ARTIFACT_FORMATS, BatchNormMode, BatchStatisticsSource, NetworkSource, digest_of_json
 from rtsx.pages import html_table
 
 UNSAID_STRIDE = 32
@@ -328,7 +328,9 @@ class ModelBundle:
         artifact = self.source.artifact(n_layers=len(self.inputs), tile=self.tile, stride=self.stride)
         item = write_item(self._metadata(), source=self.source, artifact=artifact)
         # The metadata file comes last, because its presence is what makes the folder a bundle.
-        write_folder(str(path), {artifact.filename: artifact.data, ITEM_NAME: item}, overwrite=overwrite)
+        write_folder(
+            str(path), {ARTIFACT_FORMATS[artifact.kind].filename: artifact.data, ITEM_NAME: item}, overwrite=overwrite
+        )
 
     def network(self, *, device: str, precision: str, backend: str) -> Network:
         """Load the network, or take it from this process's cache.

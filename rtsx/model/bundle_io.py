@@ -20,7 +20,7 @@ from fsspec.implementations.local import LocalFileSystem
 from rtsx.errors import BundleError, OutputExistsError, OutputNotWritableError
 from rtsx.model.inputs import InputLayer
 from rtsx.model.metadata import Metadata
-from rtsx.model.source import Artifact, NetworkSource, digest_of_bytes
+from rtsx.model.source import ARTIFACT_FORMATS, Artifact, NetworkSource, digest_of_bytes
 from rtsx.parsing import json_value, parsed_json, wrap_damage
 from rtsx.redaction import redacted_values
 from rtsx.storage import MEDIUM_ERRORS, file_system, refuse_other_format, settle, staged
@@ -63,7 +63,7 @@ class BundleItem:
 
 def write_item(metadata: Metadata, *, source: NetworkSource, artifact: Artifact) -> bytes:
     """Write the metadata file of a complete bundle, as JSON bytes."""
-    name = metadata.id or "model"
+    name, form = metadata.id or "model", ARTIFACT_FORMATS[artifact.kind]
     item = pystac.Item(
         id=name,
         geometry=None,  # a bundle has no place of its own
@@ -76,12 +76,12 @@ def write_item(metadata: Metadata, *, source: NetworkSource, artifact: Artifact)
         stac_extensions=[_MLM, _FILE, _CLASSIFICATION],
     )
     asset = pystac.Asset(
-        href=f"./{artifact.filename}",
+        href=f"./{form.filename}",
         title=f"Weights of {name}",
-        media_type=artifact.media_type,
+        media_type=form.media_type,
         roles=["mlm:model", "mlm:weights"],
         extra_fields={
-            "mlm:artifact_type": artifact.artifact_type,
+            "mlm:artifact_type": form.artifact_type,
             "bands": _bands(metadata),
             "file:size": len(artifact.data),
             # Multihash: sha2-256 (0x12) of 32 bytes (0x20).
@@ -248,7 +248,7 @@ def _mlm_name(name: str) -> str:
     return f"model-{allowed}" if allowed else "model"
 
 
-_BUNDLE_FILES = {ITEM_NAME, "weights.safetensors", "model.onnx", "model.ts", "model.pt2"}
+_BUNDLE_FILES = {ITEM_NAME, *(form.filename for form in ARTIFACT_FORMATS.values())}
 """Names that bundles are made of; a folder that holds anything else is never replaced."""
 
 

@@ -45,14 +45,8 @@ _TOLD_AS = {
     "encoder": ("encoder", "encoder_name", "backbone"),
 }
 """Names of hyperparameters of other projects, such as torchgeo, by ours."""
-_OPTION_NAMES = {
-    "encoder": "encoder_name",
-    "encoder_name": "encoder_name",
-    "input_channels": "in_channels",
-    "in_channels": "in_channels",
-    "classes": "classes",
-}
-"""Names of constructor arguments, by what the two projects call them."""
+_OPTION_NAMES = {"encoder": "encoder_name", "input_channels": "in_channels"}
+"""Names of constructor arguments that the two projects call otherwise."""
 _NO_OPTIONS = {"arch", "architecture", "encoder_weights", "model_framework"}
 """Keys of a model's configuration that are no arguments of the architecture."""
 

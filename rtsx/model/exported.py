@@ -97,14 +97,7 @@ class ExportSource(NetworkSource):
 
     def artifact(self, *, n_layers: int, tile: int, stride: int) -> Artifact:
         """Hand the archive on unchanged."""
-        return Artifact(
-            kind="export",
-            filename="model.pt2",
-            artifact_type="torch.export.save",
-            media_type="application/octet-stream; application=pytorch",
-            data=self.data,
-            options={"architecture": self.architecture},
-        )
+        return Artifact(kind="export", data=self.data, options={"architecture": self.architecture})
 
 
 def archive_kind(data: bytes) -> Literal["export", "torchscript"] | None:
@@ -241,13 +234,7 @@ class TorchScriptSource(NetworkSource):
 
     def artifact(self, *, n_layers: int, tile: int, stride: int) -> Artifact:
         """Hand the file on unchanged."""
-        return Artifact(
-            kind="torchscript",
-            filename="model.ts",
-            artifact_type="torch.jit.save",
-            media_type="application/octet-stream; application=pytorch",
-            data=self.data,
-        )
+        return Artifact(kind="torchscript", data=self.data)
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import torch
 
-from rtsx.errors import BundleError, MissingExtraError
+from rtsx.errors import BundleError, require_extra
 from rtsx.model.backends import Forward, fixed_batches
 from rtsx.model.source import Artifact, Framework, NetworkSource, digest_of_bytes
 from rtsx.storage import write_object
@@ -25,6 +25,7 @@ _FLOAT32 = 1
 """`TensorProto.FLOAT`."""
 _TRANSPARENT = {"Cast", "Identity", "Transpose"}
 """Operators that change no probability."""
+_MISSING = "backend='onnx' needs the onnx extra: pip install 'rtsx[onnx]'."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,21 +147,13 @@ class OnnxSource(NetworkSource):
 
     def artifact(self, *, n_layers: int, tile: int, stride: int) -> Artifact:
         """Hand the model on unchanged."""
-        return Artifact(
-            kind="onnx",
-            filename="model.onnx",
-            artifact_type="onnx.save",
-            media_type="application/octet-stream; application=onnx",
-            data=self.data,
-        )
+        return Artifact(kind="onnx", data=self.data)
 
 
 # onnx's protobuf classes carry no types, hence Any.
 def _parse(data: bytes) -> Any:
-    try:
-        import onnx  # part of an extra
-    except ImportError as error:
-        raise MissingExtraError("ONNX models need the onnx extra: pip install 'rtsx[onnx]'.") from error
+    with require_extra("ONNX models need the onnx extra: pip install 'rtsx[onnx]'."):
+        import onnx
     try:
         model = onnx.load_from_string(data)
     except Exception as error:  # protobuf's DecodeError, whose module differs between its versions
@@ -305,10 +298,8 @@ def exported_onnx(module: torch.nn.Module, *, n_layers: int, tile: int) -> bytes
     BundleError
         The network has something that ONNX lacks.
     """
-    try:
+    with require_extra(_MISSING):
         import onnxscript  # noqa: F401 - torch's exporter is built on it
-    except ImportError as error:
-        raise _missing() from error
     free = torch.export.Dim.DYNAMIC
     with warnings.catch_warnings():
         # The exporter warns of its own insides, which nobody who reads a map can mend.
@@ -340,10 +331,8 @@ def onnx_runs_on_gpus() -> bool:
 
 
 def _session(model: Path | bytes, device: torch.device) -> "onnxruntime.InferenceSession":
-    try:
+    with require_extra(_MISSING):
         import onnxruntime
-    except ImportError as error:
-        raise _missing() from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3  # errors only: its warnings go to stderr past Python
@@ -359,7 +348,3 @@ def _session(model: Path | bytes, device: torch.device) -> "onnxruntime.Inferenc
         )
     except Exception as error:  # its own classes, which share no base and move between versions
         raise BundleError(f"ONNX Runtime cannot read the model: {error}. Export it again.") from error
-
-
-def _missing() -> MissingExtraError:
-    return MissingExtraError("backend='onnx' needs the onnx extra: pip install 'rtsx[onnx]'.")

@@ -8,7 +8,7 @@ from functools import cached_property, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import CellType, CodeType, FunctionType, MethodType, ModuleType
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -20,18 +20,33 @@ if TYPE_CHECKING:
 Framework = Literal["torch", "torchscript", "export", "onnx"]
 
 
+class ArtifactFormat(NamedTuple):
+    """How the weights of one kind of source lie in a bundle's folder."""
+
+    filename: str
+    """Name of the file."""
+    artifact_type: str
+    """`mlm:artifact_type` of the file: the function that wrote it, or one that writes such files."""
+    media_type: str
+    """Media type of the file."""
+
+
+_BINARY = "application/octet-stream; application="
+ARTIFACT_FORMATS = {
+    "smp": ArtifactFormat("weights.safetensors", "safetensors.torch.save_file", f"{_BINARY}safetensors"),
+    "torchscript": ArtifactFormat("model.ts", "torch.jit.save", f"{_BINARY}pytorch"),
+    "export": ArtifactFormat("model.pt2", "torch.export.save", f"{_BINARY}pytorch"),
+    "onnx": ArtifactFormat("model.onnx", "onnx.save", f"{_BINARY}onnx"),
+}
+"""Formats by the kind of the source that reads them."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Artifact:
     """The weights as one file, and what is needed beside it to read it again."""
 
     kind: Literal["smp", "torchscript", "export", "onnx"]
-    """Which source reads the file."""
-    filename: str
-    """Name of the file in the bundle's folder."""
-    artifact_type: str
-    """`mlm:artifact_type` of the file: the function that wrote it, or one that writes such files."""
-    media_type: str
-    """Media type of the file."""
+    """Which source reads the file, and in which format it is."""
     data: bytes
     """The whole file."""
     options: Mapping[str, object] = field(default_factory=dict)

@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 
 from rtsx.cube.sensors import SENSORS
-from rtsx.errors import MissingExtraError, TrainingError
+from rtsx.errors import TrainingError, require_extra
 from rtsx.labels import IGNORED
 from rtsx.names import suggest
 from rtsx.training.dataset import TileBatch
@@ -190,10 +190,8 @@ class VerticalFlip(Turning):
 
 
 def _kornia() -> ModuleType:
-    try:
-        import kornia.geometry  # heavy, and part of an extra
-    except ImportError as error:
-        raise MissingExtraError("Training needs the train extra: pip install 'rtsx[train]'.") from error
+    with require_extra("Training needs the train extra: pip install 'rtsx[train]'."):
+        import kornia.geometry  # heavy
     return kornia
 
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from rtsx.errors import MissingExtraError, TrainingError
+from rtsx.errors import TrainingError, require_extra
 from rtsx.names import suggest
 from rtsx.storage import write_whole
 
@@ -131,10 +131,8 @@ _LIBRARIES = {"tensorboard": ("TensorBoard", "torch.utils.tensorboard"), "wandb"
 
 def _library(name: str) -> Any:
     title, module = _LIBRARIES[name]
-    try:
+    with require_extra(f"{title} is not installed: pip install {name}, or leave the logger out."):
         return importlib.import_module(module)
-    except ImportError as error:
-        raise MissingExtraError(f"{title} is not installed: pip install {name}, or leave the logger out.") from error
 
 
 def check_loggers(names: Sequence[LoggerName]) -> None:

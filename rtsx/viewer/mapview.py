@@ -15,10 +15,10 @@ import xarray as xr
 from pyproj import CRS, Geod, Transformer
 
 from rtsx.cube import geobox_of
-from rtsx.errors import CubeError, MissingExtraError, RtsxError
+from rtsx.errors import CubeError, MissingExtraError, RtsxError, require_extra
 from rtsx.storage import refuse_other_format, staged
 from rtsx.viewer.pyramid import Box, Pyramid
-from rtsx.viewer.render import MOST_SEEN, OutlineLayer, Picture, Style, draw_window, styles_of
+from rtsx.viewer.render import MOST_SEEN, NO_PICTURES, OutlineLayer, Picture, Style, draw_window, styles_of
 
 if TYPE_CHECKING:
     from rtsx.model import ModelBundle
@@ -120,15 +120,11 @@ class MapView:
         """
         target = Path(path)
         refuse_other_format(target, what="a picture", suffixes=(".png",))
-        try:
+        with require_extra(NO_PICTURES):
             from matplotlib.collections import PatchCollection
             from matplotlib.figure import Figure  # without pyplot, which opens a window system
             from matplotlib.patches import PathPatch
             from matplotlib.path import Path as Outline
-        except ImportError as error:
-            raise MissingExtraError(
-                "Pictures need matplotlib, which is not installed: pip install 'rtsx[view]'"
-            ) from error
         height, width = size
         box = fitted(self.start, size)
         figure = Figure(figsize=(width / 100, height / 100), dpi=100)
@@ -200,13 +196,11 @@ class MapView:
 
 
 def _page_module() -> Any:
-    try:
-        import bokeh  # noqa: F401  # of the extra `view`
-    except ImportError as error:
-        raise MissingExtraError(
-            "An interactive map needs bokeh, which is not installed: pip install 'rtsx[view]'. A picture needs matplotlib "
-            "alone: rtsx view ... --png out.png"
-        ) from error
+    with require_extra(
+        "An interactive map needs bokeh, which is not installed: pip install 'rtsx[view]'. A picture needs matplotlib "
+        "alone: rtsx view ... --png out.png"
+    ):
+        import bokeh  # noqa: F401
     from rtsx.viewer import page
 
     return page

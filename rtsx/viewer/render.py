@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from rtsx.cube import packing
-from rtsx.errors import CubeError, FootprintError, MissingExtraError
+from rtsx.errors import CubeError, FootprintError, require_extra
 from rtsx.viewer.pyramid import Box, Pyramid, ReadWindow
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "styles_of",
 ]
 
+NO_PICTURES = "Pictures need matplotlib, which is not installed: pip install 'rtsx[view]'"
 TRUE_COLOUR = ("red", "green", "blue")
 FALSE_COLOUR = ("nir", "red", "green")
 _GAMMA = 0.8
@@ -221,10 +222,8 @@ def colours_of(name: str) -> Any:
     CubeError
         There is none of that name.
     """
-    try:
-        from matplotlib import colormaps  # of the extra `view`
-    except ImportError as error:
-        raise MissingExtraError("Pictures need matplotlib, which is not installed: pip install 'rtsx[view]'") from error
+    with require_extra(NO_PICTURES):
+        from matplotlib import colormaps
     if name not in colormaps:
         raise CubeError(f"There is no colour map {name!r}; some are gray, viridis, inferno, terrain and RdYlGn.")
     return colormaps[name]
