@@ -4,6 +4,7 @@ import html
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -86,7 +87,8 @@ class OutlineTable:
         """
         self.plots = plots
         self.is_served = changed is not None
-        self.drawn = [self._draw_outlines(one) for one in outlines]
+        # What two tables say of one place is read side by side.
+        self.drawn = [self._draw_outlines(one, side) for one, side in zip(outlines, cycle(("left", "right")))]
         self.mark = ColumnDataSource({"left": [], "bottom": [], "right": [], "top": []})
         for plot in plots:
             plot.quad(
@@ -131,7 +133,7 @@ class OutlineTable:
         controls = row(self.chosen, self.coloured, self.filter, self.note)
         return column(controls, self.table, sizing_mode="stretch_width", height=280)
 
-    def _draw_outlines(self, outlines: OutlineLayer) -> Drawn:
+    def _draw_outlines(self, outlines: OutlineLayer, side: str) -> Drawn:
         names = [f"c{number}" for number in range(len(outlines.columns))]
         formats = {name: f"{{{text}}}" for name, text in outlines.formats.items()}
         polygons, dots = (ColumnDataSource({key: [] for key in ("xs", "ys", "colour", *names)}) for _ in range(2))
@@ -143,7 +145,7 @@ class OutlineTable:
                 "xs", "ys", source=polygons, fill_color="colour", fill_alpha=0.08, line_color="colour", line_width=2
             )
             points = plot.scatter("xs", "ys", source=dots, size=6, fill_color="colour", line_color=None)
-            plot.add_tools(HoverTool(renderers=[shapes, points], tooltips=tips[:12]))
+            plot.add_tools(HoverTool(renderers=[shapes, points], tooltips=tips[:12], attachment=side))
             renderers += [shapes, points]
         return Drawn(outlines=outlines, polygons=polygons, dots=dots, renderers=renderers)
 

@@ -229,10 +229,6 @@ def test_a_row_of_the_demo_s_table_is_gone_to_and_hover_and_click_tell_it(
     open_page: Open, demo: str, products: Path
 ) -> None:
     page = open_page(demo)
-    if SCREENSHOTS:
-        page.mouse.move(820, 250)
-        page.wait_for_timeout(500)
-        save(page.screenshot(), "view.png")
     found = gpd.read_parquet(products / "slumps.parquet").to_crs("EPSG:3413")
     row = found.loc[found.area.idxmax()]
     page.get_by_label("table").select_option("footprints")
@@ -256,6 +252,14 @@ def test_a_row_of_the_demo_s_table_is_gone_to_and_hover_and_click_tell_it(
     pred = rtsx.open_cube(products / "map.zarr")
     value = float(physical(pred["probability"].sel(x=[place.x], y=[place.y], method="nearest").compute())[0, 0])
     page.get_by_text(f"probability {value:.6g} (stored").first.wait_for()
+    if SCREENSHOTS:
+        page.get_by_label("show where").fill("")
+        page.get_by_label("show where").press("Enter")
+        page.get_by_label("compare").select_option("swipe")
+        page.get_by_label("with", exact=True).select_option("cube: false colour")
+        page.mouse.move(*at)
+        page.wait_for_timeout(2000)
+        save(page.screenshot(), "view.png")
 
 
 def test_the_demo_s_outlines_are_reviewed_on_its_cube(browser: Any, products: Path, tmp_path: Path) -> None:
@@ -425,4 +429,5 @@ def test_without_the_token_nothing_is_shown(address: str) -> None:
 def save(picture: bytes, name: str) -> None:
     """Keep a picture for the docs, in 256 colours."""
     assert SCREENSHOTS is not None
+    Path(SCREENSHOTS).mkdir(parents=True, exist_ok=True)
     Image.open(io.BytesIO(picture)).convert("RGB").quantize(256).save(Path(SCREENSHOTS) / name, optimize=True)
