@@ -74,7 +74,7 @@ def write_quads(folder: Path, *, side: int, rows: int) -> Mosaic:
     area = QuadRange(y0 - rows // 2, 0, y0 - rows // 2 + rows, mosaic.across)
     ledger = QuadLedger(folder / "quads.sqlite")
     ledger.begin(mosaic.id, "", (area,))
-    ledger.list_range(area, Complete(), mosaic)  # type: ignore[arg-type]
+    ledger.list_range(area, Complete(), mosaic)
     plain = assets[x0, y0]
     ledger.settle([("there", 1, assets.get((x, y), plain), "", y, x) for y, x, *_ in ledger.wanted()])
     write_items(ledger, folder / "all.parquet", mosaic)

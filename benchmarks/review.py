@@ -78,7 +78,7 @@ def compare(folder: Path, *, seed: int) -> None:
     )
     said = merged.status.verdicts
     print(
-        f"seed {seed}: reviewed {merged.status.judged} outlines: {said['target']} confirmed, {int(merged.outlines['is_corrected'].sum())} of them "
+        f"seed {seed}: reviewed {merged.status.reviewed} outlines: {said['target']} confirmed, {int(merged.outlines['is_corrected'].sum())} of them "
         f"corrected, {said['other']} refused, {said['unsure']} unsure; {merged.status.added} added; {len(truth)} slumps are there"
     )
     for name, model in (("first", first), ("second", second)):

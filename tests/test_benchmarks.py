@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import allocator, basemap, drift, memory, review, season, speed, teams
+from benchmarks import allocator, basemap, drift, memory, pictures, review, season, speed, teams
 from rtsx.model.allocator import KEEPING
 from rtsx.review import create_review
 from rtsx.review.pictures import ReviewPictures
@@ -94,9 +94,9 @@ def test_a_simulated_reviewer_goes_through_a_map(tmp_path: Path) -> None:
     truth = outlines_of(60).query("is_slump")
     found = outlines_of(60).iloc[5:]  # of which one slump or more is missing
     made = create_review(found, str(tmp_path / "review"), cubes={"map": "map"}, opener=lambda _: image(), repeats=0.0)
-    pictures = ReviewPictures.open(made, opener=lambda _: image())
-    merged = review.work_through(made, pictures, truth=truth, seed=0)
-    pictures.close()
+    shown = ReviewPictures.open(made, opener=lambda _: image())
+    merged = review.work_through(made, shown, truth=truth, seed=0)
+    shown.close()
     verdicts = merged.outlines["verdict"]
     said = verdicts != "unsure"
     agreed = (verdicts[said] == "target") == merged.outlines.geometry[said].intersects(truth.union_all())
@@ -127,3 +127,10 @@ def test_drift_prints_every_year(capsys: pytest.CaptureFixture[str]) -> None:
     found = drift.run(size=256, scenes=1, faults=(wrong,))
     assert found[wrong].is_tripped
     assert "is the offset wrong?" in capsys.readouterr().out
+
+
+def test_pictures(capsys: pytest.CaptureFixture[str]) -> None:
+    pictures.run(size=320, outlines=2, repeats=2)
+    said = capsys.readouterr().out
+    assert said.count("drawn: median") == 2
+    assert said.count("a second") == 2
