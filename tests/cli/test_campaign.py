@@ -18,7 +18,7 @@ from distributed import LocalCluster
 
 import rtsx
 from rtsx.campaign.layout import YearLayout
-from rtsx.campaign.records import RunSummary
+from rtsx.campaign.records import TIME_OVER, RunSummary
 from rtsx.cli.campaign_run import cluster_of
 from rtsx.cli.console import campaign_progress
 from rtsx.config import CampaignConfig, load_campaign_config
@@ -36,6 +36,8 @@ from tests.campaign.small_campaign import (
     scale_pixels,
     write_country,
 )
+from tests.cli.slurm import finish_jobs, slurm
+from tests.servers import script_of
 
 Command = Callable[..., Any]
 
@@ -434,3 +436,26 @@ def test_a_batch_system_runs_members_until_every_cell_is_done(
     assert "#PBS -l walltime=01:30:00" in printed.out
     for wrong in (["--time", "1:00"], ["--slurm", "--time", "soon"], ["--slurm", "--time", "2"]):
         assert rtsx_command("campaign", "submit", config, "--workers", "2", *wrong).status == 2
+
+
+@pytest.mark.slow
+def test_slurm_runs_members_that_queue_themselves_again(
+    rtsx_command: Command, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time of the first is over at once, as a stand-in for date says; it ends the campaign together with the second."""
+    monkeypatch.setenv("PATH", f"{tmp_path}:{Path(script_of('rtsx')).parent}:{os.environ['PATH']}")
+    (tmp_path / "date").write_text(
+        '#!/bin/bash\nexec /bin/date "$1" -d "+$(((SLURM_ARRAY_TASK_ID + SLURM_RESTART_COUNT) * 600)) seconds"\n'
+    )
+    (tmp_path / "date").chmod(0o755)
+    assert rtsx_command("campaign", "plan", config, "--no-measure").status == 0
+    with slurm(tmp_path) as settings:
+        monkeypatch.setenv("SLURM_CONF", str(settings))
+        options = ("--cpus", "1", "--memory", "2GB", "--partition", "all", "--logs", tmp_path)
+        said = rtsx_command("campaign", "submit", config, "--slurm", "--workers", "2", "--time", "12", *options)
+        (job,) = re.findall(r"Submitted batch job (\d+)", said.out)
+        assert finish_jobs(tmp_path) == {f"{job}_0"}
+        ended = subprocess.run(["scontrol", "show", "job", job], capture_output=True, text=True, check=True).stdout
+    logs = "".join(path.read_text() for path in tmp_path.glob(f"rtsx-{job}_*.log"))
+    assert ended.count("JobState=COMPLETED") == ended.count("ExitCode=0:0") == 2, logs
+    assert (ended.count("Restarts=1"), logs.count(TIME_OVER), len(marks(config))) == (1, 1, len(CELLS))
