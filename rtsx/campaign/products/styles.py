@@ -210,6 +210,7 @@ def qgis_project(title: str, layers: Iterable[MapLayer], *, geobox: GeoBox) -> b
         bounds=geobox.boundingbox.bbox,
         crs=str(geobox.crs),
         code_of=lambda crs: crs_code(CRS.from_user_input(crs)),
+        wkt_of=lambda crs: CRS.from_user_input(crs).to_wkt(),
     )
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:

@@ -37,7 +37,11 @@ class VectorFormat:
 
 FORMATS = {
     "gpkg": VectorFormat(
-        suffix=".gpkg", driver="GPKG", media_type="application/geopackage+sqlite3", is_geographic=False, options={}
+        suffix=".gpkg",
+        driver="GPKG",
+        media_type="application/geopackage+sqlite3",
+        is_geographic=False,
+        options={"VERSION": "1.2"},  # of 1.4, which GDAL writes without this, the GDAL of older desktops warns
     ),
     "flatgeobuf": VectorFormat(
         suffix=".fgb", driver="FlatGeobuf", media_type="application/vnd.flatgeobuf", is_geographic=False, options={}

@@ -55,6 +55,7 @@ from rtsx.model.metadata import LayerDistribution
 from rtsx.storage.object_store import LocalObjects
 from tests.campaign.collect.finished import LEFT, TOP, Output, Pixels, make_pixels, masked, plan_of
 from tests.campaign.conftest import S3
+from tests.campaign.products.in_qgis import open_in_qgis
 
 SET = morecantile.tms.get("WebMercatorQuad")
 ZOOM = 12
@@ -289,6 +290,28 @@ def test_a_project_opens_all_layers_wherever_it_lies(
                 with rasterio.open(path) as one:
                     assert np.array_equal(whole.read(window=whole.window(*one.bounds)), one.read())
                     assert whole.scales == one.scales
+
+
+@pytest.mark.parametrize("way", ["cells", "tiles"])
+def test_qgis_opens_the_project(
+    packages: dict[str, tuple[Path, dict[str, Any]]], polar: Finished, tmp_path: Path, way: str
+) -> None:
+    layers = open_in_qgis(packages[way][0], tmp_path / "map.png")
+    assert len(layers) == (9 if way == "cells" else 5)
+    assert all(one["valid"] == [True] * 3 for one in layers.values()), layers
+    assert [layers[name]["crs"] for name in ("Probability", "Greatest probability")] == [
+        "EPSG:3413" if way == "cells" else "EPSG:3857",
+        "EPSG:3413",
+    ]
+    for name, one in layers.items():
+        outlined = name.startswith(("Outlines", "Centroids"))
+        assert one["renderers"] == ["graduatedSymbol" if outlined else "singlebandpseudocolor"] * 2
+        assert "none" not in one["colours"]
+        assert sum(one["colours"].values()) == (len(polar.campaign.outlines()) if outlined else 0)
+    with PIL.Image.open(tmp_path / "map.png") as picture:
+        seen = np.asarray(picture.convert("RGB")).reshape(-1, 3)
+    valid = (polar.map["probability"] != 255).mean()
+    assert (seen != 255).any(axis=1).mean() == pytest.approx(valid, abs=0.05)
 
 
 def dated(made: Finished, images: dict[Any, list[str]]) -> None:

@@ -1,6 +1,9 @@
 """What reviewers say in a delivery: verdicts beside outlines, ARTS rows of both classes, totals of a sample, and reviews of other maps."""
 
 import json
+import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -19,6 +22,7 @@ from rtsx.evaluation import assess_accuracy, sample_ground, sample_outlines
 from rtsx.labels import standardise_labels
 from rtsx.review import AddedOutline, Answer, BatchVerdicts, Review, create_review, merge_review, open_review
 from tests.campaign.collect.finished import plan_of
+from tests.campaign.products.in_qgis import open_in_qgis
 from tests.campaign.products.test_deliver import Finished, changed, files
 
 SAID = ("target", "other", "unsure")
@@ -106,6 +110,22 @@ def test_outlines_are_coloured_by_verdict(whole: tuple[Path, geopandas.GeoDataFr
         filters = [(one[0].tag.rpartition("}")[2], [part.text for part in one[0]]) for one in rules]
         assert filters[0] == ("PropertyIsEqualTo", ["verdict", "target"])
         assert filters[-1] == ("PropertyIsNull", ["verdict"])
+
+
+def test_qgis_colours_outlines_by_verdict(whole: tuple[Path, geopandas.GeoDataFrame], tmp_path: Path) -> None:
+    package = tmp_path / "to"
+    shutil.copytree(whole[0] / "to", package)
+    with closing(sqlite3.connect(package / "footprints.gpkg")) as table, table:
+        for name in ("IsEmpty", "MinX", "MaxX", "MinY", "MaxY"):  # of its triggers, which do not fire
+            table.create_function(f"ST_{name}", 1, lambda shape: shape)
+        table.execute("UPDATE footprints SET verdict = NULL WHERE fid = 1")
+        counts = dict(table.execute("SELECT verdict, count(*) FROM footprints GROUP BY verdict"))
+    layers = open_in_qgis(package, tmp_path / "map.png")
+    assert all(one["valid"] == [True] * 3 for one in layers.values()), layers
+    colours = {"target": "#1a9641", "other": "#636363", "unsure": "#fdae61", None: "#1f78b4"}
+    outlines = layers["Outlines by verdict"]
+    assert outlines["colours"] == {colour: counts[said] for said, colour in colours.items()}
+    assert outlines["renderers"] == layers["Centroids"]["renderers"] == ["categorizedSymbol"] * 2
 
 
 def test_refused_outlines_are_in_no_total_and_negative_rows_of_arts(whole: tuple[Path, geopandas.GeoDataFrame]) -> None:
