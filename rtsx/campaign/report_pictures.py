@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from rtsx.campaign.ledger import map_in_threads
 from rtsx.campaign.plan import CampaignPlan
-from rtsx.campaign.products.coarse import probability_png
+from rtsx.campaign.products.coarse import greatest, probability_png
 from rtsx.campaign.products.collect import footprint_keys
 from rtsx.campaign.products.rasters import MapReader
 from rtsx.campaign.products.tables import CellStates
@@ -339,15 +339,5 @@ def _drawn(row: Mapping[str, Any], reader: MapReader) -> Quicklook:
         f"{place_name(row['centroid_lon'], row['centroid_lat'])}, in {cell_id(*cell)}; {side:,} px across",
         outline=shapely.transform(outline, lambda at: at - (x, y)),
         side=side,
-        picture=probability_png(_shrunk(pixels)),
+        picture=probability_png(greatest(pixels, -(-side // _PICTURE))),
     )
-
-
-def _shrunk(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Take the greatest of blocks of pixels, so that few enough are left; what is outside is missing."""
-    step = -(-len(pixels) // _PICTURE)
-    side = -(-len(pixels) // step)
-    padded = np.pad(
-        pixels + np.uint8(1), (0, side * step - len(pixels))
-    )  # 255 is missing, and one more makes it the least
-    return np.asarray(padded.reshape(side, step, side, step).max(axis=(1, 3)) - np.uint8(1))

@@ -1,6 +1,6 @@
 """A delivery at a glance: the greatest probability of coarse pixels, a picture of it, and objects and expected area by cells."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, reduce
 from itertools import pairwise
@@ -72,9 +72,19 @@ def colour_table() -> dict[int, tuple[int, int, int, int]]:
     return table | {value: (red, green, blue, 255) for value, (red, green, blue) in enumerate(mixed.tolist())}
 
 
+def greatest(stored: NDArray[np.uint8], step: int) -> NDArray[np.uint8]:
+    """Take the greatest of blocks of `step` x `step` pixels ([class,] y, x) in per cent, over classes too; 255 is missing, as is what lies outside."""
+    *_, height, width = stored.shape
+    rows, columns = -(-height // step), -(-width // step)
+    # One more makes 255 the least.
+    more = np.reshape(stored, (-1, height, width)) + np.uint8(1)
+    padded = np.pad(more, ((0, 0), (0, rows * step - height), (0, columns * step - width)))
+    return np.asarray(padded.reshape(-1, rows, step, columns, step).max(axis=(0, 2, 4)) - np.uint8(1))
+
+
 @dataclass(frozen=True, kw_only=True)
-class CoarseMap:
-    """The greatest probability of any class but the background, in blocks of pixels of the map."""
+class MapSummary:
+    """What is computed of the probability of a whole map."""
 
     reader: MapReader
     """Of the probability."""
@@ -85,6 +95,16 @@ class CoarseMap:
     def plan(self) -> CampaignPlan:
         """Of the year."""
         return self.reader.plan
+
+    @cached_property
+    def targets(self) -> dict[str, int]:
+        """Places of the classes that are a target, by name."""
+        return {name: place for place, name in enumerate(self.plan.prediction.classes) if name != "background"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoarseMap(MapSummary):
+    """The greatest probability of any class but the background, in blocks of pixels of the map."""
 
     @cached_property
     def factor(self) -> int:
@@ -136,16 +156,13 @@ class CoarseMap:
         found = np.full(shape, NODATA, np.uint8)
         plan, factor = self.plan, self.factor
         side = plan.grid.cell_size // factor
-        chosen = [at for at, of in enumerate(plan.prediction.classes) if of != "background"]
         row, column = parse_cell_id(name)
         for cell in ((row * SIDE + y, column * SIDE + x) for y in range(SIDE) for x in range(SIDE)):
             if cell in self.states and not self.states[cell].is_empty:
                 y, x = plan.region(cell)
-                pixels = self.reader.read(y, x)[chosen]
-                # 255 is nodata, so that one more makes it the least.
-                least = (pixels + np.uint8(1)).reshape(len(chosen), side, factor, side, factor).max(axis=(0, 2, 4))
                 top, left = y.start // factor - corner[0], x.start // factor - corner[1]
-                found[top : top + side, left : left + side] = least - np.uint8(1)
+                pixels = self.reader.read(y, x)[[*self.targets.values()]]
+                found[top : top + side, left : left + side] = greatest(pixels, factor)
         return found
 
 
@@ -163,9 +180,7 @@ def thumbnail(coarse: bytes) -> bytes:
         rows = np.empty((height, width), np.uint8)
         for number in range(height):
             window = Window(0, number * step, file.width, min(step, file.height - number * step))
-            strip = file.read(1, window=window) + np.uint8(1)
-            padded = np.pad(strip, ((0, 0), (0, width * step - file.width)))
-            rows[number] = padded.reshape(len(strip), width, step).max(axis=(0, 2)) - np.uint8(1)
+            rows[number] = greatest(file.read(1, window=window), step)
     return probability_png(rows)
 
 
@@ -211,21 +226,27 @@ def density_grids(plan: CampaignPlan, states: CellStates, outlines: pd.DataFrame
     lonlat = (outlines[name].to_numpy(np.float64) for name in ("centroid_lon", "centroid_lat"))
     x, y = transform(*lonlat, source=CRS("EPSG:4326"), target=crs)
     found = np.floor(np.stack([x, y], axis=-1) / DENSITY_M).astype(np.int64)
-    every = np.concatenate([mapped, found])
-    (left, bottom), (right, top) = every.min(axis=0), every.max(axis=0) + 1
-    affine = Affine(DENSITY_M, 0, left * DENSITY_M, 0, -DENSITY_M, top * DENSITY_M)
-    geobox = GeoBox((int(top - bottom), int(right - left)), affine, crs)
+    geobox, places = _raster_of(np.concatenate([mapped, found])[:, ::-1], side=DENSITY_M, crs=crs)
     areas = outlines["area_m2"].to_numpy(np.float64) / 1e6
     for name, values, long_name in (
         ("density_count", np.ones(len(areas)), "Objects by cell"),
         ("density_area_km2", areas, "Area of objects by cell, km²"),
     ):
         sums = np.full(geobox.shape.yx, -1.0)
-        for places in (mapped, found):
-            sums[top - 1 - places[:, 1], places[:, 0] - left] = 0
-        np.add.at(sums, (top - 1 - found[:, 1], found[:, 0] - left), values)
+        sums[places] = 0
+        np.add.at(sums, tuple(along[len(mapped) :] for along in places), values)
         attrs = packing_attrs(np.dtype(np.float32), nodata=-1, long_name=long_name)
         yield name, encoded_bands(name, sums.astype(np.float32)[None], geobox, names=(name,), attrs=attrs)
+
+
+def _raster_of(
+    cells: NDArray[np.int64], *, side: float, crs: CRS | str
+) -> tuple[GeoBox, tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Return the raster that holds cells (cell, 2), by row upwards and column, and their rows and columns in it."""
+    (bottom, left), (top, right) = cells.min(axis=0), cells.max(axis=0) + 1
+    affine = Affine(side, 0, left * side, 0, -side, top * side)
+    geobox = GeoBox((int(top - bottom), int(right - left)), affine, crs)
+    return geobox, (top - 1 - cells[:, 0], cells[:, 1] - left)
 
 
 def _samples(plan: CampaignPlan, states: CellStates, crs: CRS) -> NDArray[np.float64]:
@@ -243,23 +264,8 @@ def _samples(plan: CampaignPlan, states: CellStates, crs: CRS) -> NDArray[np.flo
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExpectedArea:
+class ExpectedArea(MapSummary):
     """Probability x ground, summed by cells of 10 km of the map's CRS, or of 0.5 degrees where that is geographic."""
-
-    reader: MapReader
-    """Of the probability."""
-    states: CellStates
-    """Finished cells."""
-
-    @property
-    def plan(self) -> CampaignPlan:
-        """Of the year."""
-        return self.reader.plan
-
-    @cached_property
-    def classes(self) -> Sequence[int]:
-        """Places of those classes that are a target."""
-        return [place for place, name in enumerate(self.plan.prediction.classes) if name != "background"]
 
     @cached_property
     def _kernel(self) -> SumCells:
@@ -269,13 +275,13 @@ class ExpectedArea:
 
     def sums(self, partition: str) -> Record:
         """Sums of a partition, as JSON values: `cells` (row upwards and column), and of each the areas by class and the valid one, m²."""
-        found = [[CellSums.nothing()] for _ in self.classes]
+        found = [[CellSums.nothing()] for _ in self.targets]
         for cell in group_by_partition(mapped_cells(self.states))[parse_cell_id(partition)]:
             whole, columns = self.plan.region(cell)
             for start in range(whole.start, whole.stop, _ROWS):
                 rows = slice(start, min(start + _ROWS, whole.stop))
                 pixels = self.reader.read(rows, columns)
-                for place, parts in zip(self.classes, found, strict=True):
+                for place, parts in zip(self.targets.values(), found, strict=True):
                     parts.append(self._kernel(pixels[place], (rows, columns)))
         joined = [reduce(add, parts) for parts in found]
         areas = np.column_stack([*(one.area_m2[:, 0] for one in joined), joined[0].area_m2[:, 1]])
@@ -284,7 +290,7 @@ class ExpectedArea:
     def totals(self, records: Mapping[str, Record]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Cells of all partitions, each once, and their areas by class and the valid one, m²."""
         every = [records[name] for name in sorted(records)]
-        width = len(self.classes) + 1
+        width = len(self.targets) + 1
         stacked = np.concatenate([np.array(one["cells"], np.int64).reshape(-1, 2) for one in every])
         cells, place = np.unique(stacked, axis=0, return_inverse=True)
         areas, found = np.zeros((len(cells), width)), [np.array(one["m2"], float).reshape(-1, width) for one in every]
@@ -293,17 +299,13 @@ class ExpectedArea:
 
     def rasters(self, cells: NDArray[np.int64], areas: NDArray[np.float64]) -> Iterator[tuple[str, bytes]]:
         """Encode `EXPECTED` as cloud-optimised GeoTIFFs by name; -1 where nothing was mapped, a band for each class of several."""
-        (bottom, left), (top, right) = cells.min(axis=0), cells.max(axis=0) + 1
-        side = self._kernel.side
-        affine = Affine(side, 0, left * side, 0, -side, top * side)
-        geobox = GeoBox((int(top - bottom), int(right - left)), affine, self.crs)
+        geobox, places = _raster_of(cells, side=self._kernel.side, crs=self.crs)
         filled = np.full((areas.shape[1], *geobox.shape.yx), -1.0, np.float32)
-        filled[:, top - 1 - cells[:, 0], cells[:, 1] - left] = areas.T
-        names = [self.plan.prediction.classes[place] for place in self.classes]
+        filled[:, *places] = areas.T
         titles = ("Expected area of the target by cell, m²", "Ground with a valid probability by cell, m²")
         for name, values, long_name in zip(EXPECTED, (filled[:-1], filled[-1:]), titles, strict=True):
             attrs = packing_attrs(np.dtype(np.float32), nodata=-1, units="m2", long_name=long_name)
-            yield name, encoded_bands(name, values, geobox, names=names, attrs=attrs)
+            yield name, encoded_bands(name, values, geobox, names=[*self.targets], attrs=attrs)
 
     @property
     def crs(self) -> str:

@@ -248,8 +248,7 @@ def write_expected(package: Package, expected: ExpectedArea) -> dict[str, float]
     )
     for (name, content), title in zip(expected.rasters(cells, areas), titles, strict=True):
         package.add(f"{OVERVIEW}/{name}.tif", content, title, media_type=COG)
-    names = [expected.plan.prediction.classes[place] for place in expected.classes]
-    return dict(zip(names, areas[:, :-1].sum(axis=0).tolist(), strict=True))
+    return dict(zip(expected.targets, areas[:, :-1].sum(axis=0).tolist(), strict=True))
 
 
 def _sources(file: RasterFile, states: CellStates) -> str:
