@@ -14,7 +14,7 @@ import torch
 from typer.main import get_command
 
 import rtsx
-from rtsx.campaign.workers import _BROKEN_GPU
+from rtsx.campaign.clusters import _BROKEN_GPU
 from rtsx.cli.app import LazyGroup, app
 from rtsx.cli.demo import demo_config
 from rtsx.config.yaml import dump_yaml

@@ -20,10 +20,10 @@ from dask.utils import key_split
 from distributed import Client, Future, KilledWorker
 
 from rtsx.campaign.cells import Address
+from rtsx.campaign.clusters import refusals_topic, release_environment, replace_worker_after, require_workers
 from rtsx.campaign.recipe import RetrySpec
 from rtsx.campaign.records import Failure, RunSummary, record_failure
 from rtsx.campaign.task_queue import CellResult, CellTask, Submission, TaskQueue
-from rtsx.campaign.workers import refusals_topic, release_environment, replace_worker_after, require_workers
 from rtsx.errors import ClusterError
 from rtsx.grid.grid import cell_id
 from rtsx.threads import ReadWriteLock

@@ -11,6 +11,7 @@ from types import MappingProxyType
 import numpy as np
 
 from rtsx.campaign.cell_input import cubes_of, likely_cells
+from rtsx.campaign.cells import mean_over_compute
 from rtsx.campaign.costs import CellHours, Costs, MachineEstimate
 from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.ledger import CampaignLedger, planned_years
@@ -18,7 +19,6 @@ from rtsx.campaign.plan import CampaignPlan, read_plan
 from rtsx.campaign.planning import TaskMemory
 from rtsx.campaign.preflight import opened_sample
 from rtsx.campaign.recipe import CampaignRecipe, Prices
-from rtsx.campaign.tiling import mean_over_compute
 from rtsx.inference.device import Hardware
 from rtsx.inference.kernel import BlockInput
 from rtsx.inference.memory import available_bytes

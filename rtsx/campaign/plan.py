@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 import numpy as np
 from numpy.typing import NDArray
 
-from rtsx.campaign.cells import Address, CellTable
+from rtsx.campaign.cells import Address, CellTable, CellWork, cell_work
 from rtsx.campaign.layout import CAMPAIGN, YearLayout
 from rtsx.campaign.recipe import OutlineSpec
-from rtsx.campaign.tiling import CellWork, cell_work
 from rtsx.errors import CampaignError
 from rtsx.geometry.pixels import PixelMesh
 from rtsx.grid import Grid

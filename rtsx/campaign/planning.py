@@ -7,7 +7,7 @@ from math import ceil
 import xarray as xr
 
 from rtsx.campaign.cell_input import FetchedImages, cubes_of, likely_cells
-from rtsx.campaign.cells import Address, chosen_cells
+from rtsx.campaign.cells import Address, campaign_tiling, chosen_cells, widest_read
 from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.ledger import CampaignLedger, planned_years, write_prices
 from rtsx.campaign.map import create_map
@@ -15,7 +15,6 @@ from rtsx.campaign.plan import CampaignPlan, read_plan, require_same, require_sa
 from rtsx.campaign.preflight import check_object_store, opened_sample, require_space
 from rtsx.campaign.recipe import CampaignRecipe, OutlineSpec, PredictionSpec
 from rtsx.campaign.searches import ask_searches
-from rtsx.campaign.tiling import campaign_tiling, widest_read
 from rtsx.cube import CubeRecipe, geobox_of, layer_names
 from rtsx.cube.build_state import describe_recipe
 from rtsx.errors import BundleError, CampaignError

@@ -15,6 +15,7 @@ import numpy as np
 from rtsx.campaign.cell_input import cell_geobox, cubes_of, input_stamps
 from rtsx.campaign.cell_task import cell_job
 from rtsx.campaign.cells import Address, CellTable
+from rtsx.campaign.clusters import WorkerRequirements, require_environment
 from rtsx.campaign.dask_runner import run_on_cluster
 from rtsx.campaign.drift import require_accepted
 from rtsx.campaign.estimate import CampaignEstimate
@@ -37,7 +38,6 @@ from rtsx.campaign.records import (
 )
 from rtsx.campaign.searches import ask_searches
 from rtsx.campaign.task_queue import CellResult, CellTask, cell_result
-from rtsx.campaign.workers import WorkerRequirements, require_environment
 from rtsx.errors import CampaignError, RtsxError
 from rtsx.storage.object_store import open_object_store
 

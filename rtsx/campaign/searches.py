@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 from shapely import STRtree, box, from_wkb, prepare, set_precision, to_wkb, union_all
 from shapely.geometry.base import BaseGeometry
 
+from rtsx.campaign.cells import widest_read
 from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.plan import CampaignPlan
-from rtsx.campaign.tiling import widest_read
 from rtsx.cube import CubeRecipe
 from rtsx.cube.build_state import describe_recipe
 from rtsx.cube.georeference import pixel_m

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from rtsx.campaign.cell_input import FetchedImages, cubes_of
 from rtsx.campaign.cell_task import cell_job
 from rtsx.campaign.cells import Address, CellTable
-from rtsx.campaign.clusters import worker_environments
+from rtsx.campaign.clusters import WorkerRequirements, worker_environments
 from rtsx.campaign.drift import require_accepted
 from rtsx.campaign.estimate import CampaignEstimate
 from rtsx.campaign.fetch import Fetched, FetchJob, drop_changed, drop_damaged, fetched_so_far
@@ -34,7 +34,6 @@ from rtsx.campaign.run import RECORD_S, RunLog, new_run, warn_of_mixed_hardware
 from rtsx.campaign.searches import ask_searches
 from rtsx.campaign.stages import note_stage
 from rtsx.campaign.task_queue import CellResult, CellTask, TaskQueue
-from rtsx.campaign.workers import WorkerRequirements
 from rtsx.errors import CampaignError, ClusterError
 from rtsx.inference.memory import available_bytes
 from rtsx.storage import refuse_other_format

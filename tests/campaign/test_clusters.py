@@ -14,12 +14,11 @@ import pytest
 from dask.system import CPU_COUNT
 from distributed import Worker
 
-from rtsx.campaign.clusters import connect_cluster
+from rtsx.campaign.clusters import WorkerRequirements, connect_cluster, require_environment
 from rtsx.campaign.dask_runner import run_on_cluster
 from rtsx.campaign.recipe import ClusterSpec, RetrySpec
 from rtsx.campaign.records import RunSummary, versions_here
 from rtsx.campaign.task_queue import CellResult, NoOp
-from rtsx.campaign.workers import WorkerRequirements, require_environment
 from rtsx.errors import ClusterError, MissingExtraError
 from rtsx.model.allocator import KEEPING
 from tests.campaign.gateways import GatewayServer, gateway_server

@@ -5,9 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rtsx.campaign.cells import CellTable
+from rtsx.campaign.cells import CellTable, campaign_tiling, cell_work, mean_over_compute, widest_read
 from rtsx.campaign.recipe import PredictionSpec
-from rtsx.campaign.tiling import campaign_tiling, cell_work, mean_over_compute, widest_read
 from rtsx.errors import PlanError
 from rtsx.inference.plan import TilingNeeds
 from rtsx.tiling import TilePlan

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from distributed import Client, LocalCluster
 
+from rtsx.campaign.clusters import WorkerRequirements, WorkerResources, release_environment, require_environment
 from rtsx.campaign.dask_runner import run_on_cluster
 from rtsx.campaign.recipe import RetrySpec
 from rtsx.campaign.records import RunSummary, versions_here
 from rtsx.campaign.task_queue import NoOp
-from rtsx.campaign.workers import WorkerRequirements, WorkerResources, release_environment, require_environment
 from rtsx.errors import ClusterError
 from tests.campaign.flights import Diary, TroubledJob
 

@@ -131,7 +131,7 @@ def test_the_card_is_known_by_its_name() -> None:
 
 POISONED = """
 import torch
-from rtsx.campaign.workers import _BROKEN_GPU
+from rtsx.campaign.clusters import _BROKEN_GPU
 try:
     torch.ones(1, device="cuda")[torch.tensor([9], device="cuda")].cpu()
 except Exception as error:
