@@ -280,19 +280,16 @@ class MachineEstimate:
         done
             Finished cells by hardware, of this campaign or an earlier year.
         """
-        found, tile = done.get(machine.hardware), measured.get(machine.hardware)
+        found, said, here = done.get(machine.hardware), machine.seconds_per_tile, measured.get(machine.hardware)
+        tile = here if said is None else said
+        hours = None if tile is None else tiles * tile / 3600
         if found is not None:
+            hours = cells * found.mean
             low, high = (hours * machine.hour / machine.workers for hours in (found.low, found.high))
             basis = f"from {found.cells:,} finished cells, of which nine in ten cost {figure(low, 3)} to {figure(high, 3)} each"
-            return cls(machine=machine, hours=cells * found.mean, basis=basis)
-        if machine.seconds_per_tile is not None:
-            basis = f"network alone, {machine.seconds_per_tile:.3g} s a tile as the prices say"
-            return cls(machine=machine, hours=tiles * machine.seconds_per_tile / 3600, basis=basis)
-        if tile is not None:
-            basis = f"network alone, {tile:.3g} s a tile as measured here"
-            return cls(machine=machine, hours=tiles * tile / 3600, basis=basis)
-        return cls(
-            machine=machine,
-            hours=None,
-            basis=f"not measured: run rtsx campaign plan on {machine.hardware}, or say seconds_per_tile",
-        )
+        elif tile is not None:
+            source = "measured here" if said is None else "the prices say"
+            basis = f"network alone, {tile:.3g} s a tile as {source}"
+        else:
+            basis = f"not measured: run rtsx campaign plan on {machine.hardware}, or say seconds_per_tile"
+        return cls(machine=machine, hours=hours, basis=basis)

@@ -49,46 +49,13 @@ from rtsx.storage.object_store import ObjectStore
 Geometries = NDArray[np.object_]
 
 
-@dataclass(frozen=True, kw_only=True)
-class CellRows:
-    """Outlines of several cells, with their columns `cut` and `prob_counts`."""
-
-    table: geopandas.GeoDataFrame
-    """A row for each outline."""
-    cells: NDArray[np.int64]
-    """(row, 2) row and column of the cell that each was found in."""
-
-    def take(self, chosen: NDArray[np.bool_]) -> "CellRows":
-        """Some of the rows."""
-        return CellRows(table=self.table[chosen], cells=self.cells[chosen])
-
-    @property
-    def outlines(self) -> Geometries:
-        """Geometry of each row."""
-        return np.asarray(self.table.geometry.array, np.object_)
-
-    @property
-    def cut(self) -> NDArray[np.bool_]:
-        """Rows that may go on in a neighbouring cell."""
-        return np.asarray(self.table["cut"], bool)
+ReadCells = Callable[[Sequence[Address]], geopandas.GeoDataFrame]
+"""Outlines of cells, with `cut`, `prob_counts`, and `iy` and `ix` of the cell that each was found in; none of those that are not finished."""
 
 
-ReadCells = Callable[[Sequence[Address]], CellRows]
-"""Outlines of cells; none of those that are not finished."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class CollectedTables:
-    """Outlines that make up all objects of some cells."""
-
-    rows: CellRows
-    """Of those cells all outlines, of others those that hang together with them: every object that has an outline in one of
-    those cells is complete."""
-    visited: tuple[Address, ...]
-    """Other cells that were looked at, sorted; they may turn out to have nothing."""
-
-
-def collect_tables(cells: Sequence[Address], read: ReadCells, *, grid: Grid) -> CollectedTables:
+def collect_tables(
+    cells: Sequence[Address], read: ReadCells, *, grid: Grid
+) -> tuple[geopandas.GeoDataFrame, tuple[Address, ...]]:
     """Walk from some cells to all that their objects reach into.
 
     Parameters
@@ -99,51 +66,60 @@ def collect_tables(cells: Sequence[Address], read: ReadCells, *, grid: Grid) -> 
         Reads cells; asked once for each.
     grid
         Whose cells they are.
+
+    Returns
+    -------
+    rows
+        Of those cells all outlines, of others those that hang together with them: every object that has an outline in one of
+        those cells is complete.
+    visited
+        Other cells that were looked at, sorted; they may turn out to have nothing.
     """
     inside = set(cells)
     own = read(sorted(inside))
     visited: set[Address] = set()
-    parts, front = [own], own.take(own.cut)
-    waiting: list[CellRows] = []  # of visited cells, what is cut and belongs to no object so far
-    while len(front.cells):
+    parts, front = [own], _cut(own)
+    waiting: list[geopandas.GeoDataFrame] = []  # of visited cells, what is cut and belongs to no object so far
+    while len(front):
         fresh = sorted(_reached(front, grid=grid) - inside - visited)
         if fresh:
             visited.update(fresh)
-            found = read(fresh)
-            waiting.append(found.take(found.cut))
+            waiting.append(_cut(read(fresh)))
         if not waiting:
             break
         candidates = _joined(waiting)
-        meets = np.zeros(len(candidates.cells), bool)
+        meets = np.zeros(len(candidates), bool)
         # Half a pixel is between touching and being apart.
-        tree = shapely.STRtree(candidates.outlines)
-        meets[tree.query(front.outlines, predicate="dwithin", distance=grid.resolution / 2)[1]] = True
-        front, waiting = candidates.take(meets), [candidates.take(~meets)]
+        tree = shapely.STRtree(_outlines(candidates))
+        meets[tree.query(_outlines(front), predicate="dwithin", distance=grid.resolution / 2)[1]] = True
+        front, waiting = candidates[meets], [candidates[~meets]]
         parts.append(front)
-    return CollectedTables(rows=_joined(parts), visited=tuple(sorted(visited)))
+    return _joined(parts), tuple(sorted(visited))
 
 
-def _reached(rows: CellRows, *, grid: Grid) -> set[Address]:
+def _cut(rows: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
+    """Rows that may go on in a neighbouring cell."""
+    return rows[rows["cut"].to_numpy(bool)]
+
+
+def _reached(rows: geopandas.GeoDataFrame, *, grid: Grid) -> set[Address]:
     """List the cells that the rows come near to, by their boxes: some more may be among them."""
-    left, bottom, right, top = shapely.bounds(rows.outlines).T
+    left, bottom, right, top = shapely.bounds(_outlines(rows)).T
     near, side = grid.resolution / 2, grid.cell_size * grid.resolution
     x, y = grid.origin
     # An outline lies within a cell, so that its widened box ends in it or in the next one.
     across = np.stack([top + near, bottom - near])
     along = np.stack([left - near, right + near])
-    rows_of = np.vstack([np.floor((y - across) / side).astype(np.int64), rows.cells[:, 0]])
-    columns_of = np.vstack([np.floor((along - x) / side).astype(np.int64), rows.cells[:, 1]])
+    rows_of = np.vstack([np.floor((y - across) / side).astype(np.int64), rows["iy"]])
+    columns_of = np.vstack([np.floor((along - x) / side).astype(np.int64), rows["ix"]])
     corners = np.stack(np.broadcast_arrays(rows_of[:, None], columns_of[None]), axis=-1).reshape(-1, 2)
     return {(int(iy), int(ix)) for iy, ix in np.unique(corners, axis=0)}
 
 
-def _joined(parts: Sequence[CellRows]) -> CellRows:
+def _joined(parts: Sequence[geopandas.GeoDataFrame]) -> geopandas.GeoDataFrame:
     """Concatenate all rows; without the empty tables, because their dtypes say nothing about the columns."""
-    some = [part for part in parts if len(part.cells)] or list(parts[:1])
-    if len(some) == 1:
-        return some[0]
-    table = pd.concat([part.table for part in some], ignore_index=True)
-    return CellRows(table=table, cells=np.concatenate([part.cells for part in some]))
+    some = [part for part in parts if len(part)] or list(parts[:1])
+    return some[0] if len(some) == 1 else pd.concat(some, ignore_index=True)
 
 
 def neighbour_cells(cells: Iterable[Address], *, reach: int) -> set[Address]:
@@ -271,18 +247,17 @@ class _FootprintParts:
     def make(self, name: str) -> tuple[geopandas.GeoDataFrame, Record]:
         """Footprints whose first pixel lies in the partition."""
         partition = parse_cell_id(name)
-        found = collect_tables(self.cells[partition], self._read, grid=self.plan.grid)
-        cells = [*self.cells[partition], *found.visited]
-        merged = merge_footprints([found.rows.table], min_area_m2=self.spec.least_area_m2)
-        owner = dict(zip(found.rows.table["footprint_id"], map(tuple, found.rows.cells.tolist()), strict=True))
+        rows, reached = collect_tables(self.cells[partition], self._read, grid=self.plan.grid)
+        owner = dict(zip(rows["footprint_id"], zip(rows.pop("iy"), rows.pop("ix"), strict=True), strict=True))
+        merged = merge_footprints([rows], min_area_m2=self.spec.least_area_m2)
         is_own = np.array([partition_of(owner[name]) == partition for name in merged["footprint_id"]], bool)
         footprints = seam_outlines(
             merged[is_own].reset_index(drop=True),
-            self._missing(cells),
+            self._missing([*self.cells[partition], *reached]),
             grid=self.plan.grid,
             edge_distance=self.spec.edge_distance,
         )
-        visited = set(found.visited)
+        visited = set(reached)
         if self.spec.nodata_fraction:
             footprints, under = self._with_nodata(footprints)
             visited |= under - set(self.cells[partition])
@@ -337,11 +312,12 @@ class _FootprintParts:
         near = neighbour_cells(given, reach=reach) | set(given)
         return {cell for cell in near if cell not in self.states and cell in self.plan.cells}
 
-    def _read(self, cells: Sequence[Address]) -> CellRows:
+    def _read(self, cells: Sequence[Address]) -> geopandas.GeoDataFrame:
         there = [cell for cell in cells if cell in self.states and self.states[cell].outlines]
         contents = {YearLayout(self.plan.year).outline(cell): self._content(cell) for cell in there}
         table, numbers = joined_outlines(contents, crs=self.plan.grid.crs, further=self.spec.columns)
-        return CellRows(table=table, cells=np.array(there, np.int64).reshape(-1, 2)[numbers])
+        iy, ix = np.array(there, np.int64).reshape(-1, 2)[numbers].T
+        return table.assign(iy=iy, ix=ix)
 
     def _content(self, cell: Address) -> bytes:
         key = YearLayout(self.plan.year).outline(cell)

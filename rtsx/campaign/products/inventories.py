@@ -4,7 +4,7 @@ import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, timedelta
+from datetime import date
 from typing import Any
 
 import geopandas
@@ -91,19 +91,18 @@ def days_of(image: str) -> tuple[date, date] | None:
     none
     """
     if found := _DAY.search(image):
-        try:
-            day = date(int(found[1]), int(found[3]), int(found[4]))
-        except ValueError:  # such as 31 June
-            return None
-        return day, day
-    if found := _QUARTER.search(image):
-        first, months = date(int(found[1]), 3 * int(found[2]) - 2, 1), 3
+        text = f"{found[1]}-{found[3]}-{found[4]}"
+    elif found := _QUARTER.search(image):
+        text = f"{found[1]}Q{found[2]}"
     elif found := _MONTH.search(image):
-        first, months = date(int(found[1]), int(found[2]), 1), 1
+        text = f"{found[1]}-{found[2]}"
     else:
         return None
-    after = first.year * 12 + first.month - 1 + months
-    return first, date(after // 12, after % 12 + 1, 1) - timedelta(days=1)
+    try:
+        span = pd.Period(text)
+    except ValueError:  # such as 31 June
+        return None
+    return span.start_time.date(), span.end_time.date()
 
 
 def arts_uid(row: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any
 
 import dask.array as da
 import numpy as np
@@ -54,24 +54,6 @@ class RasterFile:
     """Cells that may have pixels in it, sorted."""
 
 
-class Tiling(Protocol):
-    """How the map is cut into files."""
-
-    @property
-    def anchor(self) -> tuple[float, float]:
-        """Corner (x, y) of the pixel grid of all files."""
-
-    @property
-    def document(self) -> dict[str, Any]:
-        """What it is, as JSON values."""
-
-    def resampling(self, variable: str) -> Resampling:
-        """How a variable is brought onto the pixels of the files."""
-
-    def files(self, cells: Iterable[Address]) -> list[RasterFile]:
-        """Files that these cells have pixels in, and maybe some more; `CampaignError` where there are none."""
-
-
 @dataclass(frozen=True)
 class CellTiling:
     """A file for each cell, on the map's own grid: its pixels as they are."""
@@ -81,7 +63,7 @@ class CellTiling:
 
     @property
     def anchor(self) -> tuple[float, float]:
-        """Corner of the grid."""
+        """Corner (x, y) of the pixel grid of all files."""
         return self.plan.grid.origin
 
     @property
@@ -90,11 +72,11 @@ class CellTiling:
         return {"tiles": "cells", "crs": self.plan.grid.crs, "pixel_size": self.plan.grid.resolution}
 
     def resampling(self, variable: str) -> Resampling:
-        """Return nearest, which changes nothing where grids agree."""
+        """Return how a variable is brought onto the pixels of the files: nearest, which changes nothing where grids agree."""
         return "nearest"
 
     def files(self, cells: Iterable[Address]) -> list[RasterFile]:
-        """Return a file for each cell."""
+        """Return a file for each cell, sorted."""
         return [
             RasterFile(
                 name=cell_id(*cell),
@@ -225,7 +207,13 @@ class MatrixTiling:
         return "average" if self.pixel_size > 1.5 * self._native else "bilinear"
 
     def files(self, cells: Iterable[Address]) -> list[RasterFile]:
-        """Return the tiles that these cells lie on."""
+        """Return the tiles that these cells have pixels in, and maybe some more.
+
+        Raises
+        ------
+        CampaignError
+            There are none.
+        """
         found: dict[tuple[int, int], list[Address]] = {}
         for cell in sorted(cells):
             for place in self._places(cell):
@@ -296,6 +284,10 @@ class MatrixTiling:
             inside = range(max(first, 0), min(last, height - 1) + 1)
             places |= {(i, j) for i in range(max(low, 0), min(high, width - 1) + 1) for j in inside}
         return places
+
+
+Tiling = CellTiling | MatrixTiling
+"""How the map is cut into files."""
 
 
 def delivered(plan: CampaignPlan) -> tuple[str, ...]:
