@@ -395,7 +395,7 @@ def run_folds(
         check_drawable()
     # In the groups of the plan, which may have grown together.
     group_of = {name: unit.group for unit in units for name in unit.scenes}
-    scenes = {scene.name: replace(scene, group=group_of[scene.name]) for scene in _scenes(recipe)}
+    scenes = {scene.name: replace(scene, group=group_of[scene.name]) for scene in recipe.scenes}
     chosen = tuple(dict.fromkeys(seeds)) if seeds is not None else (recipe.seed,)
     if not chosen:
         raise EvaluationError(
@@ -438,11 +438,7 @@ def run_folds(
 def _units(recipe: TrainingRecipe, overlapping: Overlapping) -> tuple[FoldUnit, ...]:
     if overlapping not in ("refuse", "merge"):
         raise EvaluationError(f"overlapping is 'refuse' or 'merge', not {overlapping!r}.")
-    return planned_units([overlap_of(scene) for scene in _scenes(recipe)], merge=overlapping == "merge")
-
-
-def _scenes(recipe: TrainingRecipe) -> tuple[TrainingScene, ...]:
-    return (*recipe.training, *recipe.validation, *recipe.test)
+    return planned_units([overlap_of(scene) for scene in recipe.scenes], merge=overlapping == "merge")
 
 
 def _write(result: CrossValidation, out: Path, *, plot: bool) -> None:

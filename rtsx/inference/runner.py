@@ -70,15 +70,8 @@ class Runner:
     def __dask_tokenize__(self) -> tuple[object, ...]:
         """What dask names tasks by: digests instead of the weights, which it would hash anew for every prediction."""
         packings = tuple(sorted((name, repr(packing)) for name, packing in self.packings.items()))
-        return (
-            self.plan.to_json(),
-            packings,
-            self.device,
-            self.precision,
-            self.backend,
-            self.batch_size,
-            str(self.region),
-        )
+        how = self.device, self.precision, self.backend, self.batch_size, str(self.region)
+        return self.plan.to_json(), packings, *how
 
     @property
     def where(self) -> torch.device:

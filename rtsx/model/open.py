@@ -278,9 +278,10 @@ class _Location:
         except PermissionError as error:
             raise BundleError(f"{self.path} may not be read by this user. Ask its owner for access.") from error
 
-    def read_if_exists(self) -> bytes | None:
-        """Return the content of the file, None where there is none."""
-        return self.read() if self.fs.isfile(self.path) else None
+    @property
+    def is_file(self) -> bool:
+        """Test whether it is a file that is there."""
+        return bool(self.fs.isfile(self.path))
 
 
 def open_network_source(
@@ -337,9 +338,9 @@ def open_network_source(
 
 
 def _bundle_folder(location: _Location) -> _Location | None:
-    if location.name in {ITEM_NAME, "weights.safetensors"} and location.fs.isfile((location.parent / ITEM_NAME).path):
+    if location.name in {ITEM_NAME, "weights.safetensors"} and (location.parent / ITEM_NAME).is_file:
         return location.parent
-    return location if location.fs.isfile((location / ITEM_NAME).path) else None
+    return location if (location / ITEM_NAME).is_file else None
 
 
 def _open_bundle(folder: _Location, *, said: Metadata, trust: bool) -> LoadedModel:
@@ -424,9 +425,8 @@ def _open_file(
 
 
 def _run_config(location: _Location) -> bytes | None:
-    beside = location.parent / "config.yml"
-    above = location.parent.parent / "config.yml"
-    return beside.read_if_exists() or above.read_if_exists()
+    places = [folder / "config.yml" for folder in (location.parent, location.parent.parent)]
+    return next(filter(None, (place.read() for place in places if place.is_file)), None)
 
 
 def _loaded(source: NetworkSource, stated: Metadata, *, described: str) -> LoadedModel:

@@ -41,15 +41,7 @@ from rtsx.cube.stac.assets import absolute_href
 from rtsx.cube.stac.client import is_same_host
 from rtsx.errors import OrderError, OrderNotFoundError
 from rtsx.ordering.criteria import Scene
-from rtsx.ordering.provider import (
-    Batch,
-    BucketDelivery,
-    Checksum,
-    OrderStatus,
-    Provider,
-    QuadProvider,
-    RemoteFile,
-)
+from rtsx.ordering.provider import Batch, BucketDelivery, Checksum, OrderStatus, Provider, QuadProvider, RemoteFile
 from rtsx.parsing import wrap_damage
 from rtsx.redaction import withhold
 from rtsx.storage import plain_folder
@@ -132,6 +124,7 @@ _ASSETS = {
     "ortho_udm2": ("data",),
 }
 """Asset types whose bands are known, and their roles."""
+_MEDIA_TYPES = {".tif": "image/tiff; application=geotiff", ".json": "application/json", ".xml": "application/xml"}
 _PROPERTIES = {
     "gsd": "gsd",
     "satellite_id": "platform",
@@ -192,7 +185,7 @@ def remote_files(
                 href=result["location"],
                 size=entry.get("size"),
                 checksum=Checksum(algorithm, digests[algorithm].lower()) if algorithm else None,
-                media_type=entry.get("media_type") or _media_type(name),
+                media_type=entry.get("media_type") or _MEDIA_TYPES.get(PurePosixPath(name).suffix.lower()),
                 headers=headers(result["location"]),
             )
         )
@@ -253,15 +246,6 @@ def _asset(name: str, scene: str, stated: str | None) -> str:
     key = PurePosixPath(name).stem.removeprefix(f"{scene}_")
     udm = "udm2" in key.lower() and name.endswith(".tif")
     return "ortho_udm2" if udm else "metadata" if key == "metadata" else key
-
-
-def _media_type(name: str) -> str | None:
-    endings = {
-        ".tif": "image/tiff; application=geotiff",
-        ".json": "application/json",
-        ".xml": "application/xml",
-    }
-    return endings.get(PurePosixPath(name).suffix.lower())
 
 
 _Result = TypeVar("_Result")

@@ -88,18 +88,8 @@ class ReviewStatus:
 
     def to_dict(self) -> dict[str, object]:
         """Everything as JSON values."""
-        plain = (
-            "outlines",
-            "reviewed",
-            "verdicts",
-            "added",
-            "disputed",
-            "round",
-            "batches",
-            "batches_done",
-            "reviewers",
-        )
-        stated = {name: getattr(self, name) for name in (*plain, "reviewed_down_to")}
+        counted = ("outlines", "reviewed", "verdicts", "added", "disputed", "round", "batches", "batches_done")
+        stated = {name: getattr(self, name) for name in (*counted, "reviewers", "reviewed_down_to")}
         of_kappa = ("kappa", "kappa_standard_error", "kappa_interval")
         kappa = (self.kappa.value, self.kappa.standard_error, list(self.kappa.interval))
         known = dict.fromkeys(of_kappa) if np.isnan(self.kappa.value) else dict(zip(of_kappa, kappa, strict=True))

@@ -245,13 +245,7 @@ def warped(batch: TileBatch, matrices: torch.Tensor) -> TileBatch:
     stored = smooth[:, :-1] / smooth[:, -1:].clamp_min(0.1)
     stored[:, is_angle] = nearest[:, 2:]
     truth = (IGNORED - nearest[:, 1]).round().to(torch.uint8)
-    return TileBatch(
-        stored=stored.masked_fill_(~valid[:, None], 0),
-        layers=batch.layers,
-        packings=batch.packings,
-        valid=valid,
-        truth=truth,
-    )
+    return replace(batch, stored=stored.masked_fill_(~valid[:, None], 0), valid=valid, truth=truth)
 
 
 def blurred(values: torch.Tensor, valid: torch.Tensor, *, sigmas: torch.Tensor, widest: float) -> torch.Tensor:

@@ -5,6 +5,7 @@ import math
 import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
 
@@ -307,7 +308,7 @@ class _Epochs:
             done.save(self._plan.folder.checkpoint)
             write_log(self._plan.folder.log, self._log)
         self._fabric.barrier()
-        self._report(epoch=self._epoch - 1, step=row.step, loss=loss, rate=rate, row=row)
+        self._report(step=row.step, loss=loss, rate=rate, row=row)
 
     def _learn(self, reader: ReadAhead) -> tuple[float, float]:
         """Mean loss and last learning rate of the epoch."""
@@ -321,7 +322,7 @@ class _Epochs:
             total += self._checked(loss, shown, shares[place], place=place)
             self._learner.training_step(loss, learning_rate=rate)
             mean = total / (place + 1)
-            self._report(epoch=epoch, step=first + place + 1, loss=mean, rate=rate, row=None)
+            self._report(step=first + place + 1, loss=mean, rate=rate)
         return total / len(shares), rate
 
     def _checked(self, loss: torch.Tensor, batch: TileBatch, tiles: tuple[TileAddress, ...], *, place: int) -> float:
@@ -376,19 +377,11 @@ class _Epochs:
         )
         return own.with_counts(_summed(fabric, own.to_counts()))
 
-    def _report(self, *, epoch: int, step: int, loss: float, rate: float, row: LogRow | None) -> None:
+    def _report(self, *, step: int, loss: float, rate: float, row: LogRow | None = None) -> None:
         if self._show is not None:
-            self._show(
-                Progress(
-                    epoch=epoch + 1,
-                    epochs=self._plan.recipe.epochs,
-                    step=step,
-                    steps=self._plan.steps,
-                    loss=loss,
-                    learning_rate=rate,
-                    row=row,
-                )
-            )
+            epoch = self._epoch + 1 if row is None else row.epoch
+            moment = partial(Progress, epochs=self._plan.recipe.epochs, steps=self._plan.steps)
+            self._show(moment(epoch=epoch, step=step, loss=loss, learning_rate=rate, row=row))
 
 
 def _summed(fabric: "Fabric", numbers: torch.Tensor) -> torch.Tensor:

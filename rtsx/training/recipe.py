@@ -248,3 +248,8 @@ class TrainingRecipe:
     """Seed of the weights, the tiles and their augmentation."""
     provenance: Mapping[str, object] = field(default_factory=dict)
     """Remembered with the bundle as it is, as JSON values: the resolved config, say."""
+
+    @property
+    def scenes(self) -> tuple[TrainingScene, ...]:
+        """All of them: what is learnt from, what chooses, what measures."""
+        return (*self.training, *self.validation, *self.test)

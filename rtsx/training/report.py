@@ -271,14 +271,8 @@ def _scores(plan: TrainingPlan, finished: TrainedModel, *, threshold: float) -> 
 def _numbers(scores: PixelScores, metrics: EpochMetrics, *, number: int) -> tuple[float, ...]:
     tally = metrics.probabilities[number]
     alone = EpochMetrics(probabilities=(tally,), decisions=())
-    return (
-        scores.iou,
-        scores.precision,
-        scores.recall,
-        scores.f1,
-        alone.mean_average_precision(),
-        calibration_error(tally),
-    )
+    found = scores.iou, scores.precision, scores.recall, scores.f1
+    return *found, alone.mean_average_precision(), calibration_error(tally)
 
 
 def _curves(log: Sequence[LogRow], *, best_epoch: int) -> list[str]:

@@ -27,7 +27,7 @@ from rtsx.training.loop import CACHE_BYTES, TrainingCheckpoint, fit
 from rtsx.training.losses import build_loss
 from rtsx.training.networks import check_encoder_weights, check_step, output_classes, stride_of
 from rtsx.training.optimiser import check_optimisation
-from rtsx.training.recipe import TrainingRecipe, TrainingScene, explained
+from rtsx.training.recipe import TrainingRecipe, explained
 from rtsx.training.report import write_training_report
 from rtsx.training.run_folder import RunFolder, recipe_record
 from rtsx.training.run_log import LoggerName, Progress, RowLogger, ShowProgress, check_loggers, open_loggers, write_log
@@ -59,7 +59,7 @@ def check_recipe(recipe: TrainingRecipe) -> int:
     layers = tuple(layer.name for layer in inputs)
     if not layers or len(set(layers)) < len(layers):
         raise TrainingError(f"A network needs at least one input layer, and each once; got {list(layers)}.")
-    for scene in _all_scenes(recipe):
+    for scene in recipe.scenes:
         with explained(f"Scene {scene.name!r} lacks layers of the recipe. "):
             required_layers(inputs, layer_names(scene.cube))
     # Those that are stored, because ndvi that is derived changes with red and nir.
@@ -124,7 +124,7 @@ def _check_classes(recipe: TrainingRecipe) -> None:
 def _check_scenes(recipe: TrainingRecipe) -> None:
     if not recipe.training:
         raise TrainingError("A recipe needs at least one training scene; got none.")
-    twice = [name for name, n in Counter(scene.name for scene in _all_scenes(recipe)).items() if n > 1]
+    twice = [name for name, n in Counter(scene.name for scene in recipe.scenes).items() if n > 1]
     if twice:
         raise TrainingError(
             f"Scenes {twice} stand more than once among training, validation and test: what is learnt from cannot be tested on. "
@@ -137,16 +137,12 @@ def _check_scenes(recipe: TrainingRecipe) -> None:
             f"Groups {divided} have scenes on both sides of the test, which then measures what was learnt by heart. Keep all "
             "scenes of a group on one side."
         )
-    for scene in _all_scenes(recipe):
+    for scene in recipe.scenes:
         if scene.truth.classes != recipe.classes:
             raise TrainingError(
                 f"The recipe learns the classes {list(recipe.classes)}, but the truth of scene {scene.name!r} has "
                 f"{list(scene.truth.classes)}. Make its truth with the classes of the recipe, in their order."
             )
-
-
-def _all_scenes(recipe: TrainingRecipe) -> Sequence[TrainingScene]:
-    return (*recipe.training, *recipe.validation, *recipe.test)
 
 
 MEASURED_TILES = 256

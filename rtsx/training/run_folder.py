@@ -35,10 +35,10 @@ def recipe_record(recipe: TrainingRecipe) -> dict[str, object]:
     if weights is not None:
         from rtsx.training.networks import check_encoder_weights, is_file  # here, because it loads torch
 
-    if weights is not None and is_file(weights):
-        check_encoder_weights(recipe.network)
-        with Path(weights).open("rb") as file:
-            record["encoder_weights_sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+        if is_file(weights):
+            check_encoder_weights(recipe.network)
+            with Path(weights).open("rb") as file:
+                record["encoder_weights_sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
     scenes = {role: [_scene_record(scene, side=recipe.tile) for scene in getattr(recipe, role)] for role in _ROLES}
     return record | scenes
 
