@@ -23,8 +23,6 @@ from rtsx.viewer.render import MOST_SEEN, NO_PICTURES, OutlineLayer, Picture, St
 if TYPE_CHECKING:
     from rtsx.model import ModelBundle
 
-__all__ = ["LivePrediction", "MapView", "Shown"]
-
 _LARGEST_PAGE = 4096
 """Pixels along a side of the region that a page without a server holds."""
 

@@ -42,8 +42,6 @@ from rtsx.viewer.pyramid import Box, Pyramid
 from rtsx.viewer.render import Picture, draw_window, physical, styles_of
 from rtsx.viewer.table import HIDDEN, OutlineTable, SeenOutlines, chip, gradient, on_change
 
-__all__ = ["MapPage", "still_page"]
-
 _NODES = 17
 """Nodes along each side of the lattice from which the browser tells longitude and latitude."""
 _Read = TypeVar("_Read")

@@ -25,8 +25,6 @@ from rtsx.errors import CubeError
 from rtsx.grid import Cell
 from rtsx.storage.zarr import open_group
 
-__all__ = ["Box", "Pyramid", "ReadWindow"]
-
 Box = tuple[float, float, float, float]
 """Left, bottom, right and top in the units of a CRS."""
 

@@ -20,19 +20,6 @@ from rtsx.cube import packing
 from rtsx.errors import CubeError, FootprintError, require_extra
 from rtsx.viewer.pyramid import Box, Pyramid, ReadWindow
 
-__all__ = [
-    "ColumnColours",
-    "OutlineLayer",
-    "Picture",
-    "Style",
-    "colours_of",
-    "draw_picture",
-    "draw_window",
-    "limits_of",
-    "physical",
-    "styles_of",
-]
-
 NO_PICTURES = "Pictures need matplotlib, which is not installed: pip install 'rtsx[view]'"
 TRUE_COLOUR = ("red", "green", "blue")
 FALSE_COLOUR = ("nir", "red", "green")

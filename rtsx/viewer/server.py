@@ -26,8 +26,6 @@ from rtsx.errors import PathError
 from rtsx.viewer.mapview import MapView
 from rtsx.viewer.page import open_page
 
-__all__ = ["address_in_notebook", "serve"]
-
 _HOST = "127.0.0.1"
 _REFUSED = "This address needs its token: open the whole address that rtsx view printed"
 

@@ -28,8 +28,6 @@ from rtsx.errors import RtsxError
 from rtsx.viewer.pyramid import Box
 from rtsx.viewer.render import MOST_SEEN, OutlineLayer, colours_of
 
-__all__ = ["HIDDEN", "OutlineTable", "SeenOutlines", "chip", "gradient", "on_change"]
-
 HIDDEN = "hidden"
 """What a choice says where nothing is drawn."""
 SeenOutlines = tuple[dict[str, Any], dict[str, Any]]
