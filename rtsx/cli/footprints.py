@@ -23,7 +23,6 @@ Flag = Literal["small", "edge", "water", "weak"]
 
 MAX_WATER = 0.2
 """Part of an outline that may be water unless something else is said."""
-_VECTORS = (".parquet", ".gpkg", ".fgb", ".geojson", ".json", ".shp")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +85,7 @@ def open_water(path: str) -> "xr.DataArray | geopandas.GeoDataFrame":
     """
     from rtsx.labels.io import read_table, without_layer  # here, for the same reason
 
-    if Path(without_layer(path)[0]).suffix.lower() in _VECTORS:
+    if without_layer(path)[0].lower().endswith((*options.VECTORS, ".json")):
         return read_table(path, what="polygons of water")
     layers = rtsx.open_cube(path).data_vars
     if len(layers) != 1 and "water" not in layers:

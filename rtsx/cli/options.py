@@ -32,7 +32,20 @@ if TYPE_CHECKING:
     from rtsx.campaign import Campaign
 
 
-VECTORS = (".parquet", ".geoparquet", ".gpkg", ".fgb", ".geojson", ".shp")
+VECTORS = (
+    ".parquet",
+    ".geoparquet",
+    ".gpkg",
+    ".fgb",
+    ".geojson",
+    ".shp",
+    ".shz",
+    ".shp.zip",
+    ".kml",
+    ".kmz",
+    ".csv",
+    ".gml",
+)
 """Endings of files of outlines."""
 FOOTPRINT_SUFFIXES = (".parquet", ".gpkg", ".fgb")
 """Endings that outlines are written with."""

@@ -1,6 +1,8 @@
 """Read and write footprints and tracks: GeoParquet, GeoPackage and FlatGeobuf."""
 
+import warnings
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
 import geopandas
@@ -14,6 +16,8 @@ from rtsx.footprints.schema import COLUMNS, check_geometry, coerce, validate_foo
 from rtsx.footprints.tracks import check_tracks
 from rtsx.geometry.crs import densified, transformed
 from rtsx.labels.io import read_table, require_format, without_layer, write_table
+from rtsx.labels.schema import match_columns, read_days
+from rtsx.labels.standardise import ABSENT
 from rtsx.storage import local_path
 
 
@@ -142,7 +146,8 @@ def read_years(files: Mapping[int, str | Path]) -> dict[int, geopandas.GeoDataFr
     """Read outlines of several years for `track_footprints`: footprints, labels, or whatever was drawn or published.
 
     Footprints of rtsx keep all of their columns. Of other files there remain `class_name`, `year` and `footprint_id`: the
-    column of that name, else `label_id`, else the number of the row, from 0.
+    column of that name, else `label_id`, else the number of the row, from 0. Rows of theirs that a column of classes says to be none
+    of the target, as in ARTS, and rows that repeat another one are left out.
 
     Parameters
     ----------
@@ -161,10 +166,15 @@ def read_years(files: Mapping[int, str | Path]) -> dict[int, geopandas.GeoDataFr
         There is no file, or one cannot be read, says no CRS, or holds something else than valid polygons; names the file.
     InputNotFoundError
         There is no such file.
+
+    Warns
+    -----
+    RuntimeWarning
+        Rows are left out, or are of another year by their dates.
     """
     if not files:
         raise FootprintError("outlines are read from the file of at least one year, but none came: give {2024: path}")
-    tables = {year: _outlines(Path(path)) for year, path in files.items()}
+    tables = {year: _outlines(Path(path), year=year) for year, path in files.items()}
     systems = [CRS.from_user_input(table.crs) for table in tables.values()]
     target = next((crs for crs in systems if crs.is_projected), systems[0])
     known = {str(name) for table in tables.values() for name in table["class_name"].dropna()}
@@ -176,7 +186,7 @@ def read_years(files: Mapping[int, str | Path]) -> dict[int, geopandas.GeoDataFr
     return tables
 
 
-def _outlines(path: Path) -> geopandas.GeoDataFrame:
+def _outlines(path: Path, *, year: int) -> geopandas.GeoDataFrame:
     try:
         table = read_table(path)
     except LabelError as error:
@@ -187,14 +197,43 @@ def _outlines(path: Path) -> geopandas.GeoDataFrame:
         raise FootprintError(f"{path}: {error}; or make a file of it with: rtsx labels standardise") from error
     if set(COLUMNS) <= set(table.columns):
         return to_serialisable(table)
+    table = _targets(table.reset_index(drop=True), path, year=year)
     given = next((name for name in ("footprint_id", "label_id") if name in table.columns), None)
-    names = pd.Series(range(len(table)), index=table.index) if given is None else table[given]
+    names = table.index.to_series() if given is None else table[given]
     columns = {"footprint_id": _texts(names)}
     columns["class_name"] = _texts(table.get("class_name", pd.Series(None, index=table.index, dtype=object)))
     if "year" in table.columns:
         columns["year"] = table["year"]
     outlines = shapely.force_2d(np.asarray(table.geometry.array, np.object_))
     return geopandas.GeoDataFrame(columns, geometry=outlines, crs=table.crs)
+
+
+def _targets(table: geopandas.GeoDataFrame, path: Path, *, year: int) -> geopandas.GeoDataFrame:
+    """Leave out rows that are marked as none of the target, and those that repeat another one; warn of them, and of other years."""
+    columns = match_columns([str(name) for name in table.columns if name != table.geometry.name], {})
+    # Not `label`, by which many files number their rows.
+    said = columns.get("class_name") if columns.get("class_name") != "label" else None
+    classes = pd.Series("", table.index) if said is None else table[said].astype(str).str.strip().str.lower()
+    absent = classes.str.replace(r"\.0+$", "", regex=True).isin(ABSENT)
+    shapes = shapely.to_wkb(shapely.normalize(np.asarray(table.geometry.array, np.object_)))
+    again = pd.DataFrame({"shape": shapes, "class": classes}, table.index).duplicated() & ~absent
+    dated, ends = (columns.get(name) for name in ("image_date", "image_date_end"))
+    days = read_days(
+        [None] * len(table) if dated is None else table[dated],
+        None if ends is None else table[ends],
+        today=datetime.now(UTC).date(),
+    )
+    first, last = (pd.Series(one).dt.year for one in (days.first, days.last))
+    of_others = ((first > year) | (last < year)).to_numpy() & ~absent.to_numpy()
+    for rows, what in (
+        (absent, f"say in the column {said!r} that they are none of the target: left out"),
+        (again, "repeat another one: left out"),
+        (of_others, f"are of another year than {year} by their column {dated!r}"),
+    ):
+        if rows.any():
+            told = f"{int(rows.sum())} of {len(table)} outlines of {path} {what}."
+            warnings.warn(told, RuntimeWarning, stacklevel=4)
+    return table[~absent & ~again]
 
 
 def _texts(column: pd.Series) -> pd.Series:

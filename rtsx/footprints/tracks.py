@@ -16,7 +16,8 @@ from pyproj import CRS
 from rtsx.errors import FootprintError
 from rtsx.footprints.geometry import components, measure
 from rtsx.footprints.schema import check_geometry
-from rtsx.geometry.crs import crs_text
+from rtsx.geometry.antimeridian import split_at_antimeridian, unwrap
+from rtsx.geometry.crs import crs_text, period_of
 
 
 def check_years(yearly: Mapping[int, geopandas.GeoDataFrame]) -> dict[int, geopandas.GeoDataFrame]:
@@ -371,7 +372,7 @@ def track_footprints(
     years = check_years(yearly)
     rows = _stack(years)
     starts = list(accumulate((len(table) for table in years.values()), initial=0))
-    outlines = np.asarray(rows.geometry.array, np.object_)
+    outlines = _in_one_turn(np.asarray(rows.geometry.array, np.object_), CRS.from_user_input(rows.crs))
     # Missing names, because those are of one kind too: that of a map which does not say.
     kinds = pd.factorize(rows["class_name"], use_na_sentinel=False)[0].astype(np.int64)
     links = link_outlines(outlines, kinds, starts=starts, min_overlap=min_overlap, max_gap=int(max_gap))
@@ -393,6 +394,26 @@ def check_tracks(tracks: pd.DataFrame) -> None:
         raise FootprintError(
             f"tracks need the columns {', '.join(missing)}, which are not there: make them with rtsx.track_footprints"
         )
+
+
+def _in_one_turn(outlines: Geometries, crs: CRS) -> Geometries:
+    """Return outlines of a CRS that goes around the world with x from -180 to 180 degrees; others as they are.
+
+    Files of two years may well write one place as -139 and as 221 degrees.
+    """
+    period = period_of(crs)
+    if period is None or not len(outlines):
+        return outlines
+    parts, owner = shapely.get_parts(outlines, return_index=True)
+    degrees = unwrap(shapely.transform(parts, lambda xy: xy * (360 / period, 1)), 360.0)
+    west, _, east, _ = shapely.bounds(degrees).reshape(-1, 4).T
+    outside = np.unique(owner[(west < -180) | (east > 180)])
+    turned = outlines.copy()
+    for place in outside:
+        pieces = [split_at_antimeridian(one, west=-180.0, inset=0.0) for one in degrees[owner == place]]
+        turned[place] = shapely.multipolygons(np.concatenate(pieces))
+    turned[outside] = shapely.transform(turned[outside], lambda xy: xy * (period / 360, 1))
+    return turned
 
 
 def _stack(years: Mapping[int, geopandas.GeoDataFrame]) -> geopandas.GeoDataFrame:

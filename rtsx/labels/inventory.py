@@ -115,7 +115,7 @@ def standardise_labels(
     image_date : str, datetime.date or None
         Likewise: a day, or a period such as ``2018-07-01,2018-08-31``.
     crs : str or None
-        CRS of sources that do not say; one that says another is an error.
+        CRS of sources that do not say, or that cannot lie where they say, as GeoJSON in metres; one that says another is an error.
     hemisphere : "north", "south" or None
         Where outlines in geocentric coordinates without Z lie, which cannot be told from them.
     layer : str or None

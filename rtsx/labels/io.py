@@ -1,5 +1,6 @@
 """Read and write tables of labels, whatever vector format they are in; written whole or not at all."""
 
+import zipfile
 from collections.abc import Callable
 from functools import partial
 from glob import escape
@@ -9,6 +10,7 @@ from typing import Any, TypeAlias
 import geopandas
 import pyogrio
 import pyogrio.errors
+import shapely.errors
 
 from rtsx.errors import InputNotFoundError, LabelError, OutputNotWritableError, RtsxError
 from rtsx.labels.schema import LABEL_COLUMNS, validate_labels
@@ -20,7 +22,9 @@ LabelInput: TypeAlias = str | Path | geopandas.GeoDataFrame
 
 _OGR = (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, pyogrio.errors.FeatureError)
 # IndexError, because that is what becomes of a FlatGeobuf that ends inside its header.
-_UNREADABLE = (OSError, ValueError, IndexError, *_OGR)
+_UNREADABLE = (OSError, ValueError, IndexError, shapely.errors.GEOSException, *_OGR)
+_WKT_COLUMNS = "WKT,geometry,geom,the_geom,wkt_geom"
+"""Columns of a CSV that hold outlines as text, by whom they were written: GDAL, geopandas, PostGIS, QGIS."""
 
 
 def read_table(path: str | Path, *, layer: str | None = None, what: str = "labels") -> geopandas.GeoDataFrame:
@@ -52,16 +56,29 @@ def read_table(path: str | Path, *, layer: str | None = None, what: str = "label
         problem = str(file_problem(source)).removeprefix("There is no such file. ")
         raise InputNotFoundError(f"{what.capitalize()} are read from a file, but {source} is none. {problem}")
     _refuse_folder(source, what=what)
-    is_parquet = Path(file_name(source)).suffix.lower() in (".parquet", ".geoparquet")
+    source = _inside(source, what=what)
+    suffix = Path(file_name(source)).suffix.lower()
+    is_parquet = suffix in (".parquet", ".geoparquet")
+    options = {"GEOM_POSSIBLE_NAMES": _WKT_COLUMNS} if suffix == ".csv" else {}
     try:
         # By the name of the file, because that is what GDAL calls the only layer of a format without layers.
         names = [Path(source).stem] if is_parquet else [str(one) for one, kind in pyogrio.list_layers(source) if kind]
         chosen = _layer(source, names, named if layer is None else layer)
-        table = geopandas.read_parquet(source) if is_parquet else geopandas.read_file(source, layer=chosen)
+        table = geopandas.read_parquet(source) if is_parquet else geopandas.read_file(source, layer=chosen, **options)
     except LabelError:
         raise
     except _UNREADABLE as error:
         _refuse_lone_part(source)
+        if "geo metadata" in str(error):
+            raise LabelError(
+                f"{source} is Parquet that does not say which of its columns is a geometry, and in which CRS. Write it as GeoParquet, "
+                "as ogr2ogr and QGIS do; in Python, geopandas.GeoDataFrame(table, geometry=...).to_parquet(...)."
+            ) from error
+        if isinstance(error, shapely.errors.GEOSException):
+            raise LabelError(
+                f"{source} cannot be read as {what}: it has surfaces of a kind that is no polygon ({error}). Make polygons of them "
+                "with ogr2ogr -nlt MULTIPOLYGON NEW OLD."
+            ) from error
         otherwise = (
             f"It is a raster, and {what} are outlines: give the vector file."
             if is_raster(source)
@@ -114,17 +131,51 @@ def _refuse_folder(source: str, *, what: str) -> None:
     )
 
 
+_IN_ARCHIVES = (".shp", ".gpkg", ".geojson", ".fgb", ".kml")
+"""Endings of vector files in archives."""
+
+
+def _inside(source: str, *, what: str) -> str:
+    """Return the path of the one vector file in a zip archive, else the path as it is.
+
+    GDAL looks neither in folders of an archive nor beside other files, and reads KMZ without its columns.
+    """
+    if Path(source).suffix.lower() not in (".zip", ".shz", ".kmz") or not zipfile.is_zipfile(source):
+        return source
+    with zipfile.ZipFile(source) as archive:
+        names = archive.namelist()
+    lower = {name.lower() for name in names}
+    found = [name for name in names if name.lower().endswith(_IN_ARCHIVES) and not name.startswith(("__MACOSX/", "."))]
+    for name in found:
+        shape = name[: -len(".shp")]
+        _refuse_missing(
+            f"{source}/{name}",
+            [end for end in (".shx", ".dbf") if name.lower().endswith(".shp") and f"{shape}{end}".lower() not in lower],
+        )
+    if len(found) == 1:
+        return f"/vsizip/{source}/{found[0]}"
+    if any("/" in name or not name.lower().endswith(".shp") for name in found):
+        raise LabelError(
+            f"{source} holds several files of {what}: {', '.join(found)}. Name the one that is meant: /vsizip/{source}/{found[-1]}."
+        )
+    return source  # GDAL takes several shapefiles of an archive for layers
+
+
 def _refuse_lone_part(source: str) -> None:
     """Refuse a shapefile without its index or its columns, which GDAL reads as outlines that say nothing of themselves."""
     shape = Path(source)
     if shape.suffix.lower() != ".shp" or not shape.is_file() or file_problem(shape) is not None:
         return
     beside = {path.name.lower() for path in shape.parent.glob(f"{escape(shape.stem)}.*")}
-    missing = [end for end in (".shx", ".dbf") if f"{shape.stem}{end}".lower() not in beside]
+    _refuse_missing(source, [end for end in (".shx", ".dbf") if f"{shape.stem}{end}".lower() not in beside])
+
+
+def _refuse_missing(source: str, missing: list[str]) -> None:
+    """Refuse a shapefile of which parts are missing."""
     if missing:
         raise LabelError(
             f"{source} is one of several files of a shapefile, and {' and '.join(missing)} {'are' if missing[1:] else 'is'} not beside it. Copy all "
-            f"of them: {shape.stem}.shp, .shx (places), .dbf (columns) and .prj (CRS)."
+            f"of them: {Path(source).stem}.shp, .shx (places), .dbf (columns) and .prj (CRS)."
         )
 
 

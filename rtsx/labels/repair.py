@@ -273,6 +273,16 @@ def outlines_to_lonlat(outlines: Geometries, crs: CRS) -> tuple[Geometries, list
     return moved, findings
 
 
+def lonlat_centroids(outlines: Geometries) -> tuple[Floats, Floats]:
+    """Return latitude and longitude of the centres of outlines that are cut at the antimeridian, `(row,)` degrees."""
+    west, _, east, _ = shapely.bounds(outlines).reshape(-1, 4).T
+    joined = outlines.copy()
+    across = (west <= -180) & (east >= 180)
+    joined[across] = shapely.transform(outlines[across], lambda lonlat: lonlat + 360 * (lonlat < 0) * (1, 0))
+    lon, lat = shapely.get_coordinates(shapely.centroid(joined)).T
+    return lat, np.where(lon > 180, lon - 360, lon)
+
+
 def _strange(vertices: NDArray[np.float64], crs: CRS) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Test whether vertices have no place, and whether they have one far from the area that the CRS is made for."""
     transformer = lonlat_transformer(crs)

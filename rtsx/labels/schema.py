@@ -361,11 +361,15 @@ def match_columns(names: Iterable[str], columns: Mapping[str, str | None]) -> di
 
 
 def find_column(names: Iterable[str], known: Iterable[str]) -> str | None:
-    """Return the column that has the first of some names, in any spelling and perhaps cut short by a shapefile."""
+    """Return the column that has the first of some names, in any spelling and perhaps cut short by a shapefile.
+
+    A shapefile cuts ``image_date_end`` to ``image_da_1``, because ``image_date`` is there.
+    """
     plain = {name: re.sub(r"[^a-z0-9]", "", name.lower()) for name in reversed(list(names))}
     for other in known:
         for name, spelled in plain.items():
-            is_cut = len(name) == _DBASE and other.startswith(spelled) and spelled not in _EXACT
+            begins = spelled[:-1] if len(other) >= _DBASE and re.fullmatch(r".{8}_\d", name) else spelled
+            is_cut = len(name) == _DBASE and other.startswith(begins) and spelled not in _EXACT
             if spelled == other or is_cut:
                 return name
     return None

@@ -1,6 +1,7 @@
 """Bring one inventory into the one schema, step by step."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -20,6 +21,7 @@ from rtsx.labels.repair import (
     Hemisphere,
     axis_order,
     from_geocentric,
+    lonlat_centroids,
     only_polygons,
     outlines_to_lonlat,
     repaired,
@@ -40,7 +42,7 @@ NEGATIVE = "negative"
 """Class of outlines of what the target is not, as ARTS has them."""
 
 _PRESENT = ("", "1", "true", "yes", "positive")
-_ABSENT = ("0", "false", "no", "negative")
+ABSENT = ("0", "false", "no", "negative")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -111,26 +113,27 @@ class LabelSource:
         LabelError
             `class_name` is a mapping that lacks a value of the column.
         """
-        found = self.texts("class_name")
+        # Text of a table that had numbers once.
+        found = [re.sub(r"^(-?\d+)\.0+$", r"\1", text or "") for text in self.texts("class_name")]
         if isinstance(class_name, Mapping):
             named = {_text(value) or "": name for value, name in class_name.items()}
-            unknown = sorted({text or "" for text in found} - set(named))
+            found = _spelled_alike(found, known=named)
+            unknown = sorted(set(found) - set(named))
             if unknown:
                 raise LabelError(
                     f"{self.name} has the class {unknown[0]!r}, which class_name does not name; it names "
                     f"{', '.join(map(repr, named))}. Add it."
                 )
-            return [named[text or ""] for text in found]
+            return [named[text] for text in found]
         target = default if class_name is None else class_name
-        plain = [(text or "").strip().lower() for text in found]
-        return [
-            target if one in _PRESENT else NEGATIVE if one in _ABSENT else str(text)
-            for one, text in zip(plain, found, strict=True)
-        ]
+        told = [target if text.lower() in _PRESENT else NEGATIVE if text.lower() in ABSENT else text for text in found]
+        return _spelled_alike(told, known=(target,))
 
     @property
     def _centroids(self) -> list[str | None]:
-        return [find_column(map(str, self.table.columns), (one,)) for one in CENTROID_COLUMNS]
+        found = [find_column(map(str, self.table.columns), (one,)) for one in CENTROID_COLUMNS]
+        # Cut short by a shapefile, centroid_lat and centroid_lon cannot be told apart.
+        return found if found[0] != found[1] else [None, None]
 
     def _floats(self, theirs: str | None) -> NDArray[np.float64]:
         if theirs is None:
@@ -147,15 +150,13 @@ def _crs(name: str, table: geopandas.GeoDataFrame, given: str | None) -> CRS:
             f"{name} does not say in which CRS its coordinates are (x from {west:.6g} to {east:.6g}, y from {south:.6g} to "
             f"{north:.6g}).{hint} Ask who made it, then say crs='EPSG:...'."
         )
-    if table.crs is not None and given is not None and not CRS.from_user_input(given).equals(CRS(table.crs)):
+    is_wrong = table.crs is not None and CRS(table.crs).is_geographic and not _are_degrees(table)
+    if table.crs is not None and given is not None and not is_wrong and not _crs_of(given).equals(CRS(table.crs)):
         raise LabelError(
             f"{name} says that it is in {crs_text(CRS(table.crs))}, and crs= says {given}. crs= is for sources that do not "
-            "say. If the source is wrong, read it with geopandas and correct it: table.set_crs(..., allow_override=True)."
+            "say, or that cannot lie where they say. If the source is wrong, correct it with table.set_crs(..., allow_override=True)."
         )
-    try:
-        crs = CRS.from_user_input(table.crs if given is None else given)
-    except Exception as error:  # pyproj has several, of no common kind
-        raise LabelError(f"crs={given!r} is no CRS that pyproj knows ({error}). Write it like 'EPSG:32608'.") from error
+    crs = CRS.from_user_input(table.crs) if given is None else _crs_of(given)
     while crs.is_bound or crs.is_compound:
         inner = crs.source_crs if crs.is_bound else crs.sub_crs_list[0]
         assert inner is not None  # a bound CRS is one that is bound
@@ -168,13 +169,39 @@ def _crs(name: str, table: geopandas.GeoDataFrame, given: str | None) -> CRS:
     return crs
 
 
+def _crs_of(given: str) -> CRS:
+    try:
+        return CRS.from_user_input(given)
+    except Exception as error:  # pyproj has several, of no common kind
+        raise LabelError(f"crs={given!r} is no CRS that pyproj knows ({error}). Write it like 'EPSG:32608'.") from error
+
+
+def _are_degrees(table: geopandas.GeoDataFrame) -> bool:
+    """Test whether coordinates can be degrees: GeoJSON is in EPSG:4326 by its standard, and in metres all the same."""
+    return not len(table) or not np.abs(table.total_bounds).max() > 540
+
+
+def _spelled_alike(texts: Sequence[str], *, known: Iterable[str]) -> list[str]:
+    """Return texts, those that differ by capitals alone in one spelling: that of `known`, else the first."""
+    exact = dict.fromkeys(known)
+    spellings: dict[str, str] = {}
+    for text in (*exact, *texts):
+        spellings.setdefault(text.lower(), text)
+    return [text if text in exact else spellings[text.lower()] for text in texts]
+
+
+_NOTHING = ("", "nan", "nat", "<na>", "null")
+"""What software writes where a field says nothing."""
+
+
 def _text(value: object) -> str | None:
     """Return a value as text; None where it says nothing, whole numbers without a point."""
     if value is None or value is pd.NaT or (isinstance(value, float) and np.isnan(value)) or value is pd.NA:
         return None
     if isinstance(value, (float, np.floating)) and float(value).is_integer():
         return str(int(value))
-    return str(value).strip() or None
+    text = str(value).strip()
+    return None if text.lower() in _NOTHING else text
 
 
 DEFAULT_CLASS = "rts"
@@ -250,7 +277,7 @@ def standardise(given: LabelInput, facts: InventoryInfo, *, number: int, is_alon
         name: [values[row] for row in kept] for name, values in _attributes(source, days, facts).items()
     }
     columns["area_m2"] = geodesic_measures(outlines[kept])[0]
-    columns["centroid_lon"], columns["centroid_lat"] = shapely.get_coordinates(shapely.centroid(outlines[kept])).T
+    columns["centroid_lat"], columns["centroid_lon"] = lonlat_centroids(outlines[kept])
     columns |= {
         "label_id": [f"{Path(name).stem}/{row}" for row in kept],
         "source_file": [name] * len(kept),
@@ -280,7 +307,10 @@ def _outlines(source: LabelSource, facts: InventoryInfo) -> tuple[NDArray[np.obj
     order = axis_order(shapely.force_2d(outlines), crs, told=source.stated_centroids())
     outlines, placed = valid_lonlat(order.outlines, crs)
     if len(outlines) and not shapely.is_geometry(outlines).any():
-        raise LabelError(f"No row of {source.name} has a place on Earth; the first: {[*placed, *findings][0].detail}")
+        cure = " If it lies in another one than it says, as GeoJSON in metres does, say crs='EPSG:...'."
+        raise LabelError(
+            f"No row of {source.name} has a place on Earth; the first: {[*placed, *findings][0].detail}{cure * (facts.crs is None)}"
+        )
     outlines, mended = repaired(outlines, crs)
     outlines, moved = outlines_to_lonlat(outlines, crs)
     outlines, mended_again = repaired(outlines, _LONLAT)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import geopandas
@@ -204,6 +205,38 @@ def test_ids_of_their_own_stay_and_years_are_looked_at(drawn, tmp_path):
     assert read_years({2010: tmp_path / "drawn.gpkg"})[2010]["footprint_id"].tolist() == ["7", "8", "9"]
     with pytest.raises(FootprintError, match="given for 2011 say in their column 'year' that row 0 is of 2010"):
         track_footprints(read_years({2011: tmp_path / "drawn.gpkg"}))
+
+
+@pytest.mark.parametrize(
+    ("columns", "kept", "message"),
+    [
+        (
+            {"TrainClass": ["Positive", "Negative", "Positive"]},
+            ["0", "2"],
+            "1 of 3 .* 'TrainClass' that they are none of",
+        ),
+        ({"class": [1.0, 0.0, 1.0]}, ["0", "2"], "1 of 3 .* 'class' that they are none of"),
+        ({"class_name": ["rts", "rts", "negative"]}, ["0", "1"], "1 of 3 .* 'class_name' that they are none of"),
+        ({"label": [0, 1, 2]}, ["0", "1", "2"], None),
+        (
+            {"date": ["2010-07-01", "2009-07-01", None]},
+            ["0", "1", "2"],
+            "1 of 3 .* another year than 2010 by .* 'date'",
+        ),
+        ({"BaseMapDate": ["2009-07-01,2010-08-31"] * 3}, ["0", "1", "2"], None),
+    ],
+    ids=str,
+)
+def test_what_an_inventory_says_of_its_rows_counts(drawn, tmp_path, recwarn, columns, kept, message):
+    drawn.assign(**columns).to_file(tmp_path / "drawn.gpkg")
+    assert read_years({2010: tmp_path / "drawn.gpkg"})[2010]["footprint_id"].tolist() == kept
+    assert [re.search(message, str(one.message)) is not None for one in recwarn] == [True] * (message is not None)
+
+
+def test_an_outline_that_is_there_twice_is_one(drawn, tmp_path):
+    pd.concat([drawn, drawn]).to_file(tmp_path / "drawn.gpkg")
+    with pytest.warns(RuntimeWarning, match=r"3 of 6 outlines of .*drawn.gpkg repeat another one: left out"):
+        assert len(read_years({2010: tmp_path / "drawn.gpkg"})[2010]) == 3
 
 
 def test_files_that_cannot_be_tracked_are_named(drawn, footprints_of_yearly_files, tmp_path):

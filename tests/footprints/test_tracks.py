@@ -144,6 +144,16 @@ def test_areas_are_measured_on_the_ground():
     assert track_footprints({2024: mercator.assign(area_m2=7.0)})["area_m2"][0] == 7
 
 
+@pytest.mark.parametrize("lon", [-139.0, 100.0, 179.999, -180.0])
+@pytest.mark.parametrize("turn", [-1, 0, 1])
+def test_one_place_is_one_however_its_longitude_is_written(lon, turn):
+    before = found(a=box(lon, 69, lon + 0.002, 69.001)).set_crs("EPSG:4326", allow_override=True)
+    now = before.set_geometry(before.translate(360 * turn))
+    tracks = track_footprints({2023: before.assign(area_m2=1.0), 2024: now.assign(area_m2=1.0)})
+    assert tracks["event"].tolist() == ["new", "continued"]
+    assert tracks.geometry.tolist() == [before.geometry[0], now.geometry[0]]
+
+
 def test_nothing_gives_no_tracks():
     tracks = track_footprints({2023: found(), 2024: found()})
     assert len(tracks) == 0

@@ -1,4 +1,5 @@
 import json
+import zipfile
 from datetime import date
 
 import geopandas
@@ -93,6 +94,51 @@ def test_classes_by_their_values():
     assert standardise_labels(raw).labels["class_name"].tolist() == ["rts", "2", "rts"]
     with pytest.raises(LabelError, match="has the class '2', which class_name does not name"):
         standardise_labels(raw, class_name={1: "slump"})
+
+
+YES, NO = "rts", "negative"
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ([True, False], [YES, NO]),
+        (["TRUE", "FALSE"], [YES, NO]),
+        ([1.0, 0.0], [YES, NO]),
+        (["1.0", "0.0"], [YES, NO]),
+        (["1", "0"], [YES, NO]),
+        (["2.0", "3"], ["2", "3"]),
+        (pd.array([1, None], dtype="Int64"), [YES, YES]),
+        (pd.array([False, None], dtype="boolean"), [NO, YES]),
+        (pd.Categorical(["Positive", "Negative"]), [YES, NO]),
+        (["Yes ", " NO"], [YES, NO]),
+        (["RTS", " rts"], [YES, YES]),
+        (["Lake", "lake"], ["Lake", "Lake"]),
+        (["nan", "<NA>"], [YES, YES]),
+        (["null", ""], [YES, YES]),
+        (["rts", "none"], [YES, "none"]),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("ending", ["memory", "shp", "gpkg", "geojson", "csv", "parquet"])
+def test_classes_as_they_are_written(tmp_path, given, expected, ending):
+    raw = table(square(), square(lat=73), **{"class": given})
+    path = tmp_path / f"raw.{ending}"
+    if ending == "csv":
+        raw.to_csv(path, index=False)
+    elif ending == "parquet":
+        raw.to_parquet(path)
+    elif ending != "memory":
+        raw.astype({"class": str} if isinstance(given, pd.Categorical) else {}).to_file(path)
+    crs = "EPSG:4326" if ending == "csv" else None
+    read = standardise_labels(raw if ending == "memory" else path, crs=crs).labels
+    assert read["class_name"].tolist() == expected
+
+
+def test_classes_of_a_mapping_in_any_capitals():
+    raw = table(square(), square(lat=73), square(lat=74), label=["SLUMP", "FALSE", "Slump"])
+    named = {"slump": "rts", "False": "negative", "Slump": "old"}
+    assert standardise_labels(raw, class_name=named).labels["class_name"].tolist() == ["rts", "negative", "old"]
 
 
 def test_a_table_in_memory_is_not_changed():
@@ -305,8 +351,18 @@ class TestPlace:
         metres = shapely.box(5e7, 5e7, 6e7, 6e7)
         inventory = standardise_labels(table(metres, shapely.box(500_000, 7.9e6, 500_100, 7.9001e6), crs="EPSG:32652"))
         assert problems(inventory.report) == [(0, "no place on Earth", "dropped")]
-        with pytest.raises(LabelError, match=r"No row of table 0 has a place on Earth.*is that its CRS"):
-            standardise_labels(table(shapely.box(-1915450, -489398, -1915400, -489300)))
+        polar = table(shapely.box(-1915450, -489398, -1915400, -489300))
+        with pytest.raises(LabelError, match=r"No row of table 0 has a place on Earth.*is that its CRS.*say crs='EPSG"):
+            standardise_labels(polar)
+        told = standardise_labels(polar, crs="EPSG:3413").labels
+        expected = polar.set_crs("EPSG:3413", allow_override=True).to_crs("EPSG:4326").geometry[0]
+        assert told.geometry[0].centroid.distance(expected.centroid) < 1e-6
+
+    def test_the_centre_of_what_is_cut_lies_in_it(self):
+        outlines = shapely.box(179.99, 65.0, 180.03, 65.01), shapely.box(-180.03, 65.0, -179.99, 65.01)
+        labels = standardise_labels(table(*outlines)).labels
+        assert labels["centroid_lon"].tolist() == pytest.approx([-179.99, 179.99])
+        assert labels["centroid_lat"].tolist() == pytest.approx([65.005, 65.005])
 
     @pytest.mark.parametrize("style", ["jumping", "beyond"])
     def test_across_the_antimeridian(self, style):
@@ -432,6 +488,68 @@ class TestReading:
         assert labels["region"].tolist() == ["Lena"] * 2
         assert labels["image_date"].tolist() == [pd.Timestamp("2019-07-01")] * 2
         assert labels["source_file"].tolist() == [path.name] * 2
+
+    @pytest.mark.filterwarnings("ignore:Column names longer", "ignore:Normalized/laundered")
+    def test_a_shapefile_keeps_the_end_of_a_period(self, tmp_path):
+        labels = standardise_labels(table(square()), image_date="2018-07-01,2018-08-31").labels
+        labels.astype({"image_date": str, "image_date_end": str}).to_file(tmp_path / "ours.shp")
+        again = standardise_labels(tmp_path / "ours.shp").labels
+        assert again["image_date_end"].tolist() == [pd.Timestamp("2018-08-31")]
+
+    @pytest.mark.parametrize("folder", ["", "data/", "data/2018/"])
+    @pytest.mark.parametrize("ending", ["shp", "geojson", "gpkg", "kml"])
+    def test_in_an_archive(self, tmp_path, folder, ending):
+        raw = table(square(), square(lat=73), TrainClass=["Positive", "Negative"])
+        raw.to_file(tmp_path / f"raw.{ending}", driver="KML" if ending == "kml" else None)
+        path = tmp_path / ("raw.kmz" if ending == "kml" else "raw.zip")
+        with zipfile.ZipFile(path, "w") as archive:
+            for part in tmp_path.glob("raw.*"):
+                if part != path:
+                    archive.write(part, f"{folder}{part.name}")
+            archive.writestr("__MACOSX/data/._raw.shp", b"")
+        assert read_labels(path)["class_name"].tolist() == ["rts", "negative"]
+        assert read_labels(path)["source_file"].tolist() == [path.name] * 2
+
+    @pytest.mark.parametrize("missing", [".dbf", ".shx"])
+    @pytest.mark.parametrize("folder", ["", "data/"])
+    def test_an_archive_without_a_part(self, tmp_path, folder, missing):
+        table(square(), TrainClass=["Negative"]).to_file(tmp_path / "raw.shp")
+        with zipfile.ZipFile(tmp_path / "raw.zip", "w") as archive:
+            for part in tmp_path.glob("raw.*"):
+                if part.suffix not in (missing, ".zip"):
+                    archive.write(part, f"{folder}{part.name}")
+        with pytest.raises(
+            LabelError, match=rf"raw\.shp is one of several files of a shapefile, and \{missing} is not"
+        ):
+            read_labels(tmp_path / "raw.zip")
+
+    def test_an_archive_of_several_files(self, tmp_path):
+        with zipfile.ZipFile(tmp_path / "raw.zip", "w") as archive:
+            for name in ("north", "south"):
+                archive.writestr(f"{name}/slumps.geojson", table(square()).to_json())
+        with pytest.raises(
+            LabelError, match=r"Name the one that is meant: (/vsizip/\S+south/slumps\.geojson)"
+        ) as refused:
+            read_labels(tmp_path / "raw.zip")
+        assert len(read_labels(str(refused.value).split()[-1].rstrip("."))) == 1
+
+    @pytest.mark.parametrize("column", ["geometry", "geom", "the_geom", "wkt_geom", "WKT"])
+    def test_a_table_of_text(self, tmp_path, column):
+        text = pd.DataFrame({column: [square().wkt], "label": [1]})
+        text.to_csv(tmp_path / "raw.csv", index=False)
+        with pytest.raises(LabelError, match=r"raw\.csv does not say in which CRS .* perhaps EPSG:4326"):
+            read_labels(tmp_path / "raw.csv")
+        assert read_labels(tmp_path / "raw.csv", crs="EPSG:4326").geometry[0].equals(square())
+
+    def test_parquet_without_its_geometry(self, tmp_path):
+        pd.DataFrame({"geometry": [square().wkb]}).to_parquet(tmp_path / "raw.parquet")
+        with pytest.raises(LabelError, match=r"Parquet that does not say which of its columns is a geometry"):
+            read_labels(tmp_path / "raw.parquet")
+
+    def test_surfaces_that_are_no_polygons(self, tmp_path):
+        (tmp_path / "raw.csv").write_text('WKT,a\n"TIN(((0 0,1 0,1 1,0 0)))",1\n')
+        with pytest.raises(LabelError, match=r"surfaces of a kind that is no polygon .* ogr2ogr -nlt MULTIPOLYGON"):
+            read_labels(tmp_path / "raw.csv", crs="EPSG:4326")
 
     @pytest.mark.parametrize("ending", ["parquet", "gpkg", "fgb"])
     def test_what_is_written_comes_back(self, tmp_path, ending):
