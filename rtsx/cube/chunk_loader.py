@@ -107,6 +107,12 @@ def plan_encodings(source: SourceRecipe, images: Sequence[Image]) -> tuple[Layer
                     + ", ".join(f"{value} (as {name})" for value, name in values.items())
                     + f". Say {what} in the layer where the items are wrong, else make them sources of their own."
                 )
+        if np.dtype(one.dtype).kind not in "uifb":
+            raise CubeError(
+                f"Source {source.name!r}: layer {recipe.name!r} of image {bands[0][0]!r} is stored as {one.dtype}, and a layer has "
+                "integers or floats. Store what is wanted of it in a file of its own, such as the amplitude: gdal_calc.py -A FILE "
+                "--calc 'abs(A)' --outfile AMPLITUDE.tif"
+            )
         require_nodata(recipe.wanted.nodata, np.dtype(one.dtype), layer=recipe.name)
         dtype = np.dtype(one.dtype if recipe.dtype is None else recipe.dtype)
         # Of integers, only what a stored pixel can have.

@@ -15,7 +15,7 @@ from affine import Affine
 from numpy.typing import NDArray
 
 from rtsx.cube.encoding import MISSING, MISSING_ATTRS, decoded_packing, is_sparse, missing_values, packing, with_packing
-from rtsx.cube.georeference import geobox_of, is_regular
+from rtsx.cube.georeference import geobox_of, is_regular, with_axes, with_crs
 from rtsx.cube.rasterio import read_header
 from rtsx.cube.sensors import require_layer_names
 from rtsx.errors import CubeError
@@ -81,19 +81,25 @@ def as_cube(given: xr.Dataset | xr.DataArray, *, layers: Sequence[str] | None = 
         cube = _named(with_axis_names(given), layers)
     else:
         raise CubeError(_no_cube(given))
-    cube = _with_whole_longitudes(_arranged(cube))
+    cube = _with_whole_longitudes(with_axes(with_crs(_arranged(cube))))
     layered = [name for name, layer in cube.data_vars.items() if _is_layer(layer)]
     require_layer_names(layered, cure="Rename them, with cube.rename({'name': 'another'}).")
     if "source" in cube.encoding and {"y", "x"} <= set(cube.coords):  # opened by xarray
         whole = {str(name): cube[name].shape[:-2] for name in layered if not is_sparse(cube[name])}
-        refuse_absent_chunks(str(cube.encoding["source"]), whole, y=cube["y"].values, x=cube["x"].values)
+        refuse_absent_chunks(
+            str(cube.encoding["source"]),
+            whole,
+            y=cube["y"].values,
+            x=cube["x"].values,
+            axis_names=(("y", "x"), *AXIS_NAMES),
+        )
     _refuse_doubled_axes(cube)
     nested = [name for name, index in cube.indexes.items() if isinstance(index, pd.MultiIndex) and name in cube.dims]
     if nested:
         raise CubeError(
             f"Coordinate {nested[0]!r} is a MultiIndex. Take it apart with cube.reset_index({nested[0]!r})."
         )
-    cube = _with_plain_coordinates(_with_crs(cube))
+    cube = _with_plain_coordinates(cube)
     changed = {
         name: with_packing(_without_empty_chunks(layer)) for name, layer in cube.data_vars.items() if _is_layer(layer)
     }
@@ -409,14 +415,6 @@ def _refuse_doubled_axes(cube: xr.Dataset) -> None:
             )
 
 
-def _with_crs(cube: xr.Dataset) -> xr.Dataset:
-    """Return the CRS in `spatial_ref`, also where it is in an attribute, in another grid mapping or in stackstac's `epsg`."""
-    if "spatial_ref" in cube.coords or not {"y", "x"} <= set(cube.coords) or cube.odc.crs is None:
-        return cube
-    placed: xr.Dataset = cube.odc.assign_crs(cube.odc.crs)
-    return placed
-
-
 def _with_plain_coordinates(cube: xr.Dataset) -> xr.Dataset:
     """Return coordinates of numbers, times and text: zones and periods to UTC, objects to JSON, dropped where that has no word."""
     changed, dropped = {}, []
@@ -579,9 +577,10 @@ def require_numbers(layer: xr.DataArray) -> None:
         It holds text, objects, times, complex or extended numbers.
     """
     if layer.dtype.kind not in "uifb" or layer.dtype.itemsize > 8:
+        made = f"abs(cube[{layer.name!r}])" if layer.dtype.kind == "c" else f"cube[{layer.name!r}].astype('float32')"
         raise CubeError(
-            f"Layer {layer.name!r} has to be numeric, of 64 bits at most; got {layer.dtype}. Convert it with "
-            f"cube[{layer.name!r}].astype('float32'), or leave it out with cube.drop_vars({layer.name!r})."
+            f"Layer {layer.name!r} has to be numeric, of 64 bits at most; got {layer.dtype}. Convert it with {made}, or leave it "
+            f"out with cube.drop_vars({layer.name!r})."
         )
 
 

@@ -9,15 +9,19 @@ from os.path import lexists
 from pathlib import PurePosixPath
 from typing import Any
 
+import xarray as xr
+from affine import Affine
+from odc.geo.geobox import GeoBox
 from shapely.geometry.base import BaseGeometry
 
+from rtsx.cube.conventions import with_axis_names
 from rtsx.cube.encoding import VALID_RANGE, missing_values, packing
-from rtsx.cube.georeference import geobox_of
+from rtsx.cube.georeference import geobox_of, with_axes, with_crs
 from rtsx.cube.images import BandRequest, BandSource, Image, ImageSource, Period
 from rtsx.cube.rasterio import RasterHeader, read_header
 from rtsx.cube.rasters import sensor_names
 from rtsx.cube.sensors import get_sensor
-from rtsx.cube.zarr_cube import open_zarr_cube, read_metadata
+from rtsx.cube.zarr_cube import open_zarr_cube, read_metadata, turned_axes
 from rtsx.errors import CubeError
 from rtsx.grid import lonlat_polygon
 from rtsx.parsing import STRICT, Several
@@ -131,11 +135,12 @@ class StoreImages:
         if period is not None and self.time is not None and self.time not in period:
             return ()
         names = tuple(str(one.bands[0]) if one.bands else one.name for one in wanted)
-        raw = read_metadata(self.path, {})
+        raw = with_axis_names(read_metadata(self.path, {}))
         stored = open_zarr_cube(self.path, None, layers=names, chunk=None, options={})
         geobox = geobox_of(stored)
         if not lonlat_polygon(geobox.extent.geom, str(geobox.crs)).intersects(area):
             return ()
+        geobox = _as_stored(geobox, turned_axes(with_axes(with_crs(raw))))
         bands = {}
         for one, name in zip(wanted, names, strict=True):
             if stored[name].dims != ("y", "x"):
@@ -143,14 +148,11 @@ class StoreImages:
                     f"{self.path}: array {name!r} is on {stored[name].dims}; a store that is aligned has arrays on (y, x). "
                     "Give stores with other dimensions instead of a recipe, or select in them with xarray."
                 )
-            # As stored, because the aligned reader reads the arrays themselves, in which each of several values is there.
-            missing = missing_values(raw[name]) if one.nodata is None and name in raw else ()
-            ranges = [word for word in VALID_RANGE if name in raw and word in raw[name].attrs]
-            if len(missing) > 1 or ranges:
-                told = f"several values of missing pixels, {list(missing)}" if len(missing) > 1 else f"a {ranges[0]}"
+            odd = _unaligned(raw, name, has_nodata=one.nodata is not None)
+            if odd is not None:
                 raise CubeError(
-                    f"{self.path}: array {name!r} has {told}, and a store that is aligned can have one missing value. Store it with "
-                    f"one, as rtsx.write_cube(rtsx.open_cube({self.path!r}), ...) does."
+                    f"{self.path}: {odd}, and a store that is aligned is read as it lies there. Store it as a cube, as "
+                    f"rtsx.write_cube(rtsx.open_cube({self.path!r}), ...) does."
                 )
             packed = packing(stored[name])
             found = {key: packed[key] for key in ("nodata", "scale_factor", "add_offset")}
@@ -159,6 +161,35 @@ class StoreImages:
                 href=self.path, bands=(name,), geobox=geobox, dtype=dtype, opener="zarr", **found | one.stated
             )
         return (Image(id=_file_name(self.path).stem, bands=bands, time=self.time),)
+
+
+def _as_stored(geobox: GeoBox, turned: Sequence[str]) -> GeoBox:
+    """Return the geobox of pixels that lie in a store with some axes turned."""
+    height, width = geobox.shape
+    for name in turned:
+        turn = Affine(1, 0, 0, 0, -1, height) if name == "y" else Affine(-1, 0, width, 0, 1, 0)
+        geobox = GeoBox(geobox.shape, geobox.affine * turn, geobox.crs)
+    return geobox
+
+
+def _unaligned(raw: xr.Dataset, name: str, *, has_nodata: bool) -> str | None:
+    """Return what of an array the aligned reader, which reads the arrays themselves, would take for something else; None where nothing is."""
+    if name not in raw:
+        return None  # a band of an array with a dimension of bands, which `open_zarr_cube` has made a layer
+    layer = raw[name]
+    missing = () if has_nodata else missing_values(layer)
+    if len(missing) > 1:
+        return f"array {name!r} has several values of missing pixels, {list(missing)}"
+    for word in (*VALID_RANGE, "_Unsigned"):
+        if word in layer.attrs:
+            return f"array {name!r} has the attribute {word}"
+    for one in (layer, *([raw["valid"]] if "valid" in raw else [])):
+        dims = [dim for dim in one.dims if dim in ("y", "x") or one.sizes[dim] > 1]
+        if dims != ["y", "x"]:
+            return f"array {one.name!r} is on {one.dims}"
+    if "valid" in raw and raw["valid"].dtype != bool:
+        return f"its array 'valid' is {raw['valid'].dtype} instead of bool"
+    return None
 
 
 _conforms: tuple[type[ImageSource], ...] = (FileImages, StoreImages)

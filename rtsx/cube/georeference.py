@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from functools import lru_cache
 from itertools import chain
 from typing import Any
 
@@ -14,11 +16,12 @@ from numpy.typing import NDArray
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
+from pyproj import CRS as PROJ_CRS
 from pyproj import Geod, Transformer
 from pyproj.exceptions import CRSError, ProjError
 
 from rtsx.errors import CubeError
-from rtsx.geometry.crs import apply_affine
+from rtsx.geometry.crs import apply_affine, crs_definition, crs_text, without_heights
 
 GRID_MAPPING = {"grid_mapping": "spatial_ref", "coordinates": "spatial_ref"}
 """Encoding of a variable on (y, x): rather than attributes, which arithmetic may drop. As a coordinate too, because without
@@ -32,7 +35,11 @@ _FARTHEST_M = 1e8
 """Metres from the origin of a projection beyond which there is no ground: twice as far as 60 S in a polar one of the north."""
 _FINEST_M = 0.01
 """Metres below which pixels are none of an image of the ground."""
-_TRANSFORMS = {"transform": (0, 1, 2, 3, 4, 5), "GeoTransform": (1, 2, 0, 4, 5, 3)}
+_TRANSFORMS = {
+    "transform": (0, 1, 2, 3, 4, 5),
+    "spatial:transform": (0, 1, 2, 3, 4, 5),
+    "GeoTransform": (1, 2, 0, 4, 5, 3),
+}
 """Attributes that state a transform, and where in them the numbers a to f of an `Affine` are."""
 
 
@@ -46,7 +53,12 @@ def geobox_of(cube: xr.Dataset | xr.DataArray) -> GeoBox:
         transform, or a stored transform contradicts them.
     """
     for name in ("y", "x"):
-        if name not in cube.dims or name not in cube.coords:
+        if name in cube.dims and name not in cube.coords:
+            raise CubeError(
+                f"A cube has coordinates of pixel centres; {name!r} is missing, and no attribute GeoTransform of 'spatial_ref' says "
+                f"where pixels lie. Give them, with cube.assign_coords({name}=...)."
+            )
+        if name not in cube.dims:
             raise CubeError(
                 f"A cube has dimensions y and x with coordinates of pixel centres; {name!r} is missing, there are "
                 f"dimensions {dict(cube.sizes)} and coordinates {sorted(map(str, cube.coords))}. "
@@ -71,6 +83,86 @@ def geobox_of(cube: xr.Dataset | xr.DataArray) -> GeoBox:
         )
     require_ground(geobox, "This cube", cure="cube.rio.write_crs('EPSG:...')")
     return stated_geobox(cube, geobox)
+
+
+_CRS_WORDS = ("crs_wkt", "spatial_ref")
+"""Attributes of a grid mapping that are WKT."""
+_CRS_ATTRS = ("proj:code", "proj:wkt2", "crs", "crs_wkt", "epsg", "proj:epsg")
+"""Attributes and coordinates that others state a CRS in."""
+
+
+def with_crs(cube: xr.Dataset) -> xr.Dataset:
+    """Return a Dataset with its CRS in the coordinate `spatial_ref` and nowhere else, as WKT and without heights; itself where that is so.
+
+    It is the one of the grid mapping that the layers name; else of the only one that is there, in WKT or CF's own words; else of an
+    attribute or coordinate such as ``crs``, ``proj:code`` or stackstac's ``epsg``.
+
+    Raises
+    ------
+    CubeError
+        Several are stated, or one that cannot be read.
+    """
+    layers = [layer for layer in cube.data_vars.values() if {"y", "x"} <= set(layer.dims)]
+    words = [layer.encoding.get("grid_mapping") or layer.attrs.get("grid_mapping") for layer in layers]
+    mappings = {str(name): crs for name, one in cube.variables.items() if (crs := _mapped_crs(one, str(name)))}
+    named = {str(word).split(":")[0] for word in words if word} & set(mappings)
+    chosen = {name: mappings[name] for name in named} or mappings
+    first = next(iter(chosen), None)
+    if any(not crs.equals(chosen[str(first)], ignore_axis_order=True) for crs in chosen.values()):
+        told = ", ".join(f"{name!r} {crs_text(crs)}" for name, crs in sorted(chosen.items()))
+        raise CubeError(
+            f"The layers lie in one CRS, and the variables that state it do not agree: {told}. Remove the wrong one, such as "
+            f"cube.drop_vars({first!r})."
+        )
+    whole = _attribute_crs(cube) if first is None else chosen[first]
+    if whole is None:
+        return cube
+    attrs, crs = {} if first is None else cube[first].attrs, without_heights(whole)
+    if list(mappings) == ["spatial_ref"] and "spatial_ref" in cube.coords and crs is whole and "crs_wkt" in attrs:
+        return cube
+    placed: xr.Dataset = cube.drop_vars(list(mappings)).odc.assign_crs(crs_definition(crs))  # a shallow copy
+    placed.encoding.pop("grid_mapping", None)
+    for one in (placed, *placed.data_vars.values()):
+        one.attrs.pop("grid_mapping", None)
+    return placed.assign_coords(
+        spatial_ref=placed["spatial_ref"].assign_attrs({key: attrs[key] for key in ("GeoTransform",) if key in attrs})
+    )
+
+
+def _mapped_crs(variable: xr.Variable, name: str) -> PROJ_CRS | None:
+    """Return the CRS of a grid mapping; None for any other variable."""
+    attrs = variable.attrs
+    text = next((attrs[key] for key in _CRS_WORDS if isinstance(attrs.get(key), str) and attrs[key]), None)
+    if variable.ndim or not (text or isinstance(attrs.get("grid_mapping_name"), str)):
+        return None
+    try:
+        return PROJ_CRS.from_cf(attrs) if text is None else _parsed(text)
+    except (CRSError, KeyError, TypeError, ValueError) as error:
+        raise CubeError(
+            f"The CRS in {name!r} cannot be read: {error}. Write it anew with cube = cube.drop_vars({name!r}).rio.write_crs('EPSG:...')."
+        ) from error
+
+
+@lru_cache(maxsize=64)
+def _parsed(text: str) -> PROJ_CRS:
+    return PROJ_CRS(text)  # kept, because PROJ reads WKT for a millisecond, and a cube is looked at many times
+
+
+def _attribute_crs(cube: xr.Dataset) -> PROJ_CRS | None:
+    """Return the CRS that attributes or scalar coordinates of a Dataset without a grid mapping state."""
+    scalars = {str(name): coord.item() for name, coord in cube.coords.items() if not coord.ndim and name in _CRS_ATTRS}
+    found = {}
+    for words in (cube.attrs, scalars, *(one.attrs for one in cube.variables.values())):
+        for key in _CRS_ATTRS:
+            with suppress(CRSError, TypeError, ValueError):
+                if words.get(key) is not None:
+                    crs = PROJ_CRS.from_user_input(words[key])
+                    found[crs_definition(without_heights(crs))] = crs
+    if len(found) > 1:
+        raise CubeError(
+            f"The attributes of the cube state several CRS: {', '.join(found)}. Write the right one, with cube.rio.write_crs('EPSG:...')."
+        )
+    return next(iter(found.values()), None)
 
 
 def require_ground(geobox: GeoBox, what: str, *, cure: str) -> None:
@@ -106,6 +198,17 @@ def require_ground(geobox: GeoBox, what: str, *, cure: str) -> None:
             f"{what} has the CRS {crs_name(crs)}, whose unit is {unit.unit_name}, and lies at x from {left:.10g} to {right:.10g} "
             f"and y from {bottom:.10g} to {top:.10g}, {odd} the CRS that they are of, with {cure}."
         )
+
+
+def with_axes(cube: xr.Dataset) -> xr.Dataset:
+    """Return a Dataset with `y` and `x` of the transform that it states, where it has no such coordinates; itself in all other cases."""
+    if not {"y", "x"} <= set(cube.dims) or {"y", "x"} & set(cube.coords):
+        return cube
+    affine = next((affine for _, _, affine in _stated_transforms(cube) if not (affine.b or affine.d)), None)
+    if affine is None:
+        return cube
+    steps = (("y", affine.f, affine.e), ("x", affine.c, affine.a))
+    return cube.assign_coords({name: first + step * (np.arange(cube.sizes[name]) + 0.5) for name, first, step in steps})
 
 
 def stated_geobox(cube: xr.Dataset | xr.DataArray, geobox: GeoBox) -> GeoBox:

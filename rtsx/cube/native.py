@@ -249,10 +249,10 @@ class NativeParts(PartSource):
         """All groups, by source and image."""
         groups: list[NativeGroup] = []
         images = settled_images(self.recipe)
+        taken: set[str] = set()
         for source in self.recipe.sources:
-            taken: set[str] = set()
             for image in images[source.name]:
-                path = _free(f"{source.name}/{re.sub(r'[^A-Za-z0-9._-]', '_', image.id)}", taken)
+                path = _free(f"{_part(source.name, _NO_NAME)}/{_part(image.id, _NO_ID)}", taken)
                 groups += native_groups(image, source, path=path, cube=self.geobox, anchor=self.recipe.grid.origin)
         return tuple(groups)
 
@@ -459,6 +459,26 @@ def bands_in(group: NativeGroup, name: str) -> BandSource:
     """Return a band of a group as it lies in the store."""
     bands = group.image.bands[name]
     return replace(bands, href=group.path, bands=group.arrays(name), geobox=group.geobox, opener="zarr", reader=None)
+
+
+_NO_NAME, _NO_ID = re.compile(r"[/\\:\x00]"), re.compile(r"[^A-Za-z0-9._-]")
+"""What the paths of sources and of images within them do not hold."""
+_RESERVED = frozenset({"build", "zarr.json"})
+"""What a store of ours has itself."""
+_LONGEST_PART = 200
+"""Letters; file systems take 255 bytes."""
+
+
+def _part(text: str, replaced: re.Pattern[str]) -> str:
+    """Return a part of a path that `StoredBands` takes: what would be hidden, an option or the store's own has an underscore before it.
+
+    Examples
+    --------
+    >>> [_part(text, _NO_ID) for text in ("20240721_a.1", "-9999", ".tile", "zarr.json", "")]
+    ['20240721_a.1', '_-9999', '_.tile', '_zarr.json', '_']
+    """
+    part = replaced.sub("_", text)[:_LONGEST_PART]
+    return part if re.match(r"\w", part) and part not in _RESERVED else f"_{part}"
 
 
 def _free(path: str, taken: set[str]) -> str:

@@ -16,6 +16,7 @@ import rasterio
 from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
+from pyproj import CRS
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.env import get_gdal_config
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
@@ -23,6 +24,7 @@ from rasterio.windows import Window
 
 from rtsx.cube.georeference import require_ground
 from rtsx.errors import CubeError
+from rtsx.geometry.crs import crs_definition, without_heights
 from rtsx.storage import absolute, leads_to_server, without_query
 from rtsx.storage.diagnosis import causes, gdal_problem, georeferencing
 
@@ -51,6 +53,9 @@ _REMOTE = re.compile(
     r"/vsi(curl|s3|gs|az|adls|oss|swift|webhdfs|hdfs)(_streaming)?[/?]|^(?!(file|zip|tar|gzip):)[a-z0-9+]+://"
 )
 """Paths that lead to a server, as rasterio and GDAL write them."""
+
+_TURNED = 1e-3
+"""Pixels by which the far corner of a raster that is not rotated may be turned."""
 
 _FAILED: set[str] = set()
 """Paths whose last opening or reading failed. GDAL remembers of a server's file that it is not there, would say so for ever
@@ -380,11 +385,15 @@ _SELF_CONTAINED = frozenset(
 """Drivers whose files name no others but those beside them. Of the rest, most do, such as those of tile indices and of WMS."""
 
 
+_READ_AS = {"complex_int16": "complex64"}
+"""Dtypes of GDAL that NumPy has not, and in which rasterio gives their pixels."""
+
+
 def _header_of(file: rasterio.DatasetReader, path: str) -> RasterHeader:
     return RasterHeader(
         path=path,
-        geobox=GeoBox((file.height, file.width), file.transform, None if file.crs is None else _crs_name(file.crs)),
-        dtypes=tuple(file.dtypes),
+        geobox=GeoBox((file.height, file.width), _upright(file), None if file.crs is None else _crs_name(file.crs)),
+        dtypes=tuple(_READ_AS.get(dtype, dtype) for dtype in file.dtypes),
         nodata=_nodata_of(file),
         descriptions=_descriptions_of(file, path),
         scales=tuple(file.scales),
@@ -396,6 +405,14 @@ def _header_of(file: rasterio.DatasetReader, path: str) -> RasterHeader:
         masked=_masked_bands(file),
         alpha=_alpha_of(file),
     )
+
+
+def _upright(file: rasterio.DatasetReader) -> Affine:
+    """Return the transform, without a rotation that moves no pixel: computing leaves terms of 1e-12 where there is none."""
+    affine: Affine = file.transform
+    moved = abs(affine.b) * file.height, abs(affine.d) * file.width
+    is_noise = moved[0] <= _TURNED * abs(affine.a) and moved[1] <= _TURNED * abs(affine.e)
+    return Affine(affine.a, 0, affine.c, 0, affine.e, affine.f) if is_noise else affine
 
 
 def _descriptions_of(file: rasterio.DatasetReader, path: str) -> tuple[str | None, ...]:
@@ -506,7 +523,11 @@ def _zone(longitude: float, latitude: float) -> str:
 
 @lru_cache(maxsize=256)
 def _crs_name(crs: rasterio.CRS) -> str:
-    """Return ``AUTHORITY:CODE`` where the CRS is exactly that one, else its WKT."""
+    """Return ``AUTHORITY:CODE`` where the CRS is exactly that one, else its WKT; without the heights of a compound one, as no pixel has any."""
+    whole = CRS.from_wkt(crs.to_wkt())
+    flat = without_heights(whole)
+    if flat is not whole:
+        return crs_definition(flat)
     authority = crs.to_authority(confidence_threshold=100)
     return ":".join(authority) if authority else str(crs.to_wkt())
 

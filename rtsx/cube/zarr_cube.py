@@ -13,11 +13,10 @@ import numpy as np
 import xarray as xr
 import zarr
 from numpy.typing import NDArray
-from odc.geo.crs import CRS
 from xarray.backends.zarr import ZarrArrayWrapper
 from xarray.core.indexing import CopyOnWriteArray, LazilyIndexedArray, MemoryCachedArray
 
-from rtsx.cube.conventions import as_cube, layer_names
+from rtsx.cube.conventions import as_cube, layer_names, with_axis_names
 from rtsx.cube.encoding import is_sparse
 from rtsx.cube.georeference import geobox_of, with_georeference, with_pixel_centres
 from rtsx.cube.rasters import AUTO_CHUNK, cell_window
@@ -40,7 +39,7 @@ def open_zarr_cube(
     """
     stored = read_metadata(path, options)
     try:
-        cube = with_pixel_centres(_turned(as_cube(_with_crs(_with_plain_strings(_in_order(stored)), path))))
+        cube = with_pixel_centres(_turned(as_cube(_with_plain_strings(_in_order(stored)))))
         geobox = geobox_of(cube)
     except CubeError as error:
         raise CubeError(f"{path}: {error}") from error
@@ -89,7 +88,7 @@ def read_metadata(path: str, options: StorageOptions) -> xr.Dataset:
             decode_coords="all",
             mask_and_scale=False,
         )
-    for name, layer in stored.data_vars.items():
+    for name, layer in with_axis_names(stored).data_vars.items():
         if {"y", "x"} <= set(layer.dims) and not is_sparse(layer):
             require_chunks(group, str(name))
     stored.encoding = {}  # so that `as_cube` leaves all chunks to those who read them
@@ -215,30 +214,20 @@ def _with_plain_strings(stored: xr.Dataset) -> xr.Dataset:
     return stored.assign_coords(texts)
 
 
-def _with_crs(stored: xr.Dataset, path: str) -> xr.Dataset:
-    """Return the CRS in a scalar coordinate `spatial_ref`, from wherever this writer put it."""
-    mappings = [
-        name for name, variable in stored.variables.items() if "crs_wkt" in variable.attrs and not variable.dims
-    ]
-    if not mappings:
-        stated = next((stored.attrs[key] for key in ("proj:code", "proj:wkt2", "crs") if key in stored.attrs), None)
-        if stated is None:
-            raise CubeError(
-                f"{path} does not say its CRS: there is no grid mapping variable such as 'spatial_ref'. Give it with "
-                "ds.rio.write_crs('EPSG:...') and write the store again."
-            )
-        return stored.odc.assign_crs(CRS(stated)) if {"y", "x"} <= set(stored.dims) else stored.assign_attrs(crs=stated)
-    cube = stored.set_coords(mappings[0])
-    return cube if mappings[0] == "spatial_ref" else cube.rename({mappings[0]: "spatial_ref"})
+def turned_axes(cube: xr.Dataset) -> tuple[str, ...]:
+    """Return which of y and x run the other way than those of a cube, where y falls and x rises."""
+    axes = {name: (cube.coords.get(name), sign) for name, sign in (("y", -1), ("x", 1))}
+    return tuple(
+        name
+        for name, (axis, sign) in axes.items()
+        if axis is not None and axis.size > 1 and (float(axis[-1]) - float(axis[0])) * sign < 0
+    )
 
 
 def _turned(cube: xr.Dataset) -> xr.Dataset:
     """Return a Dataset with y falling and x rising; lazily."""
-    for name, sign in (("y", -1), ("x", 1)):
-        axis = cube.coords.get(name)
-        if axis is not None and axis.size > 1 and (float(axis[-1]) - float(axis[0])) * sign < 0:
-            cube = cube.isel({name: slice(None, None, -1)})
-    return cube
+    axes = turned_axes(cube)
+    return cube.isel(dict.fromkeys(axes, slice(None, None, -1))) if axes else cube
 
 
 def _chunked(cube: xr.Dataset, chunk: int | None, path: str) -> xr.Dataset:

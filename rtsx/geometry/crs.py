@@ -75,6 +75,24 @@ def _are_same(one: str, other: str) -> bool:
     return codes[0] is not None and codes[0] == codes[1]
 
 
+def without_heights(crs: PROJ_CRS) -> PROJ_CRS:
+    """Return the part of a CRS that says where on the map a pixel lies; itself where it has no more than that.
+
+    Examples
+    --------
+    >>> [without_heights(PROJ_CRS(f"EPSG:{code}")).to_epsg() for code in ("5498", "4979", "32608+5773", "3413")]
+    [4269, 4326, 32608, 3413]
+    """
+    flat = crs.sub_crs_list[0] if crs.is_compound else crs
+    return flat.to_2d() if (flat.is_projected or flat.is_geographic) and len(flat.axis_info) > 2 else flat
+
+
+def crs_definition(crs: PROJ_CRS) -> str:
+    """Return ``AUTHORITY:CODE`` where the CRS is exactly that one, else its WKT."""
+    authority = crs.to_authority(min_confidence=100)
+    return ":".join(authority) if authority else str(crs.to_wkt())
+
+
 @lru_cache(maxsize=64)
 def cached_transformer(source: str, target: str) -> Transformer:
     """Return what moves points between two CRS, x (longitude) first in both; kept, because PROJ searches long for the way."""

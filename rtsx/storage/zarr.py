@@ -128,7 +128,14 @@ def require_chunks(group: zarr.Group, name: str) -> None:
     group.store.whole.add(f"{group.path}/{name}/".lstrip("/"))
 
 
-def refuse_absent_chunks(path: str, arrays: Mapping[str, Sequence[int]], *, y: NDArray[Any], x: NDArray[Any]) -> None:
+def refuse_absent_chunks(
+    path: str,
+    arrays: Mapping[str, Sequence[int]],
+    *,
+    y: NDArray[Any],
+    x: NDArray[Any],
+    axis_names: Sequence[tuple[str, str]],
+) -> None:
     """Refuse arrays of a local store that another library opened, in which a chunk is not there; see `require_chunks`.
 
     Parameters
@@ -136,25 +143,31 @@ def refuse_absent_chunks(path: str, arrays: Mapping[str, Sequence[int]], *, y: N
     path
         Of the store; of what is none, and of arrays of another shape, nothing is known.
     arrays
-        Lengths of the leading axes by the names of arrays in which no chunk may be left out.
+        Lengths of the other axes by the names of arrays in which no chunk may be left out.
     y, x
         Coordinates that are read.
+    axis_names
+        What the store may call y and x.
     """
     if is_url(path) or not any((local_path(path) / root).is_file() for root in _ROOTS):
         return
     group = zarr.open_group(local_path(path), mode="r")
-    axes = []
-    for name, values in (("y", y), ("x", x)):
-        stored = group.get(name)
-        places = np.flatnonzero(np.isin(stored[:], values)) if isinstance(stored, zarr.Array) else np.empty(0, int)
-        if not 0 < len(places) == len(values):
-            return
-        axes.append((int(places.min()), int(places.max())))
-    for name, leading in arrays.items():
+    axes = {}
+    for names in axis_names:
+        for name, values in zip(names, (y, x), strict=True):
+            stored = group.get(name)
+            places = np.flatnonzero(np.isin(stored[:], values)) if isinstance(stored, zarr.Array) else np.empty(0, int)
+            if 0 < len(places) == len(values):
+                axes[name] = (int(places.min()), int(places.max()))
+    for name, others in arrays.items():
         array = group.get(name)
-        if not isinstance(array, zarr.Array) or array.shape[:-2] != tuple(leading):
+        if not isinstance(array, zarr.Array):
             continue
-        spans = [*((0, length - 1) for length in leading), *axes]
+        dims = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS") or ()
+        sizes = dict(zip(map(str, dims), array.shape, strict=False))  # type: ignore[arg-type]  # JSON
+        if not axes or [size for dim, size in sizes.items() if dim not in axes] != list(others):
+            continue
+        spans = [axes.get(dim, (0, size - 1)) for dim, size in sizes.items()]
         unit = array.shards or array.chunks
         for place in product(*(range(a // size, b // size + 1) for (a, b), size in zip(spans, unit, strict=True))):
             key = f"{name}/{array.metadata.encode_chunk_key(place)}"

@@ -32,11 +32,10 @@ def write_tif(tmp_path: Path) -> Callable[..., Path]:
             "blockxsize": 64,
             "blockysize": 64,
             "compress": "deflate",
+            "dtype": pixels.dtype,
         } | profile
         count, height, width = pixels.shape
-        with rasterio.open(
-            path, "w", driver="GTiff", count=count, height=height, width=width, dtype=pixels.dtype, **options
-        ) as file:
+        with rasterio.open(path, "w", driver="GTiff", count=count, height=height, width=width, **options) as file:
             file.write(pixels)
             if descriptions:
                 file.descriptions = descriptions

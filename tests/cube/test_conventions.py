@@ -261,6 +261,33 @@ def test_a_chunk_that_is_not_there_is_missing_ground_or_refused(
     assert part["red"].shape == (32, 64), "without the chunk"
 
 
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize("names", [("y", "x"), ("lat", "lon"), ("northing", "easting")])
+@pytest.mark.parametrize("is_turned", [False, True])
+def test_a_chunk_is_missed_whatever_axes_are_called_and_however_they_lie(
+    tmp_path: Path, zarr_format: int, names: tuple[str, str], is_turned: bool
+) -> None:
+    path = tmp_path / "a.zarr"
+    cube = xr.Dataset(
+        {"red": (("y", "x"), np.ones((16, 32), np.uint16))}, coords={"y": 160 - np.arange(16.0), "x": np.arange(32.0)}
+    )
+    cube = cube.rio.write_crs(3413).rename(dict(zip(("y", "x"), names, strict=True))).drop_encoding()
+    cube = cube.transpose(*names[::-1]) if is_turned else cube
+    shape = (16, 8) if is_turned else (8, 16)
+    cube.to_zarr(path, zarr_format=zarr_format, encoding={"red": {"chunks": shape}}, consolidated=False)
+
+    def opened() -> tuple[xr.Dataset, ...]:
+        return open_source(path), as_cube(xr.open_zarr(path, consolidated=False, decode_coords="all"))
+
+    for one in opened():
+        assert (one["red"].compute() == 1).all()
+    (path / ("red/1.1" if zarr_format == 2 else "red/c/1/1")).unlink()
+    with pytest.raises(CubeError, match="has no chunk red"):
+        open_source(path).compute()
+    with pytest.raises(CubeError, match="has no chunk red"):
+        opened()[1]
+
+
 def test_cures_of_a_missing_chunk_work_when_typed(tmp_path: Path) -> None:
     cube = xr.Dataset(
         {"red": (("y", "x"), np.zeros((32, 32), np.uint8))}, coords={"y": 32 - np.arange(32.0), "x": np.arange(32.0)}

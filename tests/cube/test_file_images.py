@@ -15,6 +15,8 @@ from rtsx.cube import open_source
 from rtsx.cube.file_images import FileImages, StoreImages
 from rtsx.cube.georeference import with_georeference
 from rtsx.cube.images import BandRequest, Period
+from rtsx.cube.resample.readers import open_reader
+from rtsx.cube.resample.warp import warp
 from rtsx.cube.write import write_cube
 from rtsx.errors import CubeError
 from tests.ordering.file_server import FileServer
@@ -119,8 +121,8 @@ def test_a_zarr_store_is_one_image(tmp_path: Path) -> None:
     ("words", "message"),
     [
         ({"missing_value": [-5, -6]}, r"several values of missing pixels, \[-5.0, -6.0\]"),
-        ({"valid_range": [0, 9]}, "has a valid_range, and"),
-        ({"valid_min": 0}, "has a valid_min, and"),
+        ({"valid_range": [0, 9]}, "has the attribute valid_range, and"),
+        ({"valid_min": 0}, "has the attribute valid_min, and"),
     ],
 )
 def test_a_zarr_store_with_several_missing_values_is_refused_and_its_cure_works(
@@ -155,3 +157,46 @@ def test_a_signed_address_is_known_by_its_name(folder: Path, query: str) -> None
         assert list(open_source(address).data_vars) == ["blue", "green", "red", "nir"]  # no Zarr store
     finally:
         server.close()
+
+
+LYING: dict[str, tuple[Any, str]] = {
+    "rising y": (lambda cube: cube.isel(y=slice(None, None, -1)), ""),
+    "falling x": (lambda cube: cube.isel(x=slice(None, None, -1)), ""),
+    "both": (lambda cube: cube.isel(y=slice(None, None, -1), x=slice(None, None, -1)), ""),
+    "other names": (lambda cube: cube.isel(y=slice(None, None, -1)).rename(y="lat", x="lon"), ""),
+    "no coordinates": (lambda cube: cube.rio.write_transform(cube.odc.geobox.affine).drop_vars(["y", "x"]), ""),
+    "transposed": (lambda cube: cube.transpose("x", "y"), r"'red' is on \('x', 'y'\)"),
+    "unsigned": (
+        lambda cube: cube.assign(red=cube.red.astype("i2").assign_attrs(_Unsigned="true")),
+        "attribute _Unsigned",
+    ),
+    "mask of bytes": (lambda cube: cube.assign(valid=cube.valid.astype("u1")), "array 'valid' is uint8"),
+    "mask transposed": (lambda cube: cube.assign(valid=cube.valid.T), r"'valid' is on \('x', 'y'\)"),
+}
+"""How others store one cube, square so that turning it shows in no shape, and what the refusal says."""
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize(("turn", "message"), LYING.values(), ids=LYING)
+def test_a_zarr_store_is_aligned_by_its_coordinates_or_refused(
+    turn: Any, message: str, zarr_format: int, tmp_path: Path
+) -> None:
+    from odc.geo.geobox import GeoBox
+
+    box = GeoBox((40, 40), Affine(10, 0, 500_000, 0, -10, 7_500_000), "EPSG:32608")
+    rng = np.random.default_rng(0)
+    pixels, valid = rng.integers(1, 900, (40, 40)).astype(np.uint16), rng.random((40, 40)) < 0.8
+    cube = with_georeference(
+        {"red": xr.Variable(("y", "x"), pixels), "valid": xr.Variable(("y", "x"), valid)}, box, lattice_origin=(0, 0)
+    )
+    path = str(tmp_path / "theirs.zarr")
+    turn(cube).drop_encoding().to_zarr(path, zarr_format=zarr_format, consolidated=False)
+    source = StoreImages(path=path)
+    if message:
+        with pytest.raises(CubeError, match=f"{message}.*write_cube"):
+            source.find(EVERYWHERE, None, [BandRequest(name="red")])
+        return
+    (image,) = source.find(EVERYWHERE, None, [BandRequest(name="red")])
+    warped = warp(open_reader(image.bands["red"]), box, resampling="nearest", anchor=(0, 0))
+    np.testing.assert_array_equal(warped.valid[0], valid)
+    np.testing.assert_array_equal(warped.pixels[0][valid], pixels[valid])

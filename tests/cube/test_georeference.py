@@ -1,5 +1,6 @@
 """Where a Dataset lies: what says so has to agree, and pixels are measured on the ground."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ import pytest
 import xarray as xr
 from affine import Affine
 from odc.geo.geobox import GeoBox
+from pyproj import CRS
 
-from rtsx.cube import geobox_of, open_source, validate_cube, write_cube
+from rtsx.cube import as_cube, geobox_of, open_source, validate_cube, write_cube
 from rtsx.cube.georeference import ground_pixel_m, with_georeference, with_pixel_centres
 from rtsx.errors import CubeError, FootprintError, GridError
 from rtsx.footprints.geometry import Placement
@@ -188,3 +190,85 @@ def test_coordinates_that_cannot_be_of_the_crs_are_refused_at_every_door(
 )
 def test_all_of_the_earth_is_taken(crs: str, affine: Affine) -> None:
     validate_cube(make_cube(affine, (64, 64), crs))
+
+
+WKT = {code: CRS(f"EPSG:{code}").to_wkt() for code in (32608, 32609, "32608+5773")}
+CRS_PLACES: dict[str, Callable[[xr.Dataset], xr.Dataset]] = {
+    "crs_wkt": lambda bare: bare.assign_coords(spatial_ref=((), 0, {"crs_wkt": WKT[32608]})),
+    "GDAL's spatial_ref": lambda bare: bare.assign_coords(spatial_ref=((), 0, {"spatial_ref": WKT[32608]})),
+    "words of CF": lambda bare: bare.assign_coords(
+        spatial_ref=((), 0, {**_cf_words(), "GeoTransform": "500000 3 0 7700000 0 -3"})
+    ),
+    "another name": lambda bare: bare.assign_coords(crs=((), 0, {"crs_wkt": WKT[32608]})),
+    "a variable": lambda bare: bare.assign(spatial_ref=((), 0, {"crs_wkt": WKT[32608]})),
+    "with heights": lambda bare: bare.assign_coords(spatial_ref=((), 0, {"crs_wkt": WKT["32608+5773"]})),
+    "the one that layers name": lambda bare: _mapped(
+        bare.assign_coords(crs=((), 0, {"crs_wkt": WKT[32609]}), spatial_ref=((), 0, {"crs_wkt": WKT[32608]}))
+    ),
+    "the one that layers name, of another name": lambda bare: _mapped(
+        bare.assign_coords(crs=((), 0, {"crs_wkt": WKT[32608]}), spatial_ref=((), 0, {"crs_wkt": WKT[32609]})), "crs"
+    ),
+    "attribute crs": lambda bare: bare.assign_attrs(crs="EPSG:32608"),
+    "attribute of a layer": lambda bare: _with_attrs(bare, "red", crs="EPSG:32608"),
+    "proj:code": lambda bare: bare.assign_attrs({"proj:code": "EPSG:32608"}),
+    "attribute epsg": lambda bare: bare.assign_attrs(epsg=32608),
+    "stackstac's epsg": lambda bare: bare.assign_coords(epsg=32608),
+}
+
+
+def _cf_words() -> dict[str, Any]:
+    return {key: value for key, value in CRS("EPSG:32608").to_cf().items() if key != "crs_wkt"}
+
+
+def _mapped(cube: xr.Dataset, name: str = "spatial_ref") -> xr.Dataset:
+    cube["red"].encoding["grid_mapping"] = name
+    return cube
+
+
+def _bare() -> xr.Dataset:
+    return make_cube().drop_vars("spatial_ref").drop_attrs().drop_encoding()
+
+
+@pytest.mark.parametrize("place", CRS_PLACES.values(), ids=CRS_PLACES)
+def test_a_crs_is_found_wherever_others_state_it(place: Callable[..., xr.Dataset], tmp_path: Path) -> None:
+    given = place(_bare())
+    before = given.copy(deep=True)
+    cube = as_cube(given)
+    xr.testing.assert_identical(given, before)
+    assert geobox_of(cube) == GeoBox((12, 20), TRUE, "EPSG:32608")
+    assert [name for name in cube.variables if not cube[name].dims and "crs_wkt" in cube[name].attrs] == ["spatial_ref"]
+    for zarr_format in (2, 3):
+        path = tmp_path / f"{zarr_format}.zarr"
+        given.to_zarr(path, zarr_format=zarr_format, consolidated=False)
+        opened = open_source(path)
+        assert geobox_of(opened) == geobox_of(cube)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            again = xr.open_zarr(path, consolidated=False, decode_coords="all")
+        assert geobox_of(as_cube(again)) == geobox_of(cube)
+    write_cube(cube, tmp_path / "a.zarr")
+    assert geobox_of(open_source(tmp_path / "a.zarr")) == geobox_of(cube)
+
+
+def test_several_crs_are_refused_unless_layers_name_one() -> None:
+    both = {name: ((), 0, {"crs_wkt": WKT[code]}) for name, code in (("crs", 32609), ("spatial_ref", 32608))}
+    with pytest.raises(
+        CubeError, match=r"do not agree: 'crs' EPSG:32609, 'spatial_ref' EPSG:32608. .*drop_vars\('crs'\)"
+    ):
+        as_cube(_bare().assign_coords(both))
+    as_cube(_bare().assign_coords(both).drop_vars("crs"))
+    with pytest.raises(CubeError, match="several CRS: EPSG:32608, EPSG:32609"):
+        as_cube(_with_attrs(_bare(), "red", crs="EPSG:32609").assign_attrs(crs="EPSG:32608"))
+    with pytest.raises(CubeError, match=r"CRS in 'crs' cannot be read.*drop_vars\('crs'\)"):
+        as_cube(_bare().assign_coords(crs=((), 0, {"crs_wkt": "PROJCRS[none]"})))
+
+
+def test_a_dataset_without_coordinates_lies_where_its_transform_says() -> None:
+    for key, value in (("spatial:transform", list(TRUE)[:6]), ("transform", TRUE)):
+        bare = make_cube().drop_vars(["y", "x"]).assign_attrs({key: value})
+        assert geobox_of(as_cube(bare)) == geobox_of(make_cube())
+    bare = make_cube().rio.write_transform(TRUE).drop_vars(["y", "x"])
+    assert geobox_of(as_cube(bare)) == geobox_of(make_cube())
+    bare["spatial_ref"].attrs.pop("GeoTransform")
+    with pytest.raises(CubeError, match=r"'y' is missing, and no attribute GeoTransform"):
+        validate_cube(bare)

@@ -1,12 +1,21 @@
 """What a store keeps of an image: never less than the cube looks at."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import rasterio
 from affine import Affine
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 
+from rtsx.cube import open_source
+from rtsx.cube.build import build_store
+from rtsx.cube.file_images import FileImages
 from rtsx.cube.graph import covering_window
+from rtsx.cube.images import BandRequest
+from rtsx.cube.native import with_native_images
+from rtsx.cube.recipe import CubeRecipe, LayerRecipe, SourceRecipe
 from rtsx.grid import Grid
 
 GRID = Grid.arctic(resolution=100)
@@ -60,3 +69,19 @@ def test_a_margin_widens_the_window() -> None:
 def test_an_image_elsewhere_has_no_window() -> None:
     raster = GeoBox((500, 500), Affine(10, 0, 500_000, 0, -10, 7_780_000), "EPSG:32607")
     assert covering_window(raster, cube_at(-100.0, 75.0, side=20), margin_m=0.0) is None
+
+
+@pytest.mark.parametrize("source", ["s", "build", "-s", ".s", "zarr.json", "a/b", "a:b"])
+@pytest.mark.parametrize("name", ["-9999.tif", ".hidden.tif", "zarr.json.tif", "(a b).tif"])
+def test_a_native_store_takes_images_and_sources_of_any_name(source: str, name: str, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(1, 900, (1, 32, 32)).astype(np.uint16)
+    profile = {"driver": "GTiff", "count": 1, "height": 32, "width": 32, "dtype": "uint16", "crs": "EPSG:32608"}
+    with rasterio.open(tmp_path / name, "w", **profile, transform=Affine(3, 0, 500_000, 0, -3, 7_500_000)) as file:
+        file.write(pixels)
+    layer = LayerRecipe(wanted=BandRequest(name="red", bands=(1,)))
+    images = FileImages(assets={"image": (str(tmp_path / name),)})
+    grid = Grid("EPSG:32608", 3, cell_size=32, origin=(500_000, 7_500_000))
+    recipe = CubeRecipe(grid=grid, sources=(SourceRecipe(name=source, images=images, layers=(layer,)),), chunk=32)
+    build_store(recipe, tmp_path / "a.zarr", cell=grid[0, 0], layout="native")
+    stored = open_source(with_native_images(recipe, str(tmp_path / "a.zarr")), grid[0, 0])
+    np.testing.assert_array_equal(stored["red"].values, pixels[0])

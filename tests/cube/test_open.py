@@ -279,7 +279,7 @@ def test_sources_that_cannot_be_opened_say_why(write_tif: WriteTif, tmp_path: Pa
         (tmp_path / "notes.tif", "not recognized as being in a supported file format"),
         (tmp_path / "notes.txt", "not recognized as being in a supported file format"),
         (tmp_path / "array.zarr", "is a single Zarr array"),
-        (tmp_path / "bare.zarr", r"does not say its CRS: .*write_crs"),
+        (tmp_path / "bare.zarr", r"bare.zarr: A cube needs a CRS .*write_crs"),
         (unplaced, "does not say where it lies: .*gdal_translate"),
         (south_up, "is not north-up"),
         ([], "list of sources is empty"),

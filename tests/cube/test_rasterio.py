@@ -565,3 +565,38 @@ def test_item_against_file(
     else:
         with pytest.raises(CubeError, match=rf"declares {field} {file:.0f}; the item .*Write {field}: with"):
             reader.read(slice(0, 1), slice(0, 1))
+
+
+def test_heights_of_a_crs_and_rotations_that_are_noise_are_left_out(write_tif: WriteTif) -> None:
+    pixels = np.ones((1, 64, 64), np.uint16)
+    for name, crs, plain, pixel in (
+        ("utm", "EPSG:32608+5773", "EPSG:32608", 3),
+        ("nad83", "EPSG:5498", "EPSG:4269", 1e-3),
+    ):
+        path = write_tif(f"{name}.tif", pixels, crs=crs, transform=Affine(pixel, 0, 50, 0, -pixel, 60))
+        assert str(read_header(path).geobox.crs) == plain
+    almost = write_tif("almost.tif", pixels, transform=Affine(3, 1e-12, 500, -1e-12, -3, 900))
+    assert tuple(open_source(almost).odc.geobox.affine)[:6] == (3, 0, 500, 0, -3, 900)
+    turned = write_tif("turned.tif", pixels, transform=Affine(3, 1e-3, 500, 1e-3, -3, 900))
+    with pytest.raises(CubeError, match="not north-up"):
+        open_source(turned)
+
+
+@pytest.mark.parametrize("dtype", ["complex_int16", "complex64", "complex128"])
+def test_complex_numbers_are_refused_at_every_door(dtype: str, write_tif: WriteTif, tmp_path: Path) -> None:
+    pixels = np.ones((1, 64, 64), "complex128" if dtype == "complex128" else "complex64")
+    path = write_tif("slc.tif", pixels, dtype=dtype, descriptions=("red",))
+    with pytest.raises(CubeError, match=r"has to be numeric.*abs\(cube\['red'\]\)"):
+        open_source(path)
+    layer = LayerRecipe(wanted=BandRequest(name="red", bands=(1,)))
+    source = SourceRecipe(name="s", images=FileImages(assets={"image": (str(path),)}), layers=(layer,))
+    grid = Grid("EPSG:32649", 3, cell_size=64, origin=(711576.0, 94749.0))
+    recipe = CubeRecipe(grid=grid, sources=(source,), chunk=64)
+    out = tmp_path / "a.zarr"
+    for door in (
+        lambda: open_source(recipe, grid[0, 0]),
+        lambda: build_store(recipe, out, cell=grid[0, 0]),
+    ):
+        with pytest.raises(CubeError, match=r"is stored as complex.*gdal_calc.py"):
+            door()
+    assert not out.exists()

@@ -21,7 +21,7 @@ from shapely.geometry.base import BaseGeometry
 
 from rtsx.errors import CubeError
 from rtsx.geometry.antimeridian import lonlat_polygon
-from rtsx.geometry.crs import cached_transformer
+from rtsx.geometry.crs import cached_transformer, crs_definition, without_heights
 
 ItemDict = Mapping[str, Any]
 """A STAC item as JSON has it. Plain mappings instead of pystac's items, because those are migrated when they are read,
@@ -182,13 +182,11 @@ def _crs(stated: Mapping[str, Any]) -> str | None:
             continue
         if crs is None or not (crs.is_projected or crs.is_geographic):
             continue  # the file's own header then says what it is
-        return str(value) if key == "proj:code" else f"EPSG:{value}" if key == "proj:epsg" else _crs_name(crs)
+        flat = without_heights(crs)
+        if flat is not crs or key not in ("proj:code", "proj:epsg"):
+            return crs_definition(flat)
+        return str(value) if key == "proj:code" else f"EPSG:{value}"
     return None
-
-
-def _crs_name(crs: CRS) -> str:
-    authority = crs.to_authority(min_confidence=100)
-    return ":".join(authority) if authority else str(crs.to_wkt())
 
 
 def _geobox(stated: Mapping[str, Any], crs: str) -> GeoBox | None:
