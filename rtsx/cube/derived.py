@@ -1,7 +1,6 @@
 """Layers computed pixel by pixel from others: the vegetation index, and those that are registered by name."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -12,26 +11,10 @@ from numpy.typing import NDArray
 from rtsx.cube.conventions import as_cube
 from rtsx.cube.encoding import packing
 from rtsx.cube.georeference import GRID_MAPPING
+from rtsx.cube.recipe import DerivedLayer
 from rtsx.errors import CubeError
 
 DerivedKernel = Callable[..., NDArray[np.float32]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class DerivedLayer:
-    """A layer made from others of the same pixel."""
-
-    name: str
-    """Name of the variable."""
-    needs: tuple[str, ...]
-    """Layers that the kernel takes, in its order."""
-    units: str
-    """Physical unit of the answer; ``1`` or ``index`` where it has none."""
-    kernel: DerivedKernel | None
-    """From physical float32 arrays of equal shape, NaN where invalid, to float32; None for ndvi, which has exact rules
-    of its own (see `add_ndvi`)."""
-    long_name: str = ""
-    """What a plot calls it."""
 
 
 _KNOWN: dict[str, DerivedLayer] = {

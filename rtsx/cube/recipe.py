@@ -1,10 +1,14 @@
 """What a cube is made of: sources, layers, quality and terrain as frozen values. A YAML file becomes one of these."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import date
+from math import ceil
 from typing import TYPE_CHECKING, Annotated, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pyproj import CRS
 from shapely.geometry.base import BaseGeometry
 
@@ -17,8 +21,7 @@ from rtsx.names import did_you_mean
 from rtsx.parsing import AfterValidator
 
 if TYPE_CHECKING:
-    from rtsx.cube.derived import DerivedLayer
-    from rtsx.cube.terrain import TerrainLayer
+    from rtsx.cube.terrain.grid import TerrainGrid
 
 Resampling = Literal["nearest", "bilinear", "cubic", "average"]
 """``nearest`` for masks and classes; ``bilinear`` or ``cubic`` for what varies smoothly; ``average`` where the target is
@@ -176,6 +179,67 @@ class TrendRecipe:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TerrainLayer:
+    """A layer computed from elevation.
+
+    Raises
+    ------
+    CubeError
+        It has no name, or looks a negative way.
+    """
+
+    name: str
+    """Name of the variable."""
+    units: str
+    """Physical unit, such as ``m`` or ``degree``; ``1`` where it has none."""
+    kernel: Callable[..., NDArray[np.float32]]
+    """From heights (y, x) in m, NaN where invalid, and the ground under them, to float32 of the same shape. Pure; may be
+    called by several threads at once. A pixel may depend on nothing farther away than the halo."""
+    long_name: str = ""
+    """What a plot calls it."""
+    halo_m: float = 0.0
+    """Metres that the kernel looks around a pixel."""
+    halo_px: int = 0
+    """Pixels that it looks around a pixel, where that is what counts; the larger of the two holds."""
+    is_angle: bool = False
+    """Whether 0 and 360 are the same: resample it nearest, because the mean of 359° and 1° is no 180°."""
+    limits: tuple[float, float] | None = None
+    """Lowest and highest value there is; what a cubic warp overshoots is brought back to them."""
+
+    def __post_init__(self) -> None:
+        """Check name and halo."""
+        if not self.name or self.halo_m < 0 or self.halo_px < 0:
+            raise CubeError(
+                f"A terrain layer has a name, and halo_m and halo_px of 0 or more; got {self.name!r}, {self.halo_m} "
+                f"and {self.halo_px}."
+            )
+
+    def halo(self, ground: "TerrainGrid") -> tuple[int, int]:
+        """Return pixels (y, x) around a window on `ground` that the kernel looks at."""
+        if not self.halo_m:
+            return self.halo_px, self.halo_px
+        y, x = (ceil(self.halo_m / lengths.min()) for lengths in (ground.heights_m(), ground.widths_m()))
+        return max(y, self.halo_px), max(x, self.halo_px)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DerivedLayer:
+    """A layer made from others of the same pixel."""
+
+    name: str
+    """Name of the variable."""
+    needs: tuple[str, ...]
+    """Layers that the kernel takes, in its order."""
+    units: str
+    """Physical unit of the answer; ``1`` or ``index`` where it has none."""
+    kernel: Callable[..., NDArray[np.float32]] | None
+    """From physical float32 arrays of equal shape, NaN where invalid, to float32; None for ndvi, which has exact rules
+    of its own (see `add_ndvi`)."""
+    long_name: str = ""
+    """What a plot calls it."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class SourceRecipe:
     """One catalog, folder or table, and what its images become.
 
@@ -199,7 +263,7 @@ class SourceRecipe:
     """Which images become one time step."""
     composite: Composite = "first"
     """How they become one."""
-    terrain: "tuple[TerrainLayer, ...]" = ()
+    terrain: tuple[TerrainLayer, ...] = ()
     """Layers that are computed from `dem`."""
     terrain_grid: Literal["source", "cube"] = "source"
     """Where: on the elevation's own grid and then warped (*tss-v1*), or on the cube's after warping (*darts-v2*)."""
@@ -319,7 +383,7 @@ class CubeRecipe:
     """Where the layers come from, in order."""
     region: BaseGeometry | None = None
     """Ground of the cube, longitude and latitude; None where the caller names a cell or a raster."""
-    derived: "tuple[DerivedLayer, ...]" = ()
+    derived: tuple[DerivedLayer, ...] = ()
     """Layers computed pixel by pixel from others, such as ndvi."""
     layers: tuple[str, ...] | None = None
     """Variables in their order; None for all, derived ones last."""

@@ -3,8 +3,8 @@
 import json
 import warnings
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -125,7 +125,7 @@ class StoredPixels:
         return StoredPixels(self.variable[step], self.name, self.path)
 
     def __getitem__(self, key: tuple[slice | int, ...]) -> NDArray[Any]:
-        with self._named_failures(key):
+        with store_failures(self.path, what=partial(self._told, key)):
             return np.asarray(self.variable[key].to_numpy())
 
     def read_into(self, out: NDArray[Any], key: tuple[slice, ...]) -> None:
@@ -133,14 +133,14 @@ class StoredPixels:
         part = self.variable[key]
         array, within = _in_store(part) or (None, ())
         codecs = None if array is None else array.async_array.codec_pipeline
-        with self._named_failures(key):
+        with store_failures(self.path, what=partial(self._told, key)):
             if array is None or not isinstance(codecs, QuickCodecs) or not codecs.read_directly(array, within, out=out):
                 out[tuple(slice(0, length) for length in part.shape)] = part.to_numpy()
 
-    def _named_failures(self, key: tuple[slice | int, ...]) -> AbstractContextManager[None]:
+    def _told(self, key: tuple[slice | int, ...]) -> str:
         parts = (f"{part.start}-{part.stop}" if isinstance(part, slice) else part for part in key)  # dask cuts further
         place = ", ".join(f"{dim} {part}" for dim, part in zip(self.variable.dims, parts, strict=False))
-        return store_failures(self.path, what=f"{self.name} cannot be read at {place}")
+        return f"{self.name} cannot be read at {place}"
 
 
 def _in_store(variable: xr.Variable) -> "tuple[zarr.Array[Any], tuple[slice, ...]] | None":

@@ -257,14 +257,14 @@ def store_failure(path: str, error: Exception, *, what: str = "metadata cannot b
 
 
 @contextmanager
-def store_failures(path: str, *, what: str = "metadata cannot be read") -> Iterator[None]:
-    """Turn what fails within a block into what `store_failure` makes of it; errors of ours pass."""
+def store_failures(path: str, *, what: Callable[[], str] = lambda: "metadata cannot be read") -> Iterator[None]:
+    """Turn what fails within a block into what `store_failure` makes of it, in words that are found only then; errors of ours pass."""
     try:
         yield
     except CubeError:
         raise
     except Exception as error:
-        raise store_failure(path, error, what=what) from error
+        raise store_failure(path, error, what=what()) from error
 
 
 def is_zipped(path: Path) -> bool:

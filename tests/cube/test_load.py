@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
+from typing import get_type_hints
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from rtsx.cube.erosion import erode_quality
 from rtsx.cube.images import GivenImages, Image, Period
 from rtsx.cube.load import search_area
 from rtsx.cube.mask_rules import mask_rule
+from rtsx.cube.recipe import CubeRecipe, DerivedLayer, SourceRecipe, TerrainLayer
 from rtsx.cube.resample.readers import open_reader
 from rtsx.cube.resample.warp import warp
 from rtsx.errors import CubeError, MissingCoverageWarning, NoImageError
@@ -350,6 +352,11 @@ def test_names_of_a_cubes_own_variables_are_refused(ground: Ground) -> None:
         )
         with pytest.raises(CubeError, match=message):
             recipe(replace(source, layers=layers))
+
+
+def test_the_types_of_a_recipes_fields_are_known_when_it_runs() -> None:
+    assert get_type_hints(CubeRecipe)["derived"] == tuple[DerivedLayer, ...]
+    assert get_type_hints(SourceRecipe)["terrain"] == tuple[TerrainLayer, ...]
 
 
 def test_a_time_without_a_zone_is_refused(ground: Ground) -> None:

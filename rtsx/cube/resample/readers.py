@@ -303,8 +303,10 @@ class ZarrReader(_StoredBands):
 
     def _read(self, array: zarr.Array[Any], rows: slice, columns: slice) -> NDArray[Any]:
         """Return pixels (y, x) of a window; leading axes of length one, such as a single time, fall away."""
-        where = f"rows {rows.start}-{rows.stop}, columns {columns.start}-{columns.stop}"
-        with store_failures(self.name, what=f"{array.basename} cannot be read in {where}"):
+        window = "rows {0.start}-{0.stop}, columns {1.start}-{1.stop}"
+        with store_failures(
+            self.name, what=lambda: f"{array.basename} cannot be read in {window.format(rows, columns)}"
+        ):
             pixels: NDArray[Any] = np.asarray(array[..., rows, columns])
         return pixels.reshape(pixels.shape[-2:])
 

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 from rtsx.names import lazy
 
 if TYPE_CHECKING:
+    from rtsx.cube.recipe import TerrainLayer
     from rtsx.cube.terrain.grid import TerrainGrid
     from rtsx.cube.terrain.layers import (
         TERRAIN,
-        TerrainLayer,
         TerrainReader,
         get_terrain,
         terrain_block,

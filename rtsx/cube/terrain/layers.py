@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from math import ceil
 from typing import Any, Self
 
 import numpy as np
@@ -12,6 +11,7 @@ from odc.geo.geobox import GeoBox
 from rtsx.cube.derived import register_layer
 from rtsx.cube.encoding import is_representable
 from rtsx.cube.erosion import disk_half_widths
+from rtsx.cube.recipe import TerrainLayer
 from rtsx.cube.resample.readers import WindowReader
 from rtsx.cube.terrain import kernels as compiled
 from rtsx.cube.terrain.grid import SUN_AZIMUTH, SUN_ELEVATION, TerrainGrid
@@ -19,51 +19,6 @@ from rtsx.errors import CubeError
 from rtsx.names import did_you_mean
 
 TerrainKernel = Callable[[NDArray[np.float32], TerrainGrid], NDArray[np.float32]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class TerrainLayer:
-    """A layer computed from elevation.
-
-    Raises
-    ------
-    CubeError
-        It has no name, or looks a negative way.
-    """
-
-    name: str
-    """Name of the variable."""
-    units: str
-    """Physical unit, such as ``m`` or ``degree``; ``1`` where it has none."""
-    kernel: TerrainKernel
-    """From heights (y, x) in m, NaN where invalid, and the ground under them, to float32 of the same shape. Pure; may be
-    called by several threads at once. A pixel may depend on nothing farther away than the halo."""
-    long_name: str = ""
-    """What a plot calls it."""
-    halo_m: float = 0.0
-    """Metres that the kernel looks around a pixel."""
-    halo_px: int = 0
-    """Pixels that it looks around a pixel, where that is what counts; the larger of the two holds."""
-    is_angle: bool = False
-    """Whether 0 and 360 are the same: resample it nearest, because the mean of 359° and 1° is no 180°."""
-
-    limits: tuple[float, float] | None = None
-    """Lowest and highest value there is; what a cubic warp overshoots is brought back to them."""
-
-    def __post_init__(self) -> None:
-        """Check name and halo."""
-        if not self.name or self.halo_m < 0 or self.halo_px < 0:
-            raise CubeError(
-                f"A terrain layer has a name, and halo_m and halo_px of 0 or more; got {self.name!r}, {self.halo_m} "
-                f"and {self.halo_px}."
-            )
-
-    def halo(self, ground: TerrainGrid) -> tuple[int, int]:
-        """Return pixels (y, x) around a window on `ground` that the kernel looks at."""
-        if not self.halo_m:
-            return self.halo_px, self.halo_px
-        y, x = (ceil(self.halo_m / lengths.min()) for lengths in (ground.heights_m(), ground.widths_m()))
-        return max(y, self.halo_px), max(x, self.halo_px)
 
 
 TERRAIN: dict[str, TerrainLayer] = {}
