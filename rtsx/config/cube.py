@@ -26,7 +26,7 @@ from rtsx.cube.recipe import CubeRecipe
 from rtsx.cube.sensors import Sensor
 from rtsx.errors import BundleError, ConfigError, CubeError, GridError, OutputExistsError, OutputNotWritableError
 from rtsx.grid import Cell, lonlat_polygon
-from rtsx.storage import file_system, is_url, local_path, refuse_other_format, staged
+from rtsx.storage import file_system, is_url, local_path, refuse_other_format, write_whole
 from rtsx.storage.zarr import BUILD, open_group, store_of
 
 _WINDOW = "{tcvis_window}"
@@ -124,8 +124,7 @@ class CubeConfig(ConfigModel):
         kinds = {
             kind: [name for name, one in config.sources.items() if getattr(one, kind)] for kind in ("trend", "terrain")
         }
-        unknown = [name for name in sources if name not in config.sources and not kinds.get(name)]
-        if unknown:
+        if unknown := [name for name in sources if name not in config.sources and not kinds.get(name)]:
             raise ConfigError(
                 f"The cube has the sources {', '.join(config.sources)}; got {', '.join(unknown)}. Name some of these."
             )
@@ -211,7 +210,7 @@ class CubeConfig(ConfigModel):
     ) -> tuple[tuple[str, ...], tuple[str, ...] | None]:
         """Derived layers, and the order of all."""
         names = {name for source in sources.values() for name in source.layer_names}
-        usual = () if preset is None else tuple(one for one in preset.derived if set(get_derived(one).needs) <= names)
+        usual = ("ndvi",) if preset is not None and set(get_derived("ndvi").needs) <= names else ()
         derived = usual if self.derived is None else self.derived
         layers = self.layers
         if layers is None and preset is not None and preset.order is not None:
@@ -542,5 +541,4 @@ def _write(sidecar: str, text: str, *, options: Mapping[str, Any]) -> None:
         system, path = file_system(sidecar, options)
         system.pipe_file(path, text.encode())
         return
-    with staged(local_path(sidecar), overwrite=True) as stage:
-        stage.write_text(text, encoding="utf-8")
+    write_whole(local_path(sidecar), text.encode())

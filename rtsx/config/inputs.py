@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
 
 from rtsx.config.source import CUBE_PRESETS, PresetName
-from rtsx.config.yaml import Checked, ConfigModel, from_folder, is_glance
+from rtsx.config.yaml import Checked, ConfigModel, alone, from_folder, is_glance
 from rtsx.errors import ConfigError
 from rtsx.model import InputLayer, preset_named
 from rtsx.training.recipe import NetworkSpec
@@ -64,10 +64,6 @@ def _by_name(given: object) -> object:
     return given
 
 
-def _alone(given: object) -> object:
-    return {"layers": given} if isinstance(given, list | tuple) else given
-
-
 class InputsConfig(ConfigModel):
     """Layers in the order of the channels, with their scaling."""
 
@@ -116,7 +112,9 @@ class InputsConfig(ConfigModel):
         return tuple(layer.layer(name) for name, layer in self.layers.items())
 
 
-Inputs = Annotated[InputsConfig, BeforeValidator(_alone, json_schema_input_type=InputsConfig | list[str])]
+Inputs = Annotated[
+    InputsConfig, BeforeValidator(alone("layers", list, tuple), json_schema_input_type=InputsConfig | list[str])
+]
 """Inputs, or the names of layers alone, which are then measured."""
 
 

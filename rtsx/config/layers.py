@@ -61,13 +61,11 @@ class LayerConfig(ConfigModel):
 def _spelled(given: object) -> object:
     """Layers as a mapping: from a list of names, and from ``name: band``."""
     if isinstance(given, list | tuple):
-        odd = [name for name in given if not isinstance(name, str)]
-        if odd:
+        if odd := [name for name in given if not isinstance(name, str)]:
             raise ValueError(
                 f"a list of layers has names; got {odd[0]!r}, which is none. Write `layers: {{name: band}}`"
             )
-        twice = [name for number, name in enumerate(given) if name in given[:number]]
-        if twice:
+        if twice := [name for number, name in enumerate(given) if name in given[:number]]:
             raise ValueError(f"every layer has a name of its own; {twice} are there twice")
         return {name: {} for name in given}
     if not isinstance(given, Mapping):
@@ -204,10 +202,8 @@ class SensorConfig(ConfigModel):
 
     def filled(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The keys of a source of items, with what the product says of its catalog where they say nothing themselves."""
-        sensor, images = (
-            get_sensor(self.name),
-            {kind: given[kind] for kind in SOURCE_KINDS if given.get(kind) is not None},
-        )
+        sensor = get_sensor(self.name)
+        images = {kind: given[kind] for kind in SOURCE_KINDS if given.get(kind) is not None}
         if not sensor.catalogs or not set(images) <= {"stac", "catalog", "items"}:
             return dict(given)
         full: dict[str, Any] = {**(sensor.defaults if given.get("trend") is None else {}), **given}
@@ -236,20 +232,13 @@ class SensorConfig(ConfigModel):
             They are known to; the message says which ones fit.
         """
         sensor = get_sensor(self.name)
-        at = [
-            name
-            for name, one in sensor.catalogs.items()
-            if one.url and one.url == getattr(images, "url", "").rstrip("/")
-        ]
+        searched = {name: one for name, one in sensor.catalogs.items() if one.url}
+        at = [name for name, one in searched.items() if one.url == getattr(images, "url", "").rstrip("/")]
         if self.provider is not None and at and self.provider not in at:
             raise ValueError(
                 f"the address is that of {at[0]}, and the provider is said to be {self.provider!r}; leave one out"
             )
-        fitting = {
-            name: (*one.collections, *one.others)
-            for name, one in sensor.catalogs.items()
-            if one.url and (not at or name in at)
-        }
+        fitting = {name: (*one.collections, *one.others) for name, one in searched.items() if not at or name in at}
         for collection in images.collections:
             held = [one.name for one in SENSORS.values() if one.owner_of(collection) is not None]
             if (at and collection not in fitting[at[0]]) or (held and not sensor.may_hold(held)):

@@ -15,7 +15,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from rtsx.config.cube import is_config, open_cube
 from rtsx.config.inputs import SplitConfig, split_scenes
-from rtsx.config.yaml import ConfigModel, FilePath, Names, format_path, glob_paths, map_texts, placeholders
+from rtsx.config.yaml import ConfigModel, FilePath, Names, alone, format_path, glob_paths, map_texts, placeholders
 from rtsx.cube import geobox_of
 from rtsx.errors import ConfigError, CubeError, InputNotFoundError, LabelError, ReviewError, TrainingError
 from rtsx.labels import LabelRaster, open_label_raster, rasterize_labels, read_labels
@@ -109,12 +109,9 @@ class LabelsConfig(ConfigModel):
         return self.raster or self.review or ", ".join(self.files)
 
 
-def _alone(given: object) -> object:
-    return {"files": given} if isinstance(given, str | list | tuple) else given
-
-
 Labels = Annotated[
-    LabelsConfig | None, BeforeValidator(_alone, json_schema_input_type=LabelsConfig | list[str] | str | None)
+    LabelsConfig | None,
+    BeforeValidator(alone("files", str, list, tuple), json_schema_input_type=LabelsConfig | list[str] | str | None),
 ]
 """Labels, or the path of vector files alone."""
 
@@ -235,8 +232,7 @@ class LabelReader:
     ) -> LabelRaster:
         assert labels.raster is not None  # the caller has looked
         codes = {name: tuple(value for value in values if isinstance(value, int)) for name, values in meant.items()}
-        unsaid = [name for name, values in meant.items() if len(codes[name]) < max(len(values), 1)]
-        if unsaid:
+        if unsaid := [name for name, values in meant.items() if len(codes[name]) < max(len(values), 1)]:
             raise ConfigError(
                 f"{labels.raster} is a raster, whose classes are integers, but {unsaid[0]!r} is {list(meant[unsaid[0]])}. Say "
                 f"classes: {{{unsaid[0]}: [1]}} or whatever the raster has."
@@ -439,8 +435,7 @@ def expand_scenes(
     given = entries if labels is None else tuple(one if one.labels else one.changed(labels=labels) for one in entries)
     try:
         scenes = tuple(scene for entry in given for scene in entry.scenes())
-        unlabelled = [str(scene.name) for scene in scenes if scene.labels is None]
-        if unlabelled:
+        if unlabelled := [str(scene.name) for scene in scenes if scene.labels is None]:
             raise ConfigError(f"scene {unlabelled[0]} has no labels; say labels there, or once for all scenes")
         _refuse_missing(scenes)
     except ConfigError as error:

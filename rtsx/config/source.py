@@ -16,7 +16,7 @@ from pydantic import (
 
 from rtsx.config.layers import SOURCE_KEYS, SOURCE_KINDS, LayerConfig, Layers, QualityConfig, SensorConfig
 from rtsx.config.place import PeriodConfig
-from rtsx.config.yaml import ConfigModel, Names, from_folder
+from rtsx.config.yaml import ConfigModel, Names, alone, from_folder
 from rtsx.cube.file_images import FileImages, StoreImages
 from rtsx.cube.images import ImageSource
 from rtsx.cube.recipe import (
@@ -39,7 +39,7 @@ from rtsx.errors import ConfigError
 
 def _as_path(given: object, info: ValidationInfo) -> object:
     """What lies at a path, which counts from the folder of the config; also as the path alone."""
-    given = {"path": given} if isinstance(given, str) else given
+    given = alone("path", str)(given)
     if isinstance(given, Mapping) and isinstance(given.get("path"), str):
         return {**given, "path": from_folder(given["path"], info)}
     return given
@@ -47,8 +47,7 @@ def _as_path(given: object, info: ValidationInfo) -> object:
 
 def _as_assets(given: object, info: ValidationInfo) -> object:
     """``files: x.tif`` and ``files: {image: x.tif}`` as assets, whose paths count from the folder of the config."""
-    if isinstance(given, str | list | tuple):
-        given = {"image": given}
+    given = alone("image", str, list, tuple)(given)
     if not isinstance(given, Mapping):
         return given
     if not {"assets"} <= set(given) <= {"assets", "sensor"}:
@@ -103,17 +102,11 @@ class TrendConfig(ConfigModel):
         return cls(**cls.taken(recipe) | {"window": f"{recipe.window[0]}-{recipe.window[1]}"})
 
 
-Trend = Annotated[
-    TrendConfig,
-    BeforeValidator(
-        lambda given: {"window": given} if isinstance(given, str) else given, json_schema_input_type=TrendConfig | str
-    ),
-]
+Trend = Annotated[TrendConfig, BeforeValidator(alone("window", str), json_schema_input_type=TrendConfig | str)]
 """Trends, or their window alone."""
 
 
 PresetName = Literal["tss-v1", "darts-v2"]
-_TCVIS = TREND_LAYERS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,12 +117,8 @@ class CubePreset:
     """Rule that reads UDM2."""
     terrain_grid: Literal["source", "cube"]
     """Where terrain is computed."""
-    terrain_resampling: Resampling
-    """How terrain that was computed on its own grid is warped."""
     resampling: Mapping[str, Resampling]
     """How layers are warped, by name."""
-    derived: tuple[str, ...]
-    """Layers that are computed from others, where those are there."""
     order: tuple[str, ...] | None
     """Order of the layers; None where the checkpoint has it."""
     windows: tuple[tuple[int, str], ...]
@@ -142,18 +131,14 @@ CUBE_PRESETS: Mapping[PresetName, CubePreset] = MappingProxyType(
         "tss-v1": CubePreset(
             mask_rule="tss-v1",
             terrain_grid="source",
-            terrain_resampling="cubic",
-            resampling={"dem": "cubic", **dict.fromkeys(_TCVIS, "nearest")},
-            derived=("ndvi",),
-            order=("ndvi", "blue", "green", "red", "nir", "relative_elevation", "slope", *_TCVIS),
+            resampling={"dem": "cubic", **dict.fromkeys(TREND_LAYERS, "nearest")},
+            order=("ndvi", "blue", "green", "red", "nir", "relative_elevation", "slope", *TREND_LAYERS),
             windows=((_LATEST, "2000-2019"),),
         ),
         "darts-v2": CubePreset(
             mask_rule="darts-v2",
             terrain_grid="cube",
-            terrain_resampling="cubic",
-            resampling={"dem": "cubic", **dict.fromkeys(_TCVIS, "cubic")},
-            derived=("ndvi",),
+            resampling=dict.fromkeys(("dem", *TREND_LAYERS), "cubic"),
             order=None,
             windows=((2018, "2000-2019"), (2019, "2001-2020"), (2021, "2003-2022"), (_LATEST, "2005-2024")),
         ),
@@ -189,8 +174,7 @@ class SourceConfig(ConfigModel):
     sensor: Annotated[
         SensorConfig | None,
         BeforeValidator(
-            lambda given: {"name": given} if isinstance(given, str) else given,
-            json_schema_input_type=SensorConfig | Literal[tuple(sorted(SENSORS))] | None,
+            alone("name", str), json_schema_input_type=SensorConfig | Literal[tuple(sorted(SENSORS))] | None
         ),
     ] = None
     """Product that says where it is searched for, unless images are given, and names, packing, units and quality data of its
@@ -234,7 +218,7 @@ class SourceConfig(ConfigModel):
         """What the sensor knows of a source, where the source says nothing itself."""
         sensor = given.get("sensor") if isinstance(given, Mapping) else None
         try:
-            known = SensorConfig.model_validate({"name": sensor} if isinstance(sensor, str) else sensor)
+            known = SensorConfig.model_validate(alone("name", str)(sensor))
         except ValueError:  # none, or one that its own check refuses with line and key
             return given
         return known.filled(given)
@@ -330,7 +314,7 @@ class SourceConfig(ConfigModel):
             # Elevation has no season, and what its items say of time is when its images were taken.
             period=self.period or ("any" if self.terrain or self.trend is not None or period is None else period),
             terrain_grid=self.terrain_grid or ("source" if preset is None else preset.terrain_grid),
-            terrain_resampling=self.terrain_resampling or ("cubic" if preset is None else preset.terrain_resampling),
+            terrain_resampling=self.terrain_resampling or "cubic",
             sensor=None,
             asset=None,
             resampling=None if self.trend is None else self._usual(TREND_LAYERS[0], preset),

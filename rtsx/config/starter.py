@@ -149,15 +149,9 @@ def _flow(value: object) -> str:
 _SOURCES = {"relativeelevation": "relative_elevation", "absoluteelevation": "dem"}
 """Spellings of data sources that are not those of layers."""
 _ALL_SOURCES = ("ndvi", "planet", "relative_elevation", "slope", "tcvis")
-_LOSSES = {
-    "jaccardloss": "JaccardLoss",
-    "diceloss": "DiceLoss",
-    "focalloss": "FocalLoss",
-    "lovaszloss": "LovaszLoss",
-    "softbcewithlogitsloss": "SoftBCEWithLogitsLoss",
-    "binarycrossentropy": "SoftBCEWithLogitsLoss",
-    "bceloss": "SoftBCEWithLogitsLoss",
-}
+_BCE = "SoftBCEWithLogitsLoss"
+_LOSSES = {name.lower(): name for name in ("JaccardLoss", "DiceLoss", "FocalLoss", "LovaszLoss", _BCE)}
+_LOSSES |= {"binarycrossentropy": _BCE, "bceloss": _BCE}
 """Losses in any case of theirs, by the name that they have here."""
 _SCHEDULES = {"StepLR": {"step_size": 10, "gamma": 0.1}, "ExponentialLR": {"gamma": 0.9}}
 """Options of their schedules that say nothing themselves."""
@@ -325,8 +319,7 @@ def _inputs(given: dict[str, Any], notes: list[str]) -> dict[str, Any]:
         except BundleError:
             notes.append(f"data_sources: {source} is left out, because no layer here is called so")
             continue
-        unscaled = [layer for layer in found if layer not in PRESETS["tss-v1"].scaling]
-        if unscaled:
+        if unscaled := [layer for layer in found if layer not in PRESETS["tss-v1"].scaling]:
             notes.append(
                 f"data_sources: {', '.join(unscaled)} is left out, because the preset tss-v1 has no scaling for it"
             )
@@ -388,8 +381,7 @@ def _scenes(
 
 def _named(datasets: Mapping[str, Any], used: list[str], *, usual: str) -> list[str]:
     names = list(dict.fromkeys(used)) or [name for name in datasets if name == usual]
-    unknown = [name for name in names if name not in datasets]
-    if unknown:
+    if unknown := [name for name in names if name not in datasets]:
         raise ConfigError(f"The schedule uses the dataset {unknown[0]}, but there are {', '.join(datasets)}.")
     return names
 
@@ -439,7 +431,7 @@ def _loss(given: dict[str, Any], phases: list[_Phase], notes: list[str]) -> dict
     name = _LOSSES.get(_loss_name(longest).lower())
     if name is None:
         raise ConfigError(f"The loss {_loss_name(longest)} is not among {', '.join(sorted(set(_LOSSES.values())))}.")
-    kept = {key: value for key, value in options.items() if (name, key) == ("SoftBCEWithLogitsLoss", "pos_weight")}
+    kept = {key: value for key, value in options.items() if (name, key) == (_BCE, "pos_weight")}
     notes += [f"loss_function.{key}: left out, because {name} takes none here" for key in options if key not in kept]
     notes.append(
         "loss_function: the sigmoid is applied once; versions of the predecessor that applied it twice learnt otherwise"

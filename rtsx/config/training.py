@@ -260,8 +260,7 @@ class TrainConfig(ConfigModel):
     def _scene(self, scene: SceneConfig, reader: LabelReader) -> TrainingScene:
         cube, truth = open_scene(scene, reader)
         if self.inputs is not None and self.inputs.channels() is None:
-            missing = [name for name in self.inputs.names if name not in layer_names(cube)]
-            if missing:
+            if missing := [name for name in self.inputs.names if name not in layer_names(cube)]:
                 raise ConfigError(
                     f"Scene {scene.name} has no layers {missing}; it has {list(layer_names(cube))}. Name some of these in "
                     "inputs, or let the cube derive them."

@@ -341,6 +341,11 @@ class ConfigModel(BaseModel):
         return {name: getattr(value, name) for name in cls.model_fields if hasattr(value, name)}
 
 
+def alone(key: str, *kinds: type) -> Callable[[object], object]:
+    """What reads a value that stands alone for a mapping with one key."""
+    return lambda given: {key: given} if isinstance(given, kinds) else given
+
+
 def is_glance(info: ValidationInfo) -> bool:
     """Whether a check that loads torch is left out for now; see `validate_config`."""
     return isinstance(info.context, Mapping) and bool(info.context.get("glance"))
@@ -387,8 +392,7 @@ def refuse_unknown_keys(path: str, kind: Literal["cube", "campaign"]) -> None:
     """
     document = read_yaml(path)
     schema = json.loads((Path(__file__).parent / "examples" / f"{kind}.schema.json").read_text())
-    unknown = list(_unknown_keys(document.values, _Allowed.by(schema)))
-    if unknown:
+    if unknown := list(_unknown_keys(document.values, _Allowed.by(schema))):
         raise_issues(document.name, [*document.complaints, *unknown], lines=document.lines)
 
 
@@ -570,8 +574,7 @@ def format_path(text: str, values: Mapping[str, str]) -> str:
     >>> format_path("{scene}_udm2.tif", {"scene": "20240721_200707"})
     '20240721_200707_udm2.tif'
     """
-    unknown = [name for name in placeholders(text) if name not in values]
-    if unknown:
+    if unknown := [name for name in placeholders(text) if name not in values]:
         known = ", ".join(f"{{{name}}}" for name in values) or "none"
         raise ConfigError(
             f"{text}: {{{unknown[0]}}} stands for nothing. Placeholders get their values from the first path, which has "

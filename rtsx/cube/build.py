@@ -3,8 +3,9 @@
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import pairwise
+from operator import call
 from os import PathLike
 from os.path import realpath
 from typing import Any, Literal
@@ -231,45 +232,33 @@ def build_store(
 
 def _build_parts(parts: PartSource, store: Store, left: list[int], *, target: str) -> None:
     """Build the parts that are left, each by a task that depends on no other."""
-    if not left:
-        return
-    shared = delayed(_PartBuilder(parts, store, target), traverse=False, pure=False)
+    shared = delayed(partial(_build_part, parts, store, target=target), traverse=False, pure=False)
     name = f"part-{uuid.uuid4().hex}"
-    tasks = [delayed(_PartBuilder.__call__)(shared, number, dask_key_name=(name, number)) for number in left]
+    tasks = [delayed(call)(shared, number, dask_key_name=(name, number)) for number in left]
     with build_state.wrap_os_errors(target):
         compute(*tasks)
 
 
-@dataclass(frozen=True)
-class _PartBuilder:
-    """Everything that the tasks share."""
-
-    parts: PartSource
-    store: Store
-    target: str
-    """Its name, for messages."""
-
-    def __call__(self, number: int) -> None:
-        """Build one part, and mark it last of all."""
-        store = DigestStore(self.store)
-        root = zarr.open_group(store, mode="r+", use_consolidated=False)
-        with collected_missing() as gaps:
-            try:
-                for piece in self.parts.pieces(number):
-                    _write(root, piece)
-            except CubeError as error:
-                raise CubeError(
-                    f"Part {number} of {self.target} was not built: {error} What is done stays done: cure it and run again."
-                ) from error
-        build_state.write_mark(root, number, PartRecord(store.digests, tuple(sorted(set(gaps)))))
+def _build_part(parts: PartSource, store: Store, number: int, *, target: str) -> None:
+    """Build one part, and mark it last of all."""
+    digesting = DigestStore(store)
+    root = zarr.open_group(digesting, mode="r+", use_consolidated=False)
+    with collected_missing() as gaps:
+        try:
+            for piece in parts.pieces(number):
+                _write(root, piece)
+        except CubeError as error:
+            raise CubeError(
+                f"Part {number} of {target} was not built: {error} What is done stays done: cure it and run again."
+            ) from error
+    build_state.write_mark(root, number, PartRecord(digesting.digests, tuple(sorted(set(gaps)))))
 
 
 def _write(root: zarr.Group, piece: RegionWrite) -> None:
     array = root[piece.array]
     assert isinstance(array, zarr.Array)
-    array.with_config({"write_empty_chunks": stores_all_chunks(array.basename, array.dtype, array.attrs)})[
-        piece.window
-    ] = piece.pixels
+    stores_all = stores_all_chunks(array.basename, array.dtype, array.attrs)
+    array.with_config({"write_empty_chunks": stores_all})[piece.window] = piece.pixels
 
 
 def _finish(parts: PartSource, store: Store, *, target: str) -> None:

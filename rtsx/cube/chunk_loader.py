@@ -20,7 +20,7 @@ from rtsx.cube.erosion import erode_quality, erosion_halo
 from rtsx.cube.georeference import geobox_window, pixel_m
 from rtsx.cube.images import BandSource, Image
 from rtsx.cube.mask_rules import GOOD, LOW
-from rtsx.cube.recipe import Composite, LayerRecipe, QualityRecipe, SourceRecipe, percent_of
+from rtsx.cube.recipe import Composite, LayerRecipe, QualityRecipe, SourceRecipe, percent_of, trusted_level
 from rtsx.cube.resample.readers import open_reader
 from rtsx.cube.resample.warp import warp
 from rtsx.errors import CubeError, MissingCoverageWarning
@@ -256,7 +256,7 @@ class ChunkLoader:
     @property
     def least(self) -> int:
         """Lowest level of a pixel that counts."""
-        return LOW if self.quality is not None and self.quality.keep_low else GOOD
+        return trusted_level(self.quality)
 
     def __call__(
         self, places: Sequence[int], rows: tuple[int, int], columns: tuple[int, int]

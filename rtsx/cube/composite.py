@@ -21,6 +21,15 @@ class Observation:
     quality: NDArray[np.uint8]
     """Level of each pixel (y, x): 0 invalid, 1 low quality, 2 good; 0 where a layer has no data."""
 
+    def copy(self) -> "Observation":
+        """Return the same in arrays of its own."""
+        return Observation(tuple(layer.copy() for layer in self.layers), self.quality.copy())
+
+    def take(self, piece: "Observation", where: NDArray[np.bool_]) -> None:
+        """Overwrite pixels with those of another image."""
+        for out, layer in zip((*self.layers, self.quality), (*piece.layers, piece.quality), strict=True):
+            np.copyto(out, layer, where=where)
+
 
 ImageStack = Callable[[slice], Iterator[Observation]]
 """Reads the images of one time step one by one and in order, for some rows of the block; can be called again."""
@@ -31,27 +40,26 @@ def first_valid(pieces: Iterable[Observation], *, empty: Observation, least: int
 
     Stops reading as soon as every pixel has found an image to trust.
     """
-    layers, quality = [layer.copy() for layer in empty.layers], empty.quality.copy()
-    open_pixels = np.ones(quality.shape, bool)
+    made, open_pixels = empty.copy(), np.ones(empty.quality.shape, bool)
     for piece in pieces:
         trusted = open_pixels & (piece.quality >= least)
         # What is not to be trusted is kept as long as nothing better comes, so that `quality` tells low from missing.
-        low = open_pixels & (quality == 0) & (piece.quality > 0)
-        _take(Observation(tuple(layers), quality), piece, trusted | low)
+        low = open_pixels & (made.quality == 0) & (piece.quality > 0)
+        made.take(piece, trusted | low)
         open_pixels &= ~trusted
         if not open_pixels.any():
             break
-    return Observation(tuple(layers), quality)
+    return made
 
 
 def best_quality(pieces: Iterable[Observation], *, empty: Observation) -> Observation:
     """Return per pixel the image of the highest level; of equals the first that came. Level 0 gives nothing."""
-    layers, quality = [layer.copy() for layer in empty.layers], empty.quality.copy()
+    made = empty.copy()
     for piece in pieces:
-        _take(Observation(tuple(layers), quality), piece, piece.quality > quality)
-        if (quality == GOOD).all():
+        made.take(piece, piece.quality > made.quality)
+        if (made.quality == GOOD).all():
             break
-    return Observation(tuple(layers), quality)
+    return made
 
 
 def mean_composite(pieces: Iterable[Observation], *, empty: Observation, least: int) -> Observation:
@@ -267,8 +275,3 @@ def _stored(values: NDArray[np.float64], template: NDArray[Any], seen: NDArray[n
     if template.dtype.kind in "iu":
         values = np.floor(values + 0.5)
     return np.asarray(np.where(seen, values.astype(template.dtype), template))
-
-
-def _take(into: Observation, piece: Observation, take: NDArray[np.bool_]) -> None:
-    for out, layer in zip((*into.layers, into.quality), (*piece.layers, piece.quality), strict=True):
-        np.copyto(out, layer, where=take)

@@ -337,8 +337,7 @@ def covering_window(raster: GeoBox, cube: GeoBox, *, margin_m: float) -> tuple[t
     column, row = apply_affine(~raster.affine, x, y)
     if not (np.isfinite(column).all() and np.isfinite(row).all()):
         return (0, raster.shape[0]), (0, raster.shape[1])
-    turn = longitude_period(theirs) / abs(raster.affine.a)
-    if turn:
+    if turn := longitude_period(theirs) / abs(raster.affine.a):
         # Around the earth to where the raster is; where the cube lies on the seam or on a pole, all columns count.
         column = column - np.floor((column + max(0.0, (turn - raster.shape[1]) / 2)) / turn) * turn
         if np.ptp(column) > turn / 2:

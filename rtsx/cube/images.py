@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -117,11 +118,7 @@ class Image:
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle the mapping as a dict, because a proxy cannot be pickled."""
         fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return _image, ({**fields, "bands": dict(self.bands)},)
-
-
-def _image(fields: Mapping[str, object]) -> Image:
-    return Image(**fields)  # type: ignore[arg-type]
+        return partial(Image, **fields | {"bands": dict(self.bands)}), ()
 
 
 @dataclass(frozen=True)
@@ -204,8 +201,7 @@ class GivenImages:
         """Return images in their given order; see `ImageSource`."""
         found = []
         for image in self.images:
-            missing = [one.name for one in wanted if one.name not in image.bands]
-            if missing:
+            if missing := [one.name for one in wanted if one.name not in image.bands]:
                 raise CubeError(f"Image {image.id!r} has {sorted(image.bands)}; {missing} are wanted too. Add them.")
             if period is not None and image.time is not None and image.time not in period:
                 continue

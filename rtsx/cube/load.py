@@ -22,8 +22,7 @@ from rtsx.cube.external_readers import lazy_stacks
 from rtsx.cube.georeference import GRID_MAPPING, describe_geobox, geobox_window, pixel_m, with_georeference
 from rtsx.cube.graph import chunk_lengths, images_per_chunk, lazy_blocks
 from rtsx.cube.images import Image, TimeGroup, group_images, mean_sun
-from rtsx.cube.mask_rules import GOOD, LOW
-from rtsx.cube.recipe import CubeRecipe, SourceRecipe
+from rtsx.cube.recipe import CubeRecipe, SourceRecipe, trusted_level
 from rtsx.cube.terrain.grid import SUN_AZIMUTH, SUN_ELEVATION
 from rtsx.cube.terrain_blocks import TerrainChunkReader
 from rtsx.cube.trend import TrendChunkReader, with_packing_of_collection2
@@ -322,9 +321,7 @@ def _valid(plans: Sequence[_Planned]) -> xr.DataArray:
     arrays = [
         plan.quality.data if len(plan.quality.dims) == len(dims) else plan.quality.data[None] for plan in required
     ]
-    least = tuple(
-        LOW if plan.source.quality is not None and plan.source.quality.keep_low else GOOD for plan in required
-    )
+    least = tuple(trusted_level(plan.source.quality) for plan in required)
     valid = da.map_blocks(
         _valid_block, *arrays, least=least, takes_any=takes_any, dtype=bool, meta=np.empty((0,) * len(dims), bool)
     )

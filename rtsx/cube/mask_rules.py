@@ -183,14 +183,7 @@ def band_names(data: str | Iterable[str]) -> BandNames:
 _LONGEST = 1000
 """Characters; a rule of that length is a mistake, and a limit keeps the parser from recursing without end."""
 
-_SIGNS: dict[type[ast.cmpop], str] = {
-    ast.Eq: "==",
-    ast.NotEq: "!=",
-    ast.Lt: "<",
-    ast.LtE: "<=",
-    ast.Gt: ">",
-    ast.GtE: ">=",
-}
+_SIGNS = dict(zip((ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE), COMPARISONS, strict=True))
 
 _GRAMMAR = (
     "An expression is made of names, and, or, not, parentheses, comparisons with numbers, 'in [1, 2]' and bit(3) or "

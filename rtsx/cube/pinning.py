@@ -167,8 +167,7 @@ def resolve_images(recipe: CubeRecipe, geobox: GeoBox, *, ids: Mapping[str, Sequ
         images = find_images(source, geobox)
         if ids is not None:
             known = ids[source.name]
-            missing = sorted(set(known) - {image.id for image in images})
-            if missing:
+            if missing := sorted(set(known) - {image.id for image in images}):
                 raise CubeError(
                     f"Source {source.name!r} had {len(known)} images when this build began; {missing[:5]} are not found "
                     "any more. Bring them back, or start again with overwrite=True."

@@ -336,17 +336,14 @@ def open_rasters(
     for header in headers:
         # VRTs may hold bands of several dtypes; one read gives one dtype.
         for dtype in dict.fromkeys(header.dtypes):
-            group = [one for one in selected if one.header == header and header.dtypes[one.band - 1] == dtype]
-            if group:
+            if group := [one for one in selected if one.header == header and header.dtypes[one.band - 1] == dtype]:
                 stack = lazy_bands(header, window, bands=tuple(one.band for one in group), chunk=size)
                 for place, one in enumerate(group):
                     variables[one.layer.name] = xr.Variable(("y", "x"), stack[place], _attrs(one))
     ordered = {one.layer.name: variables[one.layer.name] for one in selected}
-    masks = []
-    for header in headers:
-        masked = tuple(one.band for one in selected if one.header == header and one.band in header.masked)
-        if masked:
-            masks.append(lazy_bands(header, window, bands=masked, chunk=size, masks=True))
+    masked = {one: tuple(each.band for each in selected if each.header == one) for one in headers}
+    masked = {one: tuple(band for band in bands if band in one.masked) for one, bands in masked.items()}
+    masks = [lazy_bands(one, window, bands=bands, chunk=size, masks=True) for one, bands in masked.items() if bands]
     if masks:
         attrs = {"long_name": "True where no mask of the files calls a pixel missing"}
         ordered["valid"] = xr.Variable(("y", "x"), reduce(and_, masks), attrs)

@@ -13,7 +13,7 @@ from pyproj import CRS
 from shapely.geometry.base import BaseGeometry
 
 from rtsx.cube.images import BandRequest, ImageSource, Period
-from rtsx.cube.mask_rules import MaskRule
+from rtsx.cube.mask_rules import GOOD, LOW, MaskRule
 from rtsx.cube.sensors import require_layer_names
 from rtsx.errors import CubeError
 from rtsx.grid import Grid
@@ -108,6 +108,11 @@ class QualityRecipe:
     """Trust low quality too."""
     erode_m: float = 0.0
     """Ground beside invalid ground and scene edges that is not trusted either, m."""
+
+
+def trusted_level(quality: QualityRecipe | None) -> int:
+    """Return the lowest level of a pixel that counts."""
+    return LOW if quality is not None and quality.keep_low else GOOD
 
 
 TrendMethod = Literal["linear", "theil-sen"]
@@ -289,8 +294,7 @@ class SourceRecipe:
         if not names:
             raise CubeError(f"Source {self.name!r} has no layer. Name at least one in layers=.")
         percent_of(self.composite)
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
+        if twice := sorted({name for name in names if names.count(name) > 1}):
             raise CubeError(f"Source {self.name!r} has layers {twice} twice. Give every layer a name of its own.")
         if self.terrain and [layer.name for layer in self.layers] != ["dem"]:
             raise CubeError(
@@ -401,26 +405,22 @@ class CubeRecipe:
                     f"Every {what} of a cube has a name of its own, and there is at least one; got {given}."
                 )
         require_layer_names(names, cure="Write `another_name: {band: name}` under `layers`.")
-        reserved = sorted(name for name in names if name in _RESERVED or name.startswith("quality_"))
-        if reserved:
+        if reserved := sorted(name for name in names if name in _RESERVED or name.startswith("quality_")):
             raise CubeError(
                 f"Layers cannot be called {reserved}: a cube has variables of that name. Write `another_name: {{band: name}}` "
                 "under `layers`."
             )
         for layer in self.derived:
-            missing = sorted(set(layer.needs) - set(names))
-            if missing:
+            if missing := sorted(set(layer.needs) - set(names)):
                 raise CubeError(f"Layer {layer.name!r} is made from {list(layer.needs)}; {missing} are not in {names}.")
-        unknown = sorted(set(self.layers or ()) - set(names))
-        if unknown:
+        if unknown := sorted(set(self.layers or ()) - set(names)):
             raise CubeError(f"Layers {unknown} are not in this cube, which has {names}. Ask for some of these.")
         timed = [source.name for source in self.sources if source.group != "all"]
         if len(timed) > 1:
             raise CubeError(
                 f"One source of a cube can have time steps; {timed} all have. Fuse the others with group='all'."
             )
-        suns = {source.sun_of for source in self.sources} - {None} - {source.name for source in self.sources}
-        if suns:
+        if suns := {source.sun_of for source in self.sources} - {None} - {source.name for source in self.sources}:
             raise CubeError(f"The sun is taken from a source of the cube; {sorted(map(str, suns))} are none.")
         degrees = CRS.from_user_input(self.grid.crs).is_geographic
         eroding = [one.name for one in self.sources if one.quality is not None and one.quality.erode_m]

@@ -332,23 +332,19 @@ def require_layer_names(names: Sequence[object], *, cure: str) -> None:
     ...
     rtsx.errors.CubeError: No layer can be called 'x': coordinates and mask of a cube are. Name them with layers=[...].
     """
-    odd = [name for name in names if not isinstance(name, str) or not name.strip()]
-    if odd:
+    if odd := [name for name in names if not isinstance(name, str) or not name.strip()]:
         raise CubeError(f"A layer needs a name of text, such as 'red'; among {list(names)} are {odd}. {cure}")
     texts = [str(name) for name in names]
-    reserved = [name for name in texts if name in _RESERVED]
-    if reserved:
+    if reserved := [name for name in texts if name in _RESERVED]:
         raise CubeError(
             f"No layer can be called {', '.join(map(repr, reserved))}: coordinates and mask of a cube are. {cure}"
         )
-    paths = [name for name in texts if "/" in name or name.startswith(".") or _GROUP.fullmatch(name)]
-    if paths:
+    if paths := [name for name in texts if "/" in name or name.startswith(".") or _GROUP.fullmatch(name)]:
         raise CubeError(
             f"No layer can be called {', '.join(map(repr, paths))}: a Zarr store takes it for a group. {cure}"
         )
     folded = Counter(name.strip().casefold() for name in texts)
-    alike = [name for name in texts if folded[name.strip().casefold()] > 1]
-    if alike:
+    if alike := [name for name in texts if folded[name.strip().casefold()] > 1]:
         raise CubeError(
             f"Layers {alike} have one name, or differ in case and blanks only, which some file systems and readers do not tell "
             f"apart. {cure}"

@@ -44,8 +44,7 @@ def open_zarr_cube(
     except CubeError as error:
         raise CubeError(f"{path}: {error}") from error
     if layers is not None:
-        missing = [name for name in layers if name not in cube.data_vars]
-        if missing:
+        if missing := [name for name in layers if name not in cube.data_vars]:
             raise CubeError(f"Layers {missing} are not in {path}, which has {list(layer_names(cube))}.")
         cube = cube[[*layers, *(["valid"] if "valid" in cube and "valid" not in layers else [])]]
     origin = tuple(cube.attrs.get("lattice_origin", (geobox.affine.c, geobox.affine.f)))

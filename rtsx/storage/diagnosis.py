@@ -170,8 +170,7 @@ def instead(path: str) -> str | None:
     kind = "zip" if zipfile.is_zipfile(local) else "tar" if tarfile.is_tarfile(local) else None
     names = [] if kind is None else _names_in(local)
     if names:
-        rasters = [name for name in names if PurePosixPath(name).suffix.lower() in RASTER_SUFFIXES]
-        if rasters:
+        if rasters := [name for name in names if PurePosixPath(name).suffix.lower() in RASTER_SUFFIXES]:
             inside = _listed(f"/vsi{kind}/{local}/{name}" for name in rasters)
             return f"It is a {kind} archive. Name the rasters in it: {inside}"
         return f"It is a {kind} archive without a raster or a Zarr store; it has {_listed(names)}"
@@ -219,23 +218,20 @@ def _in_archive(inside: str) -> str | None:
 
 
 def _in_folder(folder: Path) -> str:
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in RASTER_SUFFIXES)
-    if found:
+    if found := sorted(path for path in folder.rglob("*") if path.suffix.lower() in RASTER_SUFFIXES):
         return f"It is a folder of {len(found)} rasters. Give those that are meant: {_listed(found)}"
     arrays = [path.parent for path in folder.glob("*/zarr.json") if _json(path).get("node_type") == "array"]
     arrays += [path.parent for path in folder.glob("*/.zarray")]
     if arrays:
         return f"It is a folder of Zarr arrays, without a zarr.json or .zgroup of its own: {_listed(sorted(arrays))}. Copy it again."
-    stores = sorted(path.parent for name in ("zarr.json", ".zgroup") for path in folder.glob(f"*/{name}"))
-    if stores:
+    if stores := sorted(path.parent for name in ("zarr.json", ".zgroup") for path in folder.glob(f"*/{name}")):
         return f"It is a folder of Zarr stores. Give one: {_listed(stores)}"
     if (folder / "refs").is_dir() and (folder / "snapshots").is_dir():
         return (
             "It is an Icechunk repository. Open a session of it with icechunk, and give predict_cube what "
             "xarray.open_zarr(session.store, consolidated=False) gives."
         )
-    documents = [path for path in sorted(folder.rglob("*.json")) if _is_stac(_json(path))]
-    if documents:
+    if documents := [path for path in sorted(folder.rglob("*.json")) if _is_stac(_json(path))]:
         return _recipe(folder, _json(documents[0]))
     return "it is a folder, but no Zarr store (no zarr.json or .zgroup in it), and holds no raster. Give the one that holds them."
 

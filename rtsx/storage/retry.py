@@ -7,7 +7,7 @@ import errno
 import random
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Mapping
 from typing import Literal
 
 from rtsx.errors import (
@@ -35,32 +35,38 @@ _HALTING_TYPES = (
     PlanError,
 )
 """Errors of ours and of Python after which no cell can do."""
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
-"""The disk takes no more bytes, whoever asks."""
-_DENIED = {errno.EACCES, errno.EPERM}
-"""Rights are missing."""
-_PASSING = {
-    *(errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EPIPE),
-    *(errno.ECONNABORTED, errno.ECONNREFUSED, errno.ECONNRESET, errno.ENOTCONN, errno.ESHUTDOWN, errno.ETIMEDOUT),
-    *(errno.EADDRNOTAVAIL, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETRESET, errno.ENETUNREACH),
-    *(errno.EREMOTEIO, errno.ESTALE),
+_Table = Mapping[_Verdict, Container[str | int | None]]
+
+_NUMBERS: _Table = {
+    "halting": {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS},
+    "denied": {errno.EACCES, errno.EPERM},
+    "passing": {
+        *(errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EPIPE),
+        *(errno.ECONNABORTED, errno.ECONNREFUSED, errno.ECONNRESET, errno.ENOTCONN, errno.ESHUTDOWN, errno.ETIMEDOUT),
+        *(errno.EADDRNOTAVAIL, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETRESET, errno.ENETUNREACH),
+        *(errno.EREMOTEIO, errno.ESTALE),
+    },
 }
-"""Networks, servers of files, and processes that have too much open."""
-_PASSING_CODES = {
-    *("ConditionalRequestConflict", "IncompleteBody", "InternalError", "OperationAborted", "RequestTimeout"),
-    *("ServiceUnavailable", "SlowDown", "Throttling", "ThrottlingException", "XAmzContentSHA256Mismatch", "BadDigest"),
-}
-"""Words of object stores; numbers are judged as those of HTTP."""
+"""Of the operating system. The disk takes no more bytes, whoever asks; rights are missing; networks, servers of files, and
+processes that have too much open."""
 NO_BUCKET = frozenset({"NoSuchBucket", "ContainerNotFound"})
 """Words of S3 and Azure for a bucket that is not there; Google's answer is that of an object that is not."""
-_HALTING_CODES = {
-    *NO_BUCKET,
-    *("QuotaExceeded", "XMinioStorageFull", "InsufficientStorage", "RequestTimeTooSkewed"),
+_ANSWERS: _Table = {
+    "passing": {
+        *(408, 425, 429, *range(500, 600)),
+        *("ConditionalRequestConflict", "IncompleteBody", "InternalError", "OperationAborted", "RequestTimeout"),
+        *("ServiceUnavailable", "SlowDown", "Throttling", "ThrottlingException"),
+        *("XAmzContentSHA256Mismatch", "BadDigest"),
+    }
+    - {501, 505, 507},
+    "halting": {507, *NO_BUCKET, "QuotaExceeded", "XMinioStorageFull", "InsufficientStorage", "RequestTimeTooSkewed"},
+    "denied": {
+        *(401, 403),
+        *("AccessDenied", "AllAccessDisabled", "ExpiredToken", "InvalidAccessKeyId", "InvalidToken"),
+        *("SignatureDoesNotMatch", "AccountProblem", "NotSignedUp", "AuthorizationHeaderMalformed"),
+    },
 }
-_DENIED_CODES = {
-    *("AccessDenied", "AllAccessDisabled", "ExpiredToken", "InvalidAccessKeyId", "InvalidToken"),
-    *("SignatureDoesNotMatch", "AccountProblem", "NotSignedUp", "AuthorizationHeaderMalformed"),
-}
+"""Statuses of HTTP, and words of object stores."""
 _PASSING_NAMES = {
     "azure.core.exceptions.IncompleteReadError",
     "azure.core.exceptions.ServiceRequestError",
@@ -194,45 +200,22 @@ def _judged(error: BaseException) -> _Verdict | None:
     if names & _DENIED_NAMES:
         return "denied"
     code = service_code(error) if isinstance(error, OSError) or hasattr(error, "response") else None
-    for said in (_by_code(code), _by_status(_status(error))):
-        if said is not None:
+    for answer in (int(code) if code is not None and code.isdecimal() else code, _status(error)):
+        if (said := _found(_ANSWERS, answer)) is not None:
             return said
     if isinstance(error, MemoryError | ConnectionError | TimeoutError) or names & _PASSING_NAMES:
         return "passing"
-    if isinstance(error, OSError) and (said := _by_number(error)) is not None:
+    if isinstance(error, PermissionError) or (isinstance(error, OSError) and _text(error).startswith(_DENIED_TEXT)):
+        return "denied"
+    if isinstance(error, OSError) and (said := _found(_NUMBERS, error.errno)) is not None:
         return said
     if isinstance(error, OSError | RuntimeError) or "rasterio._err.CPLE_BaseError" in names:
         return "passing" if _PASSING_TEXT.search(_text(error)) else None
     return None
 
 
-def _by_number(error: OSError) -> _Verdict | None:
-    if error.errno in _FULL:
-        return "halting"
-    if error.errno in _DENIED or isinstance(error, PermissionError) or _text(error).startswith(_DENIED_TEXT):
-        return "denied"
-    return "passing" if error.errno in _PASSING else None
-
-
-def _by_code(code: str | None) -> _Verdict | None:
-    if code is None:
-        return None
-    if code.isdecimal():
-        return _by_status(int(code))
-    if code in _PASSING_CODES:
-        return "passing"
-    if code in _HALTING_CODES:
-        return "halting"
-    return "denied" if code in _DENIED_CODES else None
-
-
-def _by_status(status: int | None) -> _Verdict | None:
-    """What an answer of HTTP says."""
-    if status in (408, 425, 429) or (status is not None and 500 <= status < 600 and status not in (501, 505, 507)):
-        return "passing"
-    if status == 507:
-        return "halting"
-    return "denied" if status in (401, 403) else None
+def _found(table: _Table, value: str | int | None) -> _Verdict | None:
+    return next((verdict for verdict, known in table.items() if value in known), None)
 
 
 def _status(error: BaseException) -> int | None:

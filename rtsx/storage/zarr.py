@@ -83,21 +83,17 @@ def open_group(path: str, options: StorageOptions) -> zarr.Group:
     CubeError
         There is no Zarr group, or it was never finished.
     """
-    try:
-        with _silent_about_consolidation():
+    with store_failures(path), _silent_about_consolidation():
+        try:
             store = store_of(path, options, read_only=True)
             root = _root_in_zip(store.path) if isinstance(store, ZipStore) else None
             group = zarr.open_group(WholeStore(store, path), mode="r", path=root)
-    except ContainsArrayError as error:
-        raise CubeError(
-            f"{path} is a single Zarr array. A cube is a group with one array per layer: open its parent."
-        ) from error
-    except (GroupNotFoundError, FileNotFoundError, NotADirectoryError) as error:
-        raise CubeError(f"{path} cannot be opened: {_diagnosis(path, options)}") from error
-    except RtsxError:
-        raise
-    except Exception as error:  # of zarr, of fsspec's file systems, of JSON: whatever stands in other people's metadata
-        raise store_failure(path, error) from error
+        except ContainsArrayError as error:
+            raise CubeError(
+                f"{path} is a single Zarr array. A cube is a group with one array per layer: open its parent."
+            ) from error
+        except (GroupNotFoundError, FileNotFoundError, NotADirectoryError) as error:
+            raise CubeError(f"{path} cannot be opened: {_diagnosis(path, options)}") from error
     if group.attrs.get(COMPLETE) is False and BUILD in group.attrs:
         raise CubeError(
             f"{path} is not built to its end yet: run the same rtsx cube build again, and it goes on where it stopped; in "
@@ -261,9 +257,9 @@ def store_failures(path: str, *, what: Callable[[], str] = lambda: "metadata can
     """Turn what fails within a block into what `store_failure` makes of it, in words that are found only then; errors of ours pass."""
     try:
         yield
-    except CubeError:
+    except RtsxError:
         raise
-    except Exception as error:
+    except Exception as error:  # of zarr, of fsspec's file systems, of JSON: whatever stands in other people's metadata
         raise store_failure(path, error, what=what()) from error
 
 

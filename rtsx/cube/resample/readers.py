@@ -200,12 +200,8 @@ class FileReader(_StoredBands):
             differs.append(("CRS", crs_name(self.geobox.crs), crs_name(found.crs)))
         elif found.crs is not None and pixels_apart(self.geobox, found) > _TOLERANCE:
             differs.append(("transform", tuple(self.geobox.affine)[:6], tuple(found.affine)[:6]))
-        if differs:
-            told = "; ".join(f"{what}: expected {expected}, found {got}" for what, expected, got in differs)
-            raise CubeError(
-                f"{name} is not what its catalog says it is: {told}. The file was replaced, or the item is wrong: correct "
-                "the item, or leave these fields out of it."
-            )
+        cure = "The file was replaced, or the item is wrong: correct the item, or leave these fields out of it."
+        _refuse_others(name, differs, cure=cure)
         if not self.any_value:
             self._check_packing(header)
 
@@ -336,9 +332,7 @@ class ZarrReader(_StoredBands):
         expected = self.geobox.shape.yx
         if array.shape[-2:] != expected or not _is_plane(array.shape):
             differs.append(("shape (y, x)", expected, array.shape))
-        if differs:
-            told = "; ".join(f"{what}: expected {wanted}, found {got}" for what, wanted, got in differs)
-            raise CubeError(f"{name} of {self.name} is not what its catalog says it is: {told}. Correct its entry.")
+        _refuse_others(f"{name} of {self.name}", differs, cure="Correct its entry.")
         fill, declared = array.metadata.fill_value, array.attrs.get("_FillValue")
         # Format 2 has one word for what is missing and what a chunk that is not there reads as.
         is_stated = fill is not None and (
@@ -347,6 +341,13 @@ class ZarrReader(_StoredBands):
         if not is_stated:
             require_chunks(group, name)
         return array
+
+
+def _refuse_others(name: str, differs: Sequence[tuple[str, object, object]], *, cure: str) -> None:
+    """Raise where anything differs: what, as it was expected, and as it was found."""
+    if differs:
+        told = "; ".join(f"{what}: expected {expected}, found {got}" for what, expected, got in differs)
+        raise CubeError(f"{name} is not what its catalog says it is: {told}. {cure}")
 
 
 def _is_plane(shape: Sequence[int]) -> bool:

@@ -332,19 +332,15 @@ def newest_processing(items: Iterable[ItemDict]) -> list[ItemDict]:
     ['N0500']
     """
     every = list(items)
-    passes: dict[tuple[str, ...], list[_Processed]] = {}
-    for place, item in enumerate(every):
-        if (found := _processed(item, place)) is not None:
-            passes.setdefault(found.tile, []).append(found)
+    known = [one for place, item in enumerate(every) if (one := _processed(item, place)) is not None]
+    kept: dict[tuple[str, ...], list[_Processed]] = {one.tile: [] for one in known}
     dropped = set()
-    for of_tile in passes.values():
-        kept: list[_Processed] = []
-        for one in sorted(of_tile, key=lambda one: one.rank, reverse=True):
-            newer = [other for other in kept if abs((other.time - one.time).total_seconds()) <= _SAME_PASS_S]
-            if newer and _shows(newer, one):
-                dropped.add(one.place)
-            else:
-                kept.append(one)
+    for one in sorted(known, key=lambda one: one.rank, reverse=True):
+        newer = [other for other in kept[one.tile] if abs((other.time - one.time).total_seconds()) <= _SAME_PASS_S]
+        if newer and _shows(newer, one):
+            dropped.add(one.place)
+        else:
+            kept[one.tile].append(one)
     return [item for place, item in enumerate(every) if place not in dropped]
 
 
@@ -401,8 +397,7 @@ def _baseline(item: ItemDict) -> float | None:
     if re.fullmatch(r"\d+\.\d+", stated):
         return float(stated)
     name = str(properties.get("s2:product_uri", item.get("id")))
-    named = re.match(r"S2[A-D]_MSIL[12][AC]_.*_N(\d{2})(\d{2})_", name)
-    if named:
+    if named := re.match(r"S2[A-D]_MSIL[12][AC]_.*_N(\d{2})(\d{2})_", name):
         return float(f"{named[1]}.{named[2]}")
     version = str(properties.get("processing:version", ""))
     return float(version) if re.match(r"S2[A-D]_", name) and re.fullmatch(r"\d+\.\d+", version) else None

@@ -404,8 +404,7 @@ def table_items(
         location = absolute(path)
         filesystem, root = file_system(location, {})
         table = ds.dataset(root, filesystem=filesystem, format="parquet")
-        missing = _NEEDED_COLUMNS - set(table.schema.names)
-        if missing:
+        if missing := _NEEDED_COLUMNS - set(table.schema.names):
             raise CubeError(
                 f"{path} is no table of STAC items: it has no column {sorted(missing)} among {table.schema.names[:20]}. "
                 "Write it with stac-geoparquet or rustac."
