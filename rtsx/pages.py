@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from functools import cache, partial
 from math import floor, log10
 from pathlib import Path
+from shlex import quote
 from xml.sax.saxutils import escape
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
@@ -20,6 +21,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     made.filters["count"] = "{:,}".format
+    made.filters["shell"] = quote
     # Of XML, whose quotes outside of attributes stay as they are.
     made.filters["text"] = escape
     made.filters["quoted"] = partial(escape, entities={'"': "&quot;", "\t": "&#09;", "\n": "&#10;", "\r": "&#13;"})

@@ -4,14 +4,14 @@ import os
 import re
 import subprocess
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from math import ceil
-from shlex import quote
 from typing import Literal
 
 from rtsx.errors import CampaignError
+from rtsx.pages import render_text
 
 TIME_IS_OVER = 75
 """Exit status of a worker whose time ends before the campaign: EX_TEMPFAIL of sysexits.h, "start it again"."""
@@ -127,21 +127,14 @@ class BatchJob:
     @property
     def script(self) -> str:
         """The script, for bash."""
-        word = {"slurm": "#SBATCH", "pbs": "#PBS"}[self.system]
-        lines = ["#!/bin/bash", *(f"{word} {one}" for one in (*self._directives(), *self.options))]
-        until = int((self.time - _MARGIN).total_seconds())
-        lines.append(
-            f"until=$(date -Iseconds -d '+{until} seconds')"
-        )  # first, because the time of the job runs already
-        lines += ['cd "$PBS_O_WORKDIR"'] if self.system == "pbs" else []
-        lines += [*self.setup, self._command, "status=$?"]
-        if self.system == "slurm":
-            lines += [
-                f'if [ "$status" -eq {TIME_IS_OVER} ]; then',
-                '    scontrol requeue "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"',
-                "fi",
-            ]
-        return "\n".join([*lines, 'exit "$status"', ""])
+        facts = {
+            "job": self,
+            "minutes": ceil(self.time / timedelta(minutes=1)),
+            "seconds": int((self.time - _MARGIN).total_seconds()),
+            "megabytes": None if self.memory_bytes is None else ceil(self.memory_bytes / 2**20),
+            "time_is_over": TIME_IS_OVER,
+        }
+        return render_text("batch.sh", facts)
 
     def submit(self) -> str:
         """Hand the script to the batch system of this machine; returns what it answers, such as the id of the job.
@@ -161,41 +154,3 @@ class BatchJob:
         if answer.returncode:
             raise CampaignError(f"{command} refuses the job: {answer.stderr.strip() or answer.stdout.strip()}")
         return answer.stdout.strip()
-
-    def _directives(self) -> Iterator[str]:
-        minutes = ceil(self.time / timedelta(minutes=1))
-        members = f"0-{self.workers - 1}"
-        if self.system == "slurm":
-            yield from ("--job-name=rtsx", f"--array={members}", f"--time={minutes}")
-            for option, value in (
-                ("gpus-per-node", self.gpus or None),
-                ("cpus-per-task", self.cpus),
-                ("mem", None if self.memory_bytes is None else f"{ceil(self.memory_bytes / 2**20)}M"),
-                ("partition", self.partition),
-                ("account", self.account),
-                ("output", None if self.logs is None else f"{self.logs}/rtsx-%A_%a.log"),
-            ):
-                if value is not None:
-                    yield f"--{option}={value}"
-            yield from ("--nodes=1", "--ntasks=1", "--requeue", "--open-mode=append")
-            return
-        chunk = ["select=1"]
-        chunk += [] if self.cpus is None else [f"ncpus={self.cpus}"]
-        chunk += [] if self.memory_bytes is None else [f"mem={ceil(self.memory_bytes / 2**20)}mb"]
-        chunk += [f"ngpus={self.gpus}"] if self.gpus else []
-        yield "-N rtsx"
-        if self.workers > 1:  # PBS takes no array of one
-            yield f"-J {members}"
-        yield f"-l {':'.join(chunk)}"
-        yield f"-l walltime={minutes // 60:02d}:{minutes % 60:02d}:00"
-        yield from (f"{option} {value}" for option, value in (("-q", self.partition), ("-A", self.account)) if value)
-        yield from ("-j oe", "-r y", *([] if self.logs is None else [f"-o {self.logs}"]))
-
-    @property
-    def _command(self) -> str:
-        inside = f"apptainer exec {'--nv ' * bool(self.gpus)}{quote(self.container)} " if self.container else ""
-        year = "" if self.year is None else f" --year {self.year}"
-        gpus = f" --gpu {self.gpus}" if self.gpus else ""
-        trust = " --trust" if self.trust else ""
-        store = "" if self.fetched is None else f" --from {quote(self.fetched)}"
-        return f'{inside}rtsx campaign work {quote(self.campaign)}{year} --until "$until"{gpus}{store}{trust}'
