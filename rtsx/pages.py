@@ -1,6 +1,7 @@
 """Pages and documents from templates, and tables of notebooks; a page is HTML that needs no other file."""
 
 import html
+import re
 from collections.abc import Iterable, Mapping
 from functools import cache, partial
 from math import floor, log10
@@ -9,6 +10,15 @@ from shlex import quote
 from xml.sax.saxutils import escape
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from jinja2.ext import Extension
+
+
+class _Drawing(Extension):
+    """What a template of a drawing makes is one line, though it has many itself."""
+
+    def preprocess(self, source: str, name: str | None, filename: str | None = None) -> str:
+        """Join its lines."""
+        return re.sub(r"\n\s*", "", source) if name is not None and name.endswith(".svg") else source
 
 
 @cache
@@ -19,9 +29,11 @@ def _environment() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        extensions=[_Drawing],
     )
     made.filters["count"] = "{:,}".format
     made.filters["shell"] = quote
+    made.filters["escaped"] = html.escape
     # Of XML, whose quotes outside of attributes stay as they are.
     made.filters["text"] = escape
     made.filters["quoted"] = partial(escape, entities={'"': "&quot;", "\t": "&#09;", "\n": "&#10;", "\r": "&#13;"})

@@ -1,15 +1,14 @@
 """The map of a report: cells by state, with meridians, parallels and coast lines, and where on the Earth it lies."""
 
-import html
 import os
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import isfinite
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import geopandas
 import numpy as np
@@ -24,6 +23,7 @@ from rtsx.errors import CampaignError, LabelError
 from rtsx.geometry.crs import cached_transformer, longitude_period
 from rtsx.grid.grid import cell_id
 from rtsx.labels.io import read_table
+from rtsx.pages import render_page
 
 _SEAM = (179.99, -89.99)
 """Longitude from which on, and latitude up to which, both ends of an edge make it one where polygons were cut, and no coast."""
@@ -157,6 +157,12 @@ class MapSquare:
                 return bad
         most = max(self.counts, key=lambda state: (self.counts[state], state))
         return "mapped" if most == "empty" and "mapped" in self.counts else most
+
+    @property
+    def opacity(self) -> float | None:
+        """Of its colour; a block that is done in part is paler, because its colour stands for most of its cells only."""
+        done = (self.counts.get("mapped", 0) + self.counts.get("empty", 0)) / sum(self.counts.values())
+        return None if self.side == 1 or self.state != "mapped" else 0.35 + 0.65 * done
 
     @property
     def title(self) -> str:
@@ -382,59 +388,39 @@ def cell_map(
     left, top = plan.grid.origin[0] + column * length, plan.grid.origin[1] - row * length
     box = (left, top - rows * length, left + columns * length, top)
     frame = MapFrame(crs=plan.grid.crs, box=box, width=columns * unit)
-    places = place_names(plan, [square.first for square in squares], side=side)
-    drawn = [
-        _square(square, unit, place=places[square.first], reason=reasons.get(square.first, "") if side == 1 else "")
-        for square in squares
-    ]
-    each = "Each square is a cell." if side == 1 else f"Each square is a block of {side} x {side} cells."
-    legend = "".join(
-        f'<span class="key"><i style="background:{colour}"></i>{state}: {count:,}</span>'
-        for state, colour in COLOURS.items()
-        if (count := sum(square.counts.get(state, 0) for square in squares))
-    )
-    name = html.escape(str(CRS(plan.grid.crs).proj.name))
-    up = "north" if frame.is_north_up else f"the y axis of {name}, which is not north everywhere"
-    known = f"Coast lines: {html.escape(coast.name)}." if coast is not None else "No coast lines are installed."
-    return (
-        f"<p>{each} {legend}</p><p>{_extent(frame)} Up is {up}. {known}</p>"
-        f'<div class="maps">{_picture(frame, coast, drawn, label="map of cells")}{_locator(frame, coast)}</div>'
-    )
-
-
-def _extent(frame: MapFrame) -> str:
     corners = frame.lonlat(np.array([0.5, 0, 1, 1, 0]) * frame.width, np.array([0.5, 0, 0, 1, 1]) * frame.height)
-    names = [place_name(*at) for at in corners.tolist()]
-    return f"The map's middle is at {names[0]}; its corners, clockwise from the upper left one, are at {'; '.join(names[1:])}."
+    told = {cell: f": {reason}" for cell, reason in reasons.items() if side == 1 and reason}
+    facts = {
+        "side": side,
+        "counts": {state: sum(square.counts.get(state, 0) for square in squares) for state in COLOURS},
+        "colours": COLOURS,
+        "places": [place_name(*at) for at in corners.tolist()],
+        "up": "north"
+        if frame.is_north_up
+        else f"the y axis of {CRS(plan.grid.crs).proj.name}, which is not north everywhere",
+        "coast": None if coast is None else coast.name,
+        "squares": squares,
+        "unit": unit,
+        "names": place_names(plan, [square.first for square in squares], side=side),
+        "reasons": defaultdict(str, told),
+        "map": _picture(frame, coast, pad=_MARGIN),
+        "locator": _locator(frame, coast),
+    }
+    return render_page("cells.svg", facts)
 
 
-def _square(square: MapSquare, unit: float, *, place: str, reason: str) -> str:
-    row, column = square.place
-    done = (square.counts.get("mapped", 0) + square.counts.get("empty", 0)) / sum(square.counts.values())
-    # A block that is done in part is paler, because its colour stands for most of its cells only.
-    opacity = "" if square.side == 1 or square.state != "mapped" else f' fill-opacity="{0.35 + 0.65 * done:.2f}"'
-    title = html.escape(f"{square.title}, at {place}" + (f": {reason}" if reason else ""))
-    return (
-        f'<rect x="{column * unit:.2f}" y="{row * unit:.2f}" width="{unit * 0.94:.2f}" height="{unit * 0.94:.2f}" '
-        f'fill="{COLOURS[square.state]}"{opacity}><title>{title}</title></rect>'
-    )
-
-
-def _picture(
-    frame: MapFrame, coast: Coast | None, drawn: Sequence[str], *, label: str, pad: tuple[float, float] = _MARGIN
-) -> str:
-    """An ``<svg>`` of what is drawn in a frame, with meridians and parallels named at its edges, and the coast above."""
+def _picture(frame: MapFrame, coast: Coast | None, *, pad: tuple[float, float]) -> dict[str, Any]:
+    """What is drawn in a frame: meridians and parallels, named at its edges where there is room for it, and the coast above."""
     lines, names = graticule(frame)
     shore = np.empty(0, object) if coast is None else frame.lines(coast.lonlat, coast.line)
-    width, height = frame.width, frame.height
-    labels = _labels(frame, lines, names) if pad[0] else []
-    return (
-        f'<svg class="map" role="img" aria-label="{label}" width="{width + 2 * pad[0]:.0f}" '
-        f'viewBox="{-pad[0]:g} {-pad[1]:g} {width + 2 * pad[0]:.2f} {height + 2 * pad[1]:.2f}">'
-        # A picture within it, because that cuts off what leaves the frame.
-        f'<svg x="0" y="0" width="{width:.2f}" height="{height:.2f}"><rect width="100%" height="100%" class="sea"/>{"".join(drawn)}'
-        f'<path class="graticule" d="{_path(lines)}"/><path class="coast" d="{_path(shore)}"/></svg>{"".join(labels)}</svg>'
-    )
+    return {
+        "width": frame.width,
+        "height": frame.height,
+        "pad": pad,
+        "graticule": _path(lines),
+        "coast": _path(shore),
+        "labels": [*_labels(frame, lines, names)] if pad[0] else [],
+    }
 
 
 def _path(lines: Lines) -> str:
@@ -446,8 +432,8 @@ def _path(lines: Lines) -> str:
     )
 
 
-def _labels(frame: MapFrame, lines: Lines, names: Sequence[str]) -> Iterator[str]:
-    """Names of lines where they leave the frame, each once for a side, none over another; within it for a closed one."""
+def _labels(frame: MapFrame, lines: Lines, names: Sequence[str]) -> Iterator[tuple[float, float, str, str]]:
+    """Place, anchor and text of the names of lines where they leave the frame, each once for a side, none over another; within it for a closed one."""
     width, height = frame.width, frame.height
     taken: list[tuple[float, float]] = []
     for line, name in zip(shapely.clip_by_rect(lines, 0, 0, width, height), names, strict=True):
@@ -465,26 +451,22 @@ def _labels(frame: MapFrame, lines: Lines, names: Sequence[str]) -> Iterator[str
                 anchor, at = "middle", (x, y)
             if all(abs(at[0] - other[0]) > 52 or abs(at[1] - other[1]) > 12 for other in taken):
                 taken.append(at)
-                yield f'<text x="{at[0]:.1f}" y="{at[1]:.1f}" text-anchor="{anchor}">{name}</text>'
+                yield *at, anchor, name
 
 
-def _locator(frame: MapFrame, coast: Coast | None) -> str:
-    """An ``<svg>`` of the ground around a frame; empty where there is no coast to find it by, or it is as large itself."""
+def _locator(frame: MapFrame, coast: Coast | None) -> dict[str, Any] | None:
+    """The ground around a frame, with its `border`; None where there is no coast to find it by, or it is as large itself."""
     border = shapely.segmentize(shapely.box(0, 0, frame.width, frame.height), frame.width / 16)
     around = frame.lonlat(*shapely.get_coordinates(border).T)
     lon, lat = frame.lonlat(np.array(frame.width / 2), np.array(frame.height / 2)).tolist()
     if coast is None or not np.isfinite([lon, lat, *around.ravel()]).all():
-        return ""
+        return None
     crs = f"+proj=laea +lat_0={lat:.6f} +lon_0={lon:.6f} +datum=WGS84 +units=m"
     x, y = cached_transformer("EPSG:4326", crs).transform(*around.T)
     extent = float(np.abs([x, y]).max())
     reach = max(_AROUND_M, 1.5 * extent)
     if not reach <= 2 * _AROUND_M:
-        return ""
+        return None
     there = MapFrame(crs=crs, box=(-reach, -reach, reach, reach), width=_LOCATOR)
-    corners = " ".join(
-        f"{(px + reach) * there.scale:.1f},{(reach - py) * there.scale:.1f}" for px, py in zip(x, y, strict=True)
-    )
-    half = _LOCATOR / 2
-    drawn = [f'<polygon class="here" points="{corners}"/>', f'<circle class="here" cx="{half}" cy="{half}" r="7"/>']
-    return _picture(there, coast, drawn, label="where the map lies", pad=(0.0, 0.0))
+    border = np.stack([x + reach, reach - y], axis=1) * there.scale
+    return _picture(there, coast, pad=(0.0, 0.0)) | {"border": border.tolist()}

@@ -3,7 +3,6 @@
 Pauses between runs are no part of that time, and pixels come from the campaign's own map alone.
 """
 
-import html
 import io
 from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,7 +27,7 @@ from rtsx.campaign.records import RunRecord
 from rtsx.campaign.report_map import place_name
 from rtsx.errors import CampaignError
 from rtsx.grid.grid import cell_id
-from rtsx.pages import figure
+from rtsx.pages import figure, render_page
 from rtsx.storage.object_store import ObjectStore
 
 Floats = NDArray[np.float64]
@@ -143,47 +142,35 @@ _TICKS = 5
 def throughput_chart(found: Throughput) -> str:
     """Draw an ``<svg>`` element: bars over running time, cells an hour upwards, a dashed line for each pause."""
     rates, edges = found.per_hour, found.edges
-    top = float(rates.max())
-    parts = [
-        f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{_level(share):.1f}" y2="{_level(share):.1f}" class="grid"/>'
-        f'<text x="{_LEFT - 6}" y="{_level(share) + 4:.1f}" class="y">{figure(top * share)}</text>'
-        for share in (0.0, 0.5, 1.0)
-    ]
-    left = _LEFT + edges / edges[-1] * (_WIDTH - _LEFT - _RIGHT)
-    for number, (rate, count) in enumerate(zip(rates, found.counts, strict=True)):
-        y = _level(rate / top if top else 0.0)
-        begin, end = (found.moment(edge) for edge in edges[number : number + 2])
-        title = html.escape(f"{_told(begin)} to {_told(end)} UTC: {count:,} cells, {figure(rate)} an hour")
-        parts.append(
-            f'<rect x="{left[number]:.2f}" y="{y:.1f}" width="{left[number + 1] - left[number] - 0.8:.2f}" '
-            f'height="{_HEIGHT - _BOTTOM - y:.1f}" class="bar"><title>{title}</title></rect>'
-        )
-    for ran, length in found.pauses:
-        x = _LEFT + ran / edges[-1] * (_WIDTH - _LEFT - _RIGHT)
-        parts.append(
-            f'<line x1="{x:.2f}" x2="{x:.2f}" y1="{_TOP}" y2="{_HEIGHT - _BOTTOM}" class="pause">'
-            f"<title>Nothing ran for {duration(length)}</title></line>"
-        )
-    for share in np.linspace(0, 1, _TICKS):
-        anchor = "start" if share == 0 else "end" if share == 1 else "middle"
-        x = _LEFT + share * (_WIDTH - _LEFT - _RIGHT)
-        moment = _told(found.moment(share * edges[-1]))
-        parts.append(f'<text x="{x:.1f}" y="{_HEIGHT - _BOTTOM + 18}" text-anchor="{anchor}">{moment}</text>')
-    n = len(found.pauses)
-    pauses = f", with {n:,} pause{'s' * (n > 1)} of at least that (dashed) left out" if n else ""
-    return (
-        f"<p>Cells an hour while it ran, by the {found.unit} of running{pauses}: {figure(found.mean_per_hour)} an hour over "
-        f'{duration(found.running_s)}. Times are UTC.</p><svg class="chart" role="img" '
-        f'aria-label="cells an hour over the time that it ran" viewBox="0 0 {_WIDTH} {_HEIGHT}">{"".join(parts)}</svg>'
-    )
+    most, right, bottom = float(rates.max()), _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
 
+    def across(ran_s: Any) -> Any:
+        return _LEFT + ran_s / edges[-1] * (right - _LEFT)
 
-def _level(share: float) -> float:
-    return _HEIGHT - _BOTTOM - share * (_HEIGHT - _TOP - _BOTTOM)
+    def up(share: Any) -> Any:
+        return bottom - share * (bottom - _TOP)
 
+    def moment(ran_s: float) -> str:
+        return f"{found.moment(ran_s):%Y-%m-%d %H:%M:%S}"
 
-def _told(moment: datetime) -> str:
-    return f"{moment:%Y-%m-%d %H:%M:%S}"
+    moments, x = [moment(edge) for edge in edges], across(edges)
+    heights = up(rates / most if most else np.zeros(len(rates)))
+    facts = {
+        "found": found,
+        "figure": figure,
+        "duration": duration,
+        "width": _WIDTH,
+        "height": _HEIGHT,
+        "left": _LEFT,
+        "right": right,
+        "top": _TOP,
+        "bottom": bottom,
+        "levels": [(up(share), most * share) for share in (0.0, 0.5, 1.0)],
+        "bars": [*zip(x[:-1], heights, np.diff(x) - 0.8, moments[:-1], moments[1:], found.counts, rates, strict=True)],
+        "pauses": [(across(ran), length) for ran, length in found.pauses],
+        "ticks": [(across(share * edges[-1]), moment(share * edges[-1])) for share in np.linspace(0, 1, _TICKS)],
+    }
+    return render_page("throughput.svg", facts)
 
 
 def duration(seconds: float) -> str:
@@ -226,17 +213,9 @@ class Quicklook:
     @property
     def html(self) -> str:
         """Draw a ``<figure>`` that needs nothing else."""
-        rings = shapely.get_rings(shapely.get_parts(self.outline))
-        path = "".join(
-            "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in shapely.get_coordinates(ring).tolist()) + "Z"
-            for ring in rings
-        )
-        title = html.escape(self.title)
-        return (
-            f'<figure><svg class="look" role="img" aria-label="{title}" width="{_LOOK_WIDTH}" viewBox="0 0 {self.side} {self.side}">'
-            f'<image width="{self.side}" height="{self.side}" href="data:image/png;base64,{b64encode(self.picture).decode()}"/>'
-            f'<path class="outline" d="{path}"/></svg><figcaption>{title}</figcaption></figure>'
-        )
+        rings = map(shapely.get_coordinates, shapely.get_rings(shapely.get_parts(self.outline)))
+        picture = b64encode(self.picture).decode()
+        return render_page("look.svg", {"look": self, "width": _LOOK_WIDTH, "rings": rings, "picture": picture})
 
 
 def make_quicklooks(
