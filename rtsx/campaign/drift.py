@@ -240,18 +240,18 @@ def compare(
     (True, 'its values are about 10 times those there: is the scale wrong?')
     """
     found = []
-    for layer in now.keys() & reference.keys():
+    for layer in (name for name in now if name in reference):
         mine, theirs = now[layer], reference[layer]
         invalid = mine.invalid - theirs.invalid if with_invalid else None
         moved = _moved(mine, theirs) if mine.quantiles and theirs.quantiles else (None, None, None)
         is_moved = max(abs(one or 0.0) for one in moved) > MOST_DRIFT
-        is_gone = bool(theirs.count and not mine.count)
+        is_gone, hint = bool(theirs.count and not mine.count), ""
         if is_moved:
             hint = _explained(layer, now, reference)
         elif is_gone:
             hint = _NOTHING
-        else:
-            hint = "" if moved[0] is not None or not mine.count else "it holds too few values to compare them"
+        elif moved[0] is None and mine.count:
+            hint = "it holds too few values to compare them"
         found.append(
             LayerComparison(
                 layer=layer,
@@ -265,7 +265,7 @@ def compare(
                 hint=hint,
             )
         )
-    return sorted(found, key=lambda one: list(now).index(one.layer))
+    return found
 
 
 def compare_valid(invalid: float, then: float, *, against: str) -> LayerComparison:

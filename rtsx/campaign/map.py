@@ -311,7 +311,7 @@ def _is_whole(store: Store, claims: Mapping[int, Mapping[str, Any]]) -> bool:
         group.attrs.get(COMPLETE) is True
         and known is not None
         and all(getattr(known.metadata.get(name), "shape", (0,))[0] >= n for name in (*stored_answers(group), "time"))
-        and all(_array(group, name).shape[0] >= n for name in (*stored_answers(group), "time"))
+        and all(array_of(group, name).shape[0] >= n for name in (*stored_answers(group), "time"))
         and all(days[place] == _day(claim["year"]) for place, claim in claims.items())
         and all(years.get(str(claim["year"])) == claim["facts"] for claim in claims.values())
     )
@@ -323,14 +323,14 @@ def _write_steps(store: Store, claims: Mapping[int, Mapping[str, Any]]) -> None:
     days = _days(group)
     n = max(len(days), *(place + 1 for place in claims))
     for name in (*stored_answers(group), "time"):
-        array = _array(group, name)
+        array = array_of(group, name)
         if array.shape[0] < n:
             array.resize((n, *array.shape[1:]))
     said = [*days, *[_NO_DAY] * (n - len(days))]
     for place, claim in claims.items():
         said[place] = _day(claim["year"])
     if said != days:
-        _array(group, "time")[:n] = np.array(said)
+        array_of(group, "time")[:n] = np.array(said)
     years: Any = group.attrs.get(YEARS, {})
     said_of = {**years, **{str(claim["year"]): claim["facts"] for claim in claims.values()}}
     # Opened with what is consolidated, which would be dropped otherwise.
@@ -342,7 +342,7 @@ def _day(year: int) -> int:
 
 
 def _days(group: zarr.Group) -> list[int]:
-    time = _array(group, "time")
+    time = array_of(group, "time")
     try:
         return [int(one) for one in np.asarray(time[:])]
     except Exception as error:  # of whatever decodes it
@@ -371,8 +371,9 @@ def _by_recipe(identity: Any) -> dict[str, Any]:
     return {**rest, "prediction": {"spread": identity.get("spread", False)}}
 
 
-def _array(group: zarr.Group, name: str) -> "zarr.Array[Any]":
-    array = group[name]
+def array_of(group: zarr.Group, name: str, *, level: str = ".") -> "zarr.Array[Any]":
+    """Open an array of a level of a map; ``"."`` is the root."""
+    array = group[name if level == "." else f"{level}/{name}"]
     assert isinstance(array, zarr.Array)  # we created it
     return array
 

@@ -16,7 +16,7 @@ from zarr.abc.store import Store
 
 from rtsx.campaign.cells import Address
 from rtsx.campaign.layout import YearLayout
-from rtsx.campaign.map import map_store, map_year, open_map, stored_answers
+from rtsx.campaign.map import array_of, map_store, map_year, open_map, stored_answers
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.products.tables import CellStates, Records, group_by_partition, partition_name
 from rtsx.cube.encoding import packing
@@ -131,19 +131,12 @@ def prepare_levels(store: Store, levels: Levels, *, plan: CampaignPlan) -> zarr.
     return zarr.open_group(store, mode="r+", use_consolidated=False)
 
 
-def array_of(group: zarr.Group, name: str, *, level: str) -> "zarr.Array[Any]":
-    """Open an array of a level; ``"."`` is the root."""
-    array = group[name if level == "." else f"{level}/{name}"]
-    assert isinstance(array, zarr.Array)  # we created it
-    return array
-
-
 def _is_untold(group: zarr.Group, levels: Levels) -> bool:
     """Whether readers do not know of all room that there is, as where a run was stopped before it said so.
 
     Not while another run is adding a year, of which readers are not to be told before it is whole; it will tell them.
     """
-    years = array_of(group, "time", level=".").shape[0]
+    years = array_of(group, "time").shape[0]
     parts = [(name, part) for name, _ in levels[1:] for part in (*stored_answers(group), "time")]
     there = {place: array_of(group, place[1], level=place[0]).shape for place in parts}
     known = {name: zarr.open_group(group.store, path=name, mode="r").metadata for name, _ in levels[1:]}
@@ -163,7 +156,7 @@ def _prepare(group: zarr.Group, name: str, geobox: GeoBox, *, plan: CampaignPlan
     level = group.require_group(name)
     if any(part not in level for part in (*stored_answers(group), "time", "x", "y", "spatial_ref")):
         _create(group, name, geobox, plan=plan)
-    times = np.asarray(array_of(group, "time", level=".")[:])
+    times = np.asarray(array_of(group, "time")[:])
     if np.array_equal(np.asarray(array_of(group, "time", level=name)[:]), times):
         return
     for part in (*stored_answers(group), "time"):  # the time last, so that a step which can be found is there in all
@@ -178,7 +171,7 @@ def _create(group: zarr.Group, name: str, geobox: GeoBox, *, plan: CampaignPlan)
     coords.to_zarr(group.store, group=name, mode="a", zarr_format=3, consolidated=False)
     level = group.require_group(name)
     for part in (*stored_answers(group), "time"):
-        full = array_of(group, part, level=".")
+        full = array_of(group, part)
         if part in level:
             continue
         is_time = part == "time"
