@@ -193,7 +193,7 @@ def kills(*, across: int = 14, workers: int = 8, on_s3: int = 2, ends: int = 4, 
             logs = folder / f"logs-{count}"
             logs.mkdir()
             config = planned(logs / "campaign.yaml", output=output, options=options)
-            crew = Crew(config, workers=count, ends=ends, folder=logs, seed=seed)
+            crew = Crew.at_random(config, workers=count, ends=ends, folder=logs, seed=seed)
             begin = time.perf_counter()
             statuses = crew.run(limit_s=1800)
             clock = time.perf_counter() - begin

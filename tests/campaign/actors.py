@@ -5,7 +5,7 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from multiprocessing.process import BaseProcess
@@ -108,28 +108,33 @@ class _Member:
 
 
 class Crew:
-    """Workers without a scheduler, each of which is ended some times at random and started again, as by a batch system.
+    """Workers without a scheduler, each of which is ended some times and started again, as by a batch system.
 
     Parameters
     ----------
     config
         File of the campaign.
-    workers
-        How many.
     ends
-        How often each of them is ended, if it is not done before.
+        How each of them is ended, one after the other, if it is not done before.
     folder
         For their logs, and their diary.
     seed
-        Of chance.
+        Of chance, by which they are ended; None ends each by a signal within its first cell, when all of it is written but the mark.
     """
 
-    def __init__(self, config: Path, *, workers: int, ends: int, folder: Path, seed: int) -> None:
+    def __init__(self, config: Path, *, ends: Sequence[Sequence[How]], folder: Path, seed: int | None) -> None:
         self._random = random.Random(seed)
+        self._is_within = seed is None
         self._config = config
         self._folder = folder
+        self._members = [_Member(number, list(ways)) for number, ways in enumerate(ends)]
+
+    @classmethod
+    def at_random(cls, config: Path, *, workers: int, ends: int, folder: Path, seed: int) -> "Crew":
+        """So many workers, each of which is ended so often, somehow."""
         ways: list[How] = ["SIGKILL", "SIGTERM", "wall time"]
-        self._members = [_Member(number, self._random.choices(ways, k=ends)) for number in range(workers)]
+        drawn = random.Random(seed)
+        return cls(config, ends=[drawn.choices(ways, k=ends) for _ in range(workers)], folder=folder, seed=seed)
 
     def run(self, *, limit_s: float) -> list[tuple[How, int]]:
         """Run until each has ended with status 0; returns how each process was ended, and its status."""
@@ -167,6 +172,8 @@ class Crew:
         if member.how == "wall time":
             command += ["--until", (datetime.now(UTC) + timedelta(seconds=span)).isoformat(timespec="seconds")]
         environment = {"RTSX_TEST_DIARY": str(self._folder / "diary"), "OMP_NUM_THREADS": "1"}
+        if self._is_within and member.how in ("SIGKILL", "SIGTERM"):
+            environment["RTSX_TEST_SIGNAL"] = member.how
         log = self._folder / member.log
         member.process = warm.start("tests.campaign.flights:watched", command, log=log, environment=environment)
 
@@ -178,7 +185,7 @@ class Crew:
             member.process = None
             if process.exitcode and (member.ends or member.how != "none"):
                 self._start(member)
-        elif member.how in ("SIGKILL", "SIGTERM") and time.monotonic() > member.due:
+        elif not self._is_within and member.how in ("SIGKILL", "SIGTERM") and time.monotonic() > member.due:
             os.kill(process.pid or 0, signal.Signals[member.how])
             member.due = float("inf")
 

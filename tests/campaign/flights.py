@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rtsx.campaign import cell_task
 from rtsx.campaign.cells import Address
-from rtsx.campaign.records import Failure
+from rtsx.campaign.records import CommitRecord, Failure
 from rtsx.campaign.task_queue import CellResult
 from rtsx.cli import main
 from rtsx.storage.retry import FailureKind
@@ -126,8 +126,11 @@ class CrowdedJob:
 
 
 def watched() -> None:
-    """Run rtsx by its command line, with a line in the file of `RTSX_TEST_DIARY` for each cell that is begun, and that is marked."""
-    committed = cell_task._Making.committed
+    """Run rtsx by its command line, with a line in the file of `RTSX_TEST_DIARY` for each cell that is begun, and that is marked.
+
+    `RTSX_TEST_SIGNAL` ends the process within its first cell, when all of it is written but the mark.
+    """
+    committed, made = cell_task._Making.committed, cell_task._Making._made
     diary = os.open(os.environ["RTSX_TEST_DIARY"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
     def noted(making: cell_task._Making) -> bool:
@@ -137,7 +140,14 @@ def watched() -> None:
             os.write(diary, f"marked {making._cell}\n".encode())
         return is_first
 
+    def ended(making: cell_task._Making) -> CommitRecord:
+        mark = made(making)
+        os.kill(os.getpid(), signal.Signals[os.environ["RTSX_TEST_SIGNAL"]])
+        return mark
+
     cell_task._Making.committed = noted  # type: ignore[method-assign]
+    if "RTSX_TEST_SIGNAL" in os.environ:
+        cell_task._Making._made = ended  # type: ignore[method-assign]
     main()
 
 
