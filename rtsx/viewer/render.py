@@ -30,7 +30,6 @@ LAYER_COLOURS = {
     "relative_elevation": "RdBu_r",
     "slope": "magma",
     "dem": "terrain",
-    "spread": "viridis",
 }
 """Colour maps of layers whose values have a meaning by sign or size; grey for the rest."""
 _ELEVATION = ("dem", "elevation", "relative_elevation")
@@ -127,6 +126,8 @@ def _style(layer: xr.DataArray) -> Style:
         return Style(layers=(name,), kind="missing")
     if name.startswith("probability"):
         return Style(layers=(name,), colours="inferno", limits=((0.0, 1.0),), fades=True)
+    if name == "spread":  # between fixed limits, like probability, so that years and places compare
+        return Style(layers=(name,), colours="viridis", limits=((0.0, 0.25),))
     flags = layer.attrs.get("flag_values")
     if flags is not None or name in ("scl", "class_index"):
         return Style(layers=(name,), colours="tab20", limits=((0.0, 19.0),))

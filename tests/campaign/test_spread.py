@@ -11,15 +11,28 @@ import zarr
 
 import rtsx
 from rtsx.campaign import Campaign
+from rtsx.campaign.cell_task import cell_job
 from rtsx.campaign.layout import YearLayout
+from rtsx.campaign.map import map_year
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.planning import TaskMemory, plan_campaign
 from rtsx.campaign.products.rasters import MatrixTiling
 from rtsx.cube import write
 from rtsx.cube.write import halve
 from rtsx.errors import CampaignError
+from rtsx.grid.grid import cell_id
 from rtsx.inference.predict import variable_attrs
-from tests.campaign.small_campaign import CELLS, make_bundle, make_recipe, thread_client, write_country
+from rtsx.viewer.render import draw_window, styles_of
+from tests.campaign.small_campaign import (
+    CELL,
+    CELLS,
+    make_bundle,
+    make_recipe,
+    region_of,
+    thread_client,
+    write_country,
+    write_part,
+)
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +101,51 @@ def test_a_delivery_has_it(done: Campaign, tmp_path: Path) -> None:
     assert done.deliver(to, outlines=False).rewritten == ()
     tiling = MatrixTiling.of(done.plan, "UPSArcticWGS84Quad", zoom=None, tile_zoom=None)
     assert tiling.document["resampling"]["spread"] == tiling.resampling("probability")
+
+
+def test_years_of_a_map_have_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(write, "_SMALLEST_TOP_LEVEL", 32)
+    years: dict[int, Campaign] = {}
+    for year in (2025, 2024):  # not in their order
+        write_part(image := tmp_path / f"{year}.tif", columns=(0, 2 * CELL), seed=year)
+        recipe = make_recipe(
+            (image,),
+            str(tmp_path / "out"),
+            year=year,
+            region=region_of(CELLS[:2]),
+            bundles=(make_bundle(3), make_bundle(4)),
+        )
+        recipe = replace(recipe, prediction=replace(recipe.prediction, spread=True))
+        years[year] = campaign = Campaign.create(recipe)
+        job = cell_job(recipe, campaign.plan)
+        assert all(job(cell, 1, "run").state == "done" for cell in campaign.plan.cells)
+        campaign.collect(stac=False)
+    whole = rtsx.open_cube(tmp_path / "out" / "map.zarr")
+    coarse = zarr.open_array(tmp_path / "out" / "map.zarr" / "2x" / "spread", mode="r")
+    seen = []
+    for place, (year, campaign) in enumerate(sorted(years.items())):
+        assert campaign.recipe is not None
+        tiling = campaign.plan.prediction.tiling
+        wanted = rtsx.predict_cube(
+            campaign.cube(), campaign.recipe.bundles, tile=tiling.tile, overlap=tiling.overlap, blend=tiling.blend,
+            device="cpu", backend="eager", keep_members=True,
+        )["spread"].compute(scheduler="synchronous")  # fmt: skip
+        per_cent = np.where(wanted.isnull(), 255, np.rint(100 * wanted.fillna(0))).astype(np.uint8)
+        stored = whole["spread"].sel(time=str(year)).squeeze("time")
+        assert np.array_equal(stored.values, per_cent)
+        step = map_year(zarr.open_group(tmp_path / "out" / "map.zarr", mode="r"), year)
+        assert np.array_equal(coarse[step], halve(per_cent, reduction="average", nodata=255))
+        campaign.deliver(to := tmp_path / str(year), outlines=False)
+        for cell in campaign.plan.cells:
+            with rasterio.open(to / "spread" / f"{cell_id(*cell)}.tif") as file:
+                assert np.array_equal(file.read(1), per_cent[campaign.plan.region(cell)])
+        box = tuple(campaign.plan.geobox.boundingbox)
+        picture = draw_window(whole, box, size=(64, 128), style=styles_of(whole)["spread"], select={"time": place})
+        alone = draw_window(stored.to_dataset(), box, size=(64, 128), style=styles_of(stored.to_dataset())["spread"])
+        assert picture.style.limits == ((0.0, 0.25),)
+        assert np.array_equal(picture.rgba[per_cent != 255], alone.rgba[per_cent != 255])
+        seen.append(per_cent)
+    assert (seen[0] != seen[1]).any()
 
 
 def test_spread_of_one_network_or_of_the_greatest_is_refused(done: Campaign, tmp_path: Path) -> None:
