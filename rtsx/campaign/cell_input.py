@@ -32,7 +32,7 @@ from rtsx.errors import CampaignError, CubeError
 from rtsx.geometry.crs import cached_transformer
 from rtsx.grid.grid import cell_id
 from rtsx.inference.plan import Region, region_overlap, region_within, regions_meet
-from rtsx.inference.runner import Runner, runner_of
+from rtsx.inference.runner import Runner, packings_of
 from rtsx.inference.streaming import input_window
 from rtsx.parsing import StoredRecord
 from rtsx.storage import absolute
@@ -164,10 +164,11 @@ class CellReader:
             The layers are not stored as the bundles need them, or the bundles are not those of the plan.
         """
         spec = recipe.prediction
-        runner = runner_of(
-            ground.plan.prediction,
-            recipe.bundles,
-            _opened(cube, ground, None),
+        plan = ground.plan.prediction
+        runner = Runner(
+            plan=plan,
+            bundles=recipe.bundles,
+            packings=packings_of(recipe.bundles, _opened(cube, ground, None), layers=plan.layers),
             device=spec.device,
             precision=spec.precision,
             backend=spec.backend,

@@ -40,7 +40,7 @@ from rtsx.inference.plan import (
     direct_chunks,
     region_within,
 )
-from rtsx.inference.runner import Runner, needed_layers, packings_of, prediction_plan, runner_of
+from rtsx.inference.runner import Runner, needed_layers, packings_of, prediction_plan
 from rtsx.inference.streaming import input_window
 from rtsx.tiling import Blend
 
@@ -229,7 +229,7 @@ def predict_cube(
     bundles = ensemble(bundle)
     needed = needed_layers(bundles, layer_names(cube))
     cube = as_stored(cube, needed)
-    packings_of(bundles, cube, layers=needed)  # before the reach is measured, which takes seconds
+    packings = packings_of(bundles, cube, layers=needed)  # before the reach is measured, which takes seconds
     check_test_time_augmentations(bundles, augment)
     warn_of_pixel_size(bundles, geobox_of(cube), scales=scales)
     available = available_bytes()
@@ -262,10 +262,10 @@ def predict_cube(
         keep_members=keep_members,
         dtype=dtype,
     )
-    runner = runner_of(
-        plan,
-        bundles,
-        cube,
+    runner = Runner(
+        plan=plan,
+        bundles=bundles,
+        packings=packings,
         device=device,
         precision=precision,
         backend=backend,

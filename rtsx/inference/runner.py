@@ -67,6 +67,15 @@ class Runner:
     _warned: set[tuple[PredictionPlan, str]] = field(default_factory=set, repr=False, compare=False)
     """What has been warned of."""
 
+    def __post_init__(self) -> None:
+        """Refuse bundles that are others than those of the plan."""
+        digests = tuple(bundle.digest for bundle in self.bundles)
+        if digests != self.plan.members:
+            raise PlanError(
+                f"The plan was made of bundles {[one[:12] for one in self.plan.members]}, but {[one[:12] for one in digests]} "
+                "came. Run it with its own bundles, or plan again."
+            )
+
     def __dask_tokenize__(self) -> tuple[object, ...]:
         """What dask names tasks by: digests instead of the weights, which it would hash anew for every prediction."""
         packings = tuple(sorted((name, repr(packing)) for name, packing in self.packings.items()))
@@ -391,59 +400,4 @@ def prediction_plan(
         merge=merge,
         keep_members=keep_members,
         dtype=dtype,
-    )
-
-
-def runner_of(
-    plan: PredictionPlan,
-    bundles: Sequence[ModelBundle],
-    cube: xr.Dataset,
-    *,
-    device: str,
-    precision: str,
-    backend: str,
-    batch_size: int | None,
-    planned: Hardware = CPU,
-    region: Region | None = None,
-) -> Runner:
-    """Make the runner of a plan on the layers of a cube; opens no network.
-
-    Parameters
-    ----------
-    plan
-        What is run.
-    bundles
-        Those that the plan was made of, in their order.
-    cube
-        Holds the plan's layers; only their dtype and packing are looked at.
-    device, precision, backend, batch_size
-        As in `predict_cube`.
-    planned
-        What its blocks are planned for.
-    region
-        Pixels of the raster whose outputs count; None for all.
-
-    Raises
-    ------
-    PlanError
-        The bundles are others than those of the plan.
-    BundleError
-        A layer is missing, or lacks the scale that a bundle relies on.
-    """
-    digests = tuple(bundle.digest for bundle in bundles)
-    if digests != plan.members:
-        raise PlanError(
-            f"The plan was made of bundles {[one[:12] for one in plan.members]}, but {[one[:12] for one in digests]} came. "
-            "Run it with its own bundles, or plan again."
-        )
-    return Runner(
-        plan=plan,
-        bundles=tuple(bundles),
-        packings=packings_of(bundles, cube, layers=plan.layers),
-        device=device,
-        precision=precision,
-        backend=backend,
-        batch_size=batch_size,
-        planned=planned,
-        region=region,
     )

@@ -55,6 +55,7 @@ PLAN = PredictionPlan(
     keep_members=False,
     dtype="uint8",
 )
+UNBUNDLED = replace(PLAN, members=())
 
 
 def window() -> BlockInput:
@@ -561,7 +562,13 @@ def test_a_window_without_a_valid_pixel_does_not_queue_for_the_device() -> None:
     full = window()
     empty = replace(full, valid=np.zeros_like(full.valid))
     runner = Runner(
-        plan=PLAN, bundles=(), packings=full.packings, device="cpu", precision="float32", backend="eager", batch_size=1
+        plan=UNBUNDLED,
+        bundles=(),
+        packings=full.packings,
+        device="cpu",
+        precision="float32",
+        backend="eager",
+        batch_size=1,
     )
     begun, go_on = threading.Event(), threading.Event()
 
@@ -605,7 +612,7 @@ def test_batches_fit_the_device(hardware: Hardware, tile: int, size: int) -> Non
 
 def test_a_prediction_goes_on_where_it_began_or_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
     runner = Runner(
-        plan=PLAN, bundles=(), packings={}, device="cpu", precision="float32", backend="eager", batch_size=1
+        plan=UNBUNDLED, bundles=(), packings={}, device="cpu", precision="float32", backend="eager", batch_size=1
     )
     runner.require_hardware("CPU")
     with pytest.raises(ClusterError, match=r"found CPU here; NVIDIA A10 where this prediction began. .*device='cpu'"):

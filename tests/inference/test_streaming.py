@@ -19,7 +19,7 @@ from rtsx import ModelBundle, predict_cube
 from rtsx.errors import BundleError, PlanError
 from rtsx.inference import streaming as region_module
 from rtsx.inference.plan import PredictionPlan, Region
-from rtsx.inference.runner import Runner, needed_layers, prediction_plan, runner_of
+from rtsx.inference.runner import Runner, needed_layers, packings_of, prediction_plan
 from rtsx.inference.streaming import input_window, predict_region
 
 SHAPE = (120, 97)
@@ -66,10 +66,11 @@ class Counted:
 
 
 def runner_for(whole: xr.Dataset, cube: xr.Dataset, bundle: ModelBundle | None = None, **changes: Any) -> Runner:
-    runner = runner_of(
-        PredictionPlan.from_json(whole.attrs["plan"]),
-        (bundle or make_bundle(),),
-        cube,
+    plan, bundles = PredictionPlan.from_json(whole.attrs["plan"]), (bundle or make_bundle(),)
+    runner = Runner(
+        plan=plan,
+        bundles=bundles,
+        packings=packings_of(bundles, cube, layers=plan.layers),
         device="cpu",
         precision="auto",
         backend="eager",
@@ -190,6 +191,6 @@ def test_a_runner_is_refused_the_bundles_of_another_plan_and_a_cube_without_its_
     options = {"device": "cpu", "precision": "auto", "backend": "eager", "batch_size": None}
     other = ModelBundle.from_module(torch.nn.Identity(), layers=("red",), tile=32, overlap=16, stride=2)
     with pytest.raises(PlanError, match="Run it with its own bundles, or plan again"):
-        runner_of(plan, (other,), cube, **options)
+        Runner(plan=plan, bundles=(other,), packings={}, **options)
     with pytest.raises(BundleError, match=r"missing \['red'\]"):
-        runner_of(plan, (make_bundle(),), cube.rename(red="green"), **options)
+        packings_of((make_bundle(),), cube.rename(red="green"), layers=plan.layers)
