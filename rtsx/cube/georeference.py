@@ -17,11 +17,11 @@ from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 from pyproj import CRS as PROJ_CRS
-from pyproj import Geod, Transformer
+from pyproj import Transformer
 from pyproj.exceptions import CRSError, ProjError
 
 from rtsx.errors import CubeError
-from rtsx.geometry.crs import apply_affine, crs_definition, crs_text, without_heights
+from rtsx.geometry.crs import WGS84, apply_affine, crs_definition, crs_text, without_heights
 
 GRID_MAPPING = {"grid_mapping": "spatial_ref", "coordinates": "spatial_ref"}
 """Encoding of a variable on (y, x): rather than attributes, which arithmetic may drop. As a coordinate too, because without
@@ -398,7 +398,7 @@ def ground_pixel_m(geobox: GeoBox) -> tuple[float, float]:
         lonlat = crs.proj.geodetic_crs
         assert lonlat is not None  # a projected or geographic one has
         lon, lat = Transformer.from_crs(crs.proj, lonlat, always_xy=True).transform(x, y)
-        geodesic = lonlat.get_geod() or Geod(ellps="WGS84")
+        geodesic = lonlat.get_geod() or WGS84
         _, _, (along_y, along_x) = geodesic.inv(
             lon[::2], np.clip(lat[::2], -90, 90), lon[1::2], np.clip(lat[1::2], -90, 90)
         )

@@ -10,13 +10,13 @@ import scipy.ndimage
 import shapely
 import xarray as xr
 from numpy.typing import NDArray
-from pyproj import CRS, Geod
+from pyproj import CRS
 
 from rtsx.cube import geobox_of
 from rtsx.errors import CubeError, EvaluationError
 from rtsx.footprints.blocks import ExtractionBlock
 from rtsx.footprints.geometry import components
-from rtsx.geometry.crs import apply_affine, densified, transformed
+from rtsx.geometry.crs import LONLAT, apply_affine, densified, geodesic_measures, transformed
 from rtsx.parsing import AfterValidator, Written
 from rtsx.scores import (
     AreaScores,
@@ -240,8 +240,6 @@ def _objects(mask: MaskPieces, *, columns: int) -> Numbers:
 
 
 Geometries = NDArray[np.object_]
-_LONLAT = CRS.from_epsg(4326)
-_GEOD = Geod(ellps="WGS84")
 
 
 def pixel_area_m2(pred: xr.Dataset) -> float:
@@ -262,19 +260,18 @@ def pixel_area_m2(pred: xr.Dataset) -> float:
     corners = np.column_stack(
         apply_affine(geobox.affine, column + np.array([0, 1, 1, 0.0]), row + np.array([0, 0, 1, 1.0]))
     )
-    ring = transformed(np.array([shapely.Polygon(corners)], np.object_), CRS.from_user_input(geobox.crs), _LONLAT)
-    lon, lat = shapely.get_coordinates(ring)[:-1].T
-    return abs(float(_GEOD.polygon_area_perimeter(lon, lat)[0]))
+    ring = transformed(np.array([shapely.Polygon(corners)], np.object_), CRS.from_user_input(geobox.crs), LONLAT)
+    return float(geodesic_measures(ring)[0][0])
 
 
 def lonlat_of(outlines: Geometries, crs: CRS) -> Geometries:
     """Outlines in longitude and latitude, degrees, their edges followed closely."""
-    return transformed(densified(outlines, crs), crs, _LONLAT)
+    return transformed(densified(outlines, crs), crs, LONLAT)
 
 
 def equal_area(outlines: Geometries, crs: CRS) -> CRS:
     """Lambert's azimuthal equal-area projection about the middle of outlines, so that areas in it are true, in m²."""
-    moved = transformed(shapely.centroid(outlines), crs, _LONLAT)
+    moved = transformed(shapely.centroid(outlines), crs, LONLAT)
     lon, lat = np.radians(shapely.get_coordinates(moved)).T
     # The mean of directions, instead of angles, because 179 and -179 degrees lie side by side.
     x, y, z = (np.mean(part) for part in (np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)))

@@ -14,7 +14,7 @@ import pandas as pd
 import shapely
 import xarray as xr
 from numpy.typing import NDArray
-from pyproj import CRS, Geod
+from pyproj import CRS
 from shapely.geometry.base import BaseGeometry
 
 from rtsx.arguments import typed
@@ -25,7 +25,7 @@ from rtsx.footprints import validate_footprints
 from rtsx.footprints.class_maps import split_classes
 from rtsx.footprints.confidence import Band
 from rtsx.footprints.schema import stated_years
-from rtsx.geometry.crs import apply_affine, transformed
+from rtsx.geometry.crs import LONLAT, WGS84, apply_affine, transformed
 from rtsx.geometry.pixels import PixelMesh
 from rtsx.labels import LabelRaster, TruthWindow, rasterize_labels
 
@@ -44,8 +44,6 @@ SAMPLE_COLUMNS = (
 )
 """Columns of every sample, beside its geometry."""
 
-_LONLAT = CRS.from_epsg(4326)
-_GEOD = Geod(ellps="WGS84")
 _GROUND = ("elsewhere", "near", "found")
 """Kinds of ground, by the value that they are painted with."""
 
@@ -419,10 +417,10 @@ def _buffered(footprints: gpd.GeoDataFrame, distance_m: float) -> NDArray[np.obj
     x, y = shapely.get_coordinates(shapely.centroid(outlines)).T
     step = np.hypot(*(shapely.bounds(outlines)[:, 2:] - shapely.bounds(outlines)[:, :2]).T) / 100
     (lon, lat), east, north = (
-        shapely.get_coordinates(transformed(shapely.points(*at), crs, _LONLAT)).T
+        shapely.get_coordinates(transformed(shapely.points(*at), crs, LONLAT)).T
         for at in ((x, y), (x + step, y), (x, y + step))
     )
-    scales = np.column_stack([_GEOD.inv(lon, lat, *other)[2] / step for other in (east, north)])
+    scales = np.column_stack([WGS84.inv(lon, lat, *other)[2] / step for other in (east, north)])
 
     def widened(outline: BaseGeometry, scale: NDArray[np.float64]) -> BaseGeometry:
         in_metres = shapely.transform(outline, lambda xy: xy * scale)

@@ -8,7 +8,7 @@ from shapely import MultiPolygon, Polygon, box, difference, get_parts, make_vali
 from shapely.affinity import translate
 
 from rtsx.errors import LabelError
-from rtsx.geometry.crs import densified, has_seam, period_of, transformed
+from rtsx.geometry.crs import LONLAT, densified, has_seam, period_of, transformed
 
 _POLE_TOLERANCE = 1e-9
 """Degrees from a pole within which a vertex has no longitude of its own."""
@@ -126,8 +126,6 @@ def _split(polygon: Polygon) -> Polygon | MultiPolygon:
 
 Geometries = NDArray[np.object_]
 
-_LONLAT = CRS.from_epsg(4326)
-
 
 def to_lonlat(polygons: Geometries, crs: CRS) -> tuple[Geometries, NDArray[np.bool_]]:
     """Convert Polygons to longitude and latitude, running on across the antimeridian.
@@ -155,16 +153,16 @@ def to_lonlat(polygons: Geometries, crs: CRS) -> tuple[Geometries, NDArray[np.bo
     if (period := period_of(crs)) is not None:
         across = crosses_antimeridian(polygons, period)
         polygons = unwrap(polygons, period)
-        lonlat = unwrap(transformed(densified(polygons, crs), crs, _LONLAT), 360.0)
+        lonlat = unwrap(transformed(densified(polygons, crs), crs, LONLAT), 360.0)
         check_latitudes(shapely.bounds(lonlat).reshape(-1, 4))
         return lonlat, across
-    lonlat = unwrap(transformed(densified(polygons, crs), crs, _LONLAT), 360.0)
+    lonlat = unwrap(transformed(densified(polygons, crs), crs, LONLAT), 360.0)
     bounds = shapely.bounds(lonlat).reshape(-1, 4)
     check_latitudes(bounds)
     west, south, east, north = bounds.T
     across = np.zeros(len(polygons), bool)
     for index in np.flatnonzero(east - west > 180):  # followed around the world, unless it goes around a pole
-        vertices = transformed(polygons[[index]], crs, _LONLAT)
+        vertices = transformed(polygons[[index]], crs, LONLAT)
         across[index] = crosses_antimeridian(vertices, 360.0)[0] and has_seam(
             crs, float(south[index] + north[index]) / 2
         )

@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
+LONLAT = PROJ_CRS.from_epsg(4326)
+"""Longitude and latitude on the WGS84 ellipsoid, degrees."""
+
+WGS84 = Geod(ellps="WGS84")
+"""Measures along the ground between longitudes and latitudes."""
+
 _EPSG_CONFIDENCE = 70
 """Percent above which two CRS that PROJ takes for the same EPSG code count as one: files write the names of datums and
 ellipsoids in many ways."""
@@ -111,8 +117,6 @@ LONGEST_EDGE_M = 500.0
 """An edge that is straight in its own CRS is followed in steps of this length; over 500 m an edge along a parallel at 80
 degrees leaves a straight line by less than 3 cm, one in EPSG:3413 by less than 2 cm."""
 
-_GEOD = Geod(ellps="WGS84")
-
 
 def geodesic_measures(outlines: Geometries) -> tuple[Floats, Floats]:
     """Measure Polygons and MultiPolygons in longitude and latitude on the WGS84 ellipsoid: areas, m², and perimeters, m."""
@@ -120,7 +124,7 @@ def geodesic_measures(outlines: Geometries) -> tuple[Floats, Floats]:
     rings, part = shapely.get_rings(parts, return_index=True)
     lon, lat = shapely.get_coordinates(rings).T
     ends = np.cumsum([0, *shapely.get_num_coordinates(rings)])
-    measured = [_GEOD.polygon_area_perimeter(lon[i : j - 1], lat[i : j - 1]) for i, j in pairwise(ends)]
+    measured = [WGS84.polygon_area_perimeter(lon[i : j - 1], lat[i : j - 1]) for i, j in pairwise(ends)]
     area, perimeter = np.abs(np.reshape(measured, (-1, 2))).T
     is_shell = np.diff(part, prepend=-1) > 0
     totals = np.zeros((2, len(outlines)))
@@ -190,7 +194,7 @@ def seam_of(crs: PROJ_CRS) -> float:
 
 def has_seam(crs: PROJ_CRS, latitude: float) -> bool:
     """Test whether a projection tears neighbours across `seam_of` apart, as Mercator does and polar projections do not."""
-    transformer = cached_transformer(PROJ_CRS.from_epsg(4326).to_wkt(), crs.to_wkt())
+    transformer = cached_transformer(LONLAT.to_wkt(), crs.to_wkt())
     seam = seam_of(crs)
     x, y = transformer.transform([seam - 1e-7, seam + 1e-7], [latitude, latitude])
     apart = float(np.hypot(x[1] - x[0], y[1] - y[0]))

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from pyproj import CRS, Geod
+from pyproj import CRS
 
 from rtsx.errors import CubeError
-from rtsx.geometry.crs import apply_affine, crs_text, lonlat_transformer
+from rtsx.geometry.crs import WGS84, apply_affine, crs_text, lonlat_transformer
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 Window = tuple[slice, slice]
 
-_GEOD = Geod(ellps="WGS84")
 _LONGEST_M = 2000.0
 """Ground between measured pixels: over it, the area of a pixel leaves a straight line by about 1e-8 of itself."""
 _MOST_PIXELS = 64
@@ -107,8 +106,8 @@ class PixelMesh:
     def _places(self, row: Floats, column: Floats) -> Floats:
         """Return where points of the raster are in space, `(3, ...)`, m from the middle of the Earth."""
         x, y, z = self._verticals(row, column)
-        radius = _GEOD.a / np.sqrt(1 - _GEOD.es * z**2)
-        return np.stack([radius * x, radius * y, radius * (1 - _GEOD.es) * z])
+        radius = WGS84.a / np.sqrt(1 - WGS84.es * z**2)
+        return np.stack([radius * x, radius * y, radius * (1 - WGS84.es) * z])
 
     def _vertical(self, row: Floats, column: Floats, *, axis: int) -> Floats:
         return np.asarray(self._verticals(row + 0.5, column + 0.5)[axis])

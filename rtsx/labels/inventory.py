@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 import shapely
 from numpy.typing import NDArray
-from pyproj import CRS
 
 from rtsx.arguments import typed
 from rtsx.errors import LabelDateWarning, LabelError
+from rtsx.geometry.crs import LONLAT
 from rtsx.labels.io import LabelInput, read_table
 from rtsx.labels.repair import Hemisphere
 from rtsx.labels.schema import IMPOSSIBLE_DATE, LABEL_COLUMNS, Issue, LabelReport, conform, read_days, validate_labels
@@ -63,9 +63,6 @@ def duplicates(outlines: NDArray[np.object_], keys: Sequence[Hashable], *, names
             detail = f"{how} {names[first]}: same class, image and creator"
             dropped[row] = Issue(row=row, problem=problem, action="dropped", detail=detail)
     return list(dropped.values())
-
-
-_LONLAT = CRS.from_epsg(4326)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -189,7 +186,7 @@ def _joined(made: list[Standardised]) -> Inventory:
             f"Several sources are called {sorted(repeated)[0]!r}, so that rows could not be told apart. Rename one."
         )
     together = pd.concat([one.labels for one in made], ignore_index=True)
-    labels = geopandas.GeoDataFrame(together, geometry="geometry", crs=_LONLAT)
+    labels = geopandas.GeoDataFrame(together, geometry="geometry", crs=LONLAT)
     keyed = (
         labels[["class_name", "image_ids", "image_date", "creator"]].astype(object).where(lambda one: one.notna(), None)
     )

@@ -24,7 +24,7 @@ from rtsx.geometry.antimeridian import (
     to_lonlat,
     unwrap,
 )
-from rtsx.geometry.crs import crs_text, densified, has_seam, period_of, seam_of, transformed
+from rtsx.geometry.crs import LONLAT, crs_text, densified, has_seam, period_of, seam_of, transformed
 
 IGNORED = 255
 """Value of a pixel that counts neither way: it is left out of losses and scores."""
@@ -160,8 +160,6 @@ PIXEL_PARTS = 65_536
 _DATUMS = 0.02
 """Degrees by which datums of the field differ at most, about 2 km."""
 
-_LONLAT = CRS.from_epsg(4326)
-
 
 def to_pixels(outlines: Geometries, crs: CRS, geobox: GeoBox, *, margin: int) -> tuple[Geometries, NDArray[np.int64]]:
     """Bring outlines onto the pixels of a raster; what lies elsewhere is left out.
@@ -270,7 +268,7 @@ def _moved(parts: Geometries, lonlat: Geometries, across: NDArray[np.bool_], *, 
         pieces = split_at_antimeridian(
             lonlat[index], west=seam_of(target), inset=1e-9
         )  # 0.1 mm, so that rounding tells sides apart
-        moved[index] = shapely.multipolygons(transformed(pieces, _LONLAT, target))
+        moved[index] = shapely.multipolygons(transformed(pieces, LONLAT, target))
     return moved
 
 

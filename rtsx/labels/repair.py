@@ -12,7 +12,7 @@ from pyproj import CRS, Transformer
 
 from rtsx.errors import LabelError
 from rtsx.geometry.antimeridian import crosses_antimeridian, split_at_antimeridian, to_lonlat
-from rtsx.geometry.crs import crs_text, geodesic_measures, lonlat_transformer, transformed
+from rtsx.geometry.crs import LONLAT, crs_text, geodesic_measures, lonlat_transformer, transformed
 from rtsx.labels.schema import Issue
 
 Geometries = NDArray[np.object_]
@@ -363,7 +363,7 @@ def repaired(outlines: Geometries, crs: CRS) -> tuple[Geometries, list[Issue]]:
             findings.append(_dropped(row, "invalid geometry", f"{reason}: it encloses nothing"))
             continue
         valid[row] = polygons[0] if len(polygons) == 1 else shapely.union_all(polygons)
-        both = transformed(np.array([outlines[row], valid[row]]), crs, CRS.from_epsg(4326))
+        both = transformed(np.array([outlines[row], valid[row]]), crs, LONLAT)
         (before, after), _ = geodesic_measures(both)
         detail = f"{reason}; area {before:.1f} m², now {after:.1f} m² ({after - before:+.1f} m²)"
         findings.append(Issue(row=row, problem="invalid geometry", action="repaired", detail=detail))

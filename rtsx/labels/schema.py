@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pyproj import CRS
 
 from rtsx.errors import LabelError, OutputNotWritableError
+from rtsx.geometry.crs import LONLAT
 from rtsx.names import did_you_mean
 from rtsx.storage import local_path, staged
 
@@ -250,7 +251,7 @@ def _check_values(labels: geopandas.GeoDataFrame) -> None:
 
 
 def _check_outlines(labels: geopandas.GeoDataFrame) -> None:
-    if labels.crs is None or not CRS.from_user_input(labels.crs).equals(CRS.from_epsg(4326), ignore_axis_order=True):
+    if labels.crs is None or not CRS.from_user_input(labels.crs).equals(LONLAT, ignore_axis_order=True):
         raise LabelError(
             f"Labels are in EPSG:4326, but these are in {labels.crs}. Bring them there with rtsx.standardise_labels, which "
             "keeps long edges in place and cuts at the antimeridian."

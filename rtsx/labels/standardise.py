@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pyproj import CRS
 
 from rtsx.errors import LabelError
-from rtsx.geometry.crs import crs_text, geodesic_measures
+from rtsx.geometry.crs import LONLAT, crs_text, geodesic_measures
 from rtsx.labels.io import LabelInput, read_table
 from rtsx.labels.repair import (
     Hemisphere,
@@ -207,8 +207,6 @@ def _text(value: object) -> str | None:
 DEFAULT_CLASS = "rts"
 """Class of labels whose source does not say what they are: retrogressive thaw slumps."""
 
-_LONLAT = CRS.from_epsg(4326)
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class InventoryInfo:
@@ -285,7 +283,7 @@ def standardise(given: LabelInput, facts: InventoryInfo, *, number: int, is_alon
     }
     if set(LABEL_COLUMNS) <= set(source.table.columns):
         columns |= {ours: source.table[ours].to_numpy()[kept] for ours in ("label_id", "source_file", "source_row")}
-    labels = conform(columns, geopandas.GeoSeries(outlines[kept], crs=_LONLAT))
+    labels = conform(columns, geopandas.GeoSeries(outlines[kept], crs=LONLAT))
     findings += [one for one in days.findings if outlines[one.row] is not None]
     ids = source.texts("source_id")
     named = [replace(one, source=name, source_id=ids[one.row]) for one in sorted(findings, key=lambda one: one.row)]
@@ -303,7 +301,7 @@ def _outlines(source: LabelSource, facts: InventoryInfo) -> tuple[NDArray[np.obj
     crs = source.crs
     if crs.is_geocentric:
         outlines, more = from_geocentric(outlines, crs, hemisphere=facts.hemisphere)
-        findings, crs = [*findings, *more], _LONLAT
+        findings, crs = [*findings, *more], LONLAT
     order = axis_order(shapely.force_2d(outlines), crs, told=source.stated_centroids())
     outlines, placed = valid_lonlat(order.outlines, crs)
     if len(outlines) and not shapely.is_geometry(outlines).any():
@@ -313,7 +311,7 @@ def _outlines(source: LabelSource, facts: InventoryInfo) -> tuple[NDArray[np.obj
         )
     outlines, mended = repaired(outlines, crs)
     outlines, moved = outlines_to_lonlat(outlines, crs)
-    outlines, mended_again = repaired(outlines, _LONLAT)
+    outlines, mended_again = repaired(outlines, LONLAT)
     notes = [] if order.doubt is None else [f"{source.name}: {order.doubt}"]
     return outlines, [*findings, *order.findings, *placed, *mended, *moved, *mended_again], notes
 

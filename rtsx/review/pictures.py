@@ -14,10 +14,10 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
-from pyproj import CRS, Geod
+from pyproj import CRS
 
 from rtsx.errors import ReviewError
-from rtsx.geometry.crs import lonlat_transformer, transformed
+from rtsx.geometry.crs import WGS84, lonlat_transformer, transformed
 from rtsx.review.store import Review, placed_in, year_of_image
 from rtsx.viewer import Box, Pyramid, Style, draw_window, styles_of
 
@@ -229,7 +229,7 @@ class ReviewPictures:
         for axis in (0, 1):
             ends = [middle + half * sign * np.eye(2)[axis] for sign in (-1, 1)]
             lonlat = [lonlat_transformer(self.crs).transform(*end.T) for end in ends]
-            units[:, axis] = Geod(ellps="WGS84").inv(*lonlat[0], *lonlat[1])[2] / (2 * half)
+            units[:, axis] = WGS84.inv(*lonlat[0], *lonlat[1])[2] / (2 * half)
         return units
 
 

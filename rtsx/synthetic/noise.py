@@ -7,9 +7,10 @@ the second derivative, so shaded relief shows no facets, and ten times faster he
 import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
-from pyproj import Geod, Transformer
+from pyproj import Transformer
 from scipy import ndimage, sparse
 
+from rtsx.geometry.crs import WGS84
 from rtsx.synthetic.spec import PIXEL_M, LandscapeSpec
 
 SPLINE_DEVIATION = 151 / 315
@@ -166,5 +167,5 @@ def grid_north_deg(crs: str, place: tuple[float, float]) -> float:
     to_grid = Transformer.from_crs("EPSG:4326", crs, always_xy=True)
     x, y = to_grid.transform(*place)
     longitudes, latitudes = to_grid.transform([x, x], [y, y + 100], direction="INVERSE")
-    azimuth, _, _ = Geod(ellps="WGS84").inv(longitudes[0], latitudes[0], longitudes[1], latitudes[1])
+    azimuth, _, _ = WGS84.inv(longitudes[0], latitudes[0], longitudes[1], latitudes[1])
     return float(azimuth)

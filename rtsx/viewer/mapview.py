@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import shapely
 import xarray as xr
-from pyproj import CRS, Geod, Transformer
+from pyproj import CRS, Transformer
 
 from rtsx.cube import geobox_of
 from rtsx.errors import CubeError, MissingExtraError, RtsxError, require_extra
+from rtsx.geometry.crs import WGS84
 from rtsx.storage import refuse_other_format, staged
 from rtsx.viewer.pyramid import Box, Pyramid
 from rtsx.viewer.render import MOST_SEEN, NO_PICTURES, OutlineLayer, Picture, Style, draw_window, styles_of
@@ -237,7 +238,7 @@ def ground_scale(crs: str, box: Box) -> float:
     lon, lat = there.transform([x - width / 2, x + width / 2], [y, y])
     if not np.isfinite([*lon, *lat]).all():
         return 1.0
-    return float(Geod(ellps="WGS84").inv(lon[0], lat[0], lon[1], lat[1])[2]) / width
+    return float(WGS84.inv(lon[0], lat[0], lon[1], lat[1])[2]) / width
 
 
 def scale_length(width_m: float) -> tuple[float, str]:

@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import shapely
-from pyproj import Geod
 
 from rtsx.campaign.drift import DriftCheck
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.products.rasters import Tiling, delivered
 from rtsx.campaign.products.reviews import Verdicts, verdict_counts
 from rtsx.campaign.products.tables import CellStates, mapped_cells
-from rtsx.geometry.crs import length_text
+from rtsx.geometry.crs import WGS84, length_text
 from rtsx.pages import render_page, render_text
 from rtsx.storage.stac import bounding_box
 
@@ -25,7 +24,6 @@ _SIZES_M2 = (500, 2_000, 10_000)
 """Borders of classes of size, as samples of accuracy are stratified."""
 _BAND_DEGREES = 2
 """Height of a band of latitude."""
-_GEOD = Geod(ellps="WGS84")
 
 Row = tuple[str | int | float, ...]
 
@@ -116,7 +114,7 @@ class Facts:
         pixels, km2, bounds = self.plan.grid.cell_size**2, 0.0, []
         for cell in mapped_cells(self.states):
             outline = self.plan.grid[cell].lonlat
-            km2 += abs(_GEOD.geometry_area_perimeter(outline)[0]) / 1e6 * self.states[cell].n_valid / pixels
+            km2 += abs(WGS84.geometry_area_perimeter(outline)[0]) / 1e6 * self.states[cell].n_valid / pixels
             bounds.append(outline.bounds)
         return km2, bounding_box(list(shapely.box(*np.transpose(bounds))))
 
