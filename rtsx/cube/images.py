@@ -15,6 +15,7 @@ from rtsx.errors import CubeError
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
 
+    from rtsx.cube.rasterio import RasterHeader
     from rtsx.cube.resample.readers import WindowReader
 
 
@@ -71,6 +72,9 @@ class BandSource:
     """Which of `nodata`, `scale_factor` and `add_offset` the caller stated, or the file: others have to agree with the file."""
     stamp: str = ""
     """What the item says of the file's content: a checksum, an ETag, or when it was changed; empty where it says nothing."""
+    like: "RasterHeader | None" = None
+    """Header of another file that answered for this one, which has to say the same of what is left in it: names of bands, and their packing
+    where there are `scales`; None where none did."""
     reader: "WindowReader | None" = None
     """Of what is computed; None where `opener` reads a file."""
 

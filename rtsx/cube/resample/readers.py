@@ -141,6 +141,8 @@ class FileReader(_StoredBands):
     """Physical value of stored 0, as the catalog says."""
     settled: frozenset[str] = frozenset({"scale_factor", "add_offset"})
     """Which of `nodata`, `scale_factor` and `add_offset` count whatever the file declares; the others must not contradict it."""
+    like: RasterHeader | None = None
+    """Header of another file that the bands were chosen and described by; None where it is the file's own, or the catalog said it all."""
     overview: int | None = None
     """Which overview is read, 0 the finest; None for the raster itself."""
 
@@ -202,8 +204,29 @@ class FileReader(_StoredBands):
             differs.append(("transform", tuple(self.geobox.affine)[:6], tuple(found.affine)[:6]))
         cure = "The file was replaced, or the item is wrong: correct the item, or leave these fields out of it."
         _refuse_others(name, differs, cure=cure)
+        self._check_like(header)
         if not self.any_value:
             self._check_packing(header)
+
+    def _check_like(self, header: RasterHeader) -> None:
+        """Refuse a file that says otherwise of its bands than the one that answered for its collection."""
+        like = self.like
+        if like is None:
+            return
+        for band in self.bands:
+            name, other = header.descriptions[band - 1], like.descriptions[band - 1]
+            packed = [(one.scales[band - 1], one.offsets[band - 1]) for one in (header, like) if like.scales]
+            if self.any_value or {"scale_factor", "add_offset"} <= self.settled:
+                packed = []
+            if len(set(packed)) > 1 or (name and other and name.lower() != other.lower()):
+                told = [
+                    f" and has the scale {scale:.15g} and the offset {offset:.15g}" for scale, offset in packed
+                ] or ["", ""]
+                raise CubeError(
+                    f"{self.name}: its band {band} is called {name!r}{told[0]}; in {like.path}, whose header "
+                    f"answered for its collection, it is called {other!r}{told[1]}. State bands and packing in "
+                    "the items, or make those that differ a source of their own."
+                )
 
     def _check_packing(self, header: RasterHeader) -> None:
         """Refuse a file that declares other packing than its catalog: its values, or its edges, would count as what they are not."""
@@ -395,5 +418,6 @@ def open_reader(bands: BandSource, *, any_value: bool = False) -> WindowReader:
         "scale_factor": bands.scale_factor,
         "add_offset": bands.add_offset,
         "settled": bands.settled,
+        "like": bands.like,
     }
     return FileReader(bands=numbers, **packing, **given)

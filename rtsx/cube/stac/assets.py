@@ -153,13 +153,23 @@ def _bands_in(item: ItemDict, key: str, wanted: BandRequest) -> AssetSelection:
     bands = bands_of(item, key)
     asks_by_number = bool(wanted.bands) and all(isinstance(band, int) for band in wanted.bands)
     are_named = any(band.name or band.common_name for band in bands)
-    if not bands or (len(bands) > 1 and not are_named and not asks_by_number):
+    if not bands or (len(bands) > 1 and not are_named and not asks_by_number) or _shares_its_file(item, key, bands):
         return AssetSelection(asset=key, bands=None)
     if wanted.bands:
         bands = tuple(_band_in(item, key, bands=bands, wish=wish) for wish in wanted.bands)
     elif named := _matching(bands, wanted.name):
         bands = (_only_band(item, key, name=wanted.name, found=named),)
     return AssetSelection(asset=key, bands=bands)
+
+
+def _shares_its_file(item: ItemDict, key: str, bands: Sequence[Band]) -> bool:
+    """Test whether another asset lists other bands of the same raster, so that the numbers of neither are those in the file."""
+    own, names = item["assets"][key], [band.name for band in bands]
+    href = own.get("href")
+    return "zarr" not in f"{own.get('type')} {href}" and any(
+        other != key and asset.get("href") == href and [band.name for band in bands_of(item, other)] not in ([], names)
+        for other, asset in item["assets"].items()
+    )
 
 
 def _band_in(item: ItemDict, key: str, *, bands: tuple[Band, ...], wish: int | str) -> Band:

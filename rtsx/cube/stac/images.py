@@ -25,6 +25,7 @@ from rtsx.cube.stac.item import (
     Band,
     ItemDict,
     band_of_file,
+    bands_of,
     bounds_of,
     cloud_cover_of,
     densify_in_source_crs,
@@ -183,8 +184,12 @@ def _image(row: Sequence[_Draft], headers: dict[str | tuple[str, str], RasterHea
 def _asset_bands(draft: _Draft, headers: dict[str | tuple[str, str], RasterHeader]) -> BandSource:
     wanted, own = draft.wanted, headers.get(draft.href)
     bands = draft.choice.bands
+    like: RasterHeader | None = None
     if not draft.is_described:
-        bands = _filled(draft, own or headers[draft.kind])
+        header = own or headers[draft.kind]
+        chosen = _chosen(draft, header)
+        bands = _filled(chosen, header)
+        like = None if own is not None else _answer(draft, chosen, header)
     assert bands is not None
     bands = tuple(packing_of(draft.item, draft.choice.asset, band=band) for band in bands)
     found: dict[str, Any] = {}
@@ -205,18 +210,38 @@ def _asset_bands(draft: _Draft, headers: dict[str | tuple[str, str], RasterHeade
         opener="zarr" if _is_zarr(draft) else "gdal",
         settled=frozenset(wanted.stated),
         stamp=etag_of(draft.item, draft.choice.asset),
+        like=like,
         **found | wanted.stated,
     )
 
 
-def _filled(draft: _Draft, header: RasterHeader) -> tuple[Band, ...]:
-    """Return the wanted bands with everything that the item leaves open taken from a header."""
-    chosen = draft.choice.bands or _bands_of_file(draft, header)
+def _chosen(draft: _Draft, header: RasterHeader) -> tuple[Band, ...]:
+    """Return the wanted bands, as far as the item describes them."""
+    # One that an item lists of several in the file may be any of them.
+    is_one_of_several = len(bands_of(draft.item, draft.choice.asset)) == 1 < len(header.data_bands)
+    chosen = draft.choice.bands if draft.choice.bands and not is_one_of_several else _bands_of_file(draft, header)
     for band in chosen:
         if band.number > header.count:
             raise CubeError(
                 f"Band {band.number} of {draft.label} is wanted; {header.path} has {header.count}. Correct bands=."
             )
+    return chosen
+
+
+def _answer(draft: _Draft, chosen: Sequence[Band], header: RasterHeader) -> RasterHeader:
+    """Return the header of another file with only that left in it by which bands were chosen and described."""
+    wishes = [str(wish) for wish in draft.wanted.bands] or [draft.wanted.name]
+    is_by_name = [same_band_name(*pair) for pair in zip(wishes, (band.name for band in chosen), strict=False)]
+    is_packed = all(band.scale is not None and band.offset is not None for band in chosen)
+    return replace(
+        header,
+        descriptions=header.descriptions if draft.choice.bands is None and all(is_by_name) else (None,) * header.count,
+        scales=() if is_packed else header.scales,
+    )
+
+
+def _filled(chosen: Sequence[Band], header: RasterHeader) -> tuple[Band, ...]:
+    """Return bands with everything that the item leaves open taken from a header."""
     return tuple(
         replace(
             band,

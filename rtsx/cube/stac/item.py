@@ -183,9 +183,9 @@ def _crs(stated: Mapping[str, Any]) -> str | None:
         if crs is None or not (crs.is_projected or crs.is_geographic):
             continue  # the file's own header then says what it is
         flat = without_heights(crs)
-        if flat is not crs or key not in ("proj:code", "proj:epsg"):
-            return crs_definition(flat)
-        return str(value) if key == "proj:code" else f"EPSG:{value}"
+        if flat is crs and (key == "proj:code" or isinstance(value, int)):  # without a search of PROJ's names
+            return str(value) if key == "proj:code" else f"EPSG:{value}"
+        return crs_definition(flat)
     return None
 
 
@@ -424,7 +424,8 @@ def bands_of(item: ItemDict, key: str) -> tuple[Band, ...]:
     """Return bands of an asset in file order; empty where the item does not list them.
 
     Read are ``bands`` (STAC 1.1), ``eo:bands`` and ``raster:bands`` (1.0), and the numbers or names in ``eo:bands``
-    that point into the item's properties (0.7 to 0.9). What STAC 1.1 states once for a whole asset counts for each band.
+    that point into the item's properties (0.7 to 0.9). What STAC 1.1 states once for a whole asset, or for all
+    assets in the properties, counts for each band.
 
     Examples
     --------
@@ -432,7 +433,7 @@ def bands_of(item: ItemDict, key: str) -> tuple[Band, ...]:
     >>> bands_of({"id": "a", "assets": {"red": asset}}, "red")
     (Band(number=1, name='B04', common_name='red', dtype='uint16', nodata=None, scale=None, offset=None),)
     """
-    asset: Mapping[str, Any] = item["assets"][key]
+    asset = _stated_of(item, key)
     if listed := asset.get("bands"):
         return tuple(_band(number, {**asset, **band}, band) for number, band in enumerate(listed, start=1))
     named = _named(item, asset)
@@ -441,6 +442,17 @@ def bands_of(item: ItemDict, key: str) -> tuple[Band, ...]:
         stored *= len(named)  # one statement for all bands, as some catalogs write it
     pairs: Iterable[tuple[Mapping[str, Any], Mapping[str, Any]]] = zip_longest(named, stored, fillvalue={})
     return tuple(_band(number, {**asset, **raster}, name) for number, (name, raster) in enumerate(pairs, start=1))
+
+
+_OF_ALL_ASSETS = ("data_type", "nodata", "raster:scale", "raster:offset")
+"""What STAC 1.1 lets properties state for all assets."""
+
+
+def _stated_of(item: ItemDict, key: str) -> Mapping[str, Any]:
+    """Return the fields of an asset, with those of the item's properties that count for every asset."""
+    properties: Mapping[str, Any] = item.get("properties") or {}
+    asset: Mapping[str, Any] = item["assets"][key]
+    return {name: properties[name] for name in _OF_ALL_ASSETS if name in properties} | dict(asset)
 
 
 def band_of_file(item: ItemDict, key: str, *, number: int, name: str | None, count: int) -> Band:
@@ -468,7 +480,7 @@ def band_of_file(item: ItemDict, key: str, *, number: int, name: str | None, cou
     """
     listed = bands_of(item, key)
     if not listed:
-        return _band(number, item["assets"][key], {"name": name})
+        return _band(number, _stated_of(item, key), {"name": name})
     if len(listed) != count and len({(band.dtype, band.nodata, band.scale, band.offset) for band in listed}) > 1:
         raise CubeError(
             f"Asset {key!r} of item {item_name(item)} lists {len(listed)} bands that differ in dtype, nodata, scale or offset, and "

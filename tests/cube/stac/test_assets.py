@@ -208,7 +208,7 @@ EIGHT = ("Coastal Blue", "Blue", "Green I", "Green", "Yellow", "Red", "Red Edge"
 def eo(*names: str, common: tuple[str | None, ...] = ()) -> dict[str, Any]:
     commons = common or (None,) * len(names)
     return {
-        "href": "x.tif",
+        "href": f"{names}.tif",
         "eo:bands": [{"name": n} | ({"common_name": c} if c else {}) for n, c in zip(names, commons, strict=True)],
     }
 

@@ -2,6 +2,7 @@
 
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,13 @@ from typing import Any
 import numpy as np
 import pystac
 import pytest
+import rasterio
 from affine import Affine
 from shapely import box
 
-from rtsx.cube.images import BandRequest, Period
+from rtsx.cube.images import BandRequest, BandSource, Period
 from rtsx.cube.rasterio import RasterHeader, read_header
+from rtsx.cube.resample.readers import open_reader
 from rtsx.cube.stac import StacItems, images_of
 from rtsx.errors import CubeError
 
@@ -270,3 +273,71 @@ def test_something_else_than_items_is_refused() -> None:
         StacItems([{"type": "Collection"}])
     with pytest.raises(CubeError, match=r"got str 'item.json'"):
         StacItems(["item.json"])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("names", [("green", "red"), ()])
+def test_assets_that_share_a_file_say_no_numbers(
+    names: tuple[str, ...], make_item: Make, write_tif: Callable[..., Path]
+) -> None:
+    path = write_tif("b.tif", np.ones((2, 50, 60), np.int16), descriptions=names, crs="EPSG:4326", transform=HERE)
+    stored = {"href": str(path), "raster:bands": [{"data_type": "int16"}]}
+    item = make_item(assets={name: {**stored, "eo:bands": [{"name": name}]} for name in ("green", "red")})
+    (image,) = images_of([item], RED)
+    assert image.bands["red"].bands == ((2,) if names else (1, 2))  # a layer is one band: refused by plan_encodings
+    (image,) = images_of([item], [BandRequest(name="red", asset="red", bands=(2,))])
+    assert image.bands["red"].bands == (2,)
+    both = [{"name": name} for name in ("green", "red")]
+    listed = make_item(assets={name: {**stored, "eo:bands": both} for name in ("green", "red")})
+    assert images_of([listed], RED)[0].bands["red"].bands == (2,)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "is_refused"),
+    [
+        ({}, {}, False),
+        ({"scales": (0.5,) * 2}, {"scales": (0.5,) * 2}, False),
+        ({"scales": (0.5,) * 2}, {}, True),
+        ({}, {"offsets": (0.5,) * 2}, True),
+        ({"descriptions": ("green", "red")}, {"descriptions": ("red", "green")}, True),
+        ({"descriptions": ("green", "red")}, {"descriptions": ("Green", "RED")}, False),
+        ({"descriptions": ("green", "red")}, {}, False),
+    ],
+)
+@pytest.mark.parametrize("is_turned", [False, True])
+def test_a_file_that_differs_from_the_one_that_answered_is_refused(
+    first: dict[str, Any],
+    second: dict[str, Any],
+    is_refused: bool,
+    is_turned: bool,
+    make_item: Make,
+    write_tif: Callable[..., Path],
+) -> None:
+    paths = [write_tif(f"{n}.tif", np.ones((2, 50, 60), np.int16), crs="EPSG:4326", transform=HERE) for n in "ab"]
+    for path, words in zip(paths, (first, second), strict=True):
+        with rasterio.open(path, "r+") as file:
+            for key, value in words.items():
+                setattr(file, key, value)
+    stated = {"proj:transform": list(HERE)[:6], "proj:shape": [50, 60]}
+    named = "descriptions" in first
+    wish = BandRequest(name="red", asset="red", bands=() if named else (2,))
+    order = paths[::-1] if is_turned and not named else paths
+    images = images_of([bare(make_item(path.stem), path, **stated) for path in order], [wish])
+
+    def read(band: BandSource) -> object:
+        return open_reader(band).read(slice(0, 1), slice(0, 1))
+
+    bands = [image.bands["red"] for image in images]
+    read(bands[0])
+    if is_refused:
+        with pytest.raises(CubeError, match=r"its band 2 is called .* whose header answered for its collection"):
+            read(bands[1])
+    else:
+        read(bands[1])
+    # What the item states or the caller wants needs no header.
+    packed = {"raster:bands": [{"scale": 2, "offset": 1}] * 2} if not named else {}
+    wish = replace(wish, bands=(2,), **({"scale_factor": 2.0, "add_offset": 1.0} if named else {}))
+    images = images_of([bare(make_item(path.stem), path, **stated, **packed) for path in order], [wish])
+    for image in images:
+        if named or not (first or second):
+            read(image.bands["red"])
+        assert (image.bands["red"].scale_factor, image.bands["red"].add_offset) == (2.0, 1.0)

@@ -165,6 +165,10 @@ def grid(asset: dict[str, Any], **properties: Any) -> Any:
         {"projjson": CRS.from_epsg(32601).to_json_dict()},
         {"epsg": None, "code": "EPSG:32601"},
         {"code": "EPSG:nonsense", "epsg": 32601},
+        {"epsg": "EPSG:32601"},
+        {"epsg": "32601"},
+        {"code": "EPSG:32601+5773"},
+        {"wkt2": CRS("EPSG:32601+5773").to_wkt()},
     ],
 )
 def test_a_crs_in_each_way(crs: dict[str, Any]) -> None:

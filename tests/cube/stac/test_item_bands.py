@@ -40,6 +40,12 @@ def test_stac_1_1_takes_from_the_asset_what_a_band_does_not_say() -> None:
     assert math.isnan(second[4])
 
 
+def test_stac_1_1_takes_from_the_properties_what_counts_for_all_assets() -> None:
+    stated = {"data_type": "uint16", "nodata": 0, "raster__scale": 1e-4, "raster__offset": -0.1}
+    assert bands({"bands": [{"name": "B04"}]}, **stated) == [(1, "B04", None, "uint16", 0.0, 1e-4, -0.1)]
+    assert bands({"nodata": 7, "bands": [{"name": "B04", "raster:scale": 2}]}, **stated)[0][4:] == (7.0, 2.0, -0.1)
+
+
 def test_old_items_point_into_their_properties_by_number_and_by_name() -> None:
     known = [{"name": "SR_B1", "common_name": "coastal"}, {"name": "SR_B2", "common_name": "blue"}]
     assert bands({"eo:bands": [1]}, eo__bands=known)[0][1:3] == ("SR_B2", "blue")
