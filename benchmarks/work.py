@@ -190,8 +190,7 @@ def kills(*, across: int = 14, workers: int = 8, on_s3: int = 2, ends: int = 4, 
         ):
             if not count:
                 continue
-            logs = folder / f"logs-{count}"
-            logs.mkdir()
+            logs = Path(tempfile.mkdtemp(dir=folder))
             config = planned(logs / "campaign.yaml", output=output, options=options)
             crew = Crew.at_random(config, workers=count, ends=ends, folder=logs, seed=seed)
             begin = time.perf_counter()

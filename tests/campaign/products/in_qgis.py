@@ -20,7 +20,8 @@ def open_in_qgis(package: Path, picture: Path) -> dict[str, dict[str, Any]]:
     """
     import pytest
 
-    environment = {"PATH": os.environ["PATH"], "QT_QPA_PLATFORM": "offscreen", "HOME": str(picture.parent)}
+    places = dict.fromkeys(("HOME", "XDG_RUNTIME_DIR"), str(picture.parent))
+    environment = {"PATH": os.environ["PATH"], "QT_QPA_PLATFORM": "offscreen", **places}
     if not Path(_PYTHON).exists():
         pytest.skip(f"there is no {_PYTHON}")
     command = [_PYTHON, __file__, str(package), str(picture)]
