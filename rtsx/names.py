@@ -1,6 +1,7 @@
 """Names: public ones that load the module that defines them when they are first used, changed ones, and what somebody may have meant."""
 
 import ast
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -53,6 +54,17 @@ def lazy(package: str, *, renamed: Mapping[str, str] = MappingProxyType({})) -> 
 
     module.__dir__ = lambda: sorted({*vars(module), *homes()})  # type: ignore[method-assign]  # Python looks for it there
     return load
+
+
+def is_background(name: str) -> bool:
+    """Test whether a class is what none of the others is, by its name.
+
+    Examples
+    --------
+    >>> [name for name in ("background", "Background", "_BG", "backwater") if is_background(name)]
+    ['background', 'Background', '_BG']
+    """
+    return re.sub(r"[^a-z]", "", name.lower()) in ("background", "bg")
 
 
 def _homes(module: ModuleType) -> dict[str, str]:

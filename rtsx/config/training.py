@@ -20,6 +20,7 @@ from rtsx.cube import layer_names
 from rtsx.errors import BundleError, ConfigError, LabelError, OutputExistsError, TrainingError
 from rtsx.labels.label_rasters import check_classes
 from rtsx.model import preset_named
+from rtsx.names import is_background
 from rtsx.parsing import Several
 from rtsx.storage import local_path, refuse_other_format, write_whole
 from rtsx.training.losses import check_losses
@@ -129,7 +130,7 @@ class TrainConfig(ConfigModel):
     @classmethod
     def _known_classes(cls, classes: Mapping[str, Any]) -> Mapping[str, Any]:
         _checked(check_classes, tuple(classes))
-        if len(classes) > 1 and "background" in classes:
+        if len(classes) > 1 and any(map(is_background, classes)):
             raise ValueError("background is what no class is, and needs no name here; leave it out")
         return classes
 

@@ -22,9 +22,10 @@ import torch
 import yaml
 
 from rtsx.errors import BundleError, UntrustedModelError
+from rtsx.model.exported import ModuleSource
 from rtsx.model.inputs import canonical_layers, preset_named
 from rtsx.model.metadata import Metadata
-from rtsx.model.smp import SmpSource
+from rtsx.model.smp import SmpSource, options_of
 from rtsx.model.source import NetworkSource
 from rtsx.parsing import LimitedLoader
 
@@ -38,6 +39,15 @@ _NETWORK = re.compile(r"(|.*?\.)encoder\.")
 """Name of a tensor of such a network, with what stands before it: the attribute of a Lightning module, of wrappers."""
 _AVERAGED = re.compile(r"(?<![a-z])(ema|swa|avg|averaged)(?![a-z])|(EMA|Ema|SWA|Averaged)(?![a-z])")
 """In names of weights that are averages over training, made to be used instead of the last ones."""
+_NO_LAYER = re.compile(
+    r"loss|criterion|metric|accuracy|iou|jaccard|f1|precision|recall|confusion|auroc|(pos|class)_weight|n_averaged|classification_head",
+    re.I,
+)
+"""In names of tensors of a training that no image runs through."""
+_FEW = 16
+"""Numbers that a message repeats."""
+_OF_WEIGHTS = {"activation", "aux_params", "classes", "encoder_name", "encoder_weights", "in_channels"}
+"""Arguments of a network that the weights say, or that are none of its scores."""
 _DEEPEST = 4
 """Mappings within each other that are searched for weights."""
 _TOLD_AS = {
@@ -102,6 +112,11 @@ def read_checkpoint(
         The file is damaged or is no checkpoint, its architecture or layers are unknown, or its weights do not fit.
     """
     content = _load(data, trust=trust)
+    whole = [one for one in content.values() if isinstance(one, torch.nn.Module)]
+    if len(whole) == 1:
+        if told:
+            raise BundleError("The checkpoint holds its network whole. Leave architecture= and encoder= out.")
+        return _whole(whole[0])
     config = _as_mapping(_as_mapping(content.get("hyper_parameters")).get("config"))
     if "state_dict" in content and "model" in config and {"bands", "input_combination"} & set(config):
         contents = _lightning(content, config)
@@ -135,12 +150,20 @@ def _load(data: bytes, *, trust: bool) -> Mapping[str, Any]:
         content = _load_trusted(data)
     except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
         raise BundleError(_damaged(error)) from error
+    if isinstance(content, torch.nn.Module):
+        return {"module": content}
     if not isinstance(content, Mapping):
         raise BundleError(
-            f"The checkpoint holds a {type(content).__name__} instead of weights by name. Pass a network that was saved "
-            "whole to ModelBundle.from_module."
+            f"The checkpoint holds a {type(content).__name__} instead of weights by name, or of a whole network."
         )
     return content
+
+
+def _whole(module: torch.nn.Module) -> LoadedModel:
+    """Take a network that was saved with its code's names, by ``torch.save(network, path)``."""
+    source = SmpSource.from_network(module) or ModuleSource.from_module(module)
+    stride = source.stride if isinstance(source, SmpSource) else None
+    return LoadedModel(source=source, metadata=Metadata(stride=stride, provenance={"format": "whole module"}))
 
 
 _MAGIC = (b"PK", b"\x80")
@@ -181,7 +204,9 @@ def _run(content: Mapping[str, torch.Tensor], config: Mapping[str, object]) -> _
 
 def _other(content: Mapping[str, Any], *, told: Mapping[str, object]) -> _Contents:
     """Return a checkpoint of any training: the one network that is in it, its sizes from its weights."""
-    networks = dict(_networks(content))
+    networks, beside = {}, {}
+    for where, weights, others in _networks(content):
+        networks[where], beside[where] = weights, others
     averaged = [place for place in networks if _AVERAGED.search(place)]
     if not networks:
         raise BundleError(
@@ -200,6 +225,18 @@ def _other(content: Mapping[str, Any], *, told: Mapping[str, object]) -> _Conten
         (place,) = averaged
         warnings.warn(f"{told_of}; the averaged one, {place!r}, is taken.", stacklevel=2)
     state = networks[place]
+    left_out = {name: one.flatten() for name, one in beside[place].items() if not _NO_LAYER.search(name)}
+    if left_out:
+        told_as = [
+            name if len(one) > _FEW else f"{name} ({', '.join(f'{number:.4g}' for number in one.tolist())})"
+            for name, one in left_out.items()
+        ]
+        warnings.warn(
+            f"The checkpoint holds more than its network, which is left out: {', '.join(told_as[:5])}. Where the training scaled its "
+            "input by that, as examples of segmentation-models-pytorch do, say so with mean= and std=, in physical units; a network "
+            "with further layers is opened from ONNX.",
+            stacklevel=2,
+        )
     named = {**_hyperparameters(content), **told}
     if "architecture" not in named or "encoder" not in named:
         raise BundleError(
@@ -208,6 +245,10 @@ def _other(content: Mapping[str, Any], *, told: Mapping[str, object]) -> _Conten
             "encoder='resnet34'."
         )
     model: dict[str, object] = {name: named[name] for name in _TOLD_AS}
+    # What weights do not show, such as dilation, or show and the usual network has not.
+    known = options_of(str(named["architecture"])) - _OF_WEIGHTS
+    parameters = _as_mapping(content.get("hyper_parameters"))
+    model |= {name: value for name, value in parameters.items() if name in known and value is not None}
     # Sizes of the weights, instead of what is said, because these are what has to fit; the rest is compared later.
     first = next((tensor for name, tensor in state.items() if name.startswith("encoder.") and tensor.ndim == 4), None)
     last = next((tensor for name, tensor in reversed(state.items()) if name.startswith("segmentation_head.")), None)
@@ -219,15 +260,19 @@ def _other(content: Mapping[str, Any], *, told: Mapping[str, object]) -> _Conten
 
 def _networks(
     content: Mapping[Any, Any], place: str = "", depth: int = 0
-) -> Iterator[tuple[str, dict[str, torch.Tensor]]]:
-    """Yield the weights of every network under its own names, by where they stand in a checkpoint."""
+) -> Iterator[tuple[str, dict[str, torch.Tensor], dict[str, torch.Tensor]]]:
+    """Yield where each network stands in a checkpoint, its weights under its own names, and what stands beside all of them there."""
     tensors = {name: one for name, one in content.items() if isinstance(name, str) and isinstance(one, torch.Tensor)}
-    for prefix in dict.fromkeys(match[1] for match in map(_NETWORK.match, tensors) if match):
+    prefixes = tuple(dict.fromkeys(match[1] for match in map(_NETWORK.match, tensors) if match))
+    parts = tuple(prefix + part for prefix in prefixes for part in _PARTS)
+    others = {name: one for name, one in tensors.items() if not name.startswith(parts)}
+    for prefix in prefixes:
         inside = {name.removeprefix(prefix): one for name, one in tensors.items() if name.startswith(prefix)}
         # torch.compile may have wrapped parts, too.
         yield (
             place + prefix,
             {name.replace("_orig_mod.", ""): one for name, one in inside.items() if name.startswith(_PARTS)},
+            others,
         )
     for name, inner in content.items() if depth < _DEEPEST else ():
         # Lightning keeps the last weights beside the averaged ones, which it then calls the state.

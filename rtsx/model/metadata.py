@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from rtsx.errors import BundleError
 from rtsx.model.inputs import InputLayer, preset_named
 from rtsx.model.source import BatchNormMode
+from rtsx.names import is_background
 
 Activation = Literal["sigmoid", "softmax", "none"]
 
@@ -258,6 +259,12 @@ def check_channels(layers: tuple[str, ...], *, classes: tuple[str, ...], activat
         raise BundleError(
             f"A bundle needs at least one class, each with its own name; got {list(classes)}. Pass classes= in the order "
             "of the network's output."
+        )
+    misspelt = [name for name in classes if is_background(name) and name != "background"]
+    if misspelt:
+        raise BundleError(
+            f"Class {misspelt[0]!r} is what none of the others is, by its name. Call it 'background', which outlines, areas and scores "
+            "leave out."
         )
     if activation not in {"sigmoid", "softmax", "none"}:
         raise BundleError(f"activation has to be 'sigmoid', 'softmax' or 'none'; got {activation!r}.")

@@ -115,8 +115,8 @@ class OnnxSource(NetworkSource):
             )
         if inputs[0].type.tensor_type.elem_type != _FLOAT32:
             raise BundleError(
-                "The ONNX network has to take float32; it takes tensors of another type "
-                f"(TensorProto.DataType {inputs[0].type.tensor_type.elem_type}). Export it in float32."
+                f"The ONNX network has to take float32; it takes {_type_name(inputs[0].type.tensor_type.elem_type)}. Export it in float32, or "
+                "with a cast at its beginning (keep_io_types of ONNX converters does so)."
             )
         given, returned = _dimensions(inputs[0]), _dimensions(graph.output[0])
         if len(given) != 4 or len(returned) not in {0, 4}:
@@ -234,6 +234,12 @@ def _turned(value: Any) -> Any:
     return turned
 
 
+def _type_name(number: int) -> str:
+    import onnx  # part of an extra; `_parse` has found it
+
+    return str(onnx.TensorProto.DataType.Name(number)).lower()
+
+
 def _inputs(graph: Any) -> list[Any]:
     stored = {tensor.name for tensor in graph.initializer}
     return [value for value in graph.input if value.name not in stored]
@@ -335,7 +341,7 @@ def _session(model: Path | bytes, device: torch.device) -> "onnxruntime.Inferenc
         import onnxruntime
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3  # errors only: its warnings go to stderr past Python
+    options.log_severity_level = 4  # its errors are raised, and go to stderr past Python besides
     provider = "CUDAExecutionProvider" if device.type == "cuda" else "CPUExecutionProvider"
     if provider not in onnxruntime.get_available_providers():
         raise BundleError(

@@ -28,9 +28,9 @@ _SIDE = 128
 
 
 def smoke_test(
-    module: torch.nn.Module, *, n_layers: int, classes: tuple[str, ...], tile: int, stride: int
+    module: torch.nn.Module | Forward, *, n_layers: int, classes: tuple[str, ...], tile: int, stride: int
 ) -> torch.Tensor:
-    """Run a torch network once on noise, and refuse it when it does not fit its description; return its raw answer.
+    """Run a network once on noise, and refuse it when it does not fit its description; return its raw answer.
 
     Raises
     ------
@@ -44,7 +44,7 @@ def smoke_test(
     torch.Size([1, 1, 128, 128])
     """
     # One tile, unless the module is a program that was exported for another number.
-    batch = (exported_shape(module) or (1,))[0] or 1
+    batch = ((isinstance(module, torch.nn.Module) and exported_shape(module)) or (1,))[0] or 1
     failure: Exception | None = None
     # The other, because a network that was traced or exported for one size takes its own tile only.
     for side in dict.fromkeys((min(tile, max(stride, _SIDE // stride * stride)), tile)):
@@ -56,6 +56,11 @@ def smoke_test(
         except Exception as error:  # of a foreign network
             failure = error
     else:
+        if _runs(module, noise.permute(0, 2, 3, 1)):
+            raise BundleError(
+                "The network takes its channels last, (tile, y, x, layer). Wrap it in a module that takes (tile, layer, y, x), turns it "
+                "into that order and the answer back; in Python, x.permute(0, 2, 3, 1) and y.permute(0, 3, 1, 2)."
+            ) from failure
         raise BundleError(
             f"The network cannot run on {n_layers} layers and a tile of {tile} px: {_last_line(failure)}. Check that "
             "the layers are as many as its input channels, and that the tile is a multiple of its stride."
@@ -63,12 +68,31 @@ def smoke_test(
     answer = single_output(raw)
     expected = (batch, len(classes), side, side)
     if tuple(answer.shape) != expected:
+        cure = {
+            (
+                batch,
+                side,
+                side,
+            ): "Let it keep the dimension of its one class, or return the scores instead of an argmax over them.",
+            (batch, side, side, len(classes)): "Let it return its classes second, before rows and columns.",
+        }.get(
+            tuple(answer.shape),
+            "Name as many classes as it has output channels, and let it answer at the resolution of its input.",
+        )
         raise BundleError(
             f"With classes {list(classes)} the network has to turn tiles ({batch}, {n_layers}, {side}, {side}) into "
-            f"{expected}; it returned {tuple(answer.shape)}. Name as many classes as it has output channels, and let it "
-            "answer at the resolution of its input."
+            f"{expected}; it returned {tuple(answer.shape)}. {cure}"
         )
     return answer
+
+
+def _runs(module: torch.nn.Module | Forward, noise: torch.Tensor) -> bool:
+    try:
+        with torch.no_grad():
+            module(noise)
+    except Exception:  # of a foreign network
+        return False
+    return True
 
 
 def check_output(
@@ -123,6 +147,14 @@ def check_output(
             "runs in its forward, or it remembers what it saw before. Let evaluation switch that off, as it does torch's own "
             "layers of dropout."
         )
+    elsewhere = _softmax_elsewhere(numbers)
+    if elsewhere is not None:
+        raise BundleError(
+            f"{described} returns {elsewhere}, whatever it is shown: it ends in a softmax that does not go over its classes. Let it go "
+            "over dimension 1 of several classes, or take it off the network's end."
+        )
+    if first is not None:
+        _check_neighbours(forward, scene, beside=noise[2], alone=first, described=described)
     if activation == "none":
         return
     squeezed = _squeezed(numbers, activation=activation)
@@ -131,6 +163,41 @@ def check_output(
             f"{described} returns {squeezed[0]} already, whatever it is shown ({numbers.min():.3g} to "
             f"{numbers.max():.3g}); a {activation or 'sigmoid or softmax'} over them would make nearly equal numbers of "
             f"them. {squeezed[1]}"
+        )
+
+
+def _softmax_elsewhere(numbers: torch.Tensor) -> str | None:
+    """Return what numbers (tile, class, y, x) are by a softmax over another dimension than the classes; None where they are not."""
+    if bool((numbers == 1).all()):
+        return "1 everywhere"
+    for dimension, name in ((2, "column"), (3, "row")):
+        if bool((numbers >= 0).all()) and _have_sum(numbers, 1, dim=dimension):
+            return f"numbers that sum to 1 over each {name}"
+    return None
+
+
+def _check_neighbours(
+    forward: Forward, scene: torch.Tensor, *, beside: torch.Tensor, alone: torch.Tensor, described: str
+) -> None:
+    """Refuse a network whose answer for a tile depends on the others of its batch, or that takes one tile alone."""
+    failure: Exception | None = None
+    both = None
+    try:
+        with torch.no_grad():
+            both = forward(torch.cat([scene, beside])).detach().cpu()
+    except Exception as error:  # of a foreign network
+        failure = error
+    if both is None or both.shape != (2, *alone.shape[1:]):
+        returned = f"returns {tuple(both.shape)} for" if both is not None else "fails on"
+        raise BundleError(
+            f"{described} takes one tile at a time, and {returned} two{f': {_last_line(failure)}' if failure else ''}. Let it take any "
+            "number of them, as x.shape[0] says, or export it to ONNX for a batch of one, which is run tile by tile."
+        ) from failure
+    moved = float((both[:1] - alone).abs().max())
+    if moved > _RANDOM * float(alone.abs().max()):
+        raise BundleError(
+            f"{described} returns other numbers for a tile that comes with another one (by up to {moved:.3g}): it normalises over the "
+            "whole batch, or mixes its tiles. Let it go by each tile alone, or by stored averages."
         )
 
 
@@ -175,8 +242,6 @@ _MOST_CLASSES = 256
 def _squeezed(numbers: torch.Tensor, *, activation: str | None) -> tuple[str, str] | None:
     """Return what the numbers (tile, class, y, x) are instead of scores, and the cure; None for scores, and where they do not tell."""
     low, high = float(numbers.min()), float(numbers.max())
-    if low == high == 1 and numbers.shape[1] == 1:
-        return "1", "It ends in a softmax over its one class: take that off the network's end."
     if low == high:
         return None
     if numbers.shape[1] > 1:
@@ -223,9 +288,9 @@ _FLAT = 1e-3
 """Numbers of less spread say nothing about where they end, unless they crowd at 0 or 1."""
 
 
-def _have_sum(numbers: torch.Tensor, total: float) -> bool:
+def _have_sum(numbers: torch.Tensor, total: float, *, dim: int = 1) -> bool:
     # Half precision inside a network rounds to three digits.
-    return bool((numbers.sum(dim=1) / total - 1).abs().max() < 5e-3)
+    return bool((numbers.sum(dim=dim) / total - 1).abs().max() < 5e-3)
 
 
 def _reach(numbers: torch.Tensor, low: float, high: float) -> bool:
@@ -455,12 +520,12 @@ def check_network(source: NetworkSource, metadata: Metadata, *, described: str) 
             return  # it returns scores by its build
     if isinstance(source, OnnxSource):
         _check_onnx(source, metadata, described=described)
-        side, forward = source.shapes.height or tile, open_onnx(source.onnx_path(), device=cpu)
+        module: torch.nn.Module | Forward = open_onnx(source.onnx_path(), device=cpu)
     else:
         module = source.load_module()
-        answer = smoke_test(module, n_layers=len(inputs), classes=metadata.classes or (), tile=tile, stride=stride)
-        side, forward = answer.shape[-1], open_eager(module, device=cpu, dtype=torch.float32)
-    check_output(forward, inputs=inputs, side=side, activation=metadata.activation, described=described)
+    answer = smoke_test(module, n_layers=len(inputs), classes=metadata.classes or (), tile=tile, stride=stride)
+    forward = open_eager(module, device=cpu, dtype=torch.float32) if isinstance(module, torch.nn.Module) else module
+    check_output(forward, inputs=inputs, side=answer.shape[-1], activation=metadata.activation, described=described)
 
 
 def _check_onnx(source: OnnxSource, metadata: Metadata, *, described: str) -> None:

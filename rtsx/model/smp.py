@@ -59,9 +59,7 @@ def build_network(architecture: str, options: Mapping[str, object]) -> torch.nn.
     32
     """
     constructor = network_class(architecture)
-    parameters = inspect.signature(constructor).parameters.values()
-    # Not whatever else there is, which timm would get, file names among it.
-    known = {one.name for one in parameters if one.kind is not one.VAR_KEYWORD}
+    known = options_of(architecture)
     unknown = sorted(name for name in options if name not in known)
     if unknown:
         raise BundleError(f"{architecture} has no options {unknown}; it knows {sorted(known)}. Remove or rename them.")
@@ -75,6 +73,19 @@ def build_network(architecture: str, options: Mapping[str, object]) -> torch.nn.
             f"{architecture} cannot be built with {reprlib.repr(dict(options))}: {error}. {_ENCODERS}"
         ) from error
     return network.eval()
+
+
+def options_of(architecture: str) -> set[str]:
+    """Return the names of an architecture's arguments.
+
+    Raises
+    ------
+    BundleError
+        The library knows no such architecture.
+    """
+    parameters = inspect.signature(network_class(architecture)).parameters.values()
+    # Not whatever else there is, which timm would get, file names among it.
+    return {one.name for one in parameters if one.kind is not one.VAR_KEYWORD}
 
 
 _ENCODERS = (
@@ -386,7 +397,8 @@ def _fitting_state(
     if missing or unexpected:
         raise BundleError(
             f"The weights do not fit {architecture}: {len(missing)} of {len(wanted)} tensors are missing "
-            f"{missing[:3]}, {len(unexpected)} are unknown to it {unexpected[:3]}. Check architecture and encoder."
+            f"{missing[:3]}, {len(unexpected)} are unknown to it {unexpected[:3]}. Check architecture and encoder; a network that was "
+            "built with other options than the usual ones, such as decoder_attention_type, is opened from ONNX."
         )
     differing = {name: tuple(tensor.shape) for name, tensor in renamed.items() if tensor.shape != wanted[name]}
     if differing:

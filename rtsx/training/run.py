@@ -20,6 +20,7 @@ from rtsx.model import InputLayer, ModelBundle, OutlineChoice, required_layers
 from rtsx.model.metadata import DISTRIBUTIONS, LayerDistribution, check_tiles
 from rtsx.model.network import resolve_device
 from rtsx.model.source import version_of
+from rtsx.names import is_background
 from rtsx.training.augment import check_augmentations, check_dropped
 from rtsx.training.dataset import TileBatch, TileReader
 from rtsx.training.finish import TrainedModel, TrainedRun, finalise, result_of
@@ -115,7 +116,7 @@ def _check_classes(recipe: TrainingRecipe) -> None:
     classes = recipe.classes
     if not classes or len(set(classes)) < len(classes) or "" in classes:
         raise TrainingError(f"A recipe learns at least one class, each with its own name; got {list(classes)}.")
-    if len(classes) > 1 and "background" in classes:
+    if len(classes) > 1 and any(map(is_background, classes)):
         raise TrainingError(
             f"With several classes the network gets 'background' by itself; leave it out of classes={list(classes)}."
         )

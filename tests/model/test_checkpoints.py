@@ -205,6 +205,59 @@ def test_a_checkpoint_of_any_training_gives_its_network(content):
     assert (metadata.preset, metadata.layers, metadata.classes, metadata.tile) == (None, None, None, None)
 
 
+@pytest.mark.parametrize(
+    ("architecture", "options"),
+    [
+        ("DeepLabV3Plus", {"encoder_output_stride": 8}),
+        ("DeepLabV3Plus", {"decoder_atrous_rates": [6, 12, 18]}),
+        ("Unet", {"decoder_attention_type": "scse"}),
+        ("Unet", {"encoder_depth": 4, "decoder_channels": [64, 32, 16, 8]}),
+        ("FPN", {"decoder_merge_policy": "cat"}),
+    ],
+)
+def test_hyperparameters_of_the_network_count(architecture, options):
+    trained = build_network(architecture, {"encoder_name": "resnet18", "classes": 2, **options})
+    said = {
+        "arch": architecture,
+        "encoder_name": "resnet18",
+        "out_classes": 2,
+        "lr": 1e-3,
+        "activation": "sigmoid",
+        **options,
+    }
+    weights = {f"model.{name}": one for name, one in trained.state_dict().items()}
+    opened = read({"state_dict": weights, "hyper_parameters": said}).source
+    tiles = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(opened.load_module()(tiles), trained(tiles))
+
+
+@pytest.mark.parametrize(
+    ("beside", "told"),
+    [
+        ({"mean": torch.full((1, 3, 1, 1), 0.485), "std": torch.ones(3)}, r"mean \(0.485, 0.485, 0.485\), std \(1, 1, 1\)"),
+        ({"model.mean": torch.ones(1)}, r"model.mean \(1\)"),
+        ({"norm.weight": torch.ones(64)}, r"norm.weight\. Where"),
+        ({"head.weight": torch.ones(1, 1, 1, 1)}, r"head.weight \(1\)"),
+    ],
+)  # fmt: skip
+def test_what_stands_beside_the_network_is_said(beside, told):
+    with pytest.warns(UserWarning, match=rf"more than its network, which is left out: {told}"):
+        read({"state_dict": {**prefixed("model."), **beside, **BESIDE}}, told=NAMED)
+
+
+@pytest.mark.parametrize("wrap", [lambda one: one, lambda one: {"model": one, "epoch": 3}])
+def test_a_network_that_was_saved_whole(wrap):
+    checkpoint = read(wrap(small()), trust=True)
+    assert checkpoint.source.architecture == "Unet/mobilenet_v2"
+    assert checkpoint.metadata.stride == 32
+    assert read(wrap(torch.nn.Conv2d(3, 1, 1)), trust=True).source.architecture == "Conv2d"
+    with pytest.raises(UntrustedModelError, match="pass trust=True"):
+        read(wrap(small()))
+    with pytest.raises(BundleError, match="holds its network whole"):
+        read(wrap(small()), trust=True, told=NAMED)
+
+
 def test_hyperparameters_name_the_network():
     checkpoint = read({"state_dict": prefixed("model."), "hyper_parameters": TORCHGEO})
     assert (checkpoint.source.architecture, checkpoint.source.n_channels) == ("Unet/mobilenet_v2", 7)

@@ -211,6 +211,25 @@ def test_what_contradicts_an_onnx_file_is_refused(tmp_path, changes, message):
         ModelBundle.open(path, **{**SAID, **changes})
 
 
+FREE = ("n", None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"classes": ("a",)}, r"With classes \['a'\] .* it returned \(1, 2, 64, 64\)"),
+        ({"layers": ("a",), "mean": (0,), "std": (1,)}, "cannot run on 1 layers and a tile of 64 px"),
+    ],
+)
+def test_what_an_onnx_file_leaves_open_is_tried(tmp_path, capfd, changes, message):
+    (tmp_path / "net.onnx").write_bytes(onnx_bytes(FREE, FREE))
+    said = {**SAID, "tile": 64, "overlap": 32}
+    assert ModelBundle.open(tmp_path / "net.onnx", **said).activation == "softmax"
+    with pytest.raises(BundleError, match=message):
+        ModelBundle.open(tmp_path / "net.onnx", **{**said, **changes})
+    assert not capfd.readouterr().err
+
+
 def test_onnx_weights_beside_the_file_are_found(tmp_path):
     onnx = pytest.importorskip("onnx", reason="needs the onnx extra")
     model = onnx.load_from_string(onnx_bytes())
@@ -393,6 +412,9 @@ def test_a_wrong_number_of_layers_is_refused():
         (lambda x: (x[:, :1], x), "has to return one tensor .*; it returned a tuple"),
         (lambda x: x[:, :2], r"With classes \['target'\] .* it returned \(1, 2, 64, 64\).*Name as many classes"),
         (lambda x: x[:, :1, ::4, ::4], r"it returned \(1, 1, 16, 16\).* at the resolution of its input"),
+        (lambda x: x[:, 0], r"it returned \(1, 64, 64\)\. Let it keep the dimension of its one class"),
+        (lambda x: x[:, :1].permute(0, 2, 3, 1), r"\(1, 64, 64, 1\)\. Let it return its classes second"),
+        (lambda x: x * torch.ones(1, 1, 1, 3) if x.shape[-1] == 3 else 1 / 0, "takes its channels last"),
     ],
 )
 def test_an_answer_that_does_not_fit_is_refused(answer, message):
@@ -429,6 +451,39 @@ def test_a_network_that_answers_otherwise_the_second_time_is_refused(answer):
         check(answer)
 
 
+@pytest.mark.parametrize("activation", [None, "sigmoid", "softmax", "none"])
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (lambda x: x - x.mean(), "comes with another one .*normalises over the whole batch, or mixes"),
+        (lambda x: (x - x.mean((0, 2, 3), keepdim=True)) / x.std(), "comes with another one"),
+        (lambda x: x.reshape(1, -1, 32, 32)[:, :2], r"returns \(1, 2, 32, 32\) for two"),
+        (lambda x: x.reshape(1, 2, 32, 32), "takes one tile at a time, and fails on two: .*for a batch of one"),
+    ],
+)
+def test_a_tile_is_answered_as_if_it_were_alone(answer, message, activation):
+    def probable(x):
+        return answer(x).sigmoid() if activation == "none" else answer(x)
+
+    with pytest.raises(BundleError, match=message):
+        check(probable, activation=activation)
+
+
+@pytest.mark.parametrize("activation", [None, "sigmoid", "softmax", "none"])
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (lambda x: x[:, :1].softmax(1), "returns 1 everywhere"),
+        (lambda x: x.softmax(0), "returns 1 everywhere"),
+        (lambda x: x.softmax(2), "sum to 1 over each column"),
+        (lambda x: x.softmax(-1), "sum to 1 over each row"),
+    ],
+)
+def test_a_softmax_goes_over_classes(answer, message, activation):
+    with pytest.raises(BundleError, match=rf"{message}.*softmax that does not go over its classes"):
+        check(answer, activation=activation)
+
+
 def resized(x):
     return torch.nn.functional.interpolate(x[..., ::2, ::2], scale_factor=2, mode="bicubic")
 
@@ -442,7 +497,7 @@ PROBABILITIES = {
     "half": lambda x: x.sigmoid().half().float(),
     "mean of two": lambda x: (x.sigmoid() + x.flip(-1).sigmoid()) / 2,
     "resized": lambda x: torch.nn.functional.interpolate(x[..., ::2, ::2].softmax(1), scale_factor=2, mode="bilinear"),
-    "rare": lambda x: (x - x.abs().amax() - 9).sigmoid(),
+    "rare": lambda x: (x - x.abs().amax((1, 2, 3), keepdim=True) - 9).sigmoid(),
     "complement": lambda x: 1 - x.softmax(1)[:, :1],
 }
 
@@ -463,7 +518,11 @@ def test_probabilities_are_not_activated_a_second_time(last, activation):
         (lambda x: 100 * x.softmax(1), "softmax", r"percentages .*\(x / 100\)"),
         (lambda x: 255 * x[:, :1].sigmoid(), "sigmoid", r"probabilities times 255"),
         (lambda x: x.log_softmax(1), "sigmoid", r"logarithms of probabilities .*activation='softmax'"),
-        (lambda x: x[:, :1].log_softmax(1) + 1, None, r"returns 1 already.*a softmax over its one class"),
+        (
+            lambda x: x[:, :1].log_softmax(1) + 1,
+            None,
+            r"returns 1 everywhere.*a softmax that does not go over its classes",
+        ),
         (lambda x: x.log_softmax(1)[:, 1:], None, r"logarithms of probabilities .*x.exp\(\).*activation='none'"),
         (lambda x: torch.nn.functional.logsigmoid(x), "sigmoid", r"numbers never above 0"),
         (lambda x: x[:, :1].relu(), None, r"numbers never below 0 .*such as a ReLU"),
