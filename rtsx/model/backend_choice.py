@@ -79,7 +79,7 @@ def require_backends_equal(
     with _AGREEMENT_LOCK:
         if key in _AGREED:
             return
-        field = SyntheticInputs(ranges=input_ranges(bundle.inputs), seed=0).field(side, number=0).to(where)
+        field = SyntheticInputs(ranges=input_ranges(bundle.inputs)).field(side, number=0).to(where)
         batch = field.expand(batch_size if backend == "compile" else 1, -1, -1, -1).contiguous()
         expected, found = (
             bundle.network(device=str(where), precision="float32", backend=name)(batch) for name in (reference, backend)
@@ -250,7 +250,7 @@ def _choice(bundle: ModelBundle, *, tile: int, passes: int) -> tuple[str, bool]:
     if len(candidates) == 1 or passes * tile**2 < _FEWEST_PIXELS:
         return reference, False
     timed = bundle.tile if bundle.source.framework != "torch" else min(tile, _TIMED_TILE)
-    batch = SyntheticInputs(ranges=input_ranges(bundle.inputs), seed=0).field(timed, number=0)
+    batch = SyntheticInputs(ranges=input_ranges(bundle.inputs)).field(timed, number=0)
     network = bundle.network(device="cpu", precision="float32", backend=reference)
     network(batch)
     if _seconds(network, batch) * passes * (tile / timed) ** 2 < _WORTHWHILE_S:

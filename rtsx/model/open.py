@@ -218,7 +218,7 @@ _AMPLITUDES = (0.1, 1.0, 10.0, 100.0, 1000.0)
 
 
 def _probes(inputs: Sequence[InputLayer], side: int) -> Iterator[torch.Tensor]:
-    yield SyntheticInputs(ranges=input_ranges(inputs), seed=0).field(side, number=0).contiguous()
+    yield SyntheticInputs(ranges=input_ranges(inputs)).field(side, number=0).contiguous()
     generator = torch.Generator().manual_seed(0)
     shape = (1, len(inputs), side, side)
     for amplitude in _AMPLITUDES:

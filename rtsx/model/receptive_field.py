@@ -25,27 +25,21 @@ _GRAINS = (64, 16, 4, 1)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SyntheticInputs:
-    """A supply of square scenes in channel units, the same for the same seed."""
+    """A supply of square scenes in channel units, the same each time."""
 
     ranges: tuple[tuple[float, float], ...]
     """Channel values (low, high) of each layer."""
-    seed: int
-    """Of every random number."""
-    sample: torch.Tensor | None = None
-    """Channels (layer, y, x) float32 of a real scene to show instead of random fields, mirrored where it is too small."""
 
     def field(self, side: int, *, number: int) -> torch.Tensor:
         """Return the scene (1, layer, side, side) float32; every number is another one.
 
         Examples
         --------
-        >>> scene = SyntheticInputs(ranges=((0.0, 1.0), (-2.0, 2.0)), seed=0).field(32, number=3)
+        >>> scene = SyntheticInputs(ranges=((0.0, 1.0), (-2.0, 2.0))).field(32, number=3)
         >>> scene.shape, bool(scene[0, 0].min() >= 0), bool(scene[0, 1].min() < -1)
         (torch.Size([1, 2, 32, 32]), True, True)
         """
-        if self.sample is not None:
-            return _turned_sample(self.sample, side, number)
-        generator = torch.Generator().manual_seed(self.seed * 10_007 + number)
+        generator = torch.Generator().manual_seed(number)
         field = torch.zeros(1, len(self.ranges), side, side)
         for grain in _GRAINS:
             cells = side // grain + 2
@@ -80,17 +74,6 @@ def input_ranges(inputs: Sequence[InputLayer]) -> tuple[tuple[float, float], ...
     return tuple(layer.clip or ((-2.0, 2.0) if layer.offset < 0 else (0.0, 1.0)) for layer in inputs)
 
 
-def _turned_sample(sample: torch.Tensor, side: int, number: int) -> torch.Tensor:
-    """Return the sample in one of its eight positions, repeated by mirroring, its middle in the middle."""
-    turned = torch.rot90(sample.flip(-1) if number // 4 % 2 else sample, number % 4, (-2, -1))
-    for axis in (-2, -1):
-        length = turned.shape[axis]
-        place = torch.arange(side) - side // 2 + length // 2
-        place = place.remainder(2 * length)
-        turned = turned.index_select(axis, torch.where(place < length, place, 2 * length - 1 - place))
-    return turned[None].float()
-
-
 _SMALLEST_TILE = 96
 """Side in px of the first tile that is tried; the next is twice as large."""
 _LARGEST_TILE = 1056
@@ -108,9 +91,7 @@ def measure_receptive_field(
     stride: int,
     tile: int,
     ranges: Sequence[tuple[float, float]] | None = None,
-    sample: torch.Tensor | None = None,
     quantum: float = 0.01,
-    seed: int = 0,
 ) -> Reach:
     """Find out how far a network looks, whether it looks at its whole tile, and its stride.
 
@@ -130,12 +111,8 @@ def measure_receptive_field(
         The tile in px that it is meant for: the only one it may take.
     ranges
         Likely channel values (low, high) of each layer, see `input_ranges`; None: 0 to 1.
-    sample
-        Channels (layer, y, x) float32 of a real scene to use instead of random fields.
     quantum
         Step of the stored probability; half of it is what counts as moved.
-    seed
-        Of the random fields.
 
     Returns
     -------
@@ -155,7 +132,7 @@ def measure_receptive_field(
     >>> measure_receptive_field(stub, n_layers=1, stride=1, tile=64)
     Reach(stride=1, radius=3, depends_on_tile=False)
     """
-    scenery = SyntheticInputs(ranges=tuple(ranges or ((0.0, 1.0),) * n_layers), sample=sample, seed=seed)
+    scenery = SyntheticInputs(ranges=tuple(ranges or ((0.0, 1.0),) * n_layers))
     probe = _Probe(network=network, scenery=scenery, stride=stride, least=quantum / 2)
     margins = tuple(_margins(stride, watched=probe.watched))
     smallest = probe.watched + 2 * margins[0]
