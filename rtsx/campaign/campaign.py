@@ -634,10 +634,8 @@ class Campaign:
         to = os.fspath(to)
         marked = self.ledger.moments()
         delivered = deliver_year(
-            self.output,
-            self.plan,
+            self,
             to,
-            storage_options=self.storage_options,
             to_options=self._options_at(to, storage_options),
             tiles=tiles,
             zoom=zoom,

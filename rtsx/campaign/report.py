@@ -244,9 +244,7 @@ def write_report(campaign: "Campaign", *, path: str | Path | None, coast: str | 
     except CampaignError as error:
         damaged.append(str(error))
     try:
-        looks = make_quicklooks(
-            objects, plan, output=output, storage_options=campaign.storage_options, states=states, damaged=unread
-        )
+        looks = make_quicklooks(campaign, states=states, damaged=unread)
     except (CampaignError, FootprintError) as error:
         unread.append(str(error))
     page = report_page(

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import inf
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +18,6 @@ import shapely
 from numpy.typing import NDArray
 
 from rtsx.campaign.ledger import map_in_threads
-from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.products.coarse import greatest, probability_png
 from rtsx.campaign.products.collect import footprint_keys
 from rtsx.campaign.products.rasters import MapReader
@@ -29,6 +28,9 @@ from rtsx.errors import CampaignError
 from rtsx.grid.grid import cell_id
 from rtsx.pages import figure, render_page
 from rtsx.storage.object_store import ObjectStore
+
+if TYPE_CHECKING:
+    from rtsx.campaign.campaign import Campaign
 
 Floats = NDArray[np.float64]
 
@@ -218,21 +220,13 @@ class Quicklook:
         return render_page("look.svg", {"look": self, "width": _LOOK_WIDTH, "rings": rings, "picture": picture})
 
 
-def make_quicklooks(
-    objects: ObjectStore,
-    plan: CampaignPlan,
-    *,
-    output: str,
-    storage_options: Mapping[str, Any],
-    states: CellStates,
-    damaged: list[str],
-) -> list[Quicklook]:
+def make_quicklooks(campaign: "Campaign", *, states: CellStates, damaged: list[str]) -> list[Quicklook]:
     """Draw the largest outlines of a year and the surest of the larger half, collected ones where they are those of the map of now.
 
     Parameters
     ----------
-    objects, plan, output, storage_options
-        Of the campaign.
+    campaign
+        Whose output is read.
     states
         Finished cells.
     damaged
@@ -243,6 +237,7 @@ def make_quicklooks(
     CampaignError, FootprintError
         There is no such year in the map, or the rule of confidence cannot be read.
     """
+    objects, plan = campaign.objects, campaign.plan
     keys = footprint_keys(objects, plan, states)
 
     def measures(key: str) -> NDArray[np.float64]:
@@ -255,7 +250,7 @@ def make_quicklooks(
         return np.stack([table[name].to_numpy() for name in _COLUMNS[:2]], axis=1)
 
     looks = []
-    reader = MapReader.of(output, plan, "probability", options=storage_options, finished=states)
+    reader = MapReader.of(campaign.output, plan, "probability", options=campaign.storage_options, finished=states)
     for number, row in _chosen([*map_in_threads(measures, keys)]):
         try:
             table = _read(objects, keys[number], _COLUMNS)

@@ -114,9 +114,7 @@ def test_its_products_and_its_report_are_made_from_the_output_alone(done: Campai
 def test_the_report_shows_what_was_found_by_the_pixels_of_its_own_map(done: Campaign, tmp_path: Path) -> None:
     marks = [*done.ledger.marks()]
     states, damaged = cell_states(marks, YearLayout(2024)), list[str]()
-    looks = make_quicklooks(
-        done.objects, done.plan, output=done.output, storage_options={}, states=states, damaged=damaged
-    )
+    looks = make_quicklooks(done, states=states, damaged=damaged)
     assert damaged == []
     outlines = done.outlines()
     assert len(looks) == 6

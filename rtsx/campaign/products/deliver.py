@@ -4,14 +4,14 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import geopandas
 import pandas as pd
 
 from rtsx.campaign.cells import Address
 from rtsx.campaign.drift import read_check
-from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.ledger import CampaignLedger
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.preflight import require_space
@@ -52,8 +52,11 @@ from rtsx.campaign.records import CommitRecord
 from rtsx.errors import CampaignError
 from rtsx.grid.grid import cell_id
 from rtsx.storage import local_path, refuse_other_format, without_query
-from rtsx.storage.object_store import ObjectStore, open_object_store
+from rtsx.storage.object_store import open_object_store
 from rtsx.storage.stac import COG
+
+if TYPE_CHECKING:
+    from rtsx.campaign.campaign import Campaign
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,11 +87,9 @@ class Delivered:
 
 
 def deliver_year(
-    output: str,
-    plan: CampaignPlan,
+    campaign: "Campaign",
     to: str,
     *,
-    storage_options: Mapping[str, Any],
     to_options: Mapping[str, Any],
     tiles: str | None,
     zoom: int | None,
@@ -106,6 +107,7 @@ def deliver_year(
     expected_area: bool,
 ) -> Delivered:
     """Write the package of a year, or bring it up to date; see `Campaign.deliver`."""
+    plan = campaign.plan
     refuse_other_format(to, what="a folder of products")
     licence = checked_licence(licence)
     if tiles is None and (zoom is not None or tile_zoom is not None):
@@ -129,7 +131,7 @@ def deliver_year(
     inventories = inventory_files(fields)
     if inventories and not outlines:
         raise CampaignError("Fields are those of outlines. Leave either --fields or --no-outlines out.")
-    history = _History.of(open_object_store(output, storage_options), plan, by_cell=bool(inventories))
+    history = _History.of(campaign.ledger, plan, by_cell=bool(inventories))
     inventory = None
     if inventories:
         inventory = InventoryRows(
@@ -150,15 +152,22 @@ def deliver_year(
             "This review is of a sample, from which totals follow: give its estimates of accuracy, too."
         )
     package = Package(open_object_store(to, to_options), to)
-    require_own(package, _identity(plan, tiling, outlines=outlines))
+    # What stays as it is in a package, however often it is brought up to date.
+    identity: Record = {
+        "campaign": plan.name,
+        "year": plan.year,
+        "plan": plan.digest,
+        "outlines": outlines,
+        "rasters": tiling.document,
+    }
+    require_own(package, identity)
     pixels = sum(state.n_valid for state in history.states.values())
     if package.objects.get(CHECKSUMS) is None:
         require_space(to, pixels // 20)  # rarely less, compressed
-    table = _Outlines.of(output, plan, storage_options, verdicts=verdicts) if outlines else None
-    readers = {
-        name: MapReader.of(output, plan, name, options=storage_options, finished=mapped) for name in delivered(plan)
-    }
-    package.begin(_identity(plan, tiling, outlines=outlines))
+    table = _Outlines.of(campaign, verdicts=verdicts) if outlines else None
+    opened = partial(MapReader.of, campaign.output, plan, options=campaign.storage_options, finished=mapped)
+    readers = {name: opened(name) for name in delivered(plan)}
+    package.begin(identity)
     rasters = write_rasters(package, readers, files, tiling=tiling, states=history.states, verify=verify)
     if not rasters:  # a border of the set runs through a cell, between what is valid there and its tiles
         raise CampaignError(f"No valid pixel of the map lies in a tile of {tiles}. Choose another tile matrix set.")
@@ -177,7 +186,7 @@ def deliver_year(
         versions={name: sorted(found) for name, found in history.versions.items()},
         licence=licence,
         providers=named,
-        drift=read_check(open_object_store(output, storage_options), plan),
+        drift=read_check(campaign.objects, plan),
         accuracy=estimates,
         review=verdicts,
         expected_m2={} if expected is None else write_expected(package, expected),
@@ -193,7 +202,7 @@ def deliver_year(
     title = f"STAC items of all files in {', '.join(most)} and {last}, as a table"
     package.add(ITEMS, content, title, media_type=PARQUET)
     _write_styles(package, facts, rasters, expected=expected)
-    _write_documents(package, facts)
+    _write_documents(package, facts, identity=identity)
     package.close()
     return Delivered(
         to=to,
@@ -220,14 +229,14 @@ class _History:
     """Source and last part of the id of what each cell was made of; empty where nobody needs it."""
 
     @classmethod
-    def of(cls, objects: ObjectStore, plan: CampaignPlan, *, by_cell: bool) -> "_History":
+    def of(cls, ledger: CampaignLedger, plan: CampaignPlan, *, by_cell: bool) -> "_History":
         images: Counter[tuple[str, str]] = Counter()
         of_cells: dict[Address, frozenset[tuple[str, str]]] = {}
         unread: Counter[tuple[str, str]] = Counter()
         versions: defaultdict[str, set[str]] = defaultdict(set)
 
         def noted() -> Iterator[CommitRecord]:
-            for mark in CampaignLedger(objects, layout).marks():
+            for mark in ledger.marks():
                 gaps = {
                     (source, without_query(image)) for source, _, image in (gap.partition("/") for gap in mark.gaps)
                 }
@@ -240,8 +249,7 @@ class _History:
                     versions[name].add(version)
                 yield mark
 
-        layout = YearLayout(plan.year)
-        states = {cell: state for cell, state in cell_states(noted(), layout).items() if cell in plan.cells}
+        states = {cell: state for cell, state in cell_states(noted(), ledger.layout).items() if cell in plan.cells}
         return cls(states=states, images=images, unread=unread, versions=versions, by_cell=of_cells)
 
 
@@ -263,17 +271,6 @@ def _require_finished(plan: CampaignPlan, states: CellStates, *, allow_missing: 
             if states
             else f"No cell of {plan.name} {plan.year} is done, so there is nothing to deliver. Run the campaign first."
         )
-
-
-def _identity(plan: CampaignPlan, tiling: Tiling, *, outlines: bool) -> Record:
-    """What stays as it is in a package, however often it is brought up to date."""
-    return {
-        "campaign": plan.name,
-        "year": plan.year,
-        "plan": plan.digest,
-        "outlines": outlines,
-        "rasters": tiling.document,
-    }
 
 
 _KEPT_ROWS = 100_000
@@ -299,12 +296,11 @@ class _Outlines:
     """What reviewers say of them; None where nobody was asked."""
 
     @classmethod
-    def of(
-        cls, output: str, plan: CampaignPlan, options: Mapping[str, Any], *, verdicts: Verdicts | None
-    ) -> "_Outlines":
+    def of(cls, campaign: "Campaign", *, verdicts: Verdicts | None) -> "_Outlines":
         """Collect them anew where that is needed."""
-        collect_year(output, plan, storage_options=options, levels=False, tracks=False, overviews=False, stac=False)
-        table = PartTable.of(open_object_store(output, options), YearLayout(plan.year), FOOTPRINTS)
+        collect = partial(collect_year, levels=False, tracks=False, overviews=False, stac=False)
+        collect(campaign.output, campaign.plan, storage_options=campaign.storage_options)
+        table = PartTable.of(campaign.objects, campaign.ledger.layout, FOOTPRINTS)
         names = tuple(sorted(table.records.read()))
         verdicts = None if verdicts is None or verdicts.is_ground else verdicts
         if verdicts is not None:
@@ -313,7 +309,7 @@ class _Outlines:
         for part in table.walk(names):
             columns |= dict.fromkeys(name for name in part.columns if name != part.geometry.name)
         found = cls(
-            plan=plan,
+            plan=campaign.plan,
             table=table,
             names=names,
             further=tuple(columns),
@@ -444,11 +440,11 @@ def _write_styles(
     package.add("map.qgz", project, "QGIS project of all layers, with styles", media_type="application/x-qgis-project")
 
 
-def _write_documents(package: Package, facts: Facts) -> None:
+def _write_documents(package: Package, facts: Facts, *, identity: Record) -> None:
     """Write what is read, by people and by machines."""
     plan = facts.plan
     provenance = {
-        "package": _identity(plan, facts.tiling, outlines=facts.outlines is not None),
+        "package": identity,
         "model": {
             "bundles": list(plan.prediction.members),
             "layers": list(plan.prediction.layers),
