@@ -48,7 +48,7 @@ def cells_named(names: Sequence[str] | None) -> "list[Address] | None":
         raise typer.BadParameter(str(error), param_hint="--cell") from error
 
 
-@app.command(epilog="Examples:\n\nrtsx campaign status campaign.yaml\n\nrtsx campaign status s3://maps/arctic --check")
+@app.command()
 def status(
     campaign: options.CampaignArgument,
     *,
@@ -58,6 +58,12 @@ def status(
     """Tell how far a campaign is, from any machine: cells of each year by stage; of one year who runs, failed and why, rate, hours, cost.
 
     Without --year, the table has all years, and the rest is of the newest.
+
+    Examples
+    --------
+    rtsx campaign status campaign.yaml
+
+    rtsx campaign status s3://maps/arctic --check
     """
     opened = options.open_campaign(campaign, year=year)
     from rtsx.campaign.ledger import planned_years
@@ -101,15 +107,7 @@ def _reviewed(campaign: "Campaign", years: Sequence[int]) -> dict[int, str]:
     return counts
 
 
-_WATCH = """Examples:
-
-rtsx campaign watch campaign.yaml --notify "mail -s rtsx me@example.org"
-
-rtsx campaign watch s3://maps/arctic --notify https://hooks.example.org/rtsx --every 60
-"""
-
-
-@app.command(epilog=_WATCH)
+@app.command()
 def watch(
     campaign: options.CampaignArgument,
     *,
@@ -132,6 +130,12 @@ def watch(
     """Send an alert once each: a tripped drift check, cells set aside, runs that stopped, silence, and the end with what it has cost.
 
     What was sent is kept in the output, so a restart, or another look of cron, repeats nothing.
+
+    Examples
+    --------
+    rtsx campaign watch campaign.yaml --notify "mail -s rtsx me@example.org"
+
+    rtsx campaign watch s3://maps/arctic --notify https://hooks.example.org/rtsx --every 60
     """
     opened = options.open_campaign(campaign, year=year)
     from rtsx.campaign.status import notifier
@@ -148,24 +152,33 @@ def watch(
         time.sleep(every)
 
 
-@app.command(
-    epilog="Examples:\n\nrtsx campaign retry campaign.yaml\n\nrtsx campaign retry campaign.yaml --cell r412c088"
-)
+@app.command()
 def retry(
     campaign: options.CampaignArgument, *, year: options.CampaignYearOption = None, cell: _CellOption = None
 ) -> None:
-    """Let cells that were set aside be run again by the next run; a cell that is named is made anew even if it is done."""
+    """Let cells that were set aside be run again by the next run; a cell that is named is made anew even if it is done.
+
+    Examples
+    --------
+    rtsx campaign retry campaign.yaml
+
+    rtsx campaign retry campaign.yaml --cell r412c088
+    """
     freed = options.open_campaign(campaign, year=year).retry(cells_named(cell))
     show_line(f"{freed} cell{'' if freed == 1 else 's'} will be run again by the next run")
 
 
-@app.command(epilog="Example:\n\nrtsx campaign verify campaign.yaml")
+@app.command()
 def verify(
     campaign: options.CampaignArgument, *, year: options.CampaignYearOption = None, cell: _CellOption = None
 ) -> None:
     """Read all that was written again, and compare it with the digests that were noted then.
 
     Exit status 1 when something is not what was written.
+
+    Examples
+    --------
+    rtsx campaign verify campaign.yaml
     """
     opened = options.open_campaign(campaign, year=year)
     found = opened.verify(cells_named(cell))
@@ -185,15 +198,7 @@ def verify(
         raise typer.Exit(options.FAULTY)
 
 
-_REPORT = """Examples:
-
-rtsx campaign report campaign.yaml --out report.html
-
-rtsx campaign report campaign.yaml --coast ne_10m_coastline.shp
-"""
-
-
-@app.command(epilog=_REPORT)
+@app.command()
 def report(
     campaign: options.CampaignArgument,
     *,
@@ -210,20 +215,18 @@ def report(
     """Write a page of one file: map of cells, pictures of what was found, throughput, costs, failures.
 
     What a cell and 10⁶ km² have cost is printed, too: means, and their standard errors over finished cells.
+
+    Examples
+    --------
+    rtsx campaign report campaign.yaml --out report.html
+
+    rtsx campaign report campaign.yaml --coast ne_10m_coastline.shp
     """
     written = options.open_campaign(campaign, year=year).report(out, coast=coast)
     show("Written", ("report", written.path), ("a cell", written.cell), ("10⁶ km² of valid ground", written.area))
 
 
-_COLLECT = """Examples:
-
-rtsx campaign collect campaign.yaml
-
-rtsx campaign collect campaign.yaml --format gpkg,flatgeobuf
-"""
-
-
-@app.command(epilog=_COLLECT)
+@app.command()
 def collect(
     campaign: options.CampaignArgument,
     *,
@@ -246,6 +249,12 @@ def collect(
     """Make products of all cells that are done: outlines merged across cells, tracks, overviews, a STAC collection.
 
     Run it again after more cells are done, and only what they touch is written again.
+
+    Examples
+    --------
+    rtsx campaign collect campaign.yaml
+
+    rtsx campaign collect campaign.yaml --format gpkg,flatgeobuf
     """
     collected = options.open_campaign(campaign, year=year).collect(
         formats=tuple(options.words(formats) or ()),
@@ -258,15 +267,7 @@ def collect(
     show_line(str(collected))
 
 
-_DELIVER = """Examples:
-
-rtsx campaign deliver campaign.yaml --to package --license CC-BY-4.0 --provider "Our institute=https://example.org"
-
-rtsx campaign deliver campaign.yaml --year 2024 --to s3://archive/rts-2024 --tiles UPSArcticWGS84Quad
-"""
-
-
-@app.command(epilog=_DELIVER)
+@app.command()
 def deliver(
     campaign: options.CampaignArgument,
     *,
@@ -333,6 +334,12 @@ def deliver(
     """Write the package that an archive takes: GeoTIFFs, outlines, fact sheet, provenance, STAC, checksums; no pixel of an image.
 
     Run it again after it was stopped or the map has changed, and only what is missing or differs is written.
+
+    Examples
+    --------
+    rtsx campaign deliver campaign.yaml --to package --license CC-BY-4.0 --provider "Our institute=https://example.org"
+
+    rtsx campaign deliver campaign.yaml --year 2024 --to s3://archive/rts-2024 --tiles UPSArcticWGS84Quad
     """
     opened = options.open_campaign(campaign, year=year)
     reviewed, estimates = (None, None) if review is None else _with_estimates(review)
@@ -370,15 +377,7 @@ def _with_estimates(path: str) -> "tuple[geopandas.GeoDataFrame, dict[str, Any] 
     return reviewed, json.loads(assess_accuracy(options.drawn_units(reviewed)).to_json())
 
 
-_COPY = """Examples:
-
-rtsx campaign copy campaign.yaml gs://maps/arctic
-
-rtsx campaign copy s3://maps/arctic /archive/arctic --year 2023 --year 2024
-"""
-
-
-@app.command(name="copy", epilog=_COPY)
+@app.command(name="copy")
 def copy_(
     campaign: options.CampaignArgument,
     other: Annotated[
@@ -392,6 +391,12 @@ def copy_(
     """Copy a campaign to another store, while it goes on running or not; each cell is verified, its mark written last.
 
     Run it again, and only what is new is copied. Exit status 1 when cells were left out because they are damaged.
+
+    Examples
+    --------
+    rtsx campaign copy campaign.yaml gs://maps/arctic
+
+    rtsx campaign copy s3://maps/arctic /archive/arctic --year 2023 --year 2024
     """
     copied = options.open_campaign(campaign, year=None if year is None else year[0], of_all_years=True).copy(
         other, years=year

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from rtsx.cli import options
-from rtsx.cli.console import campaign_progress, counting, print_info, show, show_line
+from rtsx.cli.console import Commands, campaign_progress, counting, print_info, show, show_line
 from rtsx.errors import CampaignError, ClusterError
 from rtsx.parsing import memory_bytes
 from rtsx.storage import absolute
@@ -115,7 +115,7 @@ def cluster_of(config: "CampaignConfig", *, local: bool, memory: str | None = No
     return ClusterSpec(**{**said, **chosen})
 
 
-app = typer.Typer(no_args_is_help=True)
+app = Commands(no_args_is_help=True)
 
 _ConfigArgument = Annotated[
     Path, typer.Argument(metavar="CAMPAIGN.yaml", help="What is mapped, how, and where to.", show_default=False)
@@ -150,15 +150,8 @@ _FromOption = Annotated[
     ),
 ]
 
-_PLAN = """Examples:
 
-rtsx campaign plan campaign.yaml
-
-rtsx campaign plan campaign.yaml --seconds-per-tile 0.02
-"""
-
-
-@app.command(epilog=_PLAN)
+@app.command()
 def plan(
     config: _ConfigArgument,
     *,
@@ -171,6 +164,12 @@ def plan(
     """Tell what a campaign will take, before anything is spent: cells, pixels, tiles, memory, bytes, hours and money.
 
     Writes the plan and an empty map into the output, where runs are held to them; no pixel of an image is read.
+
+    Examples
+    --------
+    rtsx campaign plan campaign.yaml
+
+    rtsx campaign plan campaign.yaml --seconds-per-tile 0.02
     """
     measure = measure and seconds_per_tile is None
     if measure:
@@ -193,19 +192,13 @@ def plan(
     show("Planned", ("output", campaign.output), ("plan", campaign.plan.digest))
 
 
-_CHECK = """Examples:
-
-rtsx campaign check campaign.yaml --year 2025
-
-rtsx campaign check s3://maps/arctic --against 2023 --cells 200
-"""
 _AcceptOption = Annotated[
     str | None,
     typer.Option("--accept-drift", metavar="NAME: REASON", help="Run although the drift check has tripped; recorded."),
 ]
 
 
-@app.command(epilog=_CHECK)
+@app.command()
 def check(
     campaign: options.CampaignArgument,
     *,
@@ -220,6 +213,12 @@ def check(
     """Compare a sample of the year's images with another year's, and with what the model learnt, before anything is spent.
 
     Exit status 1 where they differ; run and work then refuse the year until --accept-drift. Writes drift.html into the year's folder.
+
+    Examples
+    --------
+    rtsx campaign check campaign.yaml --year 2025
+
+    rtsx campaign check s3://maps/arctic --against 2023 --cells 200
     """
     said = stored_config(campaign, year=year, trust=trust)
     made = created(said, is_stored=not options.is_yaml(campaign), fetched=from_)
@@ -244,15 +243,7 @@ def _accept(campaign: "Campaign", given: str | None) -> None:
         campaign.accept_drift(name=name, reason=reason)
 
 
-_RUN = """Examples:
-
-rtsx campaign run campaign.yaml --workers 2
-
-rtsx campaign run campaign.yaml --gateway https://hub.example.org/services/dask-gateway --profile gpu --adapt 0 40
-"""
-
-
-@app.command(epilog=_RUN)
+@app.command()
 def run(
     config: _ConfigArgument,
     *,
@@ -273,6 +264,12 @@ def run(
     """Run every cell that is not done; stop it and run it again as often as you like, and nothing is done twice.
 
     The exit status is 0 when every cell is done.
+
+    Examples
+    --------
+    rtsx campaign run campaign.yaml --workers 2
+
+    rtsx campaign run campaign.yaml --gateway https://hub.example.org/services/dask-gateway --profile gpu --adapt 0 40
     """
     said = loaded(config, year=year)
     spec = cluster_of(
@@ -290,15 +287,7 @@ def run(
     _require_complete(summary, f"run {_again(config, year=year, fetched=from_)}")
 
 
-_FETCH = """Examples:
-
-rtsx campaign fetch campaign.yaml --to /scratch/pixels
-
-rtsx campaign fetch campaign.yaml --to /scratch/pixels --check
-"""
-
-
-@app.command(epilog=_FETCH)
+@app.command()
 def fetch(
     campaign: options.CampaignArgument,
     *,
@@ -323,6 +312,12 @@ def fetch(
 
     Stop it and start it again as often as you like, on as many machines as you like; then run with --from STORE. Exit status: 0 all
     is there; 2 some is not, and the message tells why; 75 the time was over.
+
+    Examples
+    --------
+    rtsx campaign fetch campaign.yaml --to /scratch/pixels
+
+    rtsx campaign fetch campaign.yaml --to /scratch/pixels --check
     """
     made = created(stored_config(campaign, year=year, trust=trust), is_stored=not options.is_yaml(campaign))
     from rtsx.campaign.batch import slurm_end
@@ -334,16 +329,10 @@ def fetch(
     _require_complete(fetched.run, f"fetch {_again(campaign, year=year)} --to {to}")
 
 
-_WORK = """Examples:
-
-rtsx campaign work campaign.yaml --workers 4
-
-rtsx campaign work s3://maps/arctic --until 2026-12-01T06:00
-"""
 _GpuOption = Annotated[int | None, _machines("--gpu", help="GPUs of this machine, with a process for each.", min=1)]
 
 
-@app.command(epilog=_WORK)
+@app.command()
 def work(
     campaign: options.CampaignArgument,
     *,
@@ -360,6 +349,12 @@ def work(
 
     An output alone is enough: sources and models are then found by the config that is stored in it. Exit status: 0 every cell is
     done; 2 some are not, and the message tells why; 75 the time was over.
+
+    Examples
+    --------
+    rtsx campaign work campaign.yaml --workers 4
+
+    rtsx campaign work s3://maps/arctic --until 2026-12-01T06:00
     """
     if workers is not None and gpu is not None:
         raise ClusterError("--workers and --gpu both say how many processes there are. Give one of them.")
@@ -419,16 +414,10 @@ def stored_config(given: str, *, year: int | None, trust: bool) -> "CampaignConf
     return said
 
 
-_SUBMIT = """Examples:
-
-rtsx campaign submit campaign.yaml --slurm --workers 40 --time 12:00 --gpus 1 --partition gpu --account mine
-
-rtsx campaign submit campaign.yaml --slurm --workers 40 --time 12:00 --setup "source ~/rtsx/bin/activate" --dry-run
-"""
 _batch = partial(typer.Option, rich_help_panel="Batch system")
 
 
-@app.command(epilog=_SUBMIT)
+@app.command()
 def submit(
     campaign: options.CampaignArgument,
     *,
@@ -461,6 +450,12 @@ def submit(
     """Start workers of a planned campaign as an array job, whose members run rtsx campaign work.
 
     A member of Slurm queues itself again when its time is over and cells are left.
+
+    Examples
+    --------
+    rtsx campaign submit campaign.yaml --slurm --workers 40 --time 12:00 --gpus 1 --partition gpu --account mine
+
+    rtsx campaign submit campaign.yaml --slurm --workers 40 --time 12:00 --setup "source ~/rtsx/bin/activate" --dry-run
     """
     if slurm == pbs:
         raise CampaignError("Give one of --slurm and --pbs.")
@@ -524,7 +519,7 @@ def wall_time(given: str) -> timedelta:
     return timedelta(days=days or 0, hours=first or 0, minutes=second or 0, seconds=third or 0)
 
 
-@app.command(epilog="Example:\n\nrtsx campaign update campaign.yaml --workers 2")
+@app.command()
 def update(
     config: _ConfigArgument,
     *,
@@ -544,6 +539,10 @@ def update(
     """Run the cells again whose images changed, came or went since they were made, and those that are not done.
 
     The exit status is 0 when every cell was looked at and is done.
+
+    Examples
+    --------
+    rtsx campaign update campaign.yaml --workers 2
     """
     said = loaded(config, year=year)
     spec = cluster_of(

@@ -10,12 +10,12 @@ from typing import Annotated, Literal
 import typer
 
 from rtsx.cli import options
-from rtsx.cli.console import print_info, show, show_line
+from rtsx.cli.console import Commands, print_info, show, show_line
 from rtsx.errors import InputNotFoundError
 from rtsx.names import suggest
 from rtsx.storage import local_path, write_whole
 
-app = typer.Typer(no_args_is_help=True)
+app = Commands(no_args_is_help=True)
 
 Kind = Literal["train", "evaluate", "campaign", "cube", "order"]
 
@@ -37,14 +37,21 @@ def schema_of(kind: Kind) -> dict[str, object]:
     return schema
 
 
-@app.command(epilog="Examples:\n\nrtsx config schema train\n\nrtsx config schema cube --out cube.schema.json")
+@app.command()
 def schema(
     kind: Annotated[Kind, typer.Argument(metavar="train|evaluate|campaign|cube|order", show_default=False)],
     *,
     out: Annotated[Path | None, options.Output(metavar="JSON", help="File; standard output if left out.")] = None,
     overwrite: options.OverwriteOption = False,
 ) -> None:
-    """Print the JSON schema of a kind of YAML file, for editors that complete and check it."""
+    """Print the JSON schema of a kind of YAML file, for editors that complete and check it.
+
+    Examples
+    --------
+    rtsx config schema train
+
+    rtsx config schema cube --out cube.schema.json
+    """
     text = json.dumps(schema_of(kind), indent=2)
     if out is None:
         show_line(text, asked=True)
@@ -53,9 +60,7 @@ def schema(
     write_whole(out, f"{text}\n".encode())
 
 
-@app.command(
-    epilog="Examples:\n\nrtsx config example\n\nrtsx config example cube-demo --out cube.yaml",
-)
+@app.command()
 def example(
     name: Annotated[
         str | None,
@@ -68,6 +73,12 @@ def example(
     """Write a YAML file to start from; its first lines say what it is for, and which commands use it.
 
     Data that other commands of the example make is looked for below the working directory, wherever the file is written.
+
+    Examples
+    --------
+    rtsx config example
+
+    rtsx config example cube-demo --out cube.yaml
     """
     examples = {path.stem: path.read_text() for path in sorted(_EXAMPLES.glob("*.yaml"))}
     if name is None:
@@ -98,10 +109,7 @@ def _way_to_working_directory(file: Path) -> str:
     return "../" * (len(file.relative_to(here).parts) - 1) if file.is_relative_to(here) else ""
 
 
-@app.command(
-    "import",
-    epilog="Example:\n\nrtsx config import config.yml --out train.yaml --labels 'labels/{scene}.shp'",
-)
+@app.command("import")
 def import_config(
     old: Annotated[
         Path,
@@ -121,7 +129,12 @@ def import_config(
     ] = "labels/{scene}.gpkg",
     overwrite: options.OverwriteOption = False,
 ) -> None:
-    """Translate a training config of thaw-slump-segmentation; what could not be is told, and stands in the file."""
+    """Translate a training config of thaw-slump-segmentation; what could not be is told, and stands in the file.
+
+    Examples
+    --------
+    rtsx config import config.yml --out train.yaml --labels 'labels/{scene}.shp'
+    """
     options.require_there([str(old)])
     from rtsx.config.starter import import_training
 

@@ -1,5 +1,6 @@
 """What commands print: results to standard output; messages, warnings and progress to standard error."""
 
+import inspect
 import os
 import pathlib
 import sys
@@ -7,8 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from io import TextIOWrapper
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
@@ -21,6 +23,24 @@ from rtsx.redaction import redacted
 if TYPE_CHECKING:
     from rtsx.campaign.records import RunSummary
     from rtsx.training.run_log import Progress as Moment
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+class Commands(typer.Typer):
+    """Commands of one file; their help is the docstring, and ends with its section of examples."""
+
+    def command(self, name: str | None = None, **stated: Any) -> Callable[[_Command], _Command]:
+        """Register a function as a command; see `typer.Typer.command`."""
+
+        def registered(function: _Command) -> _Command:
+            told, _, lines = str(inspect.getdoc(function)).partition("\n\nExamples\n--------\n")
+            head = "Examples" if "\n\n" in lines else "Example"
+            epilog = f"{head}:\n\n{lines}" if lines else None
+            return super(Commands, self).command(name, help=told, epilog=epilog, **stated)(function)
+
+        return registered
+
 
 _ERR = Console(stderr=True, highlight=False)
 _UNFOLDED = 240

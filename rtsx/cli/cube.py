@@ -8,12 +8,12 @@ from typing import Annotated
 import typer
 
 from rtsx.cli import options
-from rtsx.cli.console import print_error, progress, show
+from rtsx.cli.console import Commands, print_error, progress, show
 from rtsx.storage import write_whole
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True)
+app = Commands(no_args_is_help=True)
 
 _CubeArgument = Annotated[str, typer.Argument(metavar="CUBE", help="A YAML file, or a Zarr store.", show_default=False)]
 _ConfigArgument = Annotated[
@@ -32,10 +32,7 @@ def _require_sound(cube: str) -> None:
         load_cube_config(cube)
 
 
-@app.command(
-    epilog="Examples:\n\nrtsx cube init --preset tss-v1 --region -139.3,69.5,-138.9,69.65 --year 2024 --out cube.yaml\n\n"
-    "rtsx cube init --preset sentinel2 --region island.gpkg --year 2024 --out season.yaml"
-)
+@app.command()
 def init(
     *,
     preset: Annotated[
@@ -51,7 +48,14 @@ def init(
     out: Annotated[Path, options.Output(metavar="YAML", help="The file.")],
     overwrite: options.OverwriteOption = False,
 ) -> None:
-    """Write the YAML file of a cube to start from: edit it, look at it with `info`, build it."""
+    """Write the YAML file of a cube to start from: edit it, look at it with `info`, build it.
+
+    Examples
+    --------
+    rtsx cube init --preset tss-v1 --region -139.3,69.5,-138.9,69.65 --year 2024 --out cube.yaml
+
+    rtsx cube init --preset sentinel2 --region island.gpkg --year 2024 --out season.yaml
+    """
     from rtsx.config.starter import starter_yaml  # loads the models, which `--help` does not wait for
 
     options.require_new(out, what="a config", suffixes=(".yaml", ".yml"), overwrite=overwrite)
@@ -59,10 +63,7 @@ def init(
     show("Written", ("config", out), ("next", f"edit its sources, then rtsx cube info {quote(str(out))}"))
 
 
-@app.command(
-    epilog="Examples:\n\nrtsx cube build cube.yaml --out cube.zarr\n\nrtsx cube build cube.yaml --out native.zarr --native\n\n"
-    "rtsx cube build cube.yaml --only trend --resolution 30 --out trends.zarr"
-)
+@app.command()
 def build(
     config: _ConfigArgument,
     *,
@@ -85,7 +86,16 @@ def build(
     overviews: Annotated[bool, options.Output(help="Also write coarser levels.")] = True,
     overwrite: options.OverwriteOption = False,
 ) -> None:
-    """Build a store, part by part. Run it again after whatever stopped it, and it goes on."""
+    """Build a store, part by part. Run it again after whatever stopped it, and it goes on.
+
+    Examples
+    --------
+    rtsx cube build cube.yaml --out cube.zarr
+
+    rtsx cube build cube.yaml --out native.zarr --native
+
+    rtsx cube build cube.yaml --only trend --resolution 30 --out trends.zarr
+    """
     _require_sound(config)
     from rtsx.config import build_cube, load_cube_config  # loads what reads and warps, which `--help` does not wait for
 
@@ -113,24 +123,37 @@ def build(
     )
 
 
-@app.command(epilog="Examples:\n\nrtsx cube info cube.yaml\n\nrtsx cube info cube.zarr")
+@app.command()
 def info(
     cube: _CubeArgument,
     *,
     cell: _CellOption = None,
 ) -> None:
-    """Tell grid, layers, chunks, images and size of a cube; reads no pixel."""
+    """Tell grid, layers, chunks, images and size of a cube; reads no pixel.
+
+    Examples
+    --------
+    rtsx cube info cube.yaml
+
+    rtsx cube info cube.zarr
+    """
     _require_sound(cube)
     from rtsx.cli.cube_summary import info_rows  # loads xarray and more, which `--help` does not wait for
 
     show(cube, *info_rows(cube, cell=cell), asked=True)
 
 
-@app.command(epilog="Examples:\n\nrtsx cube check cube.zarr\n\nrtsx cube check cube.yaml --cell r412c088")
+@app.command()
 def check(cube: _CubeArgument, *, cell: _CellOption = None) -> None:
     """Read all of a cube: how much of it holds data, its values, and whether the stored bytes are those written.
 
     Exit status 1 when something is wrong.
+
+    Examples
+    --------
+    rtsx cube check cube.zarr
+
+    rtsx cube check cube.yaml --cell r412c088
     """
     _require_sound(cube)
     from rtsx.cli.cube_summary import check_rows, opened
@@ -145,7 +168,7 @@ def check(cube: _CubeArgument, *, cell: _CellOption = None) -> None:
         raise typer.Exit(options.FAULTY)
 
 
-@app.command(epilog="Examples:\n\nrtsx cube plot cube.zarr --out cube.png\n\nrtsx cube plot cube.yaml --out cube.png")
+@app.command()
 def plot(
     cube: _CubeArgument,
     *,
@@ -155,7 +178,14 @@ def plot(
     cell: _CellOption = None,
     overwrite: options.OverwriteOption = False,
 ) -> None:
-    """Draw a cube: true colour, and every layer with its values."""
+    """Draw a cube: true colour, and every layer with its values.
+
+    Examples
+    --------
+    rtsx cube plot cube.zarr --out cube.png
+
+    rtsx cube plot cube.yaml --out cube.png
+    """
     if out.suffix.lower() != ".png":
         raise options.misused("--out", f"expected a picture that ends in .png; got {out.name!r}.")
     options.require_absent([out], overwrite=overwrite)

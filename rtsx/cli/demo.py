@@ -12,7 +12,7 @@ import typer
 
 import rtsx
 from rtsx.cli import options
-from rtsx.cli.console import print_info, progress, show
+from rtsx.cli.console import Commands, print_info, progress, show
 from rtsx.cli.footprints import write_outlines
 from rtsx.cli.info import tiling_line
 from rtsx.cli.predict import write_cogs
@@ -35,7 +35,7 @@ MIN_AREA_M2 = 288.0
 _SIZE = 2048
 """Side of the demo's own scene, px."""
 
-app = typer.Typer()
+app = Commands()
 
 
 @dataclass
@@ -52,7 +52,7 @@ class _Clock:
         self.rows.append((name, f"{time.perf_counter() - started:.1f} s"))
 
 
-@app.command(epilog="Examples:\n\nrtsx demo\n\nrtsx demo --seed 42 --size 1024 --out another")
+@app.command()
 def demo(
     *,
     out: Annotated[Path, typer.Option(help="Folder for everything that is made.")] = Path("demo-output"),
@@ -66,6 +66,12 @@ def demo(
 
     Everything goes the way of real data: a STAC catalog of GeoTIFFs in three projections to a cube of ten layers on the
     Arctic grid, the cube and a model to a Zarr map, the map to outlines (GeoParquet) and GeoTIFFs.
+
+    Examples
+    --------
+    rtsx demo
+
+    rtsx demo --seed 42 --size 1024 --out another
     """
     if find_spec("matplotlib") is None:
         raise MissingExtraError(

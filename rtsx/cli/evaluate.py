@@ -10,7 +10,7 @@ import typer
 
 import rtsx
 from rtsx.cli import options
-from rtsx.cli.console import print_info, progress, show, show_line, warn
+from rtsx.cli.console import Commands, print_info, progress, show, show_line, warn
 from rtsx.cli.truth import StatedTruth
 from rtsx.errors import MissingExtraError
 from rtsx.storage import staged, write_whole
@@ -23,33 +23,12 @@ if TYPE_CHECKING:
 
 __all__ = ["app", "area_app", "sample_app"]
 
-app = typer.Typer()
+app = Commands()
 
 _OF_TRUTH = ("--class-column", "--class-value", "--band", "--ignored")
 
-_EXAMPLES = """Examples:
 
-rtsx evaluate map.zarr --truth labels.gpkg
-
-rtsx evaluate map.zarr --truth truth.tif --class-value 2 --ignored 0
-
-rtsx evaluate map.zarr --truth labels.gpkg --class-column kind --class-value slump
-
-rtsx evaluate slumps.parquet --truth labels.gpkg --map map.zarr
-
-rtsx evaluate evaluate.yaml --model runs/first/bundle --out report
-
-rtsx evaluate map.zarr --truth labels.gpkg --year 2024 --choose
-
-rtsx evaluate evaluate.yaml --model runs/first/bundle --choose --save-model chosen
-
-rtsx evaluate --sample review --out report
-
-rtsx evaluate --sample review --confidence-rule rule.json --precision-floor 0.6
-"""
-
-
-@app.command(epilog=_EXAMPLES)
+@app.command()
 def evaluate(
     line: typer.Context,
     evaluated: Annotated[
@@ -164,7 +143,28 @@ def evaluate(
     device: options.DeviceOption = "auto",
     overwrite: options.OverwriteOption = False,
 ) -> None:
-    """Score predictions by pixel, border and object: each scene, each region, and all together."""
+    """Score predictions by pixel, border and object: each scene, each region, and all together.
+
+    Examples
+    --------
+    rtsx evaluate map.zarr --truth labels.gpkg
+
+    rtsx evaluate map.zarr --truth truth.tif --class-value 2 --ignored 0
+
+    rtsx evaluate map.zarr --truth labels.gpkg --class-column kind --class-value slump
+
+    rtsx evaluate slumps.parquet --truth labels.gpkg --map map.zarr
+
+    rtsx evaluate evaluate.yaml --model runs/first/bundle --out report
+
+    rtsx evaluate map.zarr --truth labels.gpkg --year 2024 --choose
+
+    rtsx evaluate evaluate.yaml --model runs/first/bundle --choose --save-model chosen
+
+    rtsx evaluate --sample review --out report
+
+    rtsx evaluate --sample review --confidence-rule rule.json --precision-floor 0.6
+    """
     started = time.perf_counter()
     if out is not None:
         options.require_new(out, what="a folder of tables", overwrite=overwrite)
@@ -409,19 +409,10 @@ def _tables(result: "Evaluation | ObjectChoice") -> dict[str, str]:
     return tables | {"evaluation.json": result.to_json()}
 
 
-sample_app = typer.Typer()
-
-_SAMPLE_EXAMPLES = """Examples:
-
-rtsx sample --footprints slumps.parquet --size 300 --out sample.parquet
-
-rtsx sample --footprints slumps.parquet --map map.zarr --size 600 --out sample.gpkg
-
-rtsx evaluate --sample sample.gpkg
-"""
+sample_app = Commands()
 
 
-@sample_app.command("sample", epilog=_SAMPLE_EXAMPLES)
+@sample_app.command("sample")
 def draw_sample(
     line: typer.Context,
     *,
@@ -474,6 +465,14 @@ def draw_sample(
     """Draw outlines or points of the ground at random, for people to review; `rtsx evaluate --sample` says what follows.
 
     Whoever reviews fills the column `verdict`: target, other, or unsure.
+
+    Examples
+    --------
+    rtsx sample --footprints slumps.parquet --size 300 --out sample.parquet
+
+    rtsx sample --footprints slumps.parquet --map map.zarr --size 600 --out sample.gpkg
+
+    rtsx evaluate --sample sample.gpkg
     """
     chosen = design or ("outlines" if map_ is None else "ground")
     of_outlines = ("--region", "--confidence-edges", "--area-edges-m2")
@@ -510,15 +509,12 @@ def draw_sample(
     show("Drawn", ("sample", out), ("units", f"{len(drawn):,}{', all that there are' * (len(drawn) < size)}"), *rows)
 
 
-area_app = typer.Typer()
+area_app = Commands()
 
 _AREA_SUFFIXES = (".zarr", ".tif", ".csv", ".parquet")
 
 
-@area_app.command(
-    "area",
-    epilog="Examples:\n\nrtsx area map.zarr --out area.tif\n\nrtsx area map.zarr --cell-degrees 0.5 --out area.csv",
-)
+@area_app.command("area")
 def sum_area(
     prediction: options.PredictionArgument,
     *,
@@ -537,6 +533,12 @@ def sum_area(
 
     Rasters have the expected area; with .zarr, and in tables, which have a row for each cell and the longitude and latitude of its
     middle, the valid ground stands beside it.
+
+    Examples
+    --------
+    rtsx area map.zarr --out area.tif
+
+    rtsx area map.zarr --cell-degrees 0.5 --out area.csv
     """
     options.require_suffix(out, _AREA_SUFFIXES, option="--out", overwrite=overwrite)
     options.require_there([prediction])

@@ -10,7 +10,7 @@ import typer
 
 import rtsx
 from rtsx.cli import options
-from rtsx.cli.console import progress, show, warn
+from rtsx.cli.console import Commands, progress, show, warn
 from rtsx.errors import CubeError, FootprintError
 from rtsx.storage import local_path, write_whole
 
@@ -130,22 +130,13 @@ def write_outlines(
     return len(outlines)
 
 
-app = typer.Typer()
+app = Commands()
 
 _clean_up = partial(typer.Option, rich_help_panel="Clean-up")
 _tracks = partial(typer.Option, rich_help_panel="Tracks")
 
-_EXAMPLES = """Examples:
 
-rtsx footprints map.zarr --out slumps.parquet
-
-rtsx footprints map.zarr --out slumps.gpkg --threshold 0.7 --min-area-m2 1000 --geographic
-
-rtsx footprints map.zarr --out slumps.gpkg --flags --water lakes.gpkg --simplify-m 3
-"""
-
-
-@app.command(epilog=_EXAMPLES)
+@app.command()
 def footprints(
     prediction: options.PredictionArgument,
     *,
@@ -210,6 +201,14 @@ def footprints(
 
     Objects that cross chunks are one outline, however the map is stored. A file is of one year, as other commands take it; it may
     have several dates.
+
+    Examples
+    --------
+    rtsx footprints map.zarr --out slumps.parquet
+
+    rtsx footprints map.zarr --out slumps.gpkg --threshold 0.7 --min-area-m2 1000 --geographic
+
+    rtsx footprints map.zarr --out slumps.gpkg --flags --water lakes.gpkg --simplify-m 3
     """
     cleanup = CleanUp(
         flags=flags,
@@ -248,18 +247,12 @@ def footprints(
     show("Outlined", ("objects", count), ("outlines", out))
 
 
-merge_app = typer.Typer()
+merge_app = Commands()
 
-_MERGE_EXAMPLES = """Examples:
-
-rtsx merge cell-1.parquet cell-2.parquet --out slumps.parquet
-
-rtsx merge scenes/*.parquet --out 'slumps-{year}.parquet' --images coverage.gpkg
-"""
 _YEAR = "{year}"
 
 
-@merge_app.command(epilog=_MERGE_EXAMPLES)
+@merge_app.command()
 def merge(
     files: Annotated[
         list[str],
@@ -285,7 +278,14 @@ def merge(
     ] = None,
     overwrite: options.OverwriteOption = False,
 ) -> None:
-    """Unite outlines that meet: of cells and overlapping scenes of one day, or of all images of a year."""
+    """Unite outlines that meet: of cells and overlapping scenes of one day, or of all images of a year.
+
+    Examples
+    --------
+    rtsx merge cell-1.parquet cell-2.parquet --out slumps.parquet
+
+    rtsx merge scenes/*.parquet --out 'slumps-{year}.parquet' --images coverage.gpkg
+    """
     is_yearly = _YEAR in out
     # Of years, the names are known when the files are read.
     options.require_suffix(out, options.FOOTPRINT_SUFFIXES, option="--out", overwrite=overwrite or is_yearly)
@@ -316,19 +316,10 @@ def merge(
     )
 
 
-track_app = typer.Typer()
-
-_TRACK_EXAMPLES = """Examples:
-
-rtsx track 2023=before.parquet 2024=now.parquet --out tracks.parquet
-
-rtsx track 2010=drawn.shp 2024=slumps.parquet --out tracks.gpkg
-
-rtsx track 2022=a.gpkg 2023=b.gpkg 2024=c.gpkg --out tracks.gpkg --summary tracks.csv --max-gap 0
-"""
+track_app = Commands()
 
 
-@track_app.command(epilog=_TRACK_EXAMPLES)
+@track_app.command()
 def track(
     years: Annotated[
         list[str],
@@ -350,7 +341,16 @@ def track(
     ] = 0.1,
     overwrite: options.OverwriteOption = False,
 ) -> None:
-    """Follow objects over years: growth, first and last sighting, what became of each."""
+    """Follow objects over years: growth, first and last sighting, what became of each.
+
+    Examples
+    --------
+    rtsx track 2023=before.parquet 2024=now.parquet --out tracks.parquet
+
+    rtsx track 2010=drawn.shp 2024=slumps.parquet --out tracks.gpkg
+
+    rtsx track 2022=a.gpkg 2023=b.gpkg 2024=c.gpkg --out tracks.gpkg --summary tracks.csv --max-gap 0
+    """
     files = _files(years)
     options.require_suffix(out, options.FOOTPRINT_SUFFIXES, option="--out", overwrite=overwrite)
     options.require_suffix(summary, (".csv", ".parquet"), option="--summary", overwrite=overwrite)

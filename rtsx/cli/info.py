@@ -12,14 +12,14 @@ import typer
 
 import rtsx
 from rtsx.cli import options
-from rtsx.cli.console import show
+from rtsx.cli.console import Commands, show
 
 if TYPE_CHECKING:  # heavy, and `--help` should not wait for them
     import xarray as xr
 
     from rtsx.model import ModelBundle
 
-app = typer.Typer()
+app = Commands()
 
 Rows = list[tuple[str, object]]
 
@@ -42,7 +42,7 @@ GPU_DRIVERS = ("/dev/nvidiactl", "/dev/nvmap", "/dev/kfd", "/dev/dxg")
 tell of."""
 
 
-@app.command(epilog="Examples:\n\nrtsx info\n\nrtsx info scene.tif\n\nrtsx info map.zarr")
+@app.command()
 def info(
     images: Annotated[
         list[str] | None,
@@ -56,7 +56,16 @@ def info(
     nodata: options.NodataOption = None,
     layers: options.LayersOption = None,
 ) -> None:
-    """Tell versions, devices and extras of this installation, or grid and layers of a cube, image or map."""
+    """Tell versions, devices and extras of this installation, or grid and layers of a cube, image or map.
+
+    Examples
+    --------
+    rtsx info
+
+    rtsx info scene.tif
+
+    rtsx info map.zarr
+    """
     if not images:
         show("rtsx", *_installation(), asked=True)
         return

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from rtsx.cli import options
-from rtsx.cli.console import print_error, show, show_line
+from rtsx.cli.console import Commands, print_error, show, show_line
 from rtsx.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True)
+app = Commands(no_args_is_help=True)
 
 _FilesArgument = Annotated[
     list[str],
@@ -38,9 +38,7 @@ _LayerOption = Annotated[str | None, options.Input(metavar="NAME", help="Layer o
 _ReportOption = Annotated[str | None, options.Output(metavar="FILE", help="What was found, row by row: .csv or .json.")]
 
 
-@app.command(
-    epilog="Examples:\n\nrtsx labels validate slumps.shp\n\nrtsx labels validate slumps.gpkg other.geojson --report wrong.csv"
-)
+@app.command()
 def validate(
     files: _FilesArgument,
     *,
@@ -55,6 +53,12 @@ def validate(
     """Tell which rows are invalid, repeated, of an impossible date, off their place or no outlines; writes no labels.
 
     Exit status 1 when something is wrong.
+
+    Examples
+    --------
+    rtsx labels validate slumps.shp
+
+    rtsx labels validate slumps.gpkg other.geojson --report wrong.csv
     """
     from rtsx.labels import standardise_labels  # loads geopandas, which `--help` does not wait for
 
@@ -71,10 +75,7 @@ def validate(
         raise typer.Exit(options.FAULTY)
 
 
-@app.command(
-    epilog="Examples:\n\nrtsx labels standardise slumps.shp --out labels.parquet --creator 'A. Name'\n\n"
-    "rtsx labels standardise a.shp b.gpkg --out labels.parquet --column region=place --report report.csv"
-)
+@app.command()
 def standardise(
     files: _FilesArgument,
     *,
@@ -98,6 +99,12 @@ def standardise(
     """Make one table in one schema of inventories; repair what can be, and tell all of it.
 
     Every row is in the table or in the report.
+
+    Examples
+    --------
+    rtsx labels standardise slumps.shp --out labels.parquet --creator 'A. Name'
+
+    rtsx labels standardise a.shp b.gpkg --out labels.parquet --column region=place --report report.csv
     """
     from rtsx.labels import standardise_labels, write_labels
 

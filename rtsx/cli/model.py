@@ -7,7 +7,7 @@ import typer
 
 import rtsx
 from rtsx.cli import options
-from rtsx.cli.console import print_info, show
+from rtsx.cli.console import Commands, print_info, show
 from rtsx.cli.info import bundle_rows, reach_line, scaling_rows
 from rtsx.errors import BundleError
 from rtsx.storage import write_whole
@@ -45,7 +45,7 @@ def network_file(bundle: "ModelBundle", *, kind: Literal["onnx", "pt2"]) -> byte
     return export_module(module, n_layers=len(bundle.inputs), tile=bundle.tile, stride=bundle.stride)
 
 
-app = typer.Typer(no_args_is_help=True)
+app = Commands(no_args_is_help=True)
 
 ModelArgument = Annotated[
     str,
@@ -58,9 +58,16 @@ ModelArgument = Annotated[
 OutOption = Annotated[str, options.Output(metavar="FOLDER", help="Folder or URL of the new bundle.")]
 
 
-@app.command(epilog="Examples:\n\nrtsx model info demo\n\nrtsx model info runs/7/checkpoints/30.pt")
+@app.command()
 def info(model: ModelArgument, *, trust: options.TrustOption = False) -> None:
-    """Tell what a model finds, which layers it wants and how it scales them."""
+    """Tell what a model finds, which layers it wants and how it scales them.
+
+    Examples
+    --------
+    rtsx model info demo
+
+    rtsx model info runs/7/checkpoints/30.pt
+    """
     (bundle,) = options.open_models([model], trust=trust)
     history = [
         # Recipes and configs are pages long.
@@ -76,7 +83,7 @@ def info(model: ModelArgument, *, trust: options.TrustOption = False) -> None:
     )
 
 
-@app.command(epilog="Examples:\n\nrtsx model probe demo\n\nrtsx model probe my-bundle --save")
+@app.command()
 def probe(
     model: ModelArgument,
     *,
@@ -86,6 +93,12 @@ def probe(
     """Measure how far a changed pixel moves the answer, which is what --tile auto plans by.
 
     Some seconds to a minute. Predictions measure it themselves where it is not stored with the bundle.
+
+    Examples
+    --------
+    rtsx model probe demo
+
+    rtsx model probe my-bundle --save
     """
     options.require_models([model])
     if save and not (Path(model).is_dir()):
@@ -103,9 +116,7 @@ def probe(
     show(model, *rows, asked=not save)
 
 
-@app.command(
-    epilog="Examples:\n\nrtsx model export rts-bundle --out rts.onnx\n\nrtsx model export demo --out demo-bundle"
-)
+@app.command()
 def export(
     model: ModelArgument,
     *,
@@ -116,6 +127,12 @@ def export(
     """Write a model as ONNX or as a torch.export program for other software, or as a bundle.
 
     The two files hold the network alone: they take scaled channels and give what the activation is applied to.
+
+    Examples
+    --------
+    rtsx model export rts-bundle --out rts.onnx
+
+    rtsx model export demo --out demo-bundle
     """
     options.require_new(out, what="the folder of a bundle", suffixes=(".onnx", ".pt2"), overwrite=overwrite)
     (bundle,) = options.open_models([model], trust=trust)
@@ -128,12 +145,7 @@ def export(
     show("Exported", *bundle_rows(bundle), *scaling_rows(bundle), ("to apply", bundle.activation), ("file", out))
 
 
-@app.command(
-    name="import",
-    epilog="Examples:\n\nrtsx model import runs/7/checkpoints/30.pt --out rts-bundle\n\n"
-    "rtsx model import net.onnx --layers blue,green,red,nir --mean 0.1,0.1,0.1,0.2 --std 0.05,0.05,0.05,0.1 "
-    "--classes clear,cloud,shadow --tile 256 --overlap 64 --out clouds",
-)
+@app.command(name="import")
 def import_model(
     model: Annotated[
         str, typer.Argument(metavar="FILE", help="Checkpoint, ONNX, TorchScript or .pt2.", show_default=False)
@@ -174,6 +186,12 @@ def import_model(
 
     Checkpoints of thaw-slump-segmentation and darts-nextgen describe themselves; other files need --layers, --mean and
     --std or --preset, --classes, --tile and --overlap. What is given here counts more than what the file says.
+
+    Examples
+    --------
+    rtsx model import runs/7/checkpoints/30.pt --out rts-bundle
+
+    rtsx model import net.onnx --layers blue,green,red,nir --mean 0.1,0.1,0.1,0.2 --std 0.05,0.05,0.05,0.1 --classes clear,cloud,shadow --tile 256 --overlap 64 --out clouds
     """
     options.require_new(out, what="the folder of a bundle", overwrite=overwrite)
     options.require_models([model])

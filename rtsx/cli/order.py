@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rtsx.cli import options
-from rtsx.cli.console import counting, print_info, show
+from rtsx.cli.console import Commands, counting, print_info, show
 from rtsx.errors import OrderError
 from rtsx.parsing import json_value, wrap_damage
 from rtsx.storage import write_whole
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True)
+app = Commands(no_args_is_help=True)
 
 _LISTED = 40
 """Scenes that a summary lists; the files have them all."""
@@ -35,12 +35,16 @@ OrderArgument = Annotated[
 ]
 
 
-@app.command(epilog="Example:\n\nrtsx order plan order.yaml")
+@app.command()
 def plan(order: OrderArgument) -> None:
     """Search for scenes and choose those that cover the region; nothing is ordered.
 
     Writes ORDER.plan.json, which `submit` takes, and ORDER.plan.geojson, for a map. Of a basemap the quads of the region are listed,
     in ORDER.quads.sqlite; it goes on where it was stopped.
+
+    Examples
+    --------
+    rtsx order plan order.yaml
     """
     config = _loaded(order)
     if config.basemap is not None:
@@ -65,7 +69,7 @@ def plan(order: OrderArgument) -> None:
         )
 
 
-@app.command(epilog="Example:\n\nrtsx order submit order.yaml --yes")
+@app.command()
 def submit(
     order: OrderArgument,
     *,
@@ -78,6 +82,10 @@ def submit(
 
     What was ordered is kept in ORDER.ledger.json, which belongs with the config: copy both to go on on another machine. Of a basemap
     whose `delivery` names a bucket, quads are ordered, and kept in ORDER.quads.sqlite.
+
+    Examples
+    --------
+    rtsx order submit order.yaml --yes
     """
     config = _loaded(order)
     if config.basemap is not None:
@@ -110,9 +118,14 @@ def submit(
     _show_orders(ledger, path)
 
 
-@app.command("status", epilog="Example:\n\nrtsx order status order.yaml")
+@app.command("status")
 def status_command(order: OrderArgument) -> None:
-    """Ask the provider where the orders stand; of a basemap, show which quads are there."""
+    """Ask the provider where the orders stand; of a basemap, show which quads are there.
+
+    Examples
+    --------
+    rtsx order status order.yaml
+    """
     config = _loaded(order)
     if config.basemap is not None:
         from rtsx.ordering import QuadLedger, quad_ledger
@@ -133,11 +146,15 @@ def status_command(order: OrderArgument) -> None:
         _show_orders(Ledger.load(path), path, asked=True)
 
 
-@app.command(epilog="Example:\n\nrtsx order fetch order.yaml")
+@app.command()
 def fetch(order: OrderArgument) -> None:
     """Fetch what is ready into the folder `out`, a STAC catalog that cubes read; run it as often as you like.
 
     The exit status is 0 when every scene that was ordered is there, or every quad that the mosaic has.
+
+    Examples
+    --------
+    rtsx order fetch order.yaml
     """
     config = _loaded(order)
     if config.basemap is not None:

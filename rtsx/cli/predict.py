@@ -11,7 +11,7 @@ import typer
 
 import rtsx
 from rtsx.cli import options
-from rtsx.cli.console import progress, show
+from rtsx.cli.console import Commands, progress, show
 from rtsx.cli.footprints import write_outlines
 from rtsx.cli.info import prediction_rows
 from rtsx.errors import CubeError, FootprintError
@@ -131,20 +131,10 @@ def require_tiling(described: "Sequence[Metadata]", *, tile: options.Side, overl
     TilePlan(shape=(1, 1), offset=(0, 0), tile=side or 1, overlap=shared, trim=0, stride=stride)
 
 
-app = typer.Typer()
-
-_EXAMPLES = """Examples:
-
-rtsx predict scene.tif --sensor planetscope --model demo --out map.zarr
-
-rtsx predict scene.tif --sensor planetscope --mask udm2.tif --mask-rule tss-v1 -m rts.ckpt --out map.zarr
---footprints slumps.parquet --cog map
-
-rtsx predict cube.zarr -m seed1 -m seed2 -m seed3 --keep-members --augment hflip --out map.zarr
-"""
+app = Commands()
 
 
-@app.command(epilog=_EXAMPLES)
+@app.command()
 def predict(
     images: Annotated[
         list[str],
@@ -241,6 +231,15 @@ def predict(
     """Map an image with a model: probability, yes or no, and which pixels are valid.
 
     The image is read, predicted and written chunk by chunk, so memory does not grow with it.
+
+    Examples
+    --------
+    rtsx predict scene.tif --sensor planetscope --model demo --out map.zarr
+
+    rtsx predict scene.tif --sensor planetscope --mask udm2.tif --mask-rule tss-v1 -m rts.ckpt --out map.zarr
+    --footprints slumps.parquet --cog map
+
+    rtsx predict cube.zarr -m seed1 -m seed2 -m seed3 --keep-members --augment hflip --out map.zarr
     """
     started = time.perf_counter()
     products = Products(footprints=footprints, cog=cog, min_area_m2=min_area_m2)
@@ -303,17 +302,22 @@ def predict(
     show("Predicted", *rows, since=started)
 
 
-cog_app = typer.Typer()
+cog_app = Commands()
 
 
-@cog_app.command(epilog="Example:\n\nrtsx cog map.zarr --out map")
+@cog_app.command()
 def cog(
     prediction: options.PredictionArgument,
     *,
     out: Annotated[str, options.Output(metavar="DIR", help="Folder of the files.")],
     overwrite: options.OverwriteOption = False,
 ) -> None:
-    """Write probability and binary as cloud-optimised GeoTIFFs, for QGIS and GDAL."""
+    """Write probability and binary as cloud-optimised GeoTIFFs, for QGIS and GDAL.
+
+    Examples
+    --------
+    rtsx cog map.zarr --out map
+    """
     options.require_local(out, option="--out")
     refuse_other_format(out, what="a folder of GeoTIFFs")
     options.require_absent([str(Path(out) / name) for name in COG_NAMES], overwrite=overwrite)

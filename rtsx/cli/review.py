@@ -15,7 +15,7 @@ import typer
 
 import rtsx
 from rtsx.cli import options
-from rtsx.cli.console import print_info, serving, show, show_line
+from rtsx.cli.console import Commands, print_info, serving, show, show_line
 from rtsx.errors import ReviewError
 from rtsx.storage import absolute
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True)
+app = Commands(no_args_is_help=True)
 
 _CHUNK = 256
 """Side of a chunk of what a YAML file describes, px."""
@@ -41,12 +41,7 @@ _ReviewArgument = Annotated[
 ]
 
 
-@app.command(
-    epilog="Examples:\n\nrtsx review create --footprints slumps.parquet --cube cube.zarr --out review\n\n"
-    "rtsx review create --footprints slumps.parquet --cube 2024=cube.yaml --cube 2019=older.yaml --out s3://maps/review\n\n"
-    "rtsx review create --campaign campaign.yaml --year 2024 --out review\n\n"
-    "rtsx review create --again --out review"
-)
+@app.command()
 def create(
     *,
     out: Annotated[
@@ -98,7 +93,18 @@ def create(
         float, typer.Option(help="Days without a sign of life after which a batch is free for others.", min=0.001)
     ] = 7.0,
 ) -> None:
-    """Make a queue of outlines for people to review, in batches; or a further round of one."""
+    """Make a queue of outlines for people to review, in batches; or a further round of one.
+
+    Examples
+    --------
+    rtsx review create --footprints slumps.parquet --cube cube.zarr --out review
+
+    rtsx review create --footprints slumps.parquet --cube 2024=cube.yaml --cube 2019=older.yaml --out s3://maps/review
+
+    rtsx review create --campaign campaign.yaml --year 2024 --out review
+
+    rtsx review create --again --out review
+    """
     from rtsx.footprints.schema import stated_years
     from rtsx.labels.io import read_table
     from rtsx.review import create_review, merge_review, open_review
@@ -178,10 +184,7 @@ def _named(given: str, number: int) -> tuple[str, str]:
     return ("image" if number == 0 else f"image {number + 1}"), absolute(given)
 
 
-@app.command(
-    epilog="Examples:\n\nrtsx review serve review\n\n"
-    "rtsx review serve s3://maps/review --reviewer ada --reviewer bob --host 0.0.0.0 --certificate cert.pem --key key.pem"
-)
+@app.command()
 def serve(
     review: _ReviewArgument,
     *,
@@ -201,7 +204,14 @@ def serve(
     new_tokens: Annotated[bool, _web("--new-tokens", help="End the earlier addresses of these reviewers.")] = False,
     browser: Annotated[bool, _web("--browser/--no-browser", help="Open the page of the first reviewer.")] = True,
 ) -> None:
-    """Serve the page for reviewers, until Ctrl-C; prints an address with a token for each."""
+    """Serve the page for reviewers, until Ctrl-C; prints an address with a token for each.
+
+    Examples
+    --------
+    rtsx review serve review
+
+    rtsx review serve s3://maps/review --reviewer ada --reviewer bob --host 0.0.0.0 --certificate cert.pem --key key.pem
+    """
     from rtsx.review import open_review, serve_review
     from rtsx.review.plan import check_reviewer
 
@@ -287,13 +297,18 @@ def _recipe_of(given: str, campaign: "Campaign") -> "CubeRecipe | None":
     return with_answers(campaign.objects, campaign.ledger.layout, config.resolved().cube.recipe())
 
 
-@app.command(epilog="Example:\n\nrtsx review status review")
+@app.command()
 def status(
     review: _ReviewArgument,
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Tell how far a review is, who has what, and how far reviewers agree."""
+    """Tell how far a review is, who has what, and how far reviewers agree.
+
+    Examples
+    --------
+    rtsx review status review
+    """
     from rtsx.review import open_review, review_status
 
     found = review_status(open_review(absolute(review)))
@@ -303,9 +318,7 @@ def status(
         show("Review", *found.rows(), asked=True)
 
 
-@app.command(
-    epilog="Examples:\n\nrtsx review merge review --out verified\n\nrtsx review merge review --out verified.gpkg"
-)
+@app.command()
 def merge(
     review: _ReviewArgument,
     *,
@@ -317,7 +330,14 @@ def merge(
     ],
     overwrite: options.OverwriteOption = False,
 ) -> None:
-    """Write outlines with verdicts, what is confirmed, what is refused, and how far reviewers agree; of half a review, too."""
+    """Write outlines with verdicts, what is confirmed, what is refused, and how far reviewers agree; of half a review, too.
+
+    Examples
+    --------
+    rtsx review merge review --out verified
+
+    rtsx review merge review --out verified.gpkg
+    """
     from rtsx.labels.io import TABLE_SUFFIXES
     from rtsx.review import merge_review, open_review
 

@@ -10,9 +10,9 @@ from typing import Annotated
 import typer
 
 from rtsx.cli import options
-from rtsx.cli.console import counting, show
+from rtsx.cli.console import Commands, counting, show
 
-app = typer.Typer(no_args_is_help=True)
+app = Commands(no_args_is_help=True)
 
 _OutOption = Annotated[Path, options.Output(metavar="FOLDER", help="Where to.")]
 _RegionOption = Annotated[str, typer.Option(metavar="NAME", help="Field `region` of the true outlines.")]
@@ -48,15 +48,7 @@ def seed_list(given: str) -> list[int]:
     return list(dict.fromkeys(seeds))
 
 
-_EXAMPLES = """Examples:
-
-rtsx synthetic scenes --seeds 1000-1063 --slumps-per-km2 2 --out data/training
-
-rtsx synthetic scenes --seeds 3000-3007 --size 2048 --one-day --out data/test
-"""
-
-
-@app.command(epilog=_EXAMPLES)
+@app.command()
 def scenes(
     *,
     seeds: Annotated[str, typer.Option(metavar="A-B,C,...", help="One scene of its own ground per seed.")],
@@ -83,6 +75,12 @@ def scenes(
     """Write scenes: image, mask, elevation, trends, and the true outlines of slumps.
 
     A scene that is there is not made again, so the same command goes on where it was stopped.
+
+    Examples
+    --------
+    rtsx synthetic scenes --seeds 1000-1063 --slumps-per-km2 2 --out data/training
+
+    rtsx synthetic scenes --seeds 3000-3007 --size 2048 --one-day --out data/test
     """
     from rtsx.synthetic import SceneSpec, placed_apart, varied_spec, write_scenes  # loads what makes them
 
@@ -116,7 +114,7 @@ def scenes(
     )
 
 
-@app.command(epilog="Example:\n\nrtsx synthetic region --seed 11 --scenes 4 --years 2023,2024 --out data/region")
+@app.command()
 def region(
     *,
     out: _OutOption,
@@ -129,7 +127,12 @@ def region(
     name: _RegionOption = "SyntheticBorder",
     dem_resolution: _DemOption = 10,
 ) -> None:
-    """Write overlapping scenes of one ground, tiles of elevation, trends and true outlines, under a static STAC catalog."""
+    """Write overlapping scenes of one ground, tiles of elevation, trends and true outlines, under a static STAC catalog.
+
+    Examples
+    --------
+    rtsx synthetic region --seed 11 --scenes 4 --years 2023,2024 --out data/region
+    """
     from rtsx.synthetic import RegionSpec, write_region
 
     started = time.perf_counter()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rtsx.cli import options
-from rtsx.cli.console import print_info, progress, show, show_line, training_progress
+from rtsx.cli.console import Commands, print_info, progress, show, show_line, training_progress
 from rtsx.storage import refuse_other_format
 
 if TYPE_CHECKING:
@@ -16,17 +16,10 @@ if TYPE_CHECKING:
 
 __all__ = ["app", "cross_validate_app"]
 
-app = typer.Typer()
-
-_EXAMPLES = """Examples:
-
-rtsx train train.yaml --out runs/first
-
-rtsx train train.yaml --out runs/trial --epochs 1
-"""
+app = Commands()
 
 
-@app.command(epilog=_EXAMPLES)
+@app.command()
 def train(
     config: Annotated[
         Path,
@@ -48,6 +41,12 @@ def train(
     """Train a network on cubes and labels: a bundle that `rtsx predict` runs, a log, and a report of one page.
 
     Run it again after whatever stopped it, and it goes on from its last epoch to the same result.
+
+    Examples
+    --------
+    rtsx train train.yaml --out runs/first
+
+    rtsx train train.yaml --out runs/trial --epochs 1
     """
     refuse_other_format(out, what="the folder of a training")
     options.require_there([str(config)])
@@ -106,19 +105,10 @@ def _scores(scores: "PixelScores") -> str:
     return f"IoU {scores.iou:.3f}, precision {scores.precision:.3f}, recall {scores.recall:.3f}"
 
 
-cross_validate_app = typer.Typer()
-
-_CROSS_VALIDATE_EXAMPLES = """Examples:
-
-rtsx cross-validate train.yaml --out folds
-
-rtsx cross-validate train.yaml --out folds --folds 5
-
-rtsx cross-validate train.yaml --out matrix --transfer
-"""
+cross_validate_app = Commands()
 
 
-@cross_validate_app.command("cross-validate", epilog=_CROSS_VALIDATE_EXAMPLES)
+@cross_validate_app.command("cross-validate")
 def cross_validate(
     config: Annotated[
         Path,
@@ -158,6 +148,14 @@ def cross_validate(
 
     Folds that are finished are not repeated by the same command. Each of the file's seeds is a training of every fold. Objects
     are those of --min-area-m2 and the threshold by pixels, also where the file says choose: objects.
+
+    Examples
+    --------
+    rtsx cross-validate train.yaml --out folds
+
+    rtsx cross-validate train.yaml --out folds --folds 5
+
+    rtsx cross-validate train.yaml --out matrix --transfer
     """
     if transfer and folds is not None:
         raise options.misused("--folds", "the matrix has a row for each group; leave one of both out.")

@@ -8,11 +8,11 @@ import typer
 
 import rtsx
 from rtsx.cli import options
-from rtsx.cli.console import serving, show, show_line
+from rtsx.cli.console import Commands, serving, show, show_line
 
 __all__ = ["app"]
 
-app = typer.Typer()
+app = Commands()
 
 _LayerOption = Annotated[
     list[str] | None,
@@ -24,10 +24,7 @@ _LayerOption = Annotated[
 ]
 
 
-@app.command(
-    epilog="Examples:\n\nrtsx view map.zarr --cube cube.yaml --footprints slumps.parquet\n\n"
-    "rtsx view --campaign campaign.yaml --year 2024\n\nrtsx view map.zarr --png map.png"
-)
+@app.command()
 def view(
     line: typer.Context,
     images: Annotated[
@@ -73,6 +70,14 @@ def view(
     """Show images, maps, outlines and campaigns on one interactive map in the browser, or as a picture or page.
 
     The map is served on this machine until Ctrl-C; only the address that is printed, with its token, opens it.
+
+    Examples
+    --------
+    rtsx view map.zarr --cube cube.yaml --footprints slumps.parquet
+
+    rtsx view --campaign campaign.yaml --year 2024
+
+    rtsx view map.zarr --png map.png
     """
     files = [(png, ".png", "--png"), (html, ".html", "--html")]
     for path, suffix, option in files:
