@@ -15,6 +15,7 @@ from math import inf
 import numpy as np
 import shapely
 from numpy.typing import NDArray
+from pyproj import CRS
 from shapely.geometry.base import BaseGeometry
 
 from rtsx.campaign.recipe import PredictionSpec
@@ -186,6 +187,7 @@ def chosen_cells(
             )
     room = met if extent is None else _meeting(grid, grid.projected(extent))[0]
     rows, columns = ((int(room[:, axis].min()), int(room[:, axis].max()) + 1) for axis in (0, 1))
+    _require_on_earth(grid, addresses)
     outside = ((addresses < (rows[0], columns[0])) | (addresses >= (rows[1], columns[1]))).any(axis=1)
     if outside.any():
         assert extent is not None  # the region's own window holds its cells
@@ -196,6 +198,24 @@ def chosen_cells(
             "is mapped, or narrow the region."
         )
     return CellChoice(cells=CellTable(addresses[hilbert_order(addresses)]), rows=rows, columns=columns)
+
+
+def _require_on_earth(grid: Grid, addresses: NDArray[np.int32]) -> None:
+    """Refuse cells in degrees that lie beyond a pole by more than a pixel and a degree, which no image does."""
+    crs = CRS(grid.crs)
+    if not crs.is_geographic:
+        return
+    side = grid.cell_size * grid.resolution
+    top, bottom = grid.origin[1] - addresses[:, 0] * side, grid.origin[1] - (addresses[:, 0] + 1) * side
+    farthest = np.maximum(np.abs(top), np.abs(bottom)) * np.degrees(crs.axis_info[0].unit_conversion_factor)
+    worst = int(np.argmax(farthest))
+    if farthest[worst] > 91 + grid.resolution:
+        iy, ix = addresses[worst].tolist()
+        raise CampaignError(
+            f"Cells of cube.grid are {side:.6g} degrees high, {grid.cell_size} px (cell_size) of {grid.resolution:g} degrees (resolution), "
+            f"and {grid[iy, ix].id} reaches from latitude {bottom[worst]:.6g} to {top[worst]:.6g}, beyond the pole. Say a smaller cell_size, finer "
+            "pixels, or a projected CRS such as EPSG:3413."
+        )
 
 
 def _meeting(grid: Grid, area: BaseGeometry) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:

@@ -82,6 +82,10 @@ _ATTRIBUTES = {"_FillValue": "nodata"}
 _ATTRIBUTE = re.compile(
     r"\b(?:cube|array)(?:\['?\w+'?\])?\.attrs\['(?P<name>\w+)'\](?: = (?P<value>-?\w[\w.+-]*\w|-?\w))?"
 )
+_UNPACKED = re.compile(
+    r"(?:Remove it|leave the scale out), with `?cube\['(?P<layer>\w+)'\]\.attrs\.pop\('scale_factor'[^`;,]*(?:; [^`]*|, None\))?`?"
+)
+"""That stored values are physical: the attribute stands in a file, or an option or a key of a YAML file has set it."""
 _CLAUSE = rf"(?:[^.;()]|\.(?=\S)|\({_WITHIN}\))*"
 _IN_PYTHON = re.compile(rf"; in\s+Python, {_CLAUSE}(?=[.;]|$)| In\s+Python, {_CLAUSE}\.?")
 """What a message says to whoever calls functions; it is always a clause or a sentence of its own."""
@@ -116,6 +120,7 @@ def in_command_words(message: str, words: Sequence[str], *, error: BaseException
     speech = _speech(tuple(words))
     message = _IN_PYTHON.sub("", _LIBRARY.sub("", message))
     message = _RESOLUTION.sub(lambda found: speech.resolution(found), message)
+    message = _UNPACKED.sub(lambda found: speech.unpacked(found), message)
     message = _CODE.sub("xarray", message)
     message = _ATTRIBUTE.sub(lambda found: speech.attribute(found), message)
     message = _CALL.sub(lambda found: speech.call(found), message)
@@ -210,6 +215,20 @@ class _Speech:
         return (
             f"Write these lines into a file such as cube.yaml, and give that in place of {self._rasters[0]}:\n{lines}"
         )
+
+    def unpacked(self, found: "re.Match[str]") -> str:
+        """How a layer comes without a scale: by leaving out what has set it."""
+        given, name = self._given, found["layer"]
+        said = "leave" if found[0].startswith("leave") else "Leave"
+        if self._files:
+            return f"{said} scale and sensor of {name} out of {self._files[0]}, and name the bands under layers"
+        if "scale" in given:
+            return f"{said} --scale out"
+        if "sensor" in given:
+            return f"{said} --sensor {given['sensor']} out, and name the bands in their order with --layers A,B,..."
+        if self._rasters:
+            return f"{said} the scale out, with gdal_edit.py -scale 1 -offset 0 {self._rasters[0]}"
+        return found[0]
 
     def _config(self, found: "re.Match[str]", size: float) -> dict[str, Any]:
         """The config of a cube of the raster files and options of the line."""

@@ -58,6 +58,7 @@ def schema(
         return
     options.require_new(out, what="a JSON schema", suffixes=(".json",), overwrite=overwrite)
     write_whole(out, f"{text}\n".encode())
+    show("Written", ("schema", out))
 
 
 @app.command()
@@ -94,6 +95,7 @@ def example(
         return
     options.require_new(out, what="a config", suffixes=(".yaml", ".yml"), overwrite=overwrite)
     write_whole(out, text.encode())
+    show("Written", ("config", out))
 
 
 def _purpose(text: str) -> str:

@@ -67,6 +67,8 @@ def validate(
         files, columns=_columns(column), class_name=class_name, crs=crs, hemisphere=hemisphere, layer=layer
     )
     _tell(inventory, report, overwrite=overwrite)
+    if report is not None:
+        show("Written", ("report", report))
     if not inventory.report.is_clean:
         print_error(
             f"{len(inventory.report.findings)} findings in {sum(inventory.report.rows.values())} rows; "

@@ -341,7 +341,7 @@ def open_prediction(path: str) -> "xr.Dataset":
     missing = [name for name in ("probability", "binary") if name not in stored]
     if missing:
         raise CubeError(
-            f"{path} is no prediction: it has {list(stored.data_vars)}, and {' and '.join(missing)} is missing. "
+            f"{path} is no prediction: it has {', '.join(map(str, stored.data_vars))}, and lacks {' and '.join(missing)}. "
             "Make one with rtsx predict."
         )
     return stored

@@ -1,5 +1,6 @@
 """Grid, region and period of a config: files, boxes, the Arctic, tiles of ArcticDEM."""
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from datetime import date
@@ -8,17 +9,27 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import shapely
 from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pyproj import CRS as PROJ_CRS
 from shapely.geometry.base import BaseGeometry
 
 from rtsx.config.yaml import ConfigModel, FilePath, Names
 from rtsx.cube.images import Period
 from rtsx.errors import ConfigError, InputNotFoundError
+from rtsx.geometry.crs import length_text
 from rtsx.grid import Cell, Grid, lonlat_region
 from rtsx.storage import file_name
 from rtsx.storage.diagnosis import RASTER_SUFFIXES
 
 if TYPE_CHECKING:
     import geopandas as gpd
+
+
+_COARSEST_DEGREES = 1.0
+"""Degrees from which on pixels are taken for metres."""
+_FINEST_M = 0.001
+"""Metres below which pixels are taken for degrees: a pixel of 100 m has as many."""
+_DEGREE_M = 111_195.0
+"""Length of a degree of latitude, m."""
 
 
 class CampaignOutput(ConfigModel):
@@ -48,7 +59,20 @@ class GridConfig(ConfigModel):
 
     @model_validator(mode="after")
     def _exists(self) -> Self:
-        self.grid()
+        crs = PROJ_CRS(self.grid().crs)
+        unit = crs.axis_info[0].unit_conversion_factor
+        stated = (
+            f"resolution is in units of the CRS, and pixels in {self.crs} are {length_text(self.resolution, self.crs)}"
+        )
+        if crs.is_geographic and math.degrees(self.resolution * unit) >= _COARSEST_DEGREES:
+            raise ValueError(
+                f"{stated}, {math.degrees(self.resolution * unit) * _DEGREE_M / 1e3:.0f} km. If they are metres, say a projected CRS such as "
+                f"EPSG:3413, or {self.resolution / _DEGREE_M:.2g} degrees"
+            )
+        if crs.is_projected and self.resolution * unit < _FINEST_M:
+            raise ValueError(
+                f"{stated}, finer than any image. If they are degrees, say a CRS in degrees such as EPSG:4326"
+            )
         return self
 
     def grid(self) -> Grid:

@@ -100,7 +100,7 @@ class LabelsConfig(ConfigModel):
         )
         if given:
             other = "files" if self.raster else "a raster" if self.files else "files or a raster"
-            raise ValueError(f"{', '.join(given)} says something about {other}, and these labels are none")
+            raise ValueError(f"only {other} can have {', '.join(given)}, and these labels are none")
         return self
 
     @property

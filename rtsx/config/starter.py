@@ -321,7 +321,7 @@ def _inputs(given: dict[str, Any], notes: list[str]) -> dict[str, Any]:
             continue
         if unscaled := [layer for layer in found if layer not in PRESETS["tss-v1"].scaling]:
             notes.append(
-                f"data_sources: {', '.join(unscaled)} is left out, because the preset tss-v1 has no scaling for it"
+                f"data_sources: {source} is left out, because the preset tss-v1 has no scaling for {', '.join(unscaled)}"
             )
             continue
         if source == "sentinel2":

@@ -232,7 +232,7 @@ def assess_accuracy(sample: gpd.GeoDataFrame, *, confidence: float = 0.95) -> Ac
     missing = [name for name in SAMPLE_COLUMNS if name not in sample.columns]
     if missing:
         raise EvaluationError(
-            f"A sample has the columns {', '.join(SAMPLE_COLUMNS)}, but {', '.join(missing)} is not there: give what was "
+            f"A sample has the columns {', '.join(SAMPLE_COLUMNS)}, and this lacks {', '.join(missing)}: give what was "
             "drawn to be reviewed, with all of its columns."
         )
     if not len(sample):

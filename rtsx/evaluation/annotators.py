@@ -161,7 +161,9 @@ def annotator_agreement(
         raise EvaluationError(f"Agreement is between two annotators at least; got {len(annotators)}.")
     given = dict(models or {})
     if twice := sorted(set(annotators) & set(given)):
-        raise EvaluationError(f"Annotators and models have names of their own, but {', '.join(twice)} is both.")
+        raise EvaluationError(
+            f"Annotators and models have names of their own, but both have {', '.join(twice)}: rename one."
+        )
     classes = None if class_name is None else [class_name]
     _check_class(annotators, class_name)
     blank = _blank(like, class_name)

@@ -374,8 +374,8 @@ def _outline_case(scene: EvaluationScene, classes: Sequence[str] | None) -> Outl
     name = next(iter(_named(true)), next(iter(_named(found)), _TARGET))
     if classes is not None and list(classes) != [name]:
         raise EvaluationError(
-            f"The outlines{of_scene(scene.name)} are of {', '.join(sorted(named)) or 'a class without a name'}, and "
-            f"{', '.join(classes)} is to be evaluated: select the outlines of one class before."
+            f"The outlines{of_scene(scene.name)} are of {', '.join(sorted(named)) or 'a class without a name'}, not of "
+            f"{', '.join(classes)}, to be evaluated: select the outlines of one class before."
         )
     mapped = scene.mapped
     if isinstance(mapped, xr.Dataset):

@@ -184,7 +184,7 @@ def _checked_groups(units: Sequence[FoldUnit], validation: float) -> list[str]:
     bare = [group for group in groups if not any(unit.positives for unit in units if unit.group == group)]
     if bare:
         raise EvaluationError(
-            f"Every group needs a labelled pixel to be tested by, but {', '.join(map(repr, bare))} has none: leave its scenes "
+            f"Every group needs a labelled pixel to be tested by, and there is none in {', '.join(map(repr, bare))}: leave their scenes "
             "out, put them into another group, or check that the labels lie on them."
         )
     return groups

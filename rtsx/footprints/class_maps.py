@@ -65,8 +65,8 @@ def split_classes(
     if missing:
         cure = "give a threshold" if missing == ["binary"] else "is this what predict_cube returned?"
         raise FootprintError(
-            f"a prediction has the variables {' and '.join(wanted)}, but {' and '.join(missing)} is not among "
-            f"{', '.join(map(str, pred.data_vars)) or 'none'}: {cure}"
+            f"a prediction has the variables {' and '.join(wanted)}, and this lacks {' and '.join(missing)}: it has "
+            f"{', '.join(map(str, pred.data_vars)) or 'none'}; {cure}"
         )
     used = pred[[name for name in (*wanted, "valid") if name in pred.data_vars]]
     strange = set(used.dims) - {"time", "class", "y", "x"}

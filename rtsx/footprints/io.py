@@ -105,7 +105,8 @@ def read_footprints(path: str | Path) -> geopandas.GeoDataFrame:
         There is no such file.
     """
     source, _ = without_layer(path)
-    require_format(Path(source), what="footprints", error=FootprintError)
+    if not Path(source).is_dir():  # which says better what is in it
+        require_format(Path(source), what="footprints", error=FootprintError)
     try:
         table = read_table(path, what="footprints")
     except LabelError as error:

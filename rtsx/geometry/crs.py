@@ -176,8 +176,13 @@ def length_text(length: float, crs: str) -> str:
     >>> length_text(3.0, "EPSG:3413"), length_text(0.0001, "EPSG:4326"), length_text(10.0, "EPSG:2225")
     ('3 m', '0.0001 degrees', '10 US survey foot')
     """
-    unit = PROJ_CRS.from_user_input(crs).axis_info[0].unit_name
-    return f"{length:g} {({'metre': 'm', 'degree': 'degrees'}).get(unit, unit)}"
+    return f"{length:g} {unit_text(PROJ_CRS.from_user_input(crs))}"
+
+
+def unit_text(crs: PROJ_CRS) -> str:
+    """Return the unit of a CRS as people write it."""
+    unit = crs.axis_info[0].unit_name
+    return {"metre": "m", "degree": "degrees"}.get(unit, unit)
 
 
 def period_of(crs: PROJ_CRS) -> float | None:

@@ -10,6 +10,7 @@ from odc.geo.geobox import GeoBox
 
 from rtsx.cube.georeference import crs_name, ground_pixel_m
 from rtsx.errors import BundleError, PixelSizeWarning, PlanError
+from rtsx.geometry.crs import unit_text
 from rtsx.inference.plan import TestTimeAugmentation, TilingNeeds
 from rtsx.model import ModelBundle
 from rtsx.model.backend_choice import fixed_sides, receptive_field_of
@@ -90,7 +91,7 @@ def warn_of_pixel_size(bundles: Sequence[ModelBundle], geobox: GeoBox, *, scales
             abs(step) * bundle.pixel_m / side
             for step, side in zip((geobox.affine.e, geobox.affine.a), sides, strict=True)
         ]
-        unit = geobox.crs.units[0] if geobox.crs is not None else "units"
+        unit = unit_text(geobox.crs.proj) if geobox.crs is not None else "units"
         resolution = " by ".join(dict.fromkeys(f"{step:.3g}" for step in steps))
         sizes = [f"{ratio:.2g} times smaller" if ratio > 1 else f"{1 / ratio:.2g} times larger" for ratio in ratios[0]]
         looks = " and ".join(dict.fromkeys(sizes))

@@ -15,7 +15,7 @@ import shapely.errors
 from rtsx.errors import InputNotFoundError, LabelError, OutputNotWritableError, RtsxError
 from rtsx.labels.schema import LABEL_COLUMNS, validate_labels
 from rtsx.storage import absolute, file_name, file_problem, local_path, staged
-from rtsx.storage.diagnosis import RASTER_SUFFIXES, gdal_problem
+from rtsx.storage.diagnosis import RASTER_SUFFIXES, campaign_around, gdal_problem
 
 LabelInput: TypeAlias = str | Path | geopandas.GeoDataFrame
 """A vector file or a table in memory."""
@@ -122,7 +122,10 @@ def _refuse_folder(source: str, *, what: str) -> None:
         return
     inside, parts = folder / "footprints.gpkg", any(folder.glob("*.parquet"))
     there = [one for one in (inside, folder.parent / f"{folder.name}.gpkg") if one.is_file()]
-    if not parts and inside not in there:
+    campaign = campaign_around(folder)
+    if campaign is not None:
+        there += sorted(campaign.glob("years/*/products/footprints.gpkg"))
+    elif not parts and inside not in there:
         return
     named = f", such as {there[0]}" if there else ""
     raise LabelError(
@@ -238,7 +241,7 @@ def require_format(path: Path, *, what: str, error: type[RtsxError]) -> None:
     if path.suffix.lower() not in _WRITERS:
         raise error(
             f"{what} are kept in .parquet (GeoParquet), .gpkg (GeoPackage) or .fgb (FlatGeobuf) files, but "
-            f"{path.name!r} ends in {path.suffix or 'nothing'!r}: change the ending"
+            f"{path.name!r} {f'ends in {path.suffix!r}' if path.suffix else 'has no ending'}: change the ending"
         )
 
 

@@ -259,7 +259,7 @@ class ModelBundle:
             provenance=provenance,
         )
         described = f"The module {type(module).__name__}"
-        said.require(described=described)
+        said.require(described=described, opener="ModelBundle.from_module(module")
         bundle = cls._from_metadata(said, source=source)
         run_in_torch_thread(lambda: check_network(source, said, described=described))
         return bundle

@@ -16,7 +16,7 @@ from rtsx.names import is_background
 Activation = Literal["sigmoid", "softmax", "none"]
 
 _EXAMPLE = (
-    'ModelBundle.open("net.onnx", layers=("blue", "green", "red"), mean=[0.1, 0.1, 0.1], std=[0.05, 0.05, 0.05], '
+    'layers=("blue", "green", "red"), mean=[0.1, 0.1, 0.1], std=[0.05, 0.05, 0.05], '
     'classes=("target",), tile=256, overlap=64)'
 )
 
@@ -196,13 +196,15 @@ class Metadata:
             return replace(self, inputs=preset.inputs_for(self.layers), fill=fill)
         return self
 
-    def require(self, *, described: str) -> None:
+    def require(self, *, described: str, opener: str) -> None:
         """Refuse to go on while something is missing that nobody can guess.
 
         Parameters
         ----------
         described
             What the metadata belongs to, for the message.
+        opener
+            Function and first argument that take what is missing, likewise.
 
         Raises
         ------
@@ -221,7 +223,7 @@ class Metadata:
         missing = [name for name, is_needed in needed.items() if is_needed]
         if missing:
             raise BundleError(
-                f"{described} does not say its {', '.join(missing)}. Pass them, such as {_EXAMPLE}; "
+                f"{described} does not say its {', '.join(missing)}. Pass them, such as {opener}, {_EXAMPLE}; "
                 "a preset= stands for mean and std."
             )
 

@@ -497,7 +497,7 @@ def _run_config(location: _Location) -> bytes | None:
 def _loaded(source: NetworkSource, stated: Metadata, *, described: str) -> LoadedModel:
     """Complete what is stated of a network, and check that it fits."""
     metadata = stated.scaled()
-    metadata.require(described=described)
+    metadata.require(described=described, opener='ModelBundle.open("net.onnx"')
     run_in_torch_thread(lambda: check_network(source, metadata, described=described))
     return LoadedModel(source=source, metadata=metadata)
 

@@ -217,7 +217,18 @@ def _in_archive(inside: str) -> str | None:
     return None if is_known else f"There is no {wanted} in {archive}; there are {_listed(names)}"
 
 
+def campaign_around(folder: Path) -> Path | None:
+    """Return the output of a campaign that a folder is, or lies in; None for any other folder."""
+    return next((one for one in (folder, *folder.absolute().parents[:3]) if (one / "campaign.json").is_file()), None)
+
+
 def _in_folder(folder: Path) -> str:
+    campaign = campaign_around(folder)
+    if campaign is not None:
+        return (
+            f"It is {'' if campaign == folder else 'a part of '}the output of a campaign. Give its map, {campaign / 'map.zarr'}; rtsx campaign "
+            f"collect {campaign} makes its outlines, which other commands take."
+        )
     if found := sorted(path for path in folder.rglob("*") if path.suffix.lower() in RASTER_SUFFIXES):
         return f"It is a folder of {len(found)} rasters. Give those that are meant: {_listed(found)}"
     arrays = [path.parent for path in folder.glob("*/zarr.json") if _json(path).get("node_type") == "array"]

@@ -185,3 +185,11 @@ def test_the_order_of_a_part_is_that_of_the_whole() -> None:
     kept = {tuple(cell) for cell in part.tolist()}
     found = [tuple(cell) for cell in part[hilbert_order(part)].tolist()]
     assert list(dict.fromkeys(found)) == [cell for cell in whole if cell in kept]
+
+
+def test_cells_in_degrees_that_lie_beyond_a_pole_are_refused() -> None:
+    region = box(-139.3, 69.5, -138.0, 69.65)
+    assert len(chosen_cells(Grid("EPSG:4326", 1e-4, cell_size=12288), region, without=None, extent=None).cells) > 1
+    said = r"Cells of cube.grid are 245.76 degrees high, 12288 px \(cell_size\) of 0.02 degrees \(resolution\), and r-001c-001 reaches from latitude 0 to 245.76"
+    with pytest.raises(CampaignError, match=said):
+        chosen_cells(Grid("EPSG:4326", 0.02, cell_size=12288), region, without=None, extent=None)

@@ -124,6 +124,21 @@ CURES = {
         told=r"Set (?P<cure>--scale) to what .*: (?P<value>0\.0001) for those of PlanetScope",
         then="{line} {cure} {value}",
     ),
+    "sensor of floats": Cure(
+        line=_PREDICT.format("reflectance.tif --sensor planetscope"),
+        told=r"Leave --sensor planetscope out, and name the bands in their order with (?P<cure>--layers) A,B",
+        then=_PREDICT.format("reflectance.tif") + " {cure} blue,green,red,nir",
+    ),
+    "scale of floats that have none": Cure(
+        line=_PREDICT.format("reflectance.tif") + " --scale 0.0001",
+        told=r"Leave (?P<cure>--scale) out\.",
+        then=_PREDICT.format("reflectance.tif"),
+    ),
+    "sensor of floats in a config": Cure(
+        line=_PREDICT.format("cube.yaml"),
+        told=r"Leave scale and (?P<cure>sensor) of blue out of cube\.yaml, and name the bands under layers\.",
+        edit=lambda text, told: text.replace(f"    {told['cure']}: planetscope\n", "    layers: [blue, green, red, nir]\n"),
+    ),
     "sensor": Cure(line=_PREDICT.format("named.tif"), told=r"with (?P<cure>--sensor planetscope)"),
     "sensor of a config": Cure(
         line=_PREDICT.format("cube.yaml"),
@@ -194,6 +209,10 @@ CURES = {
 }  # fmt: skip
 CONFIGS = {
     "sensor of a config": {},
+    "sensor of floats in a config": {
+        "files: named.tif": "files: reflectance.tif",
+        "    layers: [blue, green, red, nir]": "    sensor: planetscope",
+    },
     "number of a band": {"files: named.tif": "files: unnamed.tif", "[blue, green, red, nir]": "[blue, green]"},
     "no region": {"region: {file: named.tif}\n": ""},
     "misspelt key": {"resolution": "resolutn"},
@@ -221,6 +240,7 @@ def prepared(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("unnamed", stored.astype("uint16"), False),
         ("floats", stored + np.float32(0.25), True),
         ("holes", holes.astype("int16"), True),
+        ("reflectance", (stored * 1.0001e-4).astype("float32"), True),
     ):
         profile = {"width": 128, "height": 128, "count": 4, "dtype": pixels.dtype, "crs": "EPSG:32608"}
         with rasterio.open(
@@ -288,7 +308,7 @@ def test_the_lines_of_yaml_for_another_resolution_are_a_cube(
 ) -> None:
     monkeypatch.chdir(shutil.copytree(prepared, tmp_path / "here"))
     said = in_command_words(
-        "Objects look smaller. Open layers blue, green, red, nir, ndvi at a resolution of 1.5 metre of EPSG:32608.",
+        "Objects look smaller. Open layers blue, green, red, nir, ndvi at a resolution of 1.5 m of EPSG:32608.",
         shlex.split(f"predict {'unnamed' if 'layers' in options else 'named'}.tif -m demo {options} --out m.zarr"),
     )
     place = re.search(

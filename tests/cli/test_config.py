@@ -16,7 +16,8 @@ Command = Callable[..., Any]
 @pytest.mark.parametrize("kind", ["train", "evaluate", "campaign", "cube", "order"])
 def test_the_schema_is_printed_or_written(rtsx_command: Command, tmp_path: Path, kind: Any) -> None:
     assert json.loads(rtsx_command("config", "schema", kind).out) == json.loads(json.dumps(schema_of(kind)))
-    assert rtsx_command("config", "schema", kind, "--out", tmp_path / "s.json").status == 0
+    written = rtsx_command("config", "schema", kind, "--out", tmp_path / "s.json")
+    assert (written.status, written.out.split()) == (0, ["Written", "schema", str(tmp_path / "s.json")])
     assert json.loads((tmp_path / "s.json").read_text()) == json.loads(json.dumps(schema_of(kind)))
     assert rtsx_command("config", "schema", kind, "--out", tmp_path / "s.json").status == 2
 
@@ -39,7 +40,8 @@ def test_an_example_looks_for_data_below_the_working_directory(
     rtsx_command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert rtsx_command("config", "example", "cube-demo", "--out", out).status == 0
+    made = rtsx_command("config", "example", "cube-demo", "--out", out)
+    assert (made.status, made.out.split()) == (0, ["Written", "config", str(out)])
     catalog = load_cube_config(out).resolved().sources["planetscope"].catalog
     assert catalog is not None
     assert Path(str(catalog.path)).resolve() == tmp_path / "demo-output" / "scene" / "catalog.json"

@@ -22,6 +22,7 @@ def test_makes_maps_scores_and_draws_a_scene(rtsx_command: Command, tmp_path: Pa
     assert outcome.status == 0, outcome.err
     assert {path.name for path in out.iterdir()} == MADE
     assert "Scene 5, 256 x 256 px of 3 m, on the Arctic grid" in outcome.out
+    assert "The truth of this scene has 2 slumps, too few for scores to say much. Take --size 1024" in outcome.err
     assert all(word in outcome.out for word in ("IoU", "precision", "recall", "total", str(out / "demo.png")))
     stored = rtsx.open_cube(out / "map.zarr")
     with rasterio.open(out / "binary.tif") as file:

@@ -9,7 +9,7 @@ import shapely
 from pydantic import TypeAdapter, ValidationError
 from pyproj import Transformer
 
-from rtsx.config.place import Area, AreaConfig, RegionConfig, arcticdem_ground, arcticdem_tile
+from rtsx.config.place import Area, AreaConfig, GridConfig, RegionConfig, arcticdem_ground, arcticdem_tile
 from rtsx.errors import ConfigError
 from rtsx.grid import Grid
 
@@ -118,3 +118,23 @@ def test_points_and_lines_in_degrees_are_ground_too(tmp_path: Path) -> None:
 def test_an_empty_file_is_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         AreaConfig(file=str(tmp_path / "absent.gpkg")).geometry()
+
+
+@pytest.mark.parametrize(
+    ("crs", "resolution", "message"),
+    [
+        (
+            "EPSG:4326",
+            3,
+            r"pixels in EPSG:4326 are 3 degrees, 334 km. If they are metres, .* EPSG:3413, or 2.7e-05 degrees",
+        ),
+        (
+            "EPSG:3413",
+            3e-5,
+            r"pixels in EPSG:3413 are 3e-05 m, finer than any image. If they are degrees, say .* EPSG:4326",
+        ),
+    ],
+)
+def test_a_resolution_in_the_unit_of_another_crs_is_refused(crs: str, resolution: float, message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        GridConfig(crs=crs, resolution=resolution)

@@ -118,5 +118,5 @@ def test_a_review_of_something_else_or_none_is_refused(review: str, tmp_path: Pa
         truth_of(str(tmp_path))
     with pytest.raises(ValueError, match="by one of them"):
         LabelsConfig(review=review, files=("a.gpkg",))
-    with pytest.raises(ValueError, match="where says something about files or a raster"):
+    with pytest.raises(ValueError, match="only files or a raster can have where"):
         LabelsConfig(review=review, where={"a": ("b",)})

@@ -96,8 +96,8 @@ def test_a_pattern_without_a_match_is_an_error(tmp_path: Path) -> None:
         ({"files": "a*_SR.tif"}, r"is written \{scene\}, not \*"),
         ({"files": "a.tif", "names": ["a"]}, "names say what {scene} stands for, and .*a.tif has no placeholder but that"),
         ({"labels": {"where": {"a": 1}}}, "labels are given by files, by a raster or by a review"),
-        ({"labels": {"raster": "a.tif", "crs": "EPSG:4326"}}, "crs says something about files"),
-        ({"labels": {"files": "a.gpkg", "ignored": [3]}}, "ignored says something about a raster"),
+        ({"labels": {"raster": "a.tif", "crs": "EPSG:4326"}}, "only files can have crs"),
+        ({"labels": {"files": "a.gpkg", "ignored": [3]}}, "only a raster can have ignored"),
     ],
 )  # fmt: skip
 def test_what_contradicts_is_refused(tmp_path: Path, fields: dict[str, Any], message: str) -> None:

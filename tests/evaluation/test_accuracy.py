@@ -78,7 +78,7 @@ def test_it_is_drawn(tmp_path):
 
 def test_what_is_no_reviewed_sample_is_refused():
     sample = make_sample(GROUND)
-    with pytest.raises(EvaluationError, match="stratum_size is not there"):
+    with pytest.raises(EvaluationError, match="this lacks stratum_size"):
         assess_accuracy(sample.drop(columns="stratum_size"))
     with pytest.raises(EvaluationError, match="one of target, other, unsure, or missing; got rts"):
         assess_accuracy(sample.assign(verdict="rts"))

@@ -104,7 +104,7 @@ def test_what_cannot_be_compared_is_refused(like):
     one = StubLabelRaster(np.ones((40, 50), np.uint8))
     with pytest.raises(EvaluationError, match="between two annotators at least; got 1"):
         annotator_agreement({"a": one}, like)
-    with pytest.raises(EvaluationError, match="but a is both"):
+    with pytest.raises(EvaluationError, match="but both have a: rename one"):
         annotator_agreement({"a": one, "b": one}, like, models={"a": like})
     with pytest.raises(EvaluationError, match="a raster with a CRS: A cube needs a CRS"):
         annotator_agreement({"a": one, "b": one}, make_prediction(np.zeros((40, 50), int), crs=None))

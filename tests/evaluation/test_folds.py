@@ -125,7 +125,7 @@ def test_what_cannot_be_planned_is_refused():
     with pytest.raises(EvaluationError, match=r"with folds=1 nothing would be left to learn from"):
         FoldPlan.k_fold(units(a=1, b=1, c=1), folds=1, validation=0.2, seed=0)
     bare = [*units(a=1, c=1), FoldUnit(group="b", scenes=("b0",), positives=0)]
-    with pytest.raises(EvaluationError, match="needs a labelled pixel to be tested by, but 'b' has none"):
+    with pytest.raises(EvaluationError, match="needs a labelled pixel to be tested by, and there is none in 'b'"):
         FoldPlan.leave_one_out(bare, validation=0.2, seed=0)
     with pytest.raises(EvaluationError, match=r"from 0 to below 1; got 1\.0"):
         FoldPlan.leave_one_out(units(a=1, b=1), validation=1.0, seed=0)

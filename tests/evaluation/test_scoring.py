@@ -353,7 +353,7 @@ def test_pixels_and_outlines_do_not_add_up():
 def test_classes_of_outlines_are_one():
     named = boxes((0, 0, 9, 9)).assign(class_name="slump")
     assert rtsx.evaluate(named, named).pooled["class"].tolist() == ["slump"]
-    with pytest.raises(EvaluationError, match="are of slump, and pond is to be evaluated"):
+    with pytest.raises(EvaluationError, match="are of slump, not of pond, to be evaluated"):
         rtsx.evaluate(named, named, classes=["pond"])
     both = gpd.GeoDataFrame(pd.concat([named, boxes((20, 0, 30, 9)).assign(class_name="pond")]), crs=named.crs)
     with pytest.raises(EvaluationError, match="of the prediction are of several classes, slump, pond"):

@@ -42,9 +42,9 @@ def test_dimensions_may_come_in_any_order(pred):
 @pytest.mark.parametrize(
     ("names", "threshold", "message"),
     [
-        (["binary"], None, r"binary is not among probability, valid: give a threshold"),
-        (["probability"], None, r"probability is not among binary, valid: is this what predict_cube returned\?"),
-        (["probability", "binary"], 0.5, r"probability is not among valid"),
+        (["binary"], None, r"this lacks binary: it has probability, valid; give a threshold"),
+        (["probability"], None, r"this lacks probability: it has binary, valid; is this what predict_cube returned\?"),
+        (["probability", "binary"], 0.5, r"this lacks probability: it has valid"),
     ],
 )
 def test_a_missing_variable_is_named(pred, names, threshold, message):

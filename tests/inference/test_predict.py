@@ -405,9 +405,13 @@ def test_pixels_of_another_size_are_warned_of_unless_a_scale_makes_up_for_it() -
     cube = make_cube()  # 3 m
     with pytest.warns(
         PixelSizeWarning,
-        match=r"has learnt pixels of 10 m, and the cube has 2.99 m .*resolution of 10 metre of EPSG:32608",
+        match=r"has learnt pixels of 10 m, and the cube has 2.99 m .*resolution of 10 m of EPSG:32608",
     ):
         predict_cube(cube, make_bundle(pixel_m=10.0, id="coarse"), **OPTIONS)
+    degrees = cube.assign_coords(x=-135 + cube["x"] * 2e-5, y=60 + cube["y"] * 1e-5).drop_vars("spatial_ref")
+    degrees = degrees.rio.write_crs("EPSG:4326")
+    with pytest.warns(PixelSizeWarning, match=r"at a resolution of \S+ by \S+ degrees of EPSG:4326\."):
+        predict_cube(degrees, make_bundle(pixel_m=10.0, id="coarse"), **OPTIONS)
     predict_cube(cube, make_bundle(pixel_m=6.0), scales=(1.0, 0.5), **OPTIONS)
     predict_cube(cube, make_bundle(pixel_m=3.1), **OPTIONS)
 

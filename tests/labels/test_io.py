@@ -79,7 +79,7 @@ def test_a_layer_where_no_file_is(two: str) -> None:
     for config in (RegionConfig, AreaConfig):
         with pytest.raises(ValueError, match="layer is one of a file"):
             config(bbox=(0, 70, 1, 71), layer="north")
-    with pytest.raises(ValueError, match="layer says something about files"):
+    with pytest.raises(ValueError, match="only files can have layer"):
         LabelsConfig(raster="labels.tif", layer="north")
 
 

@@ -209,7 +209,10 @@ def test_opening_leaves_the_caller_s_random_numbers_alone(tmp_path, unet):
         ({"layers": ("red", "red")}, r"each once; got \['red', 'red'\]"),
         ({"mean": (0.1,)}, r"layers, mean and std have to be of one length; got 2, 1 and 2"),
         ({"mean": None}, r"does not say its mean"),
-        ({"layers": None, "mean": None, "std": None}, r"The module Conv2d does not say its layers, mean, std"),
+        (
+            {"layers": None, "mean": None, "std": None},
+            r"The module Conv2d does not say its layers, mean, std\. Pass them, such as ModelBundle\.from_module\(module, layers=",
+        ),
         ({"layers": ("a", "b", "c"), "mean": (0, 0, 0), "std": (1, 1, 1)}, r"cannot run on 3 layers"),
         ({"pixel_m": 0.0}, r"ground length of a pixel, above 0 m; got 0.0"),
         ({"temperature": 0.0}, r"temperature has to be a finite number above 0; got 0.0"),

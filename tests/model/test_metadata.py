@@ -33,7 +33,7 @@ def test_explicit_inputs_stay():
 def test_layers_alone_do_not_inherit_another_network_s_scaling():
     merged = Metadata(layers=("nir",)).over(Metadata(inputs=(InputLayer(name="red", scale=7),))).scaled()
     with pytest.raises(BundleError, match=r"net.onnx does not say its mean, std, classes, tile, overlap"):
-        merged.require(described="net.onnx")
+        merged.require(described="net.onnx", opener="ModelBundle.open('net.onnx'")
 
 
 def test_everything_missing_is_named_at_once_with_an_example():
@@ -41,9 +41,11 @@ def test_everything_missing_is_named_at_once_with_an_example():
         BundleError,
         match=r"net.onnx does not say its layers, mean, std, classes, tile, overlap. .*such as ModelBundle.open\(",
     ):
-        Metadata().require(described="net.onnx")
+        Metadata().require(described="net.onnx", opener="ModelBundle.open('net.onnx'")
     with pytest.raises(BundleError, match=r"does not say its std, overlap"):
-        Metadata(layers=("red",), mean=(0.1,), classes=("a",), tile=64).require(described="net.onnx")
+        Metadata(layers=("red",), mean=(0.1,), classes=("a",), tile=64).require(
+            described="net.onnx", opener="ModelBundle.open('net.onnx'"
+        )
 
 
 def test_lengths_have_to_agree():

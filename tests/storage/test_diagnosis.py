@@ -269,6 +269,22 @@ def test_other_things_are_told_what_they_are(write_tif: WriteTif, tmp_path: Path
             rtsx.open_cube(tmp_path / name)
 
 
+def test_a_campaign_s_output_is_called_one(write_tif: WriteTif, tmp_path: Path) -> None:
+    (tmp_path / "maps/years/2024").mkdir(parents=True)
+    write_tif("maps/years/2024/a.tif", PIXELS)
+    (tmp_path / "maps/campaign.json").write_text("{}")
+    for folder, told in (("maps", "It is the output"), ("maps/years/2024", "It is a part of the output")):
+        with pytest.raises(
+            CubeError, match=rf"{told} of a campaign\. Give its map, \S+/maps/map.zarr; .* collect \S+/maps makes"
+        ):
+            rtsx.open_cube(tmp_path / folder)
+        for read in (read_table, rtsx.footprints.read_footprints):
+            with pytest.raises(
+                ValueError, match=r"is a folder of several. Give one file; rtsx campaign collect --format gpkg"
+            ):
+                read(tmp_path / folder)
+
+
 def test_indexes_and_repositories_of_other_libraries_are_told_how_to_open(tmp_path: Path) -> None:
     axes = {"y": 64 - np.arange(64.0), "x": np.arange(64.0)}
     cube = xr.Dataset({"red": (("y", "x"), np.ones((64, 64), "f4"))}, coords=axes).rio.write_crs(3413)

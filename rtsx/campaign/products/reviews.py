@@ -60,8 +60,8 @@ class Verdicts:
         missing = [name for name in needed if name not in table.columns]
         if missing or table.crs is None:
             raise CampaignError(
-                f"A review has a CRS and the columns {', '.join(needed)}, but {', '.join(missing) or 'the CRS'} is not "
-                "there. Give what rtsx review create made, or the folder or file that rtsx review merge wrote."
+                f"A review has a CRS and the columns {', '.join(needed)}, and this lacks {', '.join(missing) or 'the CRS'}. "
+                "Give what rtsx review create made, or the folder or file that rtsx review merge wrote."
             )
         verdict = table["verdict"].where(table["verdict"].notna(), None)
         strange = sorted({str(one) for one in verdict.dropna()} - set(VERDICTS))

@@ -277,7 +277,7 @@ def test_reviews_that_are_none_of_this_map_are_refused(
         (changed_one, r"1 of \d+ outlines of the review are not those of this map", {}),
         (own.assign(verdict=None), "has a verdict yet", {}),
         (own.assign(verdict="yes"), "got yes", {}),
-        (own.drop(columns="verdict"), "verdict is not there", {}),
+        (own.drop(columns="verdict"), "lacks verdict", {}),
         (pd.concat([own, own.iloc[:1]]), "in it twice", {}),
         (own, "--no-outlines", {"outlines": False}),
         (
