@@ -147,7 +147,8 @@ class CubeConfig(ConfigModel):
         GridError
             It is no name of a cell.
         """
-        return None if self.region is None else self.region.cell_of(self.grid.grid())
+        name = None if self.region is None else self.region.cell
+        return None if name is None else self.grid.grid().cell(name)
 
     @classmethod
     def from_recipe(cls, recipe: CubeRecipe, *, cell: Cell | None = None) -> Self:

@@ -16,7 +16,7 @@ from rtsx.config.yaml import ConfigModel, FilePath, Names
 from rtsx.cube.images import Period
 from rtsx.errors import ConfigError, InputNotFoundError
 from rtsx.geometry.crs import length_text
-from rtsx.grid import Cell, Grid, lonlat_region
+from rtsx.grid import Grid, lonlat_region
 from rtsx.storage import file_name
 from rtsx.storage.diagnosis import RASTER_SUFFIXES
 
@@ -135,10 +135,6 @@ class RegionConfig(_PlaceConfig):
 
     cell: str | None = None
     """Name of a cell of the grid, such as ``r412c088``."""
-
-    def cell_of(self, grid: Grid) -> Cell | None:
-        """The named cell of a grid; None where the region is no cell."""
-        return None if self.cell is None else grid.cell(self.cell)
 
     @classmethod
     def from_geometry(cls, region: BaseGeometry) -> Self:

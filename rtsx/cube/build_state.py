@@ -34,7 +34,7 @@ from rtsx.errors import CubeError, OutputExistsError, OutputNotWritableError, Rt
 from rtsx.parsing import first_difference, parsed_json, wrap_damage
 from rtsx.redaction import redacted
 from rtsx.storage import file_system, is_url, local_path, remove
-from rtsx.storage.object_store import open_object_store
+from rtsx.storage.object_store import create_generation, open_object_store
 from rtsx.storage.zarr import BUILD, COMPLETE, refuse_what_is_no_store, store_of
 from rtsx.threads import repeated
 
@@ -449,40 +449,45 @@ def _locked(lock: Path, folder: Path, *, target: str) -> int | None:
         os.close(handle)  # removed by whoever held it, between opening and locking
 
 
+@dataclass(frozen=True)
+class _SignOfLife:
+    """What a build on an object store writes down from time to time: the time."""
+
+    generation: int
+
+    def to_json(self) -> str:
+        return str(time.time())
+
+
 @contextmanager
 def _alone_remote(target: str, options: Mapping[str, Any]) -> Iterator[None]:
-    objects = open_object_store(f"{target.rstrip('/')}.lock", options)
-    generation = 1
-    while True:
-        key = f"{generation:06d}"
-        try:
-            if objects.create(key, str(time.time()).encode()):
-                break
-            taken = objects.get(key)
-        except OSError as error:
-            raise OutputNotWritableError(
-                f"{target} cannot be written: {error}. Choose a place that you may write to."
-            ) from error
-        if taken is None:
-            continue  # given back since
-        age = time.time() - float(taken)
-        if age < _LOCK_S:
-            raise OutputExistsError(
-                f"{target} is being built by another process, which said so {age:.0f} s ago. Wait for it, or stop it; one "
-                f"that was killed counts no more after {_LOCK_S} s."
-            )
-        generation += 1
+    objects, key = open_object_store(f"{target.rstrip('/')}.lock", options), "{:06d}".format
+
+    def is_alive(said: bytes) -> bool:
+        return time.time() - float(said) < _LOCK_S
+
+    try:
+        sign, other = create_generation(objects, key, document=_SignOfLife, is_taken=is_alive)
+    except OSError as error:
+        raise OutputNotWritableError(
+            f"{target} cannot be written: {error}. Choose a place that you may write to."
+        ) from error
+    if other is not None:
+        raise OutputExistsError(
+            f"{target} is being built by another process, which said so {time.time() - float(other):.0f} s ago. Wait for it, "
+            f"or stop it; one that was killed counts no more after {_LOCK_S} s."
+        )
 
     def renew() -> None:
-        objects.put(key, str(time.time()).encode())
+        objects.put(key(sign.generation), sign.to_json().encode())
 
     try:
         with repeated(renew, every_s=_LOCK_S / 4, name="rtsx-build-lock", patience_s=_LOCK_S / 4):
             yield
     finally:
-        for number in range(1, generation + 1):
+        for number in range(1, sign.generation + 1):
             with suppress(Exception):  # it ends by itself
-                objects.delete(f"{number:06d}")
+                objects.delete(key(number))
 
 
 def remove_partial_files(target: str) -> None:

@@ -454,10 +454,8 @@ def _plain_number(value: object) -> object:
 def _with_plain_attrs(cube: xr.Dataset) -> xr.Dataset:
     """Return the attributes that can be stored: others become text, a transform its six numbers."""
     odd = {key: value for key, value in cube.attrs.items() if not _is_plain(value)}
-    if not odd:
-        return cube
     plain = {key: list(value)[:6] if isinstance(value, Affine) else str(value) for key, value in odd.items()}
-    return cube.assign_attrs(plain)
+    return cube.assign_attrs(plain) if plain else cube
 
 
 def _is_plain(value: object) -> bool:

@@ -184,7 +184,9 @@ def load_recipe(recipe: CubeRecipe, geobox: GeoBox, *, anchor: tuple[float, floa
     names = recipe.layers or [name for source in recipe.sources for name in source.layer_names]
     names = [*names, *(layer.name for layer in recipe.derived if layer.name not in names and recipe.layers is None)]
     others = [str(name) for name in cube.data_vars if str(name).startswith("quality")]
-    return cube[[*names, *others, "valid"]].assign_attrs(_provenance(recipe, found))
+    # So that a stored cube says what it was made of.
+    made_of = {f"images_{source}": ",".join(sorted(image.id for image in images)) for source, images in found.items()}
+    return cube[[*names, *others, "valid"]].assign_attrs(made_of)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -340,10 +342,3 @@ def _time_coords(plans: Sequence[_Planned]) -> dict[str, tuple[str, NDArray[np.g
         return {}
     times = [np.datetime64(step.time.replace(tzinfo=None), "ns") for step in steps if step.time is not None]
     return {"time": ("time", np.array(times)), "item_ids": ("time", np.array([step.item_ids for step in steps], str))}
-
-
-def _provenance(recipe: CubeRecipe, found: Found) -> dict[str, str]:
-    """Return which images each source gave, so that a stored cube says what it was made of."""
-    return {
-        f"images_{source.name}": ",".join(sorted(image.id for image in found[source.name])) for source in recipe.sources
-    }

@@ -52,9 +52,7 @@ def longitude_period(crs: "CRS") -> float:
     >>> longitude_period(CRS("EPSG:4326")), longitude_period(CRS("EPSG:3413"))
     (360.0, 0.0)
     """
-    if not crs.geographic:
-        return 0.0
-    return round(2 * np.pi / crs.proj.axis_info[0].unit_conversion_factor, 9)
+    return round(period_of(crs.proj) or 0.0, 9)
 
 
 def same_crs(one: "CRS", other: "CRS") -> bool:

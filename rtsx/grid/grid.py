@@ -18,6 +18,7 @@ from shapely.geometry.base import BaseGeometry
 from rtsx.arguments import typed
 from rtsx.errors import GridError
 from rtsx.geometry.antimeridian import lonlat_polygon
+from rtsx.geometry.crs import crs_definition
 
 if TYPE_CHECKING:
     import odc.geo.geobox
@@ -170,8 +171,7 @@ class Grid:
             ) from error
         if not crs.is_projected and not crs.is_geographic:
             raise GridError(f"The CRS of a grid has to be projected or geographic; got {crs.name!r}.")
-        authority = crs.to_authority(min_confidence=100)
-        object.__setattr__(self, "crs", ":".join(authority) if authority else crs.to_wkt())
+        object.__setattr__(self, "crs", crs_definition(crs))
         if not (math.isfinite(self.resolution) and self.resolution > 0):
             raise GridError(f"The resolution of a grid has to be a length above 0 in CRS units; got {self.resolution}.")
         if not (isinstance(self.cell_size, int | np.integer) and self.cell_size > 0):
