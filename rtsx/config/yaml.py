@@ -484,10 +484,8 @@ def _issues_of(error: ValidationError, model: type[ConfigModel]) -> Iterator[Con
 
 def _unknown(key: str, known: list[str]) -> str:
     near = get_close_matches(key, known, n=1, cutoff=0.5)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    return (
-        f"unknown key{hint} Known keys are {', '.join(known)}" if near else f"unknown key; known are {', '.join(known)}"
-    )
+    hint = f"did you mean {near[0]!r}? Known keys" if near else "known"
+    return f"unknown key; {hint} are {', '.join(known)}"
 
 
 def _with_place(given: object, handler: ValidatorFunctionWrapHandler) -> object:

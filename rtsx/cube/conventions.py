@@ -175,9 +175,8 @@ def _refuse_lost_masks(given: Any) -> None:
             continue  # no file any more
         several = {str(value) for value in header.nodata} if "band" in array.dims else set()
         if header.masked or len(several) > 1:
-            what = (
-                "a mask or an alpha band" if header.masked else f"the nodata values {list(header.nodata)} of its bands"
-            )
+            by_value = f"the nodata values {list(header.nodata)} of its bands"
+            what = "a mask or an alpha band" if header.masked else by_value
             raise CubeError(
                 f"{source} says by {what} which pixels are missing, and rioxarray left that out. Open it with "
                 f"rioxarray.open_rasterio({source!r}, masked=True), or with rtsx.open_cube({source!r})."

@@ -491,10 +491,8 @@ def _several(path: str, names: Sequence[str]) -> CubeError:
 def _nowhere(path: str, file: rasterio.DatasetReader | None) -> CubeError:
     """Return the refusal of a raster without CRS or transform; None where only that is known of it."""
     if file is None:
-        told, how = (
-            "it has no transform (gdalinfo lists the rasters that it may hold)",
-            georeferencing(path, has_crs=False, control=None, crs=None, has_nodata=False),
-        )
+        told = "it has no transform (gdalinfo lists the rasters that it may hold)"
+        how = georeferencing(path, has_crs=False, control=None, crs=None, has_nodata=False)
         return CubeError(f"{path} does not say where it lies: {told}. {how}")
     points, crs = file.gcps
     rpcs = file.rpcs

@@ -2,6 +2,7 @@
 
 import json
 import re
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -65,11 +66,7 @@ def with_facts(pred: xr.Dataset) -> xr.Dataset:
 
 def _date(value: object) -> np.datetime64:
     found = _DATE.match(value) if isinstance(value, str) else _WHOLE.fullmatch(str(value))
-    try:
-        return (
-            np.datetime64("NaT", "D")
-            if found is None
-            else np.datetime64("-".join(part for part in found.groups() if part))
-        )
-    except ValueError:  # a month or day that no calendar has
-        return np.datetime64("NaT", "D")
+    with suppress(ValueError):  # a month or day that no calendar has
+        if found is not None:
+            return np.datetime64("-".join(part for part in found.groups() if part))
+    return np.datetime64("NaT", "D")

@@ -184,21 +184,15 @@ class TrendReader:
             np.array([layer.scale_factor for layer in self.stack.layers]),
             np.array([layer.add_offset for layer in self.stack.layers]),
         )
-        every = slice(0, rows.stop - rows.start)
+        every, span = slice(0, rows.stop - rows.start), ((rows.start, rows.stop), (columns.start, columns.stop))
         for place, image in enumerate(self.images[first:], start=first):
-            span = (rows.start, rows.stop), (columns.start, columns.stop)
+            oli, decades = is_oli(image), decades_of(image, self.trend)
             for piece in self.stack.pieces((image,), every, rows=span[0], columns=span[1]):
                 counts = piece.quality >= self.stack.least
                 if counts.any():
                     yield (
                         place,
-                        kernels.scene_observations(
-                            piece.layers,
-                            counts,
-                            packing=packing,
-                            oli=is_oli(image),
-                            decades=decades_of(image, self.trend),
-                        ),
+                        kernels.scene_observations(piece.layers, counts, packing=packing, oli=oli, decades=decades),
                     )
 
 

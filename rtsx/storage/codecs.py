@@ -234,9 +234,8 @@ def _encoded_shard(
         index[..., 0][index[..., 1] != 2**64 - 1] += np.uint64(sharding._shard_index_size(counts))
     table = _encoded(index, sharding._get_index_chunk_spec(counts), codecs=sharding.index_codecs, ends=index.shape)
     assert table is not None, "an index of a shard that holds something"
-    return (
-        default_buffer_prototype().buffer.create_zero_length().combine([table, *found] if is_first else [*found, table])
-    )
+    parts = [table, *found] if is_first else [*found, table]
+    return default_buffer_prototype().buffer.create_zero_length().combine(parts)
 
 
 _CONFIG_LOCK = threading.RLock()

@@ -312,9 +312,8 @@ class FsspecObjects:
     @property
     def _root(self) -> tuple[Any, str]:
         """The file system, and the path in it that keys are relative to."""
-        return (
-            self._client if self._cloud else self._opened()
-        )  # others may not bear several threads; fsspec has one for each
+        # Others may not bear several threads; fsspec has one for each.
+        return self._client if self._cloud else self._opened()
 
     @cached_property
     def _client(self) -> tuple[Any, str]:

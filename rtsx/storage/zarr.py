@@ -60,11 +60,8 @@ def store_of(path: str, options: StorageOptions, *, read_only: bool) -> Store:
     """The Zarr store of a local path or URL; touches nothing."""
     if not is_url(path):
         local = local_path(path)
-        return (
-            ZipStore(local, read_only=True)
-            if read_only and is_zipped(local)
-            else LocalStore(local, read_only=read_only)
-        )
+        is_archive = read_only and is_zipped(local)
+        return ZipStore(local, read_only=True) if is_archive else LocalStore(local, read_only=read_only)
     system, root = file_system(path, options)
     cloud = cloud_of(path)
     if cloud is not None and cloud.name != "s3":
@@ -236,9 +233,8 @@ def store_failure(path: str, error: Exception, *, what: str = "metadata cannot b
         cure = (
             f"Give credentials: storage_options= or {variables}, anon=True where it is public; or the right to read it."
         )
-    elif is_url(path) and (
-        isinstance(error, OSError) or classify_error(error) == "passing"
-    ):  # botocore's are no OSError
+    elif is_url(path) and (isinstance(error, OSError) or classify_error(error) == "passing"):
+        # botocore's are no OSError
         cure = "Check address and network, and try again."
     elif isinstance(error, KeyError) and "dimension" in reason:
         cure = (

@@ -318,42 +318,28 @@ def transform_grid(
     """
     first = rows.start // CELL, columns.start // CELL
     count = -(-rows.stop // CELL) - first[0], -(-columns.stop // CELL) - first[1]
-    nodes = [_NODE * np.arange(2 * cells + 1) + CELL * cell for cells, cell in zip(count, first, strict=True)]
-    node_rows, node_columns = _exact_grid(placement, nodes[0], nodes[1])
-    is_exact = _bent(node_rows) | _bent(node_columns)
+    down, right = (_NODE * np.arange(2 * cells + 1) + CELL * cell for cells, cell in zip(count, first, strict=True))
+    nodes = _exact_grid(placement, down, right)
+    is_exact = _bent(nodes[0]) | _bent(nodes[1])
     for check in _CHECKS:
         down, right = (CELL * (np.arange(n) + cell) + q for n, cell, q in zip(count, first, check, strict=True))
-        exact = _exact_grid(placement, down, right)
-        near = _quadratic(node_rows, node_columns, at=(down, right), first=first)
+        truth = _exact_grid(placement, down, right)
+        near = _quadratic(*nodes, at=(down, right), first=first)
         with np.errstate(invalid="ignore"):
-            is_exact |= ~(np.maximum(*(np.abs(a - b) for a, b in zip(exact, near, strict=True))) <= _TOLERANCE)
-    none = np.empty((0, 0))
-    exact_rows = exact_columns = corner_rows = corner_columns = none
+            is_exact |= ~(np.maximum(*(np.abs(a - b) for a, b in zip(truth, near, strict=True))) <= _TOLERANCE)
+    exact = outer = np.empty((0, 0)), np.empty((0, 0))
     if is_exact.any():
         if (rows.stop - rows.start) * (columns.stop - columns.start) > limit:
             return None
         spans = [np.arange(span.start, span.stop) for span in (rows, columns)]
         wanted = is_exact[np.ix_(spans[0] // CELL - first[0], spans[1] // CELL - first[1])]
-        exact_rows, exact_columns = _exact_points(placement, wanted, start=(rows.start, columns.start))
+        exact = _exact_points(placement, wanted, start=(rows.start, columns.start))
         if corners:
             touched = np.zeros((wanted.shape[0] + 1, wanted.shape[1] + 1), bool)
             for part in (np.s_[:-1, :-1], np.s_[1:, :-1], np.s_[:-1, 1:], np.s_[1:, 1:]):
                 touched[part] |= wanted
-            corner_rows, corner_columns = _exact_points(
-                placement, touched, start=(rows.start - 0.5, columns.start - 0.5)
-            )
-    return TransformGrid(
-        placement,
-        rows,
-        columns,
-        node_rows,
-        node_columns,
-        is_exact,
-        exact_rows,
-        exact_columns,
-        corner_rows,
-        corner_columns,
-    )
+            outer = _exact_points(placement, touched, start=(rows.start - 0.5, columns.start - 0.5))
+    return TransformGrid(placement, rows, columns, *nodes, is_exact, *exact, *outer)
 
 
 def _exact_grid(placement: GridTransform, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> tuple[Floats, Floats]:

@@ -100,9 +100,8 @@ def select_asset(item: ItemDict, wanted: BandRequest) -> AssetSelection:
 def _of_eight_bands(item: ItemDict, asset: str, wanted: BandRequest) -> AssetSelection | None:
     """Return the band of PlanetScope's eight-band file that stands for one of its four-band file; None where it does not."""
     names = SENSORS["planetscope"].names(8)
-    keys = (
-        _called(item, "ortho_analytic_8b_sr") if normalise_name(asset).removeprefix("ortho") == "analytic4bsr" else []
-    )
+    is_of_four = normalise_name(asset).removeprefix("ortho") == "analytic4bsr"
+    keys = _called(item, "ortho_analytic_8b_sr") if is_of_four else []
     if not keys or wanted.bands or wanted.name not in names:
         return None
     # By number, because the items call its third and fourth band green.
