@@ -234,12 +234,10 @@ def load_campaign_config(path: str | PathLike[str], *, year: int | None = None) 
         if year is not None:
             document = replace(document, values={**document.values, "year": year})
         elif "year" not in document.values:
-            missing = ConfigIssue(
-                ("year",), "the year of the map is missing; say it here, or to the command with --year"
-            )
+            told = "the year of the map is missing; say it here, or to the command with --year"
             # With a year that stands in for it, so that nothing else is said to be wrong only for want of one.
             values = {**document.values, "year": 2000}
-            document = replace(document, values=values, complaints=(*document.complaints, missing))
+            document = replace(document, values=values, complaints=(*document.complaints, ConfigIssue(("year",), told)))
     config = validate_config(CampaignConfig, document)
     try:
         # So that whatever can be known without reading more is told now, and by the file's name.

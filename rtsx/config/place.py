@@ -164,9 +164,8 @@ class PeriodConfig(ConfigModel):
 
     @model_validator(mode="after")
     def _one(self) -> Self:
-        if (self.years is None) == (self.start is None and self.end is None) or (self.start is None) != (
-            self.end is None
-        ):
+        is_half = (self.start is None) != (self.end is None)
+        if is_half or (self.years is None) == (self.start is None):
             raise ValueError("a period has start and end, or years; give the two days, or a year such as years: 2024")
         self.period()
         return self

@@ -273,11 +273,8 @@ class _Expansion:
                 found[match[0]] = self.environment[name]
                 return self.environment[name]
             if match["default"] is None:
-                self.complaints.append(
-                    ConfigIssue(
-                        path, f"the environment variable {name} is not set; set it, or write ${{{name}:-default}}"
-                    )
-                )
+                told = f"the environment variable {name} is not set; set it, or write ${{{name}:-default}}"
+                self.complaints.append(ConfigIssue(path, told))
             return match["default"] or ""
 
         filled = _VARIABLE.sub(value, text)
@@ -286,9 +283,8 @@ class _Expansion:
                 withhold(secret, reference)
         is_bare = "://" in filled and ("://***" in filled or "=***" in filled)
         if self.environment is not None and is_bare:
-            self.complaints.append(
-                ConfigIssue(path, "a secret was left out here when this was stored; write it as ${NAME} of a variable")
-            )
+            told = "a secret was left out here when this was stored; write it as ${NAME} of a variable"
+            self.complaints.append(ConfigIssue(path, told))
         return filled
 
 
@@ -371,9 +367,8 @@ def validate_config(model: type[_Model], document: Document, *, glance: bool = F
     complaints = list(document.complaints)
     cause: ValidationError | None = None
     try:
-        config = model.model_validate(
-            document.values, context={"folder": Path(document.name).absolute().parent, "glance": glance}
-        )
+        context = {"folder": Path(document.name).absolute().parent, "glance": glance}
+        config = model.model_validate(document.values, context=context)
     except ValidationError as error:
         cause = error
         complaints += _issues_of(error, model)
@@ -468,10 +463,8 @@ def _issues_of(error: ValidationError, model: type[ConfigModel]) -> Iterator[Con
         path: KeyPath = one["loc"]
         match one["type"]:
             case "extra_forbidden" | "unexpected_keyword_argument":
-                yield ConfigIssue(
-                    path,
-                    _unknown(str(path[-1]), reduce(_Allowed.below, path[:-1], _Allowed.by(model.json_schema())).keys),
-                )
+                allowed = reduce(_Allowed.below, path[:-1], _Allowed.by(model.json_schema()))
+                yield ConfigIssue(path, _unknown(str(path[-1]), allowed.keys))
             case "missing":
                 yield ConfigIssue(path, "this key has to be given")
             case "value_error":

@@ -57,9 +57,8 @@ def block_statistics(stored: NDArray[Any], *, scale: float, offset: float, nodat
     if not values.size:
         return LayerStatistics(stored.size, 0, math.nan, math.nan, math.nan, 0.0)
     mean = float(values.mean())
-    return LayerStatistics(
-        stored.size, values.size, float(values.min()), mean, float(values.max()), float(((values - mean) ** 2).sum())
-    )
+    squares = float(((values - mean) ** 2).sum())
+    return LayerStatistics(stored.size, values.size, float(values.min()), mean, float(values.max()), squares)
 
 
 def merged(parts: Iterable[LayerStatistics]) -> LayerStatistics:

@@ -64,9 +64,8 @@ class LayerEncoding:
         """Return stored pixels of one image in the packing of the variable; Sentinel-2's offset of 2022 is why they differ."""
         if (bands.scale_factor, bands.add_offset) == (self.scale_factor, self.add_offset):
             return pixels.astype(self.dtype, copy=False)
-        stored = (pixels * (bands.scale_factor / self.scale_factor)) + (
-            (bands.add_offset - self.add_offset) / self.scale_factor
-        )
+        shift = (bands.add_offset - self.add_offset) / self.scale_factor
+        stored = pixels * (bands.scale_factor / self.scale_factor) + shift
         if self.dtype.kind in "iu":
             limits = np.iinfo(self.dtype)
             stored = np.clip(np.floor(stored + 0.5), limits.min, limits.max)

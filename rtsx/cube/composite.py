@@ -135,9 +135,8 @@ def medoid_composite(
             np.where(side.seen, np.take_along_axis(values, place, axis=0)[0].astype(template.dtype), template)
             for values, template in zip(side.values, rows.layers, strict=True)
         )
-        return Observation(
-            layers, np.where(side.seen, np.take_along_axis(side.quality, place, axis=0)[0], rows.quality)
-        )
+        level = np.take_along_axis(side.quality, place, axis=0)[0]
+        return Observation(layers, np.where(side.seen, level, rows.quality))
 
     return _by_rows(stack, of_rows, empty=empty, least=least, count=count, rows_at_once=rows_at_once)
 

@@ -399,9 +399,8 @@ def ground_pixel_m(geobox: GeoBox) -> tuple[float, float]:
         assert lonlat is not None  # a projected or geographic one has
         lon, lat = Transformer.from_crs(crs.proj, lonlat, always_xy=True).transform(x, y)
         geodesic = lonlat.get_geod() or WGS84
-        _, _, (along_y, along_x) = geodesic.inv(
-            lon[::2], np.clip(lat[::2], -90, 90), lon[1::2], np.clip(lat[1::2], -90, 90)
-        )
+        lat = np.clip(lat, -90, 90)
+        _, _, (along_y, along_x) = geodesic.inv(lon[::2], lat[::2], lon[1::2], lat[1::2])
     except (CRSError, ProjError):
         along_y = along_x = np.nan
     if np.isfinite([along_y, along_x]).all() and along_y > 0 and along_x > 0:

@@ -73,9 +73,8 @@ def apply_mask(
         rule=found,
         least=LOW if keep_low else GOOD,
     )
-    variable = xr.DataArray(
-        valid, dims=("y", "x"), coords={name: cube.coords[name] for name in ("y", "x", "spatial_ref")}
-    )
+    coords = {name: cube.coords[name] for name in ("y", "x", "spatial_ref")}
+    variable = xr.DataArray(valid, dims=("y", "x"), coords=coords)
     variable.attrs = {"long_name": "True where a pixel can be trusted", "mask_rule": found.name}
     variable.variable.encoding |= GRID_MAPPING
     if "valid" in cube:
@@ -213,9 +212,8 @@ def open_source(
                 f"storage_options= is for Zarr stores behind a URL; got {sorted(storage_options)} for raster files, which "
                 "GDAL reads. Leave it out, and give GDAL its settings as environment variables or in rasterio.Env(...)."
             )
-        cube = open_rasters(
-            source, cell, layers=layers, sensor=None if sensor is None else get_sensor(sensor), chunk=chunk
-        )
+        known = None if sensor is None else get_sensor(sensor)
+        cube = open_rasters(source, cell, layers=layers, sensor=known, chunk=chunk)
         validate_cube(cube)
     return cube if mask is None else apply_mask(cube, mask[0], rule=mask[1])
 

@@ -265,9 +265,8 @@ def cell_window(source: GeoBox, cell: Cell, *, name: str) -> tuple[slice, slice]
     if source.crs != odc.geo.CRS(grid.crs):
         raise _off_grid(name, "CRS", got=crs_name(source.crs), expected=grid.crs)
     affine = source.affine
-    if max(abs(affine.a - grid.resolution), abs(affine.e + grid.resolution)) * max(source.shape) > (
-        _PHASE_TOLERANCE * grid.resolution
-    ):
+    drift = max(abs(affine.a - grid.resolution), abs(affine.e + grid.resolution)) * max(source.shape)
+    if drift > _PHASE_TOLERANCE * grid.resolution:
         raise _off_grid(
             name, "pixel size", got=f"({affine.a}, {affine.e})", expected=f"({grid.resolution}, {-grid.resolution})"
         )

@@ -82,9 +82,8 @@ class Sensor:
 
     def owner_of(self, collection: str) -> str | None:
         """Return the provider that has a collection of this product; None where no known one does."""
-        return next(
-            (name for name, one in self.catalogs.items() if collection in (*one.collections, *one.others)), None
-        )
+        owners = (name for name, one in self.catalogs.items() if collection in (*one.collections, *one.others))
+        return next(owners, None)
 
     def names(self, count: int) -> tuple[str, ...]:
         """Return the layer names of a file with `count` bands, in band order.

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -186,14 +187,12 @@ class TrendReader:
         )
         every, span = slice(0, rows.stop - rows.start), ((rows.start, rows.stop), (columns.start, columns.stop))
         for place, image in enumerate(self.images[first:], start=first):
-            oli, decades = is_oli(image), decades_of(image, self.trend)
+            decades = decades_of(image, self.trend)
+            observed = partial(kernels.scene_observations, packing=packing, oli=is_oli(image), decades=decades)
             for piece in self.stack.pieces((image,), every, rows=span[0], columns=span[1]):
                 counts = piece.quality >= self.stack.least
                 if counts.any():
-                    yield (
-                        place,
-                        kernels.scene_observations(piece.layers, counts, packing=packing, oli=oli, decades=decades),
-                    )
+                    yield place, observed(piece.layers, counts)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -119,9 +119,8 @@ class Cell:
         if halo < 0:
             raise GridError(f"A halo is 0 or more pixels; got {halo}.")
         size = self.grid.cell_size
-        return self.grid.window(
-            (self.iy * size - halo, (self.iy + 1) * size + halo), (self.ix * size - halo, (self.ix + 1) * size + halo)
-        )
+        rows, columns = ((index * size - halo, (index + 1) * size + halo) for index in (self.iy, self.ix))
+        return self.grid.window(rows, columns)
 
 
 _DEGREE_STEP = 0.1

@@ -116,9 +116,8 @@ class QuickCodecs(BatchedCodecPipeline):
         unit = array.shards or array.chunks
         items = []
         shape = (*(1 for _ in range(array.ndim - out.ndim)), *out.shape)
-        for index in product(
-            *(range(own.start // size, -(-own.stop // size)) for own, size in zip(part, unit, strict=True))
-        ):
+        ranges = (range(own.start // size, -(-own.stop // size)) for own, size in zip(part, unit, strict=True))
+        for index in product(*ranges):
             key = (array.store_path / array.metadata.encode_chunk_key(index)).path
             self.state[1].require(key)
             spans = [

@@ -299,9 +299,8 @@ class FsspecObjects:
             raise
         except Exception as error:
             code = service_code(error)
-            kind = {"BlobAlreadyExists": FileExistsError}.get(
-                code or "", FileNotFoundError if code in NO_BUCKET else OSError
-            )
+            missing = FileNotFoundError if code in NO_BUCKET else OSError
+            kind = FileExistsError if code == "BlobAlreadyExists" else missing
             raise kind(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}") from error
 
     @cached_property

@@ -414,10 +414,5 @@ def open_reader(bands: BandSource, *, any_value: bool = False) -> WindowReader:
     given |= {"nodata": None if any_value else bands.nodata, "any_value": any_value, "asset": bands.asset}
     if bands.opener == "zarr":
         return ZarrReader(arrays=names, **given)
-    packing: dict[str, Any] = {
-        "scale_factor": bands.scale_factor,
-        "add_offset": bands.add_offset,
-        "settled": bands.settled,
-        "like": bands.like,
-    }
+    packing = {name: getattr(bands, name) for name in ("scale_factor", "add_offset", "settled", "like")}
     return FileReader(bands=numbers, **packing, **given)

@@ -370,9 +370,8 @@ class _Processed:
 def _processed(item: ItemDict, place: int) -> _Processed | None:
     properties = item.get("properties") or {}
     names = [str(properties.get("s2:product_uri") or ""), str(item.get("id"))]
-    found = next(
-        (match for name in names for rule in (_PRODUCT, _ELEMENT84, _LANDSAT) if (match := rule.match(name))), None
-    )
+    matches = (rule.match(name) for name in names for rule in (_PRODUCT, _ELEMENT84, _LANDSAT))
+    found = next(filter(None, matches), None)
     if found is None:
         return None
     parts = found.groupdict()

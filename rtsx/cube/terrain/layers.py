@@ -314,9 +314,8 @@ class TerrainReader(WindowReader):
         heights = stored
         if (self.scale_factor, self.add_offset) != (1.0, 0.0):
             heights = stored * self.scale_factor + self.add_offset
-        layers = terrain_block(
-            heights, valid, ground=whole.window(outer_rows, outer_columns), layers=self.layers, halo=0
-        )
+        ground = whole.window(outer_rows, outer_columns)
+        layers = terrain_block(heights, valid, ground=ground, layers=self.layers, halo=0)
         top, left = rows.start - outer_rows.start, columns.start - outer_columns.start
         # Copied, because the caller owns it, and a view would keep the halo alive.
         return layers[:, top : top + rows.stop - rows.start, left : left + columns.stop - columns.start].copy()
