@@ -206,7 +206,7 @@ def _split(array: xr.DataArray, layers: Sequence[str] | None) -> xr.Dataset:
     variables = {}
     for number, name in enumerate(names):
         band = array.isel({dim: number}).transpose("time", "y", "x", missing_dims="ignore")
-        variables[name] = _variable(band, array.attrs, place=_place(number, coordinate))
+        variables[name] = _variable(band.rename(name), array.attrs, place=_place(number, coordinate))
     stated = {*array.attrs, *(word for one in variables.values() for word in one.attrs)} & set(MISSING_ATTRS)
     if not is_single and not stated and not set(MISSING) & set(array.encoding):
         _ask_for_nodata(array)
@@ -557,9 +557,14 @@ def validate_georeference(cube: xr.Dataset) -> None:
                 f"Turn the cube with cube.isel({name}=slice(None, None, -1))."
             )
         if not is_regular(axis.astype(np.float64), step):
-            raise CubeError(
-                f"Coordinate {name!r} has to step by one pixel ({step}) throughout; it does not. Warp the cube to a grid."
-            )
+            rounded = float(np.abs(np.spacing(axis)).max()) if axis.dtype.kind == "f" else 0.0
+            cure = "Warp the cube to a grid."
+            if rounded > _NOISE * abs(step):
+                cure = (
+                    f"They are {axis.dtype}, which rounds them by {rounded:.3g}. Store them as float64: where all but that is regular, "
+                    f"np.linspace(first, last, {axis.size}) of the exact centres."
+                )
+            raise CubeError(f"Coordinate {name!r} has to step by one pixel ({step}) throughout; it does not. {cure}")
     origin = cube.attrs.get("lattice_origin", (0.0, 0.0))
     if np.shape(origin) != (2,) or not np.isfinite(np.asarray(origin, float)).all():
         raise CubeError(f"The attribute lattice_origin has to be two numbers [x, y] in CRS units; got {origin!r}.")

@@ -201,14 +201,28 @@ def require_ground(geobox: GeoBox, what: str, *, cure: str) -> None:
 
 
 def with_axes(cube: xr.Dataset) -> xr.Dataset:
-    """Return a Dataset with `y` and `x` of the transform that it states, where it has no such coordinates; itself in all other cases."""
-    if not {"y", "x"} <= set(cube.dims) or {"y", "x"} & set(cube.coords):
+    """Return a Dataset with `y` and `x` of the transform that it states, where it has no such coordinates, or only float32 rounds them.
+
+    Itself in all other cases.
+    """
+    if not {"y", "x"} <= set(cube.dims) or len({"y", "x"} & set(cube.coords)) == 1:
         return cube
     affine = next((affine for _, _, affine in _stated_transforms(cube) if not (affine.b or affine.d)), None)
     if affine is None:
         return cube
-    steps = (("y", affine.f, affine.e), ("x", affine.c, affine.a))
-    return cube.assign_coords({name: first + step * (np.arange(cube.sizes[name]) + 0.5) for name, first, step in steps})
+    axes = {}
+    for name, first, step in (("y", affine.f, affine.e), ("x", affine.c, affine.a)):
+        places = np.arange(cube.sizes[name]) + 0.5
+        if name not in cube.coords:
+            axes[name] = first + step * places
+            continue
+        axis = cube[name].values
+        if axis.dtype.kind != "f" or axis.dtype.itemsize > 4 or not axis.size:
+            continue
+        exact = first + step * (places + round((float(axis[0]) - first) / step - 0.5))
+        if (np.abs(axis - exact) <= np.spacing(np.abs(axis))).all():
+            axes[name] = exact
+    return cube.assign_coords(axes) if axes else cube
 
 
 def stated_geobox(cube: xr.Dataset | xr.DataArray, geobox: GeoBox) -> GeoBox:

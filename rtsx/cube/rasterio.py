@@ -50,7 +50,7 @@ _LOCAL_OPTIONS = {"GDAL_DISABLE_READDIR_ON_OPEN": "FALSE"}
 """Files on disk keep their sidecars, masks among them, also where the environment is set for servers, or stackstac left its own."""
 
 _REMOTE = re.compile(
-    r"/vsi(curl|s3|gs|az|adls|oss|swift|webhdfs|hdfs)(_streaming)?[/?]|^(?!(file|zip|tar|gzip):)[a-z0-9+]+://"
+    r"/vsi(curl|s3|gs|az|adls|oss|swift|webhdfs|hdfs)(_streaming)?[/?]|^(vrt://)?(?!(file|zip|tar|gzip|vrt):)[a-z0-9+]+://"
 )
 """Paths that lead to a server, as rasterio and GDAL write them."""
 
@@ -143,6 +143,7 @@ def read_header(path: str | PathLike[str]) -> RasterHeader:
                 raise _several(name, [value for key, value in tags.items() if key.endswith("_NAME")])
             if file.crs is None or file.transform.is_identity:
                 raise _nowhere(name, file)
+            _refuse_unheeded(file, name)
             header = _header_of(file, name)
             require_ground(header.geobox, name, cure="gdal_edit.py -a_srs EPSG:...")
             return header
@@ -377,6 +378,10 @@ def _refuse_local_sources(file: rasterio.DatasetReader, path: str) -> None:
 _MOSAICS = frozenset({"VRT", "GTI", "STACIT"})
 """Drivers of GDAL whose pixels lie in other files."""
 
+_CF = frozenset({"netCDF", "HDF5", "HDF5Image", "Zarr"})
+"""Drivers whose tags are the attributes of a variable."""
+_NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|nan|inf)")
+
 _SELF_CONTAINED = frozenset(
     {"GTiff", "COG", "JP2OpenJPEG", "JPEG", "PNG", "WEBP", "GIF", "BMP", "HFA", "NITF", "ENVI", "EHdr", "AAIGrid"}
     | {"USGSDEM", "DTED", "SRTMHGT", "netCDF", "HDF5", "HDF5Image", "BAG", "GRIB", "GPKG", "MBTiles", "Zarr"}
@@ -418,8 +423,11 @@ def _upright(file: rasterio.DatasetReader) -> Affine:
 def _descriptions_of(file: rasterio.DatasetReader, path: str) -> tuple[str | None, ...]:
     """Return names of bands; the only band of a variable of NetCDF or HDF5 is called like that."""
     told = tuple((text or "").strip() or None for text in file.descriptions)
+    if told != (None,):
+        return told
     variable = _VARIABLE.fullmatch(path)
-    return (re.split(r"[/:]", variable["name"])[-1] or None,) if told == (None,) and variable else told
+    name = re.split(r"[/:]", variable["name"])[-1] if variable else file.tags(1).get("NETCDF_VARNAME")
+    return (name or None,)
 
 
 def _alpha_of(file: rasterio.DatasetReader) -> int | None:
@@ -439,12 +447,34 @@ def _masked_bands(file: rasterio.DatasetReader) -> tuple[int, ...]:
 def _nodata_of(file: rasterio.DatasetReader) -> tuple[float | None, ...]:
     """Return nodata of each band; None where GDAL takes a mask in its place, as its value is data then.
 
-    So it does where only pixels count that are nodata in all bands together (NODATA_VALUES).
+    So it does where only pixels count that are nodata in all bands together (NODATA_VALUES). NetCDF of odc-stac has its word.
     """
-    return tuple(
+    found = tuple(
         value if flags == [MaskFlags.nodata] else None
         for value, flags in zip(file.nodatavals, file.mask_flag_enums, strict=True)
     )
+    # Beside it is only the value that NetCDF fills new variables with.
+    tags = [file.tags(band) if file.driver in _CF else {} for band in range(1, file.count + 1)]
+    own = [
+        None if {"_FillValue", "missing_value"} & set(one) else _NUMBER.fullmatch(one.get("nodata", "")) for one in tags
+    ]
+    return tuple(value if stated is None else float(stated[0]) for value, stated in zip(found, own, strict=True))
+
+
+def _refuse_unheeded(file: rasterio.DatasetReader, path: str) -> None:
+    """Refuse words of CF for missing pixels that GDAL does not heed: several values, and a limit on one side."""
+    tags = file.tags(1) if file.driver in _CF and file.count else {}
+    limits = [word for word in ("valid_min", "valid_max") if word in tags and "valid_range" not in tags]
+    several = [word for word in ("missing_value", "_FillValue") if len(set(_NUMBER.findall(tags.get(word, "")))) > 1]
+    if several or len(limits) == 1:
+        word = [*several, *limits][0]
+        value = tags[word].strip("{}")
+        how = f"-setvrange,{value},MAX" if word == "valid_min" else f"-setvrange,MIN,{value}"
+        how = f"-setctomiss,{value.split(',')[-1]}" if several else how
+        raise CubeError(
+            f"{path} says by {word} {value} which pixels are missing, and GDAL, which reads it, does not heed that. Make them the one "
+            f"missing value, such as with cdo {how} IN.nc OUT.nc; in Python, xarray.open_dataset opens it with all that it says."
+        )
 
 
 def _valid(file: rasterio.DatasetReader, bands: Sequence[int], part: Window) -> NDArray[np.bool_]:

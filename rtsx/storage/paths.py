@@ -27,9 +27,9 @@ _FILE_URI = re.compile(r"\s*file:(?=/)(?://(?:localhost(?=/))?)?", re.IGNORECASE
 _DATASET = r"(?:NETCDF|HDF4\w*|HDF5|BAG|GPKG|ZARR|GTIFF_DIR|SENTINEL\w+|DERIVED_SUBDATASET|S10\d):"
 """How GDAL's names of the datasets in a file begin, such as ``HDF5:"a.h5"://red``."""
 _WRAPPED = re.compile(
-    r"(?P<wrapper>/vsi(?:zip|tar|gzip|7z|rar)/\{?|(?:zip|tar|gzip)(?:\+file)?://"
+    r"(?P<wrapper>/vsi(?:zip|tar|gzip|7z|rar)/\{?|(?:zip|tar|gzip)(?:\+file)?://|vrt://(?!\w+://)"
     rf"|{_DATASET}(?:(?:\d+|[A-Z_]+):)*\"?)"
-    r"(?P<file>[^\"!:}]+)(?P<rest>.*)",
+    r"(?P<file>[^\"!:}?]+)(?P<rest>.*)",
     re.DOTALL | re.IGNORECASE,
 )
 """A file inside a name that only GDAL or rasterio knows: an archive's, or that of one of its datasets."""

@@ -59,7 +59,13 @@ BREAKS: list[tuple[Callable[[xr.Dataset], object], str]] = [
     (lambda cube: cube.drop_vars("spatial_ref").drop_attrs(), r"needs a CRS.*write_crs"),
     (lambda cube: cube.isel(y=slice(None, None, -1)), r"'y' has to fall.*slice\(None, None, -1\)"),
     (lambda cube: cube.isel(x=slice(None, None, -1)), "'x' has to rise"),
-    (lambda cube: cube.isel(x=[0, 1, 2, 9]), "'x' has to step by one pixel"),
+    (lambda cube: cube.isel(x=[0, 1, 2, 9]), "'x' has to step by one pixel.*Warp the cube"),
+    (
+        lambda cube: (
+            cube.drop_vars("spatial_ref").assign_coords(y=(cube.y + 7_700_000.2).astype("f4")).rio.write_crs(32649)
+        ),
+        "'y' has to step by one pixel.*are float32, which rounds them by 0.5.*float64",
+    ),
     (lambda cube: cube.drop_vars(["probability", "binary", "dem", "red"]), "at least one layer"),
     (lambda cube: cube.expand_dims(band=2), r"has to be on \(y, x\) or \(time, y, x\).*to_dataset"),
     (

@@ -272,3 +272,15 @@ def test_a_dataset_without_coordinates_lies_where_its_transform_says() -> None:
     bare["spatial_ref"].attrs.pop("GeoTransform")
     with pytest.raises(CubeError, match=r"'y' is missing, and no attribute GeoTransform"):
         validate_cube(bare)
+
+
+@pytest.mark.parametrize("part", [slice(None), slice(3, None), slice(2, 9)])
+def test_coordinates_that_float32_rounds_are_those_of_the_transform(part: slice) -> None:
+    affine = TRUE * Affine.translation(0.09, 0.1)
+    cube = make_cube(affine).rio.write_transform(affine).isel(y=part)
+    rounded = cube.assign_coords({name: cube[name].astype("f4") for name in ("y", "x")})
+    assert not np.array_equal(rounded.y, cube.y)
+    assert geobox_of(as_cube(rounded)) == geobox_of(cube)
+    shifted = rounded.assign_coords(y=rounded.y + np.float32(1.5))
+    with pytest.raises(CubeError, match=r"contradict each other|step by one pixel"):
+        validate_cube(shifted)

@@ -600,3 +600,60 @@ def test_complex_numbers_are_refused_at_every_door(dtype: str, write_tif: WriteT
         with pytest.raises(CubeError, match=r"is stored as complex.*gdal_calc.py"):
             door()
     assert not out.exists()
+
+
+CF_WORDS: dict[str, tuple[dict[str, Any], str]] = {
+    "_FillValue": ({"_FillValue": np.int16(0)}, ""),
+    "missing_value": ({"missing_value": np.int16(0)}, ""),
+    "missing_value in a list": ({"missing_value": np.array([0], "i2")}, ""),
+    "nodata of odc-stac": ({"nodata": np.int16(0)}, ""),
+    "nodata beside the fill value": ({"_FillValue": np.int16(0), "nodata": np.int16(5)}, ""),
+    "valid_range": ({"valid_range": np.array([1, 5000], "i2")}, ""),
+    "valid_min and valid_max": ({"valid_min": np.int16(1), "valid_max": np.int16(5000)}, ""),
+    "scale": ({"_FillValue": np.int16(0), "scale_factor": 0.5, "add_offset": 2.0}, ""),
+    "several": ({"missing_value": np.array([0, -5], "i2")}, r"missing_value 0,-5 .*setctomiss,-5"),
+    "valid_min": ({"valid_min": np.int16(1)}, "valid_min 1 .*setvrange,1,MAX"),
+    "valid_max": ({"valid_max": np.int16(900)}, "valid_max 900 .*setvrange,MIN,900"),
+}
+
+
+@pytest.mark.parametrize(("words", "message"), CF_WORDS.values(), ids=CF_WORDS)
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_missing_pixels_of_netcdf_are_those_that_its_words_say(
+    words: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    stored = np.random.default_rng(0).integers(0, 6, (20, 30)).astype(np.int16)
+    cube = xr.Dataset(
+        {"red": (("y", "x"), stored, words)},
+        coords={"y": 7_500_000 - 3 * (np.arange(20) + 0.5), "x": 500_000 + 3 * (np.arange(30) + 0.5)},
+    )
+    path = tmp_path / "a.nc"
+    cube.rio.write_crs("EPSG:32608").rio.write_coordinate_system().to_netcdf(path)
+    for name in (str(path), f'NETCDF:"{path}":red'):
+        if message:
+            with pytest.raises(CubeError, match=message):
+                open_source(name)
+            continue
+        red = open_source(name)["red"]
+        packed = packing(red)
+        valid = is_representable(red.values, packed["nodata"])
+        np.testing.assert_array_equal(valid, stored != 0)
+        np.testing.assert_array_equal(red.values[valid], stored[valid])
+        assert packed["scale_factor"] == words.get("scale_factor", 1.0)
+        wanted = [BandRequest(name="red")]
+        (image,) = FileImages(assets={"image": (name,)}).find(box(-180, -90, 180, 90), None, wanted)
+        assert (image.bands["red"].nodata, image.bands["red"].add_offset) == (packed["nodata"], packed["add_offset"])
+
+
+def test_a_connection_of_gdal_to_a_file_here_is_none_to_a_server(
+    write_tif: WriteTif, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_tif("a.tif", PIXELS[:, :64, :64])
+    monkeypatch.chdir(tmp_path)
+    whole, part = open_source(f"vrt://{path}?bands=2"), open_source("vrt://a.tif?bands=2&a_scale=0.5")
+    monkeypatch.chdir("/")
+    for cube in (whole, part):
+        np.testing.assert_array_equal(next(iter(cube.data_vars.values())).values, PIXELS[1, :64, :64])
+    assert packing(next(iter(part.data_vars.values())))["scale_factor"] == 0.5
+    with pytest.raises(CubeError, match="cannot be opened"):
+        open_source("vrt://https://127.0.0.1:9/a.tif?bands=1")
