@@ -248,11 +248,13 @@ def _part(path: str, labels: LabelsConfig, meant: Mapping[str, Sequence[YamlValu
     if not len(table):
         return gpd.GeoDataFrame({"class_name": [], "label_id": []}, geometry=[], crs="EPSG:4326")
     class_of = {str(value): name for name, values in meant.items() for value in values}
-    if set(LABEL_COLUMNS) <= set(table.columns) and labels.class_column is None:
-        found = read_labels(table)
-    else:
-        unsaid = next(iter(meant)) if len(meant) == 1 else _UNSAID
-        found = _standardised(table, labels, class_of=class_of, unsaid=unsaid)
+    in_schema = set(LABEL_COLUMNS) <= set(table.columns) and labels.class_column is None
+    unsaid = next(iter(meant)) if len(meant) == 1 else _UNSAID
+    try:
+        found = read_labels(table) if in_schema else _standardised(table, labels, class_of=class_of, unsaid=unsaid)
+    except LabelError as error:  # a table has no name
+        raise LabelError(str(error).replace("table 0", path)) from error
+    if not in_schema:
         # By the row of the file, because scenes that share a label have to be told from those that do not.
         rows = np.flatnonzero(counts.to_numpy())
         found = found.assign(label_id=[f"{path}/{rows[row]}" for row in found["source_row"]])

@@ -122,7 +122,7 @@ class LabelSource:
             if unknown:
                 raise LabelError(
                     f"{self.name} has the class {unknown[0]!r}, which class_name does not name; it names "
-                    f"{', '.join(map(repr, named))}. Add it."
+                    f"{', '.join(repr(text) for text, name in named.items() if name != NEGATIVE and text)}. Add it."
                 )
             return [named[text] for text in found]
         target = default if class_name is None else class_name

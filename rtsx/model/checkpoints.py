@@ -15,9 +15,11 @@ import reprlib
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import safetensors
+import safetensors.torch
 import torch
 import yaml
 
@@ -27,7 +29,7 @@ from rtsx.model.inputs import canonical_layers, preset_named
 from rtsx.model.metadata import Metadata
 from rtsx.model.smp import SmpSource, options_of
 from rtsx.model.source import NetworkSource
-from rtsx.parsing import LimitedLoader
+from rtsx.parsing import LimitedLoader, json_value
 
 _TILE = 1024
 """Window in which TSS and DN run their models, px."""
@@ -128,6 +130,39 @@ def read_checkpoint(
     else:
         contents = _other(content, told=told)
     return _assemble(contents, told=told)
+
+
+PRETRAINED_CONFIG = "config.json"
+"""File that `save_pretrained` writes beside ``model.safetensors``."""
+
+
+def read_pretrained(data: bytes, config: bytes, *, told: Mapping[str, object]) -> LoadedModel:
+    """Read safetensors of a network of segmentation-models-pytorch, as its `save_pretrained` and the hub of Hugging Face have them.
+
+    Parameters
+    ----------
+    data
+        The whole file.
+    config
+        The JSON beside it, which names the architecture and its arguments.
+    told
+        As of `read_checkpoint`.
+
+    Raises
+    ------
+    BundleError
+        One of both is damaged, the architecture is unknown, or its weights do not fit.
+    """
+    try:
+        state = safetensors.torch.load(data)
+    except (safetensors.SafetensorError, ValueError) as error:
+        raise BundleError(_damaged(error)) from error
+    stated = _mapping(json_value(config, what=PRETRAINED_CONFIG, error=BundleError), PRETRAINED_CONFIG)
+    content = {"state_dict": state, "hyper_parameters": {**stated, "architecture": stated.get("_model_class")}}
+    contents = _other(content, told=told)
+    # Not by the weights, which this format keeps in another order than the network.
+    sizes = {name: stated[name] for name in ("in_channels", "classes") if name in stated}
+    return _assemble(replace(contents, model={**contents.model, **sizes}), told=told)
 
 
 def _load(data: bytes, *, trust: bool) -> Mapping[str, Any]:

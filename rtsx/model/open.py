@@ -11,7 +11,7 @@ import torch
 from rtsx.errors import BundleError
 from rtsx.model.backends import Forward, exported_shape, open_eager, single_output
 from rtsx.model.bundle_io import ITEM_NAME, read_item
-from rtsx.model.checkpoints import LoadedModel, read_checkpoint
+from rtsx.model.checkpoints import PRETRAINED_CONFIG, LoadedModel, read_checkpoint, read_pretrained
 from rtsx.model.exported import ExportSource, TorchScriptSource, archive_kind
 from rtsx.model.inputs import InputLayer
 from rtsx.model.metadata import Activation, Metadata
@@ -56,6 +56,12 @@ def smoke_test(
         except Exception as error:  # of a foreign network
             failure = error
     else:
+        bound = exported_shape(module) if isinstance(module, torch.nn.Module) else None
+        if bound is not None and set(bound[1:]) - {None, tile}:
+            raise BundleError(
+                f"The program was exported for tiles of {bound[1] or 'any'} x {bound[2] or 'any'} px; got tile={tile}. Pass tile={bound[1] or bound[2]}, "
+                "or export it with dynamic sizes of y and x."
+            ) from failure
         if _runs(module, noise.permute(0, 2, 3, 1)):
             raise BundleError(
                 "The network takes its channels last, (tile, y, x, layer). Wrap it in a module that takes (tile, layer, y, x), turns it "
@@ -384,6 +390,8 @@ def open_network_source(
     if folder is not None:
         _refuse_network(network, what=path)
         return _open_bundle(folder, said=said, trust=trust)
+    if (location / PRETRAINED_CONFIG).is_file and (location / "model.safetensors").is_file:
+        location /= "model.safetensors"
     if location.fs.isdir(location.path):
         raise BundleError(
             f"The folder {path} is no bundle: it has no {ITEM_NAME}. Open one of its files: "
@@ -472,10 +480,14 @@ def _open_file(
 ) -> LoadedModel:
     suffix = location.name.rpartition(".")[2].lower()
     if suffix == "safetensors":
-        raise BundleError(
-            f"{location.path} holds weights without their description: there is no {ITEM_NAME} beside it. Open the "
-            "bundle's whole folder, or the checkpoint that they were taken from."
-        )
+        beside = location.parent / PRETRAINED_CONFIG
+        if not beside.is_file:
+            raise BundleError(
+                f"{location.path} holds weights without their description: there is no {ITEM_NAME} beside it. Open the "
+                "bundle's whole folder, or the checkpoint that they were taken from."
+            )
+        pretrained = read_pretrained(data, beside.read(), told=network)
+        return _loaded(pretrained.source, said.over(pretrained.metadata), described=location.path)
     kind = "onnx" if suffix == "onnx" else archive_kind(data)
     if kind is None:
         checkpoint = read_checkpoint(data, read_run_config=lambda: _run_config(location), told=network, trust=trust)

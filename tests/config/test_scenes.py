@@ -193,7 +193,7 @@ def test_mixed_geometry_is_refused_with_the_scenes_name(archive: Path, tmp_path:
     path = tmp_path / "mixed.parquet"
     mixed = [shapely.box(-134.5, 67.4, -134.4, 67.5), shapely.Point(-134.5, 67.4)]
     gpd.GeoDataFrame(geometry=mixed, crs="EPSG:4326").to_parquet(path)
-    with pytest.raises((ConfigError, LabelError), match=r"Scene \d{8}_.*Point"):
+    with pytest.raises((ConfigError, LabelError), match=r"Scene \d{8}_.*1 of 2 rows of .*mixed\.parquet .*Point"):
         values(scenes(config(archive, labels=str(path)))[0])
 
 

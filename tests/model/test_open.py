@@ -254,6 +254,30 @@ def test_files_that_are_no_models_are_refused(tmp_path, name, content, message):
         ModelBundle.open(tmp_path / name)
 
 
+@pytest.mark.parametrize("name", ["", "model.safetensors"])
+def test_a_folder_of_save_pretrained_opens(tmp_path, name):
+    options = {"encoder_name": "resnet18", "in_channels": 2, "classes": 1, "decoder_attention_type": "scse"}
+    trained = build_network("Unet", options)
+    trained.save_pretrained(tmp_path / "hub")
+    said = {**SAID, "classes": ("a",), "overlap": 32}
+    bundle = ModelBundle.open(tmp_path / "hub" / name, **said)
+    tiles = torch.randn(1, 2, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(bundle.source.load_module()(tiles), trained(tiles))
+    with pytest.raises(BundleError, match="weights do not fit UnetPlusPlus"):
+        ModelBundle.open(tmp_path / "hub" / name, architecture="UnetPlusPlus", **said)
+    (tmp_path / "hub" / "config.json").write_text("{")
+    with pytest.raises(BundleError, match=r"config\.json"):
+        ModelBundle.open(tmp_path / "hub" / name, **said)
+
+
+def test_a_program_for_another_tile_says_which(tmp_path):
+    program = torch.export.export(torch.nn.Conv2d(2, 2, 1), (torch.zeros(2, 2, 64, 64),))
+    torch.export.save(program, tmp_path / "net.pt2")
+    with pytest.raises(BundleError, match=r"exported for tiles of 64 x 64 px; got tile=128\. Pass tile=64"):
+        ModelBundle.open(tmp_path / "net.pt2", trust=True, **{**SAID, "tile": 128, "overlap": 32})
+
+
 def test_places_without_a_model_are_refused(tmp_path):
     with pytest.raises(BundleError, match=r"There is no model at .*/none.pt. Check the path"):
         ModelBundle.open(tmp_path / "none.pt")
