@@ -5,7 +5,7 @@ What plans, runs, draws and collects is imported by the methods that do, because
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
@@ -445,7 +445,7 @@ class Campaign:
         return self.ledger.reset(wanted) + len(marked)
 
     def verify(self, cells: Iterable[Address] | None = None) -> Verification:
-        """Read every object of every mark again, and compare it with the digest that was noted when it was written.
+        """Read every object of every mark again, and compare it with the digest that was noted when it was written; of all cells, the map's coordinates too.
 
         What was found sound is noted in the output, if that can be written, for the stages of `status`; nothing else is changed.
 
@@ -454,10 +454,15 @@ class Campaign:
         cells
             Which; None for all.
         """
+        from rtsx.campaign.map import damaged_coordinates  # here, because it is heavy
+
         wanted = None if cells is None else [*cells]
         marked = self.ledger.moments()
         found = verify_year(self.output, self.ledger.layout, storage_options=self.storage_options, cells=wanted)
         if wanted is None:
+            faults = damaged_coordinates(self.output, self.plan, storage_options=self.storage_options)
+            found = replace(found, coordinates=faults)
+        if wanted is None and not found.coordinates:
             note_stage(self.objects, self.plan, "verified", marked=marked, without=found.cells)
         else:
             note_damage(self.objects, self.plan, found.cells)

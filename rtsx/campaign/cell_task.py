@@ -45,6 +45,7 @@ from rtsx.cube.pinning import resolve_images
 from rtsx.errors import CampaignError, NoImageError
 from rtsx.footprints import extract_footprints
 from rtsx.grid.grid import cell_id
+from rtsx.inference.ensemble import bundle_ids
 from rtsx.inference.kernel import NODATA
 from rtsx.inference.plan import Region
 from rtsx.inference.predict import variable_attrs
@@ -384,7 +385,7 @@ def cell_dataset(
     if several:
         pred = pred.assign_coords({"class": list(plan.prediction.classes)})
     return pred.assign_coords(time=np.datetime64(f"{plan.year}-01-01", "ns")).assign_attrs(
-        bundle_id="+".join(bundle.id for bundle in bundles),
+        bundle_id=bundle_ids(bundles),
         bundle_classes=json.dumps(plan.prediction.classes),
         **plan.prediction.attrs,
     )

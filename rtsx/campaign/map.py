@@ -89,7 +89,7 @@ class _LocalMap(LocalStore):
         await asyncio.to_thread(write_object, self.root / key, value.to_bytes(), replace=False)
 
 
-def create_map(output: str, plan: CampaignPlan, *, storage_options: Mapping[str, Any]) -> None:
+def create_map(output: str, plan: CampaignPlan, *, bundle_id: str, storage_options: Mapping[str, Any]) -> None:
     """Make room for the year of a plan: all arrays, or one more step of `time` in those that are there.
 
     Called again, or after it was stopped half way, it ends the same. Readers see the new step when all of it is there.
@@ -100,6 +100,8 @@ def create_map(output: str, plan: CampaignPlan, *, storage_options: Mapping[str,
         Folder or URL of the campaign.
     plan
         What is going to be written.
+    bundle_id
+        Name of what writes it, as `bundle_ids` has it.
     storage_options
         Storage options of the file system behind a URL, such as `endpoint_url` or `anon`.
 
@@ -131,7 +133,8 @@ def create_map(output: str, plan: CampaignPlan, *, storage_options: Mapping[str,
             f"{path} was made for another map: {found}. Years share a map where grid, extent, classes, spread and shards "
             "are the same: make them so, or choose another output."
         )
-    facts = {**plan.prediction.attrs, "plan": plan.prediction.to_json()}
+    _restore_axes(group, plan)
+    facts = {**plan.prediction.attrs, "bundle_id": bundle_id, "plan": plan.prediction.to_json()}
     claim = {"year": plan.year, "facts": json.loads(json.dumps(facts))}
     place = _claimed(objects, group, claim)
     # Only where something is new, because another run may be adding a year, of which readers are not to be told before it is whole.
@@ -140,6 +143,58 @@ def create_map(output: str, plan: CampaignPlan, *, storage_options: Mapping[str,
         while not _is_whole(store, claims := map_claims(objects)):
             _write_steps(store, claims)
             consolidate(store)
+
+
+def _restore_axes(group: zarr.Group, plan: CampaignPlan) -> None:
+    """Write coordinates anew of which chunks are gone, as whoever finds them damaged is advised to delete them."""
+    for name, values in _axes(plan).items():
+        array = array_of(group, name)
+        if array.nchunks_initialized < array.nchunks:
+            array[...] = values
+
+
+def _axes(plan: CampaignPlan) -> dict[str, NDArray[np.float64]]:
+    return {name: xr_coords(plan.geobox, always_yx=True)[name].to_numpy() for name in ("y", "x")}
+
+
+def damaged_coordinates(output: str, plan: CampaignPlan, *, storage_options: Mapping[str, Any]) -> dict[str, str]:
+    """Read the coordinates of the map, and say what is wrong with those that are not what the plan and the claims of years say.
+
+    Parameters
+    ----------
+    output
+        Folder or URL of the campaign.
+    plan
+        Of a year that the map has.
+    storage_options
+        Storage options of the file system behind a URL, such as `endpoint_url` or `anon`.
+
+    Returns
+    -------
+    dict
+        By the key of the array, such as ``map.zarr/time``.
+    """
+    try:
+        group = zarr.open_group(map_store(output, storage_options), mode="r", use_consolidated=False)
+    except Exception as error:  # of whatever reads it
+        return {MAP: f"cannot be opened ({error})"}
+    classes = plan.prediction.classes
+    expected: dict[str, NDArray[Any]] = {**_axes(plan)} | ({"class": np.array(classes)} if len(classes) > 1 else {})
+    faults = {}
+    for name in (*expected, "spatial_ref", "time"):
+        try:
+            values = np.asarray(array_of(group, name)[...])
+        except Exception as error:  # likewise
+            faults[f"{MAP}/{name}"] = f"cannot be read ({error})"
+            continue
+        if name == "time":
+            claims = map_claims(open_object_store(output, storage_options)).items()
+            right = all(place < len(values) and values[place] == _day(claim["year"]) for place, claim in claims)
+        else:
+            right = name not in expected or np.array_equal(values.astype(expected[name].dtype), expected[name])
+        if not right:
+            faults[f"{MAP}/{name}"] = "has other values than it was written with"
+    return faults
 
 
 def map_year(group: zarr.Group, year: int) -> int:

@@ -20,7 +20,7 @@ from rtsx.cube.build_state import describe_recipe
 from rtsx.errors import BundleError, CampaignError
 from rtsx.footprints.pieces import AREA_THRESHOLDS
 from rtsx.inference.device import CPU, Hardware, default_batch_size, tiles_ahead
-from rtsx.inference.ensemble import check_runtime, ensemble, tiling_needs_of, warn_of_pixel_size
+from rtsx.inference.ensemble import bundle_ids, check_runtime, ensemble, tiling_needs_of, warn_of_pixel_size
 from rtsx.inference.memory import (
     MemoryPlan,
     available_bytes,
@@ -380,7 +380,7 @@ def create_plan(recipe: CampaignRecipe, *, config: str) -> CampaignPlan:
         _refuse_foreign_marks(objects, plan)
         require_space(recipe.output, len(plan.cells) * _BLOCK_BYTES)
         require_same_map(objects, plan)
-        create_map(recipe.output, plan, storage_options=recipe.storage_options)
+        create_map(recipe.output, plan, bundle_id=bundle_ids(recipe.bundles), storage_options=recipe.storage_options)
         ask_searches(objects, plan, recipe.cube)
         write_plan(objects, plan, config=config)
     write_prices(objects, recipe.prices, year=plan.year)

@@ -39,6 +39,7 @@ from rtsx.campaign.records import (
 from rtsx.campaign.searches import ask_searches
 from rtsx.campaign.task_queue import CellResult, CellTask, cell_result
 from rtsx.errors import CampaignError, RtsxError
+from rtsx.inference.ensemble import bundle_ids
 from rtsx.storage.object_store import open_object_store
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def run_campaign(campaign: "Campaign", client: "Client", *, progress: ProgressCa
     """Run every cell that has no mark and was not set aside; see `Campaign.run`."""
     plan, recipe, ledger = campaign.plan, campaign.required_recipe("Running"), campaign.ledger
     require_ready(plan, recipe, ledger=ledger, client=client)
-    create_map(recipe.output, plan, storage_options=recipe.storage_options)
+    create_map(recipe.output, plan, bundle_id=bundle_ids(recipe.bundles), storage_options=recipe.storage_options)
     done = ledger.done()
     # A record that cannot be read keeps no cell from being tried.
     before = {cell: one for cell, one in ledger.failures(damaged=[]).items() if cell in plan.cells and cell not in done}

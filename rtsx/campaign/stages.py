@@ -244,6 +244,8 @@ class Verification:
     """Keys of objects whose bytes are not those that were written, such as changed or cut ones, by cell."""
     unreadable: Mapping[Address, str] = field(default_factory=dict)
     """What is wrong with marks that cannot be read, by cell; what they named is not known."""
+    coordinates: Mapping[str, str] = field(default_factory=dict)
+    """What is wrong with coordinates of the map, by the key of their array."""
 
     @property
     def cells(self) -> tuple[Address, ...]:
@@ -253,7 +255,7 @@ class Verification:
     @property
     def is_sound(self) -> bool:
         """Whether everything is as it was written."""
-        return not self.cells
+        return not self.cells and not self.coordinates
 
     def __str__(self) -> str:
         """Say it in a line, and name some of the cells."""
@@ -261,10 +263,12 @@ class Verification:
         cells = self.cells
         if not self.n_cells:
             return "No cell with a mark was found, so nothing was read."
-        if not cells:
+        if self.is_sound:
             return f"{read}: all bytes are those that were written."
-        several = f"{len(cells)} cells are not what their marks say"
-        lines = [f"{read}: {several if len(cells) > 1 else '1 cell is not what its mark says'}."]
+        what = f"{len(cells)} cells are not what their marks say"
+        if len(cells) < 2:
+            what = "1 cell is not what its mark says" if cells else "all cells are what their marks say"
+        lines = [f"{read}: {what}.", *(f"{key} {fault}" for key, fault in self.coordinates.items())]
         for cell in cells[:_SHOWN]:
             faults = [
                 *(f"missing {key}" for key in self.missing.get(cell, ())),

@@ -35,6 +35,7 @@ from rtsx.campaign.searches import ask_searches
 from rtsx.campaign.stages import note_stage
 from rtsx.campaign.task_queue import CellResult, CellTask, TaskQueue
 from rtsx.errors import CampaignError, ClusterError
+from rtsx.inference.ensemble import bundle_ids
 from rtsx.inference.memory import available_bytes
 from rtsx.storage import refuse_other_format
 from rtsx.threads import repeated
@@ -255,7 +256,7 @@ def work_campaign(campaign: "Campaign", *, until: datetime | None, progress: Pro
     require_worker_memory(plan, recipe, workers=1)
     runs = ledger.runs(damaged=[])
     _require_like_others(runs)
-    create_map(recipe.output, plan, storage_options=recipe.storage_options)
+    create_map(recipe.output, plan, bundle_id=bundle_ids(recipe.bundles), storage_options=recipe.storage_options)
     job = cell_job(recipe, plan, most_lost=recipe.retry.attempts)
     warn_of_mixed_hardware(runs, job.hardware)
     return _worked(job, plan, ledger, retry=recipe.retry, until=until, progress=progress, hardware=job.hardware)

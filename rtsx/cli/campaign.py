@@ -188,13 +188,19 @@ def verify(
             f"cells with --cell; rtsx campaign status {campaign} says what is done."
         )
     show_line(str(found), asked=True)
-    if not found.is_sound:
+    if found.coordinates:
+        print_info(
+            f"Coordinates that are damaged are written anew by rtsx campaign run with the YAML file, once the folder c of each "
+            f"is deleted, such as {opened.output}/{next(iter(found.coordinates))}/c."
+        )
+    if found.cells:
         from rtsx.grid.grid import cell_id
 
         print_info(
             f"Cells that are damaged are made anew by rtsx campaign retry {campaign} --year {opened.plan.year} --cell "
             f"{cell_id(*found.cells[0])} (--cell for each), and then rtsx campaign run with the YAML file and the same --year."
         )
+    if not found.is_sound:
         raise typer.Exit(options.FAULTY)
 
 

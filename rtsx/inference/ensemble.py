@@ -104,6 +104,11 @@ def warn_of_pixel_size(bundles: Sequence[ModelBundle], geobox: GeoBox, *, scales
         )
 
 
+def bundle_ids(bundles: Sequence[ModelBundle]) -> str:
+    """Return the name of one bundle or of an ensemble, as maps and outlines keep it."""
+    return "+".join(bundle.id for bundle in bundles)
+
+
 def check_test_time_augmentations(bundles: Sequence[ModelBundle], augment: Sequence[TestTimeAugmentation]) -> None:
     """Refuse rotations and flips for bundles with layers that have a direction."""
     turned = [name for name in augment if name != "identity"]

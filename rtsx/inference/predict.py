@@ -22,6 +22,7 @@ from rtsx.inference.dask import predict_lazily
 from rtsx.inference.device import Hardware, Pending
 from rtsx.inference.ensemble import (
     BundleGiven,
+    bundle_ids,
     check_runtime,
     check_test_time_augmentations,
     ensemble,
@@ -82,7 +83,7 @@ def prediction_dataset(outputs: Mapping[str, Any], cube: xr.Dataset, *, runner: 
     return result.assign_attrs(
         lattice_origin=list(lattice_origin(cube)),
         Conventions="CF-1.11",
-        bundle_id="+".join(bundle.id for bundle in runner.bundles),
+        bundle_id=bundle_ids(runner.bundles),
         bundle_classes=json.dumps(plan.classes),  # text, because NetCDF 3 has no lists of it
         **plan.attrs,
         plan=plan.to_json(),

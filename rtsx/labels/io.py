@@ -69,7 +69,7 @@ def read_table(path: str | Path, *, layer: str | None = None, what: str = "label
         raise
     except _UNREADABLE as error:
         _refuse_lone_part(source)
-        if "geo metadata" in str(error):
+        if "geo metadata" in str(error) and not Path(source).is_dir():
             raise LabelError(
                 f"{source} is Parquet that does not say which of its columns is a geometry, and in which CRS. Write it as GeoParquet, "
                 "as ogr2ogr and QGIS do; in Python, geopandas.GeoDataFrame(table, geometry=...).to_parquet(...)."

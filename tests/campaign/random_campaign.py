@@ -155,7 +155,7 @@ def make_plan(recipe: CampaignRecipe, *, cells: list[Address] | None = None, **t
 
 def make_job(recipe: CampaignRecipe, plan: CampaignPlan) -> CellJob:
     """The job of a plan whose map is there."""
-    create_map(recipe.output, plan, storage_options=recipe.storage_options)
+    create_map(recipe.output, plan, bundle_id="demo", storage_options=recipe.storage_options)
     return cell_job(recipe, plan)
 
 

@@ -57,7 +57,7 @@ def undisturbed(tmp_path: Path, *, sources: Sources, bundle: Path) -> Path:
     )
     recipe = rtsx.load_campaign(config)
     plan = rtsx.Campaign.create(recipe).plan
-    create_map(recipe.output, plan, storage_options={})
+    create_map(recipe.output, plan, bundle_id="demo", storage_options={})
     job = cell_job(recipe, plan)
     outcomes = {}
     for cell in plan.cells:

@@ -1,6 +1,7 @@
 """The map before any cell is run: what is made, what is added, and what is refused."""
 
 import asyncio
+import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -17,7 +18,8 @@ from zarr.core.sync import sync
 from zarr.storage import WrapperStore
 
 from rtsx import open_cube
-from rtsx.campaign.map import create_map, map_path, map_store, map_year, open_map
+from rtsx.campaign.map import create_map, damaged_coordinates, map_path, map_store, map_year, open_map
+from rtsx.campaign.stages import Verification
 from rtsx.cli.info import prediction_rows
 from rtsx.cube import validate_cube
 from rtsx.cube.times import with_facts
@@ -43,7 +45,7 @@ def plan_of(classes: int = 1, *, year: int = 2024, cell: int = 64, shard: int = 
 
 def test_a_new_map_is_whole_and_empty(tmp_path: Path) -> None:
     plan = plan_of()
-    create_map(str(tmp_path), plan, storage_options={})
+    create_map(str(tmp_path), plan, bundle_id="demo", storage_options={})
     found = open_map(str(tmp_path), storage_options={})
     validate_cube(found)
     assert found.odc.geobox == plan.geobox
@@ -56,10 +58,11 @@ def test_a_new_map_is_whole_and_empty(tmp_path: Path) -> None:
     assert found.attrs["lattice_origin"] == [0.0, 0.0], "the grid's, so that outlines are named alike for all tiles"
     assert found.attrs["bundle_digest"] == make_bundle().digest
     assert found.attrs["threshold"] == 0.5
+    assert with_facts(found).attrs["bundle_id"] == "demo"
 
 
 def test_shards_are_the_plans_and_that_of_valid_is_a_cell(tmp_path: Path) -> None:
-    create_map(str(tmp_path), plan_of(3), storage_options={})
+    create_map(str(tmp_path), plan_of(3), bundle_id="demo", storage_options={})
     group = zarr.open_group(map_path(str(tmp_path)), mode="r")
     assert group["probability"].shards == group["binary"].shards == (1, 1, 32, 32)
     assert group["valid"].shards == (1, 64, 64)
@@ -69,7 +72,7 @@ def test_shards_are_the_plans_and_that_of_valid_is_a_cell(tmp_path: Path) -> Non
 
 
 def test_readers_that_know_nothing_of_us_read_it(tmp_path: Path) -> None:
-    create_map(str(tmp_path), plan_of(3), storage_options={})
+    create_map(str(tmp_path), plan_of(3), bundle_id="demo", storage_options={})
     plain = xr.open_zarr(map_path(str(tmp_path)), decode_coords="all", chunks=None)
     assert plain["probability"].dims == ("time", "class", "y", "x")
     assert list(plain["class"].values) == ["target", "water", "ground"]
@@ -78,16 +81,16 @@ def test_readers_that_know_nothing_of_us_read_it(tmp_path: Path) -> None:
 
 
 def test_the_same_call_again_changes_nothing(tmp_path: Path) -> None:
-    create_map(str(tmp_path), plan_of(), storage_options={})
+    create_map(str(tmp_path), plan_of(), bundle_id="demo", storage_options={})
     # With their numbers, which change when a file is replaced by one that is the same: readers are there.
     before = {file: (file.read_bytes(), file.stat().st_ino) for file in tmp_path.rglob("*") if file.is_file()}
-    create_map(str(tmp_path), plan_of(), storage_options={})
+    create_map(str(tmp_path), plan_of(), bundle_id="demo", storage_options={})
     assert before == {file: (file.read_bytes(), file.stat().st_ino) for file in tmp_path.rglob("*") if file.is_file()}
 
 
 def test_every_year_is_a_step_and_years_come_back_in_order(tmp_path: Path) -> None:
     for year in (2024, 2023, 2025, 2023):
-        create_map(str(tmp_path), plan_of(year=year), storage_options={})
+        create_map(str(tmp_path), plan_of(year=year), bundle_id="demo", storage_options={})
     group = zarr.open_group(map_path(str(tmp_path)), mode="r+")
     assert [map_year(group, year) for year in (2024, 2023, 2025)] == [0, 1, 2]
     group["valid"][1, :64, :64] = True
@@ -106,23 +109,23 @@ def test_readers_see_a_year_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyt
     def stop(store: object) -> None:
         raise KeyboardInterrupt
 
-    create_map(str(tmp_path), plan_of(), storage_options={})
+    create_map(str(tmp_path), plan_of(), bundle_id="demo", storage_options={})
     monkeypatch.setattr("rtsx.campaign.map.consolidate", stop)
     with pytest.raises(KeyboardInterrupt):
-        create_map(str(tmp_path), plan_of(year=2025), storage_options={})
+        create_map(str(tmp_path), plan_of(year=2025), bundle_id="demo", storage_options={})
     monkeypatch.undo()
     for years in ([2024], [2024, 2025]):
         found = xr.open_zarr(map_path(str(tmp_path)), consolidated=True)
         assert list(found["time"].dt.year.values) == years
         assert found["valid"].shape[0] == len(years)
-        create_map(str(tmp_path), plan_of(year=2025), storage_options={})
+        create_map(str(tmp_path), plan_of(year=2025), bundle_id="demo", storage_options={})
 
 
 def test_years_of_another_bundle_say_only_what_they_share(tmp_path: Path) -> None:
     one = plan_of()
     other = replace(plan_of(year=2025), prediction=replace(one.prediction, members=("another",)))
-    create_map(str(tmp_path), one, storage_options={})
-    create_map(str(tmp_path), other, storage_options={})
+    create_map(str(tmp_path), one, bundle_id="demo", storage_options={})
+    create_map(str(tmp_path), other, bundle_id="demo", storage_options={})
     found = open_map(str(tmp_path), storage_options={})
     assert "bundle_digest" not in found.attrs
     assert found.attrs["threshold"] == 0.5
@@ -134,9 +137,9 @@ def test_years_of_another_bundle_say_only_what_they_share(tmp_path: Path) -> Non
 def test_outlines_of_a_year_follow_the_rule_of_its_own_model(tmp_path: Path) -> None:
     one = plan_of()
     rule = OutlineChoice(threshold=0.9, min_area_m2=0.0)
-    create_map(str(tmp_path), one, storage_options={})
+    create_map(str(tmp_path), one, bundle_id="demo", storage_options={})
     other = replace(plan_of(year=2025), prediction=replace(one.prediction, members=("another",), outlines=rule))
-    create_map(str(tmp_path), other, storage_options={})
+    create_map(str(tmp_path), other, bundle_id="demo", storage_options={})
     group = zarr.open_group(map_path(str(tmp_path)), mode="r+")
     group["valid"][:] = True
     group["binary"][:] = 0
@@ -152,7 +155,7 @@ def test_outlines_of_a_year_follow_the_rule_of_its_own_model(tmp_path: Path) -> 
 
 
 def test_a_step_without_a_day_is_no_year(tmp_path: Path) -> None:
-    create_map(str(tmp_path), plan_of(), storage_options={})
+    create_map(str(tmp_path), plan_of(), bundle_id="demo", storage_options={})
     group = zarr.open_group(map_path(str(tmp_path)), mode="r+", use_consolidated=False)
     for name in ("time", "probability", "binary", "valid"):
         group[name].resize((2, *group[name].shape[1:]))
@@ -169,9 +172,9 @@ def test_a_creation_that_was_stopped_anywhere_is_ended_by_the_next(
     tmp_path: Path, stop: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped before the n-th array has grown; the next call ends with the bytes of one that was never stopped."""
-    create_map(str(tmp_path / "whole"), plan_of(), storage_options={})
-    create_map(str(tmp_path / "whole"), plan_of(year=2025), storage_options={})
-    create_map(str(tmp_path / "cut"), plan_of(), storage_options={})
+    create_map(str(tmp_path / "whole"), plan_of(), bundle_id="demo", storage_options={})
+    create_map(str(tmp_path / "whole"), plan_of(year=2025), bundle_id="demo", storage_options={})
+    create_map(str(tmp_path / "cut"), plan_of(), bundle_id="demo", storage_options={})
     left = [stop]
 
     def failing(self: object, shape: tuple[int, ...]) -> None:
@@ -183,13 +186,13 @@ def test_a_creation_that_was_stopped_anywhere_is_ended_by_the_next(
     real = zarr.Array.resize
     monkeypatch.setattr(zarr.Array, "resize", failing)
     with pytest.raises(KeyboardInterrupt):
-        create_map(str(tmp_path / "cut"), plan_of(year=2025), storage_options={})
+        create_map(str(tmp_path / "cut"), plan_of(year=2025), bundle_id="demo", storage_options={})
     assert list(open_map(str(tmp_path / "cut"), storage_options={})["time"].dt.year.values) == [2024], "still whole"
     monkeypatch.undo()
-    create_map(str(tmp_path / "cut"), plan_of(), storage_options={})
+    create_map(str(tmp_path / "cut"), plan_of(), bundle_id="demo", storage_options={})
     told = open_map(str(tmp_path / "cut"), storage_options={})
     assert list(told["time"].dt.year.values) == [2024], "nobody is told of half a year"
-    create_map(str(tmp_path / "cut"), plan_of(year=2025), storage_options={})
+    create_map(str(tmp_path / "cut"), plan_of(year=2025), bundle_id="demo", storage_options={})
     files = [
         {str(file.relative_to(root)): file.read_bytes() for file in root.rglob("*") if file.is_file()}
         for root in (tmp_path / "whole", tmp_path / "cut")
@@ -205,11 +208,11 @@ def test_a_creation_that_was_stopped_in_the_middle_is_not_seen_as_a_map(
 
     monkeypatch.setattr("rtsx.campaign.map._create_answer", stopped)
     with pytest.raises(KeyboardInterrupt):
-        create_map(str(tmp_path), plan_of(), storage_options={})
+        create_map(str(tmp_path), plan_of(), bundle_id="demo", storage_options={})
     with pytest.raises(CubeError, match="was never finished"):
         open_map(str(tmp_path), storage_options={})
     monkeypatch.undo()
-    create_map(str(tmp_path), plan_of(), storage_options={})
+    create_map(str(tmp_path), plan_of(), bundle_id="demo", storage_options={})
     assert open_map(str(tmp_path), storage_options={}).sizes["time"] == 1
 
 
@@ -227,22 +230,25 @@ def test_a_creation_that_was_stopped_in_the_middle_is_not_seen_as_a_map(
     ],
 )
 def test_another_map_is_told_by_its_first_difference(tmp_path: Path, other: object, said: str) -> None:
-    create_map(str(tmp_path), plan_of(), storage_options={})
+    create_map(str(tmp_path), plan_of(), bundle_id="demo", storage_options={})
     with pytest.raises(CampaignError, match=said):
-        create_map(str(tmp_path), other(), storage_options={})  # type: ignore[operator]
+        create_map(str(tmp_path), other(), bundle_id="demo", storage_options={})  # type: ignore[operator]
 
 
 def test_what_is_no_map_is_left_alone(tmp_path: Path) -> None:
     zarr.create_group(map_path(str(tmp_path)), attributes={"title": "mine"})
     with pytest.raises(OutputExistsError, match="is no map of a campaign"):
-        create_map(str(tmp_path), plan_of(), storage_options={})
+        create_map(str(tmp_path), plan_of(), bundle_id="demo", storage_options={})
 
 
 def test_a_plan_in_floats_is_refused(tmp_path: Path) -> None:
     plan = plan_of()
     with pytest.raises(CampaignError, match="dtype='uint8'"):
         create_map(
-            str(tmp_path), replace(plan, prediction=replace(plan.prediction, dtype="float32")), storage_options={}
+            str(tmp_path),
+            replace(plan, prediction=replace(plan.prediction, dtype="float32")),
+            bundle_id="demo",
+            storage_options={},
         )
 
 
@@ -253,8 +259,8 @@ def test_no_map_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_in_an_object_store(s3: "S3") -> None:
-    create_map(s3.url, plan_of(), storage_options=s3.options)
-    create_map(s3.url, plan_of(year=2025), storage_options=s3.options)
+    create_map(s3.url, plan_of(), bundle_id="demo", storage_options=s3.options)
+    create_map(s3.url, plan_of(year=2025), bundle_id="demo", storage_options=s3.options)
     group = zarr.open_group(map_store(s3.url, s3.options), mode="r+", use_consolidated=False)
     group["valid"][map_year(group, 2025), :64, :64] = True
     found = open_map(s3.url, storage_options=s3.options)
@@ -303,17 +309,17 @@ def test_two_years_that_begin_at_once_get_a_step_each(
     for n in range(0, 200, step):  # a disk takes ten times as long, and differs in its claims alone
         output = str(tmp_path / str(n)) if place == "local" else f"memory://years-{is_first}/{n}"
         if not is_first:
-            create_map(output, plan_of(year=2022), storage_options={})
+            create_map(output, plan_of(year=2022), bundle_id="demo", storage_options={})
         happened: list[int] = []
 
         def other(output: str = output, happened: list[int] = happened) -> None:
             happened.append(1)
             monkeypatch.setattr("rtsx.campaign.map.map_store", real)
-            create_map(output, replace(plan_of(year=2025), name="other"), storage_options={})
+            create_map(output, replace(plan_of(year=2025), name="other"), bundle_id="demo", storage_options={})
 
         store = Interrupted(real(output, {}), n, other)
         monkeypatch.setattr("rtsx.campaign.map.map_store", lambda *_, store=store: store)
-        create_map(output, plan_of(year=2024), storage_options={})
+        create_map(output, plan_of(year=2024), bundle_id="demo", storage_options={})
         monkeypatch.setattr("rtsx.campaign.map.map_store", real)
         if not happened:
             assert n > 5, "there were writes to come between"
@@ -333,13 +339,17 @@ def test_two_years_that_begin_at_once_get_a_step_each(
 def test_many_years_at_once_in_an_object_store(s3: "S3") -> None:
     years = [2022, 2023]
     with ThreadPoolExecutor(2) as threads:
-        list(threads.map(lambda year: create_map(s3.url, plan_of(year=year), storage_options=s3.options), years))
+        list(
+            threads.map(
+                lambda year: create_map(s3.url, plan_of(year=year), bundle_id="demo", storage_options=s3.options), years
+            )
+        )
     assert list(open_map(s3.url, storage_options=s3.options)["time"].dt.year.values) == years
 
 
 def test_years_that_cannot_be_read_are_named_and_come_back_from_their_claims(tmp_path: Path) -> None:
     for year in (2025, 2024):
-        create_map(str(tmp_path), plan_of(year=year), storage_options={})
+        create_map(str(tmp_path), plan_of(year=year), bundle_id="demo", storage_options={})
     group = zarr.open_group(map_store(str(tmp_path), {}), mode="r", use_consolidated=False)
     stored = tmp_path / "map.zarr" / "time" / "c" / "0"
     stored.write_bytes(stored.read_bytes()[:5])
@@ -348,13 +358,40 @@ def test_years_that_cannot_be_read_are_named_and_come_back_from_their_claims(tmp
     ):
         map_year(group, 2024)
     stored.unlink()
-    create_map(str(tmp_path), plan_of(year=2024), storage_options={})
+    create_map(str(tmp_path), plan_of(year=2024), bundle_id="demo", storage_options={})
     assert [map_year(group, year) for year in (2025, 2024)] == [0, 1]
 
 
 def test_a_claim_that_is_damaged_is_named(tmp_path: Path) -> None:
-    create_map(str(tmp_path), plan_of(), storage_options={})
+    create_map(str(tmp_path), plan_of(), bundle_id="demo", storage_options={})
     (claim,) = tmp_path.rglob("claims/*.json")
     claim.write_text("[]")
     with pytest.raises(CampaignError, match=r"claims/000000.json does not say whose step"):
-        create_map(str(tmp_path), plan_of(year=2025), storage_options={})
+        create_map(str(tmp_path), plan_of(year=2025), bundle_id="demo", storage_options={})
+
+
+def test_damaged_coordinates_are_found_and_written_anew(tmp_path: Path) -> None:
+    def faults() -> dict[str, str]:
+        return damaged_coordinates(str(tmp_path), plan_of(), storage_options={})
+
+    create_map(str(tmp_path), plan_of(), bundle_id="demo", storage_options={})
+    assert faults() == {}
+    group = zarr.open_group(tmp_path / "map.zarr", mode="r+", use_consolidated=False)
+    group["x"][3] = 7.0  # type: ignore[index]
+    for name in ("y", "time"):
+        (chunk,) = [path for path in (tmp_path / "map.zarr" / name / "c").rglob("*") if path.is_file()]
+        chunk.write_bytes(chunk.read_bytes()[:9])
+    found = faults()
+    assert set(found) == {"map.zarr/x", "map.zarr/y", "map.zarr/time"}
+    assert found["map.zarr/x"] == "has other values than it was written with"
+    assert "cannot be read" in found["map.zarr/y"]
+    assert not Verification(n_cells=1, n_objects=0, n_bytes=0, coordinates=found).is_sound
+    assert "all cells are what their marks say.\nmap.zarr/y cannot be read" in str(
+        Verification(n_cells=1, n_objects=0, n_bytes=0, coordinates={"map.zarr/y": found["map.zarr/y"]})
+    )
+    for name in ("x", "y", "time"):
+        shutil.rmtree(tmp_path / "map.zarr" / name / "c")
+    create_map(str(tmp_path), plan_of(), bundle_id="demo", storage_options={})
+    assert faults() == {}
+    (tmp_path / "map.zarr" / "zarr.json").unlink()
+    assert "cannot be opened" in faults()["map.zarr"]

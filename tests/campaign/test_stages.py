@@ -11,6 +11,7 @@ from rtsx.campaign import Campaign
 from rtsx.campaign.drift import Acceptance, write_check
 from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.ledger import CampaignLedger, write_prices
+from rtsx.campaign.map import create_map
 from rtsx.campaign.plan import CampaignPlan, write_plan
 from rtsx.campaign.recipe import Prices
 from rtsx.campaign.stages import YearStages, note_damage, note_stage, stage_table, year_stages
@@ -100,6 +101,7 @@ def test_all_years_stand_in_one_table(tmp_path: Path) -> None:
     for year, cells in ((2023, 8), (2024, 3)):
         plan = replace(PLAN, year=year)
         write_plan(objects, plan)
+        create_map(str(tmp_path), plan, bundle_id="demo", storage_options={})
         write_prices(objects, Prices(), year=year)
         finished(objects, plan, cells)
     campaign = Campaign.open(tmp_path)

@@ -147,7 +147,7 @@ class Output:
         self.layout = YearLayout(plan.year)
         self.ledger = CampaignLedger(self.objects, self.layout)
         if self.has_map:
-            create_map(self.path, plan, storage_options=self.options)
+            create_map(self.path, plan, bundle_id="demo", storage_options=self.options)
         write_prices(self.objects, Prices(), year=plan.year)
 
     def finish(self, pixels: Pixels, cells: Iterable[Address], *, run: str = "a") -> None:

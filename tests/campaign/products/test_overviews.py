@@ -36,7 +36,7 @@ def levels(plan: CampaignPlan) -> Levels:
 
 @pytest.fixture
 def store(plan: CampaignPlan, tmp_path: Path) -> Store:
-    create_map(str(tmp_path), plan, storage_options={})
+    create_map(str(tmp_path), plan, bundle_id="demo", storage_options={})
     return map_store(str(tmp_path), {})
 
 
@@ -74,7 +74,7 @@ def test_a_year_that_was_not_told_is_told_the_next_time(
     plan: CampaignPlan, levels: Levels, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prepare_levels(store, levels, plan=plan)
-    create_map(str(tmp_path), plan_of(4, 4, year=2025), storage_options={})
+    create_map(str(tmp_path), plan_of(4, 4, year=2025), bundle_id="demo", storage_options={})
     with monkeypatch.context() as patched:
         patched.setattr(overviews, "consolidate", lambda _: None)
         prepare_levels(store, levels, plan=plan)
