@@ -62,7 +62,10 @@ BREAKS: list[tuple[Callable[[xr.Dataset], object], str]] = [
     (lambda cube: cube.isel(x=[0, 1, 2, 9]), "'x' has to step by one pixel.*Warp the cube"),
     (
         lambda cube: (
-            cube.drop_vars("spatial_ref").assign_coords(y=(cube.y + 7_700_000.2).astype("f4")).rio.write_crs(32649)
+            cube.drop_vars("spatial_ref")
+            .drop_attrs()
+            .assign_coords(y=(cube.y * 1.03 + 7_700_000).astype("f4"))
+            .odc.assign_crs("EPSG:32649")
         ),
         "'y' has to step by one pixel.*are float32, which rounds them by 0.5.*float64",
     ),
