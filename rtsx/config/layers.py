@@ -293,12 +293,8 @@ class SensorConfig(ConfigModel):
         assets = {} if catalog is None else catalog.assets
         if name not in {*assets, *(known for names in sensor.bands for known in names)}:
             return layer
-        known: dict[str, object] = {
-            "scale_factor": sensor.scale_factor,
-            "add_offset": sensor.add_offset,
-            "nodata": sensor.nodata,
-            "units": sensor.units,
-        }
+        packing = ("scale_factor", "add_offset", "nodata", "units")
+        known: dict[str, object] = {key: getattr(sensor, key) for key in packing}
         if self.bands is not None and name in sensor.names(self.bands):
             known["band"] = sensor.names(self.bands).index(name) + 1
         elif name in assets:

@@ -363,13 +363,12 @@ class SourceConfig(ConfigModel):
         ConfigError
             Its images, or a rule of it, are objects that no file can name.
         """
+        period = None if recipe.trend is not None else recipe.period
         own = {
             **_images(recipe.images, recipe.name),
             "layers": {layer.name: LayerConfig.from_recipe(layer) for layer in recipe.layers},
             "quality": None if recipe.quality is None else QualityConfig.from_recipe(recipe.quality, recipe.images),
-            "period": "any"
-            if recipe.period is None or recipe.trend is not None
-            else PeriodConfig(**PeriodConfig.taken(recipe.period)),
+            "period": "any" if period is None else PeriodConfig(**PeriodConfig.taken(period)),
             "terrain": tuple(layer.name for layer in recipe.terrain),
             "trend": None if recipe.trend is None else TrendConfig.from_recipe(recipe.trend),
             "resampling": None if recipe.trend is None else recipe.trend.resampling,

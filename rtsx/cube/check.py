@@ -69,14 +69,9 @@ def merged(parts: Iterable[LayerStatistics]) -> LayerStatistics:
         return LayerStatistics(pixels, 0, math.nan, math.nan, math.nan, 0.0)
     count = sum(part.count for part in full)
     mean = math.fsum(part.mean * part.count for part in full) / count
-    return LayerStatistics(
-        pixels,
-        count,
-        min(part.minimum for part in full),
-        mean,
-        max(part.maximum for part in full),
-        math.fsum(part.squares + part.count * (part.mean - mean) ** 2 for part in full),
-    )
+    least, most = min(part.minimum for part in full), max(part.maximum for part in full)
+    squares = math.fsum(part.squares + part.count * (part.mean - mean) ** 2 for part in full)
+    return LayerStatistics(pixels, count, least, mean, most, squares)
 
 
 def cube_statistics(cube: xr.Dataset) -> Mapping[str, LayerStatistics]:

@@ -243,13 +243,12 @@ def read_valid(
     CubeError
         The file cannot be read there, three times in a row.
     """
-    return _tried(
-        path,
-        window,
-        lambda file, part: np.logical_and.reduce(_valid(file, bands, part), axis=0),
-        bands=bands,
-        overview=overview,
-    )
+
+    def read(file: rasterio.DatasetReader, part: Window) -> NDArray[np.bool_]:
+        valid: NDArray[np.bool_] = np.logical_and.reduce(_valid(file, bands, part), axis=0)
+        return valid
+
+    return _tried(path, window, read, bands=bands, overview=overview)
 
 
 def _tried(

@@ -382,12 +382,5 @@ def _auto_chunk(headers: Sequence[RasterHeader]) -> tuple[int, int]:
 
 
 def _attrs(one: Selection) -> dict[str, Any]:
-    layer = one.layer
-    return packing_attrs(
-        stored_dtype(one.header, one.band),
-        scale_factor=layer.scale_factor,
-        add_offset=layer.add_offset,
-        nodata=layer.nodata,
-        units=layer.units,
-        long_name=layer.long_name,
-    )
+    stated = {key: value for key, value in vars(one.layer).items() if key not in ("name", "source", "band")}
+    return packing_attrs(stored_dtype(one.header, one.band), **stated)
