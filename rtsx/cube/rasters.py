@@ -340,9 +340,9 @@ def open_rasters(
                 for place, one in enumerate(group):
                     variables[one.layer.name] = xr.Variable(("y", "x"), stack[place], _attrs(one))
     ordered = {one.layer.name: variables[one.layer.name] for one in selected}
-    masked = {one: tuple(each.band for each in selected if each.header == one) for one in headers}
-    masked = {one: tuple(band for band in bands if band in one.masked) for one, bands in masked.items()}
-    masks = [lazy_bands(one, window, bands=bands, chunk=size, masks=True) for one, bands in masked.items() if bands]
+    masked = [one for one in selected if one.band in one.header.masked]
+    numbers = {header: tuple(one.band for one in masked if one.header == header) for header in headers}
+    masks = [lazy_bands(one, window, bands=bands, chunk=size, masks=True) for one, bands in numbers.items() if bands]
     if masks:
         attrs = {"long_name": "True where no mask of the files calls a pixel missing"}
         ordered["valid"] = xr.Variable(("y", "x"), reduce(and_, masks), attrs)
