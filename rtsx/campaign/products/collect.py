@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain
 from os import PathLike
 from threading import Lock
 from typing import Any
@@ -26,7 +27,7 @@ from rtsx.campaign.products.footprints import (
     collected_years,
 )
 from rtsx.campaign.products.overviews import collect_overviews
-from rtsx.campaign.products.stac import PARQUET, ZARR, asset, collect_stac, collection_key
+from rtsx.campaign.products.stac import PARQUET, ZARR, CollectedStac, asset, collect_stac, collection_key
 from rtsx.campaign.products.tables import (
     CellStates,
     PartTable,
@@ -216,34 +217,36 @@ def collect_year(
             array, year = opened()
         return np.asarray(array[year, y, x], bool)
 
-    vectors = _Vectors.of(objects, plan, states, valid=valid, rule=rule, forms=forms, levels=levels, tracks=tracks)
+    vectors = _collect_vectors(objects, plan, states, valid=valid, rule=rule, forms=forms, levels=levels, tracks=tracks)
+    tables = vectors.tables
     shards = collect_overviews(output, plan, states, objects=objects, options=options) if overviews else 0
-    documents = None
+    documents = CollectedStac(n_items=0, rewritten=(), removed=())
     if stac:
         years = sorted({*planned_years(objects), plan.year})
-        assets = _assets(vectors, layout, rule=rule)
-        documents = collect_stac(objects, plan, states, assets=assets, years=years)
+        documents = collect_stac(objects, plan, states, assets=_assets(vectors, layout, rule=rule), years=years)
+    folders = {name: f"{layout.products}/{name}" for name in tables}
+    every: list[Refreshed | CollectedStac] = [*tables.values(), documents]
     return Collected(
         output=output,
         year=plan.year,
         n_cells=len(states),
         n_missing=sum(cell not in states for cell in plan.cells),
-        footprints=vectors.key(FOOTPRINTS, layout),
-        n_footprints=vectors.rows(FOOTPRINTS),
-        level2=vectors.key(LEVEL2, layout),
-        tracks=vectors.key(TRACKS, layout),
-        n_tracked=vectors.rows(TRACKS),
+        footprints=folders.get(FOOTPRINTS),
+        n_footprints=tables[FOOTPRINTS].rows if FOOTPRINTS in tables else 0,
+        level2=folders.get(LEVEL2),
+        tracks=folders.get(TRACKS),
+        n_tracked=tables[TRACKS].rows if TRACKS in tables else 0,
         files=vectors.files,
         overview_levels=len(overviews_of(plan.geobox, overviews=overviews)) - 1,
         overview_shards=shards,
-        stac=None if documents is None else collection_key(layout),
-        n_items=0 if documents is None else documents.n_items,
-        rewritten=tuple(sorted([*vectors.rewritten, *(documents.rewritten if documents else ())])),
-        removed=tuple(sorted([*vectors.removed, *(documents.removed if documents else ())])),
+        stac=collection_key(layout) if stac else None,
+        n_items=documents.n_items,
+        rewritten=tuple(sorted([*vectors.written, *chain.from_iterable(one.rewritten for one in every)])),
+        removed=tuple(sorted(chain.from_iterable(one.removed for one in every))),
     )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class _Vectors:
     """Everything that is made of outlines."""
 
@@ -254,58 +257,32 @@ class _Vectors:
     written: Sequence[str]
     """Keys of those that were written."""
 
-    @classmethod
-    def of(
-        cls,
-        objects: ObjectStore,
-        plan: CampaignPlan,
-        states: CellStates,
-        *,
-        valid: ReadValid,
-        rule: ConfidenceRule | None,
-        forms: Sequence[VectorFormat],
-        levels: bool,
-        tracks: bool,
-    ) -> "_Vectors":
-        """Bring them up to date."""
-        if plan.outlines is None:
-            return cls(tables={}, files={}, written=())
-        layout = YearLayout(plan.year)
-        table, refreshed = collect_footprints(objects, plan, states, spec=plan.outlines, valid=valid, rule=rule)
-        tables = {FOOTPRINTS: refreshed}
-        if levels:
-            tables[LEVEL2] = collect_level2(table, refreshed, layout=layout)
-        earlier = [year for year in planned_years(objects) if year < plan.year] if tracks else []
-        years = collected_years(objects, earlier)
-        if years:
-            tables[TRACKS] = collect_tracks(objects, {**years, plan.year: refreshed.records}, layout=layout)
-        files, written = collect_files(
-            table,
-            refreshed,
-            forms,
-            layout=layout,
-            crs=plan.grid.crs,
-            further=(*plan.outlines.columns, *(() if rule is None else ("confidence_class",))),
-        )
-        return cls(tables=tables, files=files, written=written)
 
-    @property
-    def rewritten(self) -> list[str]:
-        """Keys of all files that were written."""
-        return [*(key for one in self.tables.values() for key in one.rewritten), *self.written]
-
-    @property
-    def removed(self) -> list[str]:
-        """Keys of all files that were removed."""
-        return [key for one in self.tables.values() for key in one.removed]
-
-    def key(self, name: str, layout: YearLayout) -> str | None:
-        """Folder of a table, where there is one."""
-        return f"{layout.products}/{name}" if name in self.tables else None
-
-    def rows(self, name: str) -> int:
-        """Rows of a table."""
-        return self.tables[name].rows if name in self.tables else 0
+def _collect_vectors(
+    objects: ObjectStore,
+    plan: CampaignPlan,
+    states: CellStates,
+    *,
+    valid: ReadValid,
+    rule: ConfidenceRule | None,
+    forms: Sequence[VectorFormat],
+    levels: bool,
+    tracks: bool,
+) -> _Vectors:
+    """Bring everything up to date that is made of outlines."""
+    if plan.outlines is None:
+        return _Vectors({}, {}, ())
+    layout = YearLayout(plan.year)
+    table, refreshed = collect_footprints(objects, plan, states, spec=plan.outlines, valid=valid, rule=rule)
+    tables = {FOOTPRINTS: refreshed}
+    if levels:
+        tables[LEVEL2] = collect_level2(table, refreshed, layout=layout)
+    earlier = [year for year in planned_years(objects) if year < plan.year] if tracks else []
+    if years := collected_years(objects, earlier):
+        tables[TRACKS] = collect_tracks(objects, {**years, plan.year: refreshed.records}, layout=layout)
+    further = (*plan.outlines.columns, *(() if rule is None else ("confidence_class",)))
+    files = collect_files(table, refreshed, forms, layout=layout, crs=plan.grid.crs, further=further)
+    return _Vectors(tables, *files)
 
 
 def rule_key(layout: YearLayout) -> str:
@@ -355,8 +332,8 @@ def _assets(vectors: _Vectors, layout: YearLayout, *, rule: ConfidenceRule | Non
     beside = collection_key(layout)
     assets = {"map": asset(MAP, beside=beside, media_type=ZARR, title="Map of all cells and years")}
     for name, title in _TABLES.items():
-        key = vectors.key(name, layout)
-        if key is not None:
+        if name in vectors.tables:
+            key = f"{layout.products}/{name}"
             assets[name] = asset(key, beside=beside, media_type=PARQUET, title=title)
     for form in FORMATS.values():
         key = export_key(layout, form)
