@@ -21,6 +21,13 @@ class _Drawing(Extension):
         return re.sub(r"\n\s*", "", source) if name is not None and name.endswith(".svg") else source
 
 
+def _amount(n_bytes: int) -> str:
+    value, units = float(n_bytes), ["PB", "TB", "GB", "MB", "kB", "B"]
+    while value >= 1000 and len(units) > 1:
+        value, _ = value / 1000, units.pop()
+    return f"{value:,.0f} B" if units[-1] == "B" else f"{value:,.1f} {units[-1]}"
+
+
 @cache
 def _environment() -> Environment:
     made = Environment(
@@ -32,6 +39,7 @@ def _environment() -> Environment:
         extensions=[_Drawing],
     )
     made.filters["count"] = "{:,}".format
+    made.filters["amount"] = _amount
     made.filters["shell"] = quote
     made.filters["escaped"] = html.escape
     # Of XML, whose quotes outside of attributes stay as they are.
@@ -54,8 +62,8 @@ def render_page(template: str, facts: Mapping[str, object]) -> str:
 
 
 def render_text(template: str, facts: Mapping[str, object]) -> str:
-    """Render a document that is no page; it ends with one line break."""
-    return f"{render_page(template, facts).rstrip()}\n"
+    """Render a text of some lines, without a line break at its end."""
+    return render_page(template, facts).removesuffix("\n")
 
 
 def is_page(path: Path) -> bool:

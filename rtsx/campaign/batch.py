@@ -134,7 +134,7 @@ class BatchJob:
             "megabytes": None if self.memory_bytes is None else ceil(self.memory_bytes / 2**20),
             "time_is_over": TIME_IS_OVER,
         }
-        return render_text("batch.sh", facts)
+        return render_text("batch.sh", facts) + "\n"
 
     def submit(self) -> str:
         """Hand the script to the batch system of this machine; returns what it answers, such as the id of the job.

@@ -13,7 +13,7 @@ from rtsx.campaign.plan import CampaignPlan
 from rtsx.errors import CampaignError
 from rtsx.model.inputs import InputLayer
 from rtsx.model.metadata import QUANTILES, LayerDistribution
-from rtsx.pages import render_page
+from rtsx.pages import render_page, render_text
 from rtsx.parsing import Moment, StoredRecord, parsed_json
 from rtsx.storage.object_store import ObjectStore
 
@@ -126,21 +126,7 @@ class DriftCheck(StoredRecord):
 
     def __str__(self) -> str:
         """Lines for people."""
-        lines = [f"{len(self.cells)} cells sampled, {100 * self.invalid:.1f} % of their pixels invalid"]
-        lines += [
-            f"{name}: {f'mean {one.mean:.6g}, standard deviation {one.std:.6g}' if one.quantiles else 'too few values'}, "
-            f"invalid {100 * one.invalid:.1f} %"
-            for name, one in self.layers.items()
-        ]
-        lines += [
-            f"{'DRIFT ' if one.is_drifted and one.decides else 'differs ' if one.is_drifted else 'alike '}{one}"
-            for one in self.comparisons
-        ]
-        lines += self.notes
-        if not any(one.decides for one in self.comparisons):
-            lines.append("nothing to compare with yet: the next year will be compared with this one")
-        lines += [f"accepted by {one.name} on {one.when[:10]}: {one.reason}" for one in self.acceptances]
-        return "\n".join(lines)
+        return render_text("drift.txt", {"of": self})
 
 
 def read_check(objects: ObjectStore, plan: CampaignPlan) -> DriftCheck | None:

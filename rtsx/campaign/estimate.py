@@ -27,6 +27,7 @@ from rtsx.model import ModelBundle
 from rtsx.model.backend_choice import fixed_sides
 from rtsx.model.inputs import Packing
 from rtsx.model.network import resolve_device
+from rtsx.pages import render_text
 from rtsx.storage.object_store import ObjectStore, open_object_store
 
 _LARGER = (2, 4)
@@ -149,33 +150,9 @@ class CampaignEstimate:
         )
 
     def __str__(self) -> str:
-        each = max(self.cells, 1)
-        megapixels = f"{self.megapixels:,.0f}" if self.megapixels >= 100 else f"{self.megapixels:.2g}"
-        lines = [
-            f"{self.name} {self.year}: {self.cells:,} cells of {self.cell_size:,} px, {megapixels} megapixels",
-            f"  {self.tiles:,} tiles ({self.tiles / each:,.1f} a cell) of {self.tiling}",
-            f"  over-compute {self.over_compute:.2f}, borders of cells included",
-            *(
-                f"    cells of {side:,} px would bring {value:.2f}"
-                for side, value in self.over_compute_of_larger.items()
-            ),
-            f"  memory of a task at most {_bytes(self.memory_bytes)}, besides libraries and weights",
-            f"  reads {_bytes(self.read_bytes)} ({_bytes(self.read_bytes // each)} a cell) on the map's pixels, uncompressed",
-            f"  writes {_bytes(self.write_bytes)} ({_bytes(self.write_bytes // each)} a cell) at most, before compression",
-        ]
-        if self.device_hours is not None:
-            seconds = self.device_hours * 3600
-            hours = f"{self.device_hours:,.2f}" if self.device_hours >= 0.1 else f"{self.device_hours:.2g}"
-            each_tile = seconds / max(self.tiles, 1)
-            lines.append(f"  {hours} device-hours for the networks at most, {each_tile:.3g} s a tile; reading apart")
         costs = {"devices": self.device_cost, "reading": self.read_cost, "storage a month": self.storage_cost}
-        told = [f"{what} {cost:,.2f}" for what, cost in costs.items() if cost is not None]
-        if told:
-            lines.append(f"  costs in {self.currency} at most: {', '.join(told)}")
-        if self.machines:
-            lines.append(f"  on machines by name, in {self.currency}:")
-            lines += [f"    {one}" for one in self.machines]
-        return "\n".join(lines)
+        known = {what: cost for what, cost in costs.items() if cost is not None}
+        return render_text("estimate.txt", {"of": self, "costs": known})
 
 
 def _of_larger(plan: CampaignPlan, recipe: CampaignRecipe, memory: TaskMemory) -> Iterator[tuple[int, float]]:
@@ -221,13 +198,6 @@ def _is_alike(one: CampaignPlan, other: CampaignPlan) -> bool:
 
 def _product(amount: float | None, price: float | None) -> float | None:
     return None if amount is None or price is None else amount * price
-
-
-def _bytes(count: int) -> str:
-    value, units = float(count), ["PB", "TB", "GB", "MB", "kB", "B"]
-    while value >= 1000 and len(units) > 1:
-        value, _ = value / 1000, units.pop()
-    return f"{value:,.0f} B" if units[-1] == "B" else f"{value:,.1f} {units[-1]}"
 
 
 _LEAST_S = 2.0

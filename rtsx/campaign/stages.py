@@ -20,6 +20,7 @@ from rtsx.campaign.ledger import CampaignLedger, map_in_threads
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.errors import CampaignError, OutputNotWritableError, RtsxError
 from rtsx.grid.grid import cell_id, parse_cell_id
+from rtsx.pages import render_text
 from rtsx.parsing import AwareDatetime, StoredRecord, parsed_json
 from rtsx.storage import is_url
 from rtsx.storage.object_store import ObjectStore, open_object_store
@@ -259,26 +260,14 @@ class Verification:
 
     def __str__(self) -> str:
         """Say it in a line, and name some of the cells."""
-        read = f"{self.n_cells} cells, {self.n_objects} objects, {self.n_bytes / 1e9:.1f} GB read"
-        cells = self.cells
-        if not self.n_cells:
-            return "No cell with a mark was found, so nothing was read."
-        if self.is_sound:
-            return f"{read}: all bytes are those that were written."
-        what = f"{len(cells)} cells are not what their marks say"
-        if len(cells) < 2:
-            what = "1 cell is not what its mark says" if cells else "all cells are what their marks say"
-        lines = [f"{read}: {what}.", *(f"{key} {fault}" for key, fault in self.coordinates.items())]
-        for cell in cells[:_SHOWN]:
-            faults = [
-                *(f"missing {key}" for key in self.missing.get(cell, ())),
-                *(f"damaged {key}" for key in self.damaged.get(cell, ())),
-                *([self.unreadable[cell]] if cell in self.unreadable else []),
-            ]
-            lines.append(f"{cell_id(*cell)}: {', '.join(faults)}")
-        if len(cells) > _SHOWN:
-            lines.append(f"and {len(cells) - _SHOWN} more")
-        return "\n".join(lines)
+
+        def faults(cell: Address) -> list[str]:
+            missing, damaged = self.missing.get(cell, ()), self.damaged.get(cell, ())
+            found = [*(f"missing {key}" for key in missing), *(f"damaged {key}" for key in damaged)]
+            return [*found, self.unreadable[cell]] if cell in self.unreadable else found
+
+        facts = {"of": self, "shown": _SHOWN, "faults": faults, "cell_id": cell_id}
+        return render_text("verification.txt", facts)
 
 
 def verify_year(

@@ -24,7 +24,7 @@ from rtsx.campaign.records import TIME_OVER, Failure, RunRecord, hardware_mixtur
 from rtsx.campaign.stages import YearStages, year_stages
 from rtsx.errors import CampaignError
 from rtsx.grid.grid import cell_id
-from rtsx.pages import figure, html_table
+from rtsx.pages import figure, html_table, render_text
 from rtsx.parsing import parsed_json
 from rtsx.storage.object_store import ObjectStore
 
@@ -96,28 +96,14 @@ class CampaignStatus:
         return html_table(f"Campaign {self.name} {self.year}", rows)
 
     def __str__(self) -> str:
-        share = self.done / self.cells if self.cells else 1.0
-        lines = [
-            f"{self.name} {self.year}: {self.done:,} of {self.cells:,} cells done ({share:.1%})",
-            f"  running {len(self.running):,}, failed {len(self.failed):,}, left {self.left:,}",
-        ]
-        if self.started:
-            lines.append(f"  started {self.started}" + (f", finished {self.finished}" if self.finished else ""))
-        if self.rate_per_hour is not None:
-            to_go = "" if self.time_to_go_s is None else f", {_duration(self.time_to_go_s)} to go"
-            lines.append(f"  {self.rate_per_hour:,.1f} cells an hour{to_go}")
-        if self.device_hours:
-            cost, each = self.costs, self.costs.each(self.done)
-            told = [f"{cost.hours:,.2f} device-hours", *([] if cost.total is None else [str(cost)])]
-            told += [] if each is None else [f"{figure(each, 3)} {cost.currency} a cell that is done"]
-            lines.append(f"  {', '.join(told)}")
-        if len(self.hardware) > 1:
-            lines.append(f"  {hardware_mixture(self.hardware)}")
-        lines += [
-            f"  {cell_id(*cell)} {failure.error}: {failure.message}" for cell, failure in sorted(self.failed.items())
-        ]
-        lines += [f"  damaged: {one}" for one in self.damaged]
-        return "\n".join(lines)
+        facts = {
+            "of": self,
+            "mixture": hardware_mixture(self.hardware) if len(self.hardware) > 1 else "",
+            "cell_id": cell_id,
+            "duration": _duration,
+            "figure": figure,
+        }
+        return render_text("status.txt", facts)
 
 
 def campaign_status(objects: ObjectStore, plan: CampaignPlan, *, prices: Prices) -> CampaignStatus:

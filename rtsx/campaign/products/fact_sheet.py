@@ -196,16 +196,16 @@ class Facts:
 
     def markdown(self) -> str:
         """The fact sheet as Markdown."""
-        return render_text("fact_sheet.md", {"facts": self})
+        return render_text("fact_sheet.md", {"facts": self}) + "\n"
 
     def caveats_page(self) -> str:
         """What whoever uses it has to know, a sentence or two each, as Markdown."""
-        return render_text("caveats.md", {"facts": self, "has_spread": "spread" in delivered(self.plan)})
+        return render_text("caveats.md", {"facts": self, "has_spread": "spread" in delivered(self.plan)}) + "\n"
 
     def readme(self, files: Sequence[Row]) -> str:
         """The page to begin with, which lists files and what they are."""
         has_spread = "spread" in delivered(self.plan)
-        return render_text("package.md", {"facts": self, "files": files, "has_spread": has_spread})
+        return render_text("package.md", {"facts": self, "files": files, "has_spread": has_spread}) + "\n"
 
 
 def _of_accuracy(estimates: Sequence[Mapping[str, Any]]) -> Section:

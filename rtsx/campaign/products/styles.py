@@ -221,4 +221,4 @@ def qgis_project(title: str, layers: Iterable[MapLayer], *, geobox: GeoBox) -> b
 
 
 def _document(template: str, **facts: object) -> bytes:
-    return render_text(template, facts).encode()
+    return f"{render_text(template, facts)}\n".encode()
