@@ -2,11 +2,13 @@
 
 import math
 import re
+import warnings
 from collections.abc import Iterable, Mapping
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
+import numpy as np
 import shapely
 from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 from pyproj import CRS as PROJ_CRS
@@ -15,6 +17,7 @@ from shapely.geometry.base import BaseGeometry
 from rtsx.config.yaml import ConfigModel, FilePath, Names
 from rtsx.cube.images import Period
 from rtsx.errors import ConfigError, InputNotFoundError
+from rtsx.geometry.antimeridian import split_at_antimeridian
 from rtsx.geometry.crs import length_text
 from rtsx.grid import Grid, lonlat_region
 from rtsx.storage import file_name
@@ -184,17 +187,45 @@ _LONGEST_EDGE_M = 1000.0
 
 
 def _lonlat(table: "gpd.GeoDataFrame") -> BaseGeometry:
-    """The union of a table's features in degrees.
+    """The union of a table's features in degrees, from -180 to 180.
 
     Projected polygons are united before and not after, because one across the antimeridian or around a pole, vertex by vertex
     in degrees, is another polygon, of the rest of the parallel.
     """
-    if table.crs is None or not table.crs.is_projected or not table.geom_type.isin(["Polygon", "MultiPolygon"]).all():
-        return table.to_crs("EPSG:4326").union_all()
-    ground = shapely.make_valid(table.union_all())
+    if table.crs is None:
+        raise ValueError("it does not say in which CRS its coordinates are")
+    ground = shapely.make_valid(shapely.union_all(shapely.make_valid(shapely.force_2d(table.geometry.dropna().array))))
+    if not table.crs.is_projected or not ground.area:
+        return _in_one_turn(table.set_geometry([ground] * len(table)).iloc[:1].to_crs("EPSG:4326").union_all())
     polygons = [part for part in shapely.get_parts(ground) if part.area > 0]
     metres = table.crs.axis_info[0].unit_conversion_factor
     return lonlat_region(shapely.union_all(polygons), table.crs.to_wkt(), longest=_LONGEST_EDGE_M / metres)
+
+
+def _in_one_turn(ground: BaseGeometry) -> BaseGeometry:
+    """Return ground in degrees with longitudes from -180 to 180."""
+    if ground.is_empty:
+        return ground
+    west, south, east, north = ground.bounds
+    if max(-south, north) > 90 + 1e-6 or max(-west, east) > 540:
+        raise ValueError(
+            f"its coordinates are no longitudes and latitudes (x from {west:.6g} to {east:.6g}, y from {south:.6g} to {north:.6g}), as "
+            "they are where a file in metres says no CRS, as GeoJSON, or has latitude first"
+        )
+    parts = [part for part in shapely.get_parts(ground) if part.area > 0]
+    if not parts:
+        return ground
+    edges = max(np.abs(np.diff(shapely.get_coordinates(ring)[:, 0])).max() for ring in shapely.get_rings(parts))
+    if 180 < edges < 360:
+        warnings.warn(
+            f"The region has an edge of {edges:.6g} degrees of longitude, and is taken to lie around the world as it was drawn. Where it is "
+            "meant to cross the antimeridian, cut it there, into a part up to 180 and one from -180 on.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    if west >= -180 and east <= 180:
+        return ground
+    return shapely.union_all(np.concatenate([split_at_antimeridian(part, west=-180.0, inset=0.0) for part in parts]))
 
 
 def _read(file: str, layer: str | None) -> BaseGeometry:

@@ -205,6 +205,21 @@ def overlap_fraction(
     return fraction
 
 
+def _at_each_turn(water: NDArray[np.object_], source: CRS) -> NDArray[np.object_]:
+    """Return polygons in longitude and latitude as they are written from -180 on and from 0 on; others as they are."""
+    if not source.is_geographic or not len(water):
+        return water
+    west, south, east, north = shapely.total_bounds(water)
+    if max(-south, north) > 90 + 1e-6 or max(-west, east) > 540:
+        raise FootprintError(
+            f"polygons of water have longitudes and latitudes, but x from {west:.6g} to {east:.6g} and y from {south:.6g} to {north:.6g}: "
+            "give them in the CRS that they say, with longitude first"
+        )
+    return np.concatenate(
+        [shapely.transform(water, lambda xy, turn=turn: xy + np.array((turn, 0))) for turn in (-360, 0, 360)]
+    )
+
+
 def _brought(
     water: NDArray[np.object_], source: CRS, outlines: NDArray[np.object_], *, crs: CRS
 ) -> NDArray[np.object_]:
@@ -219,6 +234,7 @@ def _brought(
         # Wider by a part, because edges that are straight in one CRS bend in another.
         reach = 0.01 * max(east - west, north - south)
         near = shapely.box(west - reach, south - reach, east + reach, north + reach)
+        water = _at_each_turn(water, source)
         boxes = shapely.box(*shapely.bounds(water).reshape(-1, 4).T)
         meets = shapely.intersects(boxes, near)
         water, boxes = water[meets], boxes[meets]

@@ -115,6 +115,53 @@ def test_points_and_lines_in_degrees_are_ground_too(tmp_path: Path) -> None:
     assert AreaConfig(file=str(tmp_path / "line.gpkg")).geometry().equals(line)
 
 
+HERE = shapely.box(-139, 69, -138.5, 69.2)
+ACROSS = shapely.MultiPolygon([shapely.box(179.5, 69, 180, 69.5), shapely.box(-180, 69, -179.5, 69.5)])
+BOW = shapely.Polygon([(-139, 69), (-138, 69.5), (-138, 69), (-139, 69.5)])
+
+
+@pytest.mark.parametrize("kind", [RegionConfig, AreaConfig])
+@pytest.mark.parametrize(
+    ("drawn", "meant"),
+    [
+        ([shapely.box(221, 69, 221.5, 69.2)], HERE),
+        ([shapely.box(179.5, 69, 180.5, 69.5)], ACROSS),
+        ([shapely.box(-180.5, 69, -179.5, 69.5)], ACROSS),
+        ([ACROSS], ACROSS),
+        ([HERE, None, HERE], HERE),
+        ([shapely.force_3d(HERE, 4)], HERE),
+        ([BOW], shapely.make_valid(BOW)),
+        ([shapely.box(-180, 60, 180, 90)], shapely.box(-180, 60, 180, 90)),
+    ],
+)
+def test_ground_in_degrees_lies_from_180_to_180(tmp_path: Path, kind: Any, drawn: list[Any], meant: Any) -> None:
+    gpd.GeoDataFrame(geometry=drawn, crs="EPSG:4326").to_parquet(tmp_path / "land.parquet")
+    ground = kind(file=str(tmp_path / "land.parquet")).geometry()
+    assert ground.symmetric_difference(meant).area < 1e-9
+    assert ground.area == pytest.approx(meant.area)
+
+
+@pytest.mark.parametrize(
+    ("drawn", "crs", "message"),
+    [
+        (shapely.box(69, -139, 69.2, -138.5), 4326, "no longitudes and latitudes .*latitude first"),
+        (shapely.box(5e5, 7e6, 6e5, 7.1e6), 4326, "no longitudes and latitudes .*as GeoJSON"),
+        (HERE, None, "does not say in which CRS"),
+    ],
+)
+def test_ground_that_has_no_place_is_refused(tmp_path: Path, drawn: Any, crs: int | None, message: str) -> None:
+    gpd.GeoDataFrame(geometry=[drawn], crs=crs).to_parquet(tmp_path / "land.parquet")
+    with pytest.raises(ConfigError, match=message):
+        RegionConfig(file=str(tmp_path / "land.parquet")).geometry()
+
+
+def test_an_edge_around_the_world_is_doubted(tmp_path: Path) -> None:
+    jumping = shapely.Polygon([(179.5, 69), (-179.5, 69), (-179.5, 69.5), (179.5, 69.5)])
+    gpd.GeoDataFrame(geometry=[jumping], crs="EPSG:4326").to_parquet(tmp_path / "land.parquet")
+    with pytest.warns(RuntimeWarning, match=r"an edge of 359 degrees .*cut it there"):
+        assert AreaConfig(file=str(tmp_path / "land.parquet")).geometry().equals(jumping)
+
+
 def test_an_empty_file_is_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         AreaConfig(file=str(tmp_path / "absent.gpkg")).geometry()

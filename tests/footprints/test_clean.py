@@ -218,6 +218,17 @@ def test_water_of_the_whole_world(level):
         assert found["water_fraction"].tolist() == pytest.approx([1, 1, 1])
 
 
+@pytest.mark.parametrize("turn", [-360, 0, 360])
+def test_water_from_0_to_360_degrees(pred, turn):
+    footprints = extract_footprints(pred)
+    lake = footprints.geometry.iloc[[0]].to_crs(4326)
+    found = extract_footprints(pred, water=lake.translate(turn))["water_fraction"]
+    assert found.tolist() == pytest.approx([1, 0, 0], abs=1e-5)
+    swapped = geopandas.GeoSeries(shapely.transform(lake.array, lambda xy: xy[:, ::-1]), crs=4326)
+    with pytest.raises(FootprintError, match="with longitude first"):
+        extract_footprints(pred, water=swapped)
+
+
 def test_water_that_has_no_place_is_refused():
     lost = np.array([shapely.box(1e9, 1e9, 1e9 + 1, 1e9 + 1)])
     equator = geopandas.GeoSeries(shapely.box(np.arange(-180, 180), 0, np.arange(-179, 181), 1), crs=4326)
