@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from rtsx.arguments import typed
-from rtsx.cube.conventions import as_cube, validate_georeference
+from rtsx.cube.conventions import as_cube
 from rtsx.cube.encoding import packing
-from rtsx.cube.georeference import geobox_of
+from rtsx.cube.georeference import geobox_of, validate_georeference
 from rtsx.errors import CubeError, OutputNotWritableError
 from rtsx.progress import show_progress
 from rtsx.storage import local_path, refuse_other_format, staged

@@ -15,7 +15,7 @@ from affine import Affine
 from numpy.typing import NDArray
 
 from rtsx.cube.encoding import MISSING, MISSING_ATTRS, decoded_packing, is_sparse, missing_values, packing, with_packing
-from rtsx.cube.georeference import geobox_of, is_regular, with_axes, with_crs
+from rtsx.cube.georeference import COORDINATE_NOISE, validate_georeference, with_axes, with_crs
 from rtsx.cube.rasterio import read_header
 from rtsx.cube.sensors import require_layer_names
 from rtsx.errors import CubeError
@@ -39,8 +39,6 @@ _NAMELESS = re.compile(r"band_?\d+|__xarray_dataarray_variable__")
 """Names that a library gives because it knows none."""
 _PREDICTED = frozenset({"class", "member"})
 """Dimensions of a prediction; those of a layer may be called anything else."""
-_NOISE = 1e-3
-"""Part of a pixel below which two coordinates are one that was rounded twice."""
 _SNAP = 1 / 32
 """Stored units below which a number that was decoded to physical units is the whole number that it comes from."""
 
@@ -406,7 +404,7 @@ def _refuse_doubled_axes(cube: xr.Dataset) -> None:
                 f"The cube has no pixel along {name!r}: its layers have no coordinate in common. Merge them with "
                 "xr.merge([...], join='override') where they lie on the same pixels, else warp one onto the other."
             )
-        if steps.size and (steps < _NOISE * steps.max()).any():
+        if steps.size and (steps < COORDINATE_NOISE * steps.max()).any():
             raise CubeError(
                 f"Coordinate {name!r} has neighbours less than a thousandth of a pixel apart: layers of the same pixels, whose "
                 "coordinates were rounded differently, were merged, and every pixel is there twice. Merge them with "
@@ -531,43 +529,6 @@ def validate_times(cube: xr.Dataset) -> None:
             "Some times of the cube are missing (NaT). Set them, or store the cube without them; in Python, "
             "cube.isel(time=cube.time.notnull().values) of the Dataset that xarray opens leaves them out."
         )
-
-
-def validate_georeference(cube: xr.Dataset) -> None:
-    """Raise unless a Dataset says where its pixels lie, north-up and in equal steps.
-
-    Raises
-    ------
-    CubeError
-        Dimensions, coordinates, CRS or `lattice_origin` are missing or wrong.
-    """
-    affine = geobox_of(cube).affine
-    if affine.b or affine.d:
-        raise CubeError(f"A cube has to be north-up; this one is rotated ({affine.b}, {affine.d}). Warp it first.")
-    for name, step, direction in (("y", affine.e, -1), ("x", affine.a, 1)):
-        axis = cube[name].values
-        if axis.dtype.kind not in "iuf":
-            raise CubeError(
-                f"Coordinate {name!r} has to be numbers; got {axis.dtype}. Make it so with "
-                f"cube.assign_coords({name}=cube.{name}.astype(float))."
-            )
-        if step * direction <= 0:
-            raise CubeError(
-                f"Coordinate {name!r} has to {'rise' if direction > 0 else 'fall'}; it goes from {axis[0]} to {axis[-1]}. "
-                f"Turn the cube with cube.isel({name}=slice(None, None, -1))."
-            )
-        if not is_regular(axis.astype(np.float64), step):
-            rounded = float(np.abs(np.spacing(axis)).max()) if axis.dtype.kind == "f" else 0.0
-            cure = "Warp the cube to a grid."
-            if rounded > _NOISE * abs(step):
-                cure = (
-                    f"They are {axis.dtype}, which rounds them by {rounded:.3g}. Store them as float64: where all but that is regular, "
-                    f"np.linspace(first, last, {axis.size}) of the exact centres."
-                )
-            raise CubeError(f"Coordinate {name!r} has to step by one pixel ({step}) throughout; it does not. {cure}")
-    origin = cube.attrs.get("lattice_origin", (0.0, 0.0))
-    if np.shape(origin) != (2,) or not np.isfinite(np.asarray(origin, float)).all():
-        raise CubeError(f"The attribute lattice_origin has to be two numbers [x, y] in CRS units; got {origin!r}.")
 
 
 def require_numbers(layer: xr.DataArray) -> None:

@@ -27,6 +27,8 @@ GRID_MAPPING = {"grid_mapping": "spatial_ref", "coordinates": "spatial_ref"}
 """Encoding of a variable on (y, x): rather than attributes, which arithmetic may drop. As a coordinate too, because without
 ``decode_coords="all"`` xarray opens a grid mapping that is nothing else as a data variable, in which nobody finds the CRS."""
 
+COORDINATE_NOISE = 1e-3
+"""Part of a pixel below which two coordinates are one that was rounded twice."""
 _TOLERANCE = 0.05
 """Pixels by which coordinates and a stated transform may differ: files round their numbers."""
 
@@ -443,3 +445,40 @@ def is_regular(axis: np.ndarray, resolution: float) -> bool:
     """
     expected = axis[0] + resolution * np.arange(len(axis))
     return bool(np.all(np.abs(axis - expected) <= 0.01 * abs(resolution)))
+
+
+def validate_georeference(cube: xr.Dataset) -> None:
+    """Raise unless a Dataset says where its pixels lie, north-up and in equal steps.
+
+    Raises
+    ------
+    CubeError
+        Dimensions, coordinates, CRS or `lattice_origin` are missing or wrong.
+    """
+    affine = geobox_of(cube).affine
+    if affine.b or affine.d:
+        raise CubeError(f"A cube has to be north-up; this one is rotated ({affine.b}, {affine.d}). Warp it first.")
+    for name, step, direction in (("y", affine.e, -1), ("x", affine.a, 1)):
+        axis = cube[name].values
+        if axis.dtype.kind not in "iuf":
+            raise CubeError(
+                f"Coordinate {name!r} has to be numbers; got {axis.dtype}. Make it so with "
+                f"cube.assign_coords({name}=cube.{name}.astype(float))."
+            )
+        if step * direction <= 0:
+            raise CubeError(
+                f"Coordinate {name!r} has to {'rise' if direction > 0 else 'fall'}; it goes from {axis[0]} to {axis[-1]}. "
+                f"Turn the cube with cube.isel({name}=slice(None, None, -1))."
+            )
+        if not is_regular(axis.astype(np.float64), step):
+            rounded = float(np.abs(np.spacing(axis)).max()) if axis.dtype.kind == "f" else 0.0
+            cure = "Warp the cube to a grid."
+            if rounded > COORDINATE_NOISE * abs(step):
+                cure = (
+                    f"They are {axis.dtype}, which rounds them by {rounded:.3g}. Store them as float64: where all but that is regular, "
+                    f"np.linspace(first, last, {axis.size}) of the exact centres."
+                )
+            raise CubeError(f"Coordinate {name!r} has to step by one pixel ({step}) throughout; it does not. {cure}")
+    origin = cube.attrs.get("lattice_origin", (0.0, 0.0))
+    if np.shape(origin) != (2,) or not np.isfinite(np.asarray(origin, float)).all():
+        raise CubeError(f"The attribute lattice_origin has to be two numbers [x, y] in CRS units; got {origin!r}.")

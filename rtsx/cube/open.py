@@ -14,8 +14,8 @@ import xarray as xr
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from rtsx.cube.conventions import as_cube, validate_cube, validate_georeference, validate_times
-from rtsx.cube.georeference import GRID_MAPPING, describe_geobox, geobox_of
+from rtsx.cube.conventions import as_cube, validate_cube, validate_times
+from rtsx.cube.georeference import GRID_MAPPING, describe_geobox, geobox_of, validate_georeference
 from rtsx.cube.graph import lazy_bands
 from rtsx.cube.load import recipe_geobox
 from rtsx.cube.mask_rules import GOOD, LOW, MaskRule, mask_rule

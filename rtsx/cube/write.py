@@ -26,9 +26,9 @@ from zarr.abc.store import Store
 from zarr.codecs import BloscCodec, ZstdCodec
 
 from rtsx.arguments import typed
-from rtsx.cube.conventions import as_cube, layer_names, require_numbers, validate_georeference
+from rtsx.cube.conventions import as_cube, layer_names, require_numbers
 from rtsx.cube.encoding import OutputDtype, is_representable, packing, stores_all_chunks
-from rtsx.cube.georeference import GRID_MAPPING, geobox_of, with_georeference, with_pixel_centres
+from rtsx.cube.georeference import GRID_MAPPING, geobox_of, validate_georeference, with_georeference, with_pixel_centres
 from rtsx.errors import CubeError
 from rtsx.progress import show_progress
 from rtsx.storage.codecs import fast_codecs
