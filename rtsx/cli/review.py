@@ -20,6 +20,7 @@ from rtsx.errors import ReviewError
 from rtsx.storage import absolute
 
 if TYPE_CHECKING:
+    import geopandas as gpd
     import xarray as xr
 
     from rtsx.campaign import Campaign
@@ -139,6 +140,13 @@ def create(
                 f"{source} has outlines of {' and '.join(map(str, sorted(others)))}, and {campaign} is seen in {opened.plan.year}. Give "
                 "those of this year, or another --year."
             )
+        if "cut" in table and table["cut"].any():
+            raise ReviewError(
+                f"{source} has outlines of single cells, of which {int(table['cut'].sum())} are pieces of what goes on in other cells, and no "
+                "delivery knows them. Run rtsx campaign collect first, and give what it makes."
+            )
+        if opened is not None:
+            _refuse_foreign(table, str(source), opened, campaign=str(campaign))
     else:
         assert opened is not None  # as is checked above
         table = opened.outlines()
@@ -175,6 +183,27 @@ def create(
         ("review", out),
     ]
     show("Ready to review", *rows, ("next", f"rtsx review serve {quote(str(out))}"))
+
+
+def _refuse_foreign(table: "gpd.GeoDataFrame", source: str, opened: "Campaign", *, campaign: str) -> None:
+    """Refuse outlines by another rule than the campaign's, because no delivery would take the review of them."""
+    if not {"footprint_id", "n_pixels"} <= {*table.columns}:
+        return
+    known = opened.outlines()
+    collected = "cut" not in known
+    # Where nothing is collected, those across borders of cells are not known yet.
+    theirs = (known if collected else known[~known["cut"].astype(bool)]).set_index("footprint_id")["n_pixels"]
+    given = table.drop_duplicates("footprint_id").set_index("footprint_id")["n_pixels"]
+    there = given.index.isin(theirs.index)
+    foreign = given.index[~there if collected else []].tolist()
+    foreign += given.index[there][given[there] != theirs[given.index[there]]].tolist()
+    if foreign:
+        raise ReviewError(
+            f"{len(foreign)} of {len(given)} outlines of {source} are not those of {campaign} in {opened.plan.year}, such as {foreign[0]}: "
+            "they were outlined by another threshold or least area, or from another map, and the delivery would refuse their review. "
+            f"Leave {source} out, which takes those that rtsx campaign collect makes; or review them apart from the campaign, with "
+            "--cube instead of --campaign."
+        )
 
 
 def _named(given: str, number: int) -> tuple[str, str]:

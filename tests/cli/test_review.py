@@ -99,12 +99,33 @@ def test_outlines_of_a_campaigns_map_know_the_model_of_the_year(
     made = rtsx_command("footprints", campaign.parent / "out" / "map.zarr", "--year", "2024", "--out", out)
     assert made.status == 0, made.err
     assert gpd.read_parquet(out)["bundle_digest"].notna().all()
+    assert set(gpd.read_parquet(out)["bundle_id"]) == {"tiny"}
 
 
 def test_outlines_in_pieces_are_not_reviewed(rtsx_command: Command, tmp_path: Path) -> None:
     campaign = write_years(tmp_path, 2024)
     made = rtsx_command("review", "create", "--campaign", campaign, "--out", tmp_path / "review")
     assert (made.status, "are not collected" in made.err, (tmp_path / "review").exists()) == (2, True, False)
+    table = next((tmp_path / "out" / "years" / "2024" / "outlines").glob("*.parquet"))
+    made = rtsx_command(
+        "review", "create", "--footprints", table, "--cube", tmp_path / "out/map.zarr", "--out", tmp_path / "review"
+    )
+    assert (made.status, "pieces of what goes on in other cells" in made.err) == (2, True)
+
+
+def test_outlines_that_no_delivery_would_take_are_not_reviewed_with_the_campaign(
+    rtsx_command: Command, campaign: Path, tmp_path: Path
+) -> None:
+    uncollected = write_years(tmp_path, 2024)
+    for name, options in (("same", ("--min-area-m2", 300)), ("other", ("--min-area-m2", 300, "--threshold", 0.45))):
+        out = tmp_path / f"{name}.parquet"
+        made = rtsx_command("footprints", campaign.parent / "out/map.zarr", "--year", 2024, "--out", out, *options)
+        assert made.status == 0, made.err
+        for of in (campaign, uncollected):
+            review = tmp_path / f"{name} {of.parent.name}"
+            made = rtsx_command("review", "create", "--campaign", of, "--footprints", out, "--out", review)
+            assert made.status == (0 if name == "same" else 2), made.err
+            assert name == "same" or "another threshold or least area" in made.err
 
 
 @pytest.mark.parametrize(("words", "year"), [((), 2024), (("--year", 2025), 2025)])
