@@ -59,7 +59,7 @@ def read_table(path: str | Path, *, layer: str | None = None, what: str = "label
     source = _inside(source, what=what)
     suffix = Path(file_name(source)).suffix.lower()
     is_parquet = suffix in (".parquet", ".geoparquet")
-    options = {"GEOM_POSSIBLE_NAMES": _WKT_COLUMNS} if suffix == ".csv" else {}
+    options = {"GEOM_POSSIBLE_NAMES": _WKT_COLUMNS} if suffix in (".csv", ".tsv", ".txt") else {}
     try:
         # By the name of the file, because that is what GDAL calls the only layer of a format without layers.
         names = [Path(source).stem] if is_parquet else [str(one) for one, kind in pyogrio.list_layers(source) if kind]

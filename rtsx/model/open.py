@@ -1,6 +1,7 @@
 """Open whatever holds a network, at a local path or any fsspec URL; formats are told apart by content and tried on small tiles."""
 
 import io
+import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -67,9 +68,14 @@ def smoke_test(
                 "The network takes its channels last, (tile, y, x, layer). Wrap it in a module that takes (tile, layer, y, x), turns it "
                 "into that order and the answer back; in Python, x.permute(0, 2, 3, 1) and y.permute(0, 3, 1, 2)."
             ) from failure
+        problem = _last_line(failure)
+        cure = (
+            "Tiles come in float32: let it take them so, and convert them inside, or export it in float32."
+            if _OTHER_DTYPE.search(problem)
+            else "Check that the layers are as many as its input channels, and that the tile is a multiple of its stride."
+        )
         raise BundleError(
-            f"The network cannot run on {n_layers} layers and a tile of {tile} px: {_last_line(failure)}. Check that "
-            "the layers are as many as its input channels, and that the tile is a multiple of its stride."
+            f"The network cannot run on {n_layers} layers and a tile of {tile} px: {problem}. {cure}"
         ) from failure
     answer = single_output(raw)
     expected = (batch, len(classes), side, side)
@@ -90,6 +96,12 @@ def smoke_test(
             f"{expected}; it returned {tuple(answer.shape)}. {cure}"
         )
     return answer
+
+
+_OTHER_DTYPE = re.compile(
+    r"\b(u?int(8|16|64)|Byte|Char|Half|half|B?[Ff]loat(16|64)|bfloat16|Double|double|dtype|scalar type)\b"
+)
+"""In errors of networks that take other numbers than float32."""
 
 
 def _runs(module: torch.nn.Module | Forward, noise: torch.Tensor) -> bool:

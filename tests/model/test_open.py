@@ -425,6 +425,18 @@ def test_a_small_tile_is_tried_first_and_the_own_one_next():
     assert smoke_test(torch.nn.Conv2d(2, 1, 1), n_layers=2, classes=CLASSES, tile=16, stride=1).shape[-1] == 16
 
 
+class OfBytes(torch.nn.Module):
+    def forward(self, x):
+        assert x.dtype == torch.uint8, f"expected uint8, got {x.dtype}"
+        return x[:, :1].float()
+
+
+@pytest.mark.parametrize("network", [torch.nn.Conv2d(3, 1, 1).half(), torch.nn.Conv2d(3, 1, 1).double(), OfBytes()])
+def test_a_network_of_other_numbers_is_refused(network):
+    with pytest.raises(BundleError, match=r"cannot run on 3 layers .*Tiles come in float32"):
+        smoke_test(network, n_layers=3, classes=CLASSES, tile=64, stride=1)
+
+
 def test_a_wrong_number_of_layers_is_refused():
     with pytest.raises(BundleError, match=r"cannot run on 4 layers and a tile of 64 px: .*Check that the layers"):
         smoke_test(torch.nn.Conv2d(3, 1, 1), n_layers=4, classes=CLASSES, tile=64, stride=1)
