@@ -26,7 +26,6 @@ from rtsx.campaign.products.tables import (
     Record,
     group_by_partition,
     mapped_cells,
-    partition_name,
     partition_of,
     partition_sources,
 )
@@ -135,9 +134,8 @@ class CoarseMap(MapSummary):
 
         def block(block_info: Any = None) -> NDArray[np.uint8]:
             (top, bottom), (left, right) = block_info[None]["array-location"]
-            partition = partition_of((plan.rows[0] + top // side, plan.columns[0] + left // side))
+            name = partition_of((plan.rows[0] + top // side, plan.columns[0] + left // side))
             window = Window.from_slices((top, bottom), (left, right))
-            name = partition_name(partition)
             if before is not None and known.get(name, "") == self.sources.get(name, ""):
                 with rasterio.MemoryFile(before) as memory, memory.open() as file:
                     return np.asarray(file.read(1, window=window), np.uint8)
@@ -276,7 +274,7 @@ class ExpectedArea(MapSummary):
     def sums(self, partition: str) -> Record:
         """Sums of a partition, as JSON values: `cells` (row upwards and column), and of each the areas by class and the valid one, m²."""
         found = [[CellSums.nothing()] for _ in self.targets]
-        for cell in group_by_partition(mapped_cells(self.states))[parse_cell_id(partition)]:
+        for cell in group_by_partition(mapped_cells(self.states))[partition]:
             whole, columns = self.plan.region(cell)
             for start in range(whole.start, whole.stop, _ROWS):
                 rows = slice(start, min(start + _ROWS, whole.stop))

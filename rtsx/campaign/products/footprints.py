@@ -32,7 +32,6 @@ from rtsx.campaign.products.tables import (
     empty_outlines,
     group_by_partition,
     joined_outlines,
-    partition_name,
     partition_of,
     sha256_of,
 )
@@ -193,8 +192,7 @@ def collect_footprints(
     """
     table = PartTable.of(objects, YearLayout(plan.year), FOOTPRINTS)
     parts = _FootprintParts(objects=objects, plan=plan, states=states, spec=spec, valid=valid, rule=rule)
-    wanted = [partition_name(partition) for partition in parts.cells]
-    return table, table.refresh(wanted, is_current=parts.is_current, make=parts.make)
+    return table, table.refresh(parts.cells, is_current=parts.is_current, make=parts.make)
 
 
 def are_collected(
@@ -207,7 +205,7 @@ def are_collected(
 
     parts = _FootprintParts(objects=objects, plan=plan, states=states, spec=spec, valid=valid, rule=rule)
     records = PartTable.of(objects, YearLayout(plan.year), FOOTPRINTS).records.read()
-    return set(records) == {*map(partition_name, parts.cells)} and all(
+    return records.keys() == parts.cells.keys() and all(
         parts.is_current(name, record) for name, record in records.items()
     )
 
@@ -235,36 +233,36 @@ class _FootprintParts:
     rule: ConfidenceRule | None
 
     @cached_property
-    def cells(self) -> dict[Address, list[Address]]:
+    def cells(self) -> dict[str, list[Address]]:
         """Finished cells of each partition that has one."""
         return group_by_partition(self.states)
 
     def is_current(self, name: str, record: Record) -> bool:
         """Test whether nothing that the partition was made of has changed."""
         visited = [parse_cell_id(cell) for cell in record["visited"]]
-        return bool(record["cells"] == self._digest([*self.cells[parse_cell_id(name)], *visited]))
+        return bool(record["cells"] == self._digest([*self.cells[name], *visited]))
 
     def make(self, name: str) -> tuple[geopandas.GeoDataFrame, Record]:
         """Footprints whose first pixel lies in the partition."""
-        partition = parse_cell_id(name)
-        rows, reached = collect_tables(self.cells[partition], self._read, grid=self.plan.grid)
+        own = self.cells[name]
+        rows, reached = collect_tables(own, self._read, grid=self.plan.grid)
         owner = dict(zip(rows["footprint_id"], zip(rows.pop("iy"), rows.pop("ix"), strict=True), strict=True))
         merged = merge_footprints([rows], min_area_m2=self.spec.least_area_m2)
-        is_own = np.array([partition_of(owner[name]) == partition for name in merged["footprint_id"]], bool)
+        is_own = np.array([partition_of(owner[one]) == name for one in merged["footprint_id"]], bool)
         footprints = seam_outlines(
             merged[is_own].reset_index(drop=True),
-            self._missing([*self.cells[partition], *reached]),
+            self._missing([*own, *reached]),
             grid=self.plan.grid,
             edge_distance=self.spec.edge_distance,
         )
         visited = set(reached)
         if self.spec.nodata_fraction:
             footprints, under = self._with_nodata(footprints)
-            visited |= under - set(self.cells[partition])
+            visited |= under - set(own)
         if self.rule is not None:
             footprints = self.rule.apply(footprints)
         record: Record = {
-            "cells": self._digest([*self.cells[partition], *visited]),
+            "cells": self._digest([*own, *visited]),
             "visited": [cell_id(*cell) for cell in sorted(visited)],
         }
         return footprints, record

@@ -18,7 +18,7 @@ from rtsx.campaign.cells import Address
 from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.map import array_of, map_store, map_year, open_map, stored_answers
 from rtsx.campaign.plan import CampaignPlan
-from rtsx.campaign.products.tables import CellStates, Records, group_by_partition, partition_name
+from rtsx.campaign.products.tables import CellStates, Records, group_by_partition
 from rtsx.cube.encoding import packing
 from rtsx.cube.write import (
     Levels,
@@ -300,6 +300,6 @@ def _write(records: Records, digests: Mapping[Address, str], changed: set[Addres
     for partition in group_by_partition(changed):
         cells = {cell_id(*cell): digests[cell] for cell in parts.get(partition, ())}
         if cells:
-            records.put(partition_name(partition), {"cells": cells})
+            records.put(partition, {"cells": cells})
         else:
-            records.take_back(partition_name(partition))
+            records.take_back(partition)

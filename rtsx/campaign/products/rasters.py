@@ -18,7 +18,7 @@ from odc.geo.geobox import GeoBox
 from rtsx.campaign.cells import Address
 from rtsx.campaign.map import answers_of, map_path, map_year
 from rtsx.campaign.plan import CampaignPlan
-from rtsx.campaign.products.tables import partition_name, partition_of
+from rtsx.campaign.products.tables import partition_of
 from rtsx.cube.cog import Colours, encoded_cog
 from rtsx.cube.georeference import with_georeference
 from rtsx.cube.recipe import Resampling
@@ -80,7 +80,7 @@ class CellTiling:
         return [
             RasterFile(
                 name=cell_id(*cell),
-                group=partition_name(partition_of(cell)),
+                group=partition_of(cell),
                 geobox=self.plan.grid[cell].geobox,
                 cells=(cell,),
             )

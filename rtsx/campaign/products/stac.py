@@ -31,7 +31,6 @@ from rtsx.campaign.products.tables import (
     digest_of,
     group_by_partition,
     mapped_cells,
-    partition_name,
 )
 from rtsx.errors import CampaignError
 from rtsx.geometry.antimeridian import lonlat_polygon
@@ -402,7 +401,7 @@ def collect_stac(
     """
     writer = _Writer(objects=objects, plan=plan, states=states)
     before = writer.records.read()
-    parts = {partition_name(partition): cells for partition, cells in group_by_partition(mapped_cells(states)).items()}
+    parts = group_by_partition(mapped_cells(states))
     done = list(
         map_in_threads(lambda name: writer.refresh(name, parts[name], before.get(name)), sorted(parts), threads=WORKERS)
     )

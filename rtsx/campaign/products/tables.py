@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import groupby
 from typing import Any
 
 import geopandas
@@ -136,49 +137,33 @@ SIDE = 16
 files, and a cell that is run again costs the reading of 255 others."""
 
 
-def partition_of(cell: Address) -> Address:
-    """Row and column of the partition that a cell lies in.
+def partition_of(cell: Address) -> str:
+    """Return the name of the partition that a cell lies in, by which its files are called.
 
     Examples
     --------
     >>> partition_of((0, 15)), partition_of((-1, 16))
-    ((0, 0), (-1, 1))
+    ('r000c000', 'r-001c001')
     """
-    return cell[0] // SIDE, cell[1] // SIDE
+    return cell_id(cell[0] // SIDE, cell[1] // SIDE)
 
 
-def partition_name(partition: Address) -> str:
-    """Return the name of a partition, used for its files.
-
-    Examples
-    --------
-    >>> partition_name((-1, 12))
-    'r-001c012'
-    """
-    return cell_id(*partition)
-
-
-def group_by_partition(cells: Iterable[Address]) -> dict[Address, list[Address]]:
+def group_by_partition(cells: Iterable[Address]) -> dict[str, list[Address]]:
     """Group cells by partition; partitions and cells in reading order.
 
     Examples
     --------
     >>> group_by_partition([(0, 17), (0, 1), (0, 0)])
-    {(0, 0): [(0, 0), (0, 1)], (0, 1): [(0, 17)]}
+    {'r000c000': [(0, 0), (0, 1)], 'r000c001': [(0, 17)]}
     """
-    found: dict[Address, list[Address]] = {}
-    for cell in sorted(cells):
-        found.setdefault(partition_of(cell), []).append(cell)
-    return dict(sorted(found.items()))
+    in_order = sorted(cells, key=lambda cell: (cell[0] // SIDE, cell[1] // SIDE, cell))
+    return {name: [*of] for name, of in groupby(in_order, key=partition_of)}
 
 
 def partition_sources(states: CellStates) -> dict[str, str]:
     """What the map of each partition is made of: digests by its name."""
     parts = group_by_partition(mapped_cells(states))
-    return {
-        partition_name(partition): digest_of([(cell_id(*cell), states[cell].map) for cell in cells])
-        for partition, cells in parts.items()
-    }
+    return {name: digest_of([(cell_id(*cell), states[cell].map) for cell in cells]) for name, cells in parts.items()}
 
 
 WORKERS = min(os.cpu_count() or 1, 8)

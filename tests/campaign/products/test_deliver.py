@@ -43,7 +43,7 @@ from rtsx.campaign.products.fact_sheet import Facts
 from rtsx.campaign.products.inventories import ARTS, DARTS_LEVEL1, DARTS_LEVEL2
 from rtsx.campaign.products.rasters import CellTiling, MapReader, MatrixTiling
 from rtsx.campaign.products.styles import map_layers
-from rtsx.campaign.products.tables import cell_states, partition_name, partition_of
+from rtsx.campaign.products.tables import cell_states, partition_of
 from rtsx.campaign.records import InputVersion
 from rtsx.cli import main
 from rtsx.errors import CampaignError, OutputExistsError, OutputNotWritableError, RtsxError
@@ -250,7 +250,7 @@ def test_coarse_pixels_of_what_has_not_changed_are_taken_again(
     monkeypatch.setattr(MapReader, "read", lambda self, y, x: read.append((y, x)) or np.zeros((1, 64, 64), np.uint8))
     with rasterio.MemoryFile(coarse.encode(before, coarse.sources | {part: "other"})) as memory, memory.open() as file:
         pixels = file.read(1)
-    assert len(read) == sum(partition_name(partition_of(cell)) == part for cell in mapped)
+    assert len(read) == sum(partition_of(cell) == part for cell in mapped)
     with rasterio.MemoryFile(before) as memory, memory.open() as file:
         kept = np.ones(pixels.shape, bool)
         for y, x in read:
