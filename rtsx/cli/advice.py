@@ -75,6 +75,8 @@ _CODE = re.compile(
 )
 _OF_RASTERS = ("sensor", "mask", "mask_rule")
 """Options about raster files; a YAML file has keys for that."""
+_OF_TRUTH = ("band", "class_column", "class_name", "classes", "crs", "ignored", "layer")
+"""Options of `rtsx evaluate` about one truth; a YAML file has keys for that, too."""
 _PACKING = {"scale_factor": "scale", "nodata": "nodata"}
 """Keys of a layer in a YAML file by the options that set them."""
 _ATTRIBUTES = {"_FillValue": "nodata"}
@@ -177,7 +179,7 @@ class _Speech:
         if (name, value) == ("layout", "'native'") and "native" in self._options:
             return "--native"
         option = self._options.get(name) or self._flags.get(_OPTIONS.get(name, ""))
-        if name in _OF_RASTERS and self._files:
+        if self._is_said_in_file(name):
             option = None
         plain = "" if value is None else _plain(value)
         if plain == "..." and option is not None:
@@ -198,7 +200,12 @@ class _Speech:
     def name(self, name: str) -> str:
         """An argument as the option that sets it."""
         option = self._options.get(name)
-        return name if option is None else str(option.opts[-1])
+        return name if option is None or self._is_said_in_file(name) else str(option.opts[-1])
+
+    def _is_said_in_file(self, name: str) -> bool:
+        """Whether the command refuses the option of this name beside the YAML file that it was given."""
+        of_file = _OF_RASTERS + _OF_TRUTH * (self._name == "evaluate")
+        return bool(self._files) and name in of_file
 
     def attribute(self, found: "re.Match[str]") -> str:
         """An attribute of a cube's layer, with the value that it is to have."""

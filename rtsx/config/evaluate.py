@@ -87,7 +87,10 @@ class EvaluateConfig(ConfigModel):
         """
         from rtsx.evaluation import EvaluationSettings, evaluate
 
-        return evaluate(self.predicted_scenes(bundle, device=device), **self.shared(EvaluationSettings))
+        # Of a model of more classes these are scored alone.
+        return evaluate(
+            self.predicted_scenes(bundle, device=device), classes=tuple(self.classes), **self.shared(EvaluationSettings)
+        )
 
     def choose(self, bundle: "ModelBundle | list[ModelBundle]", *, device: str) -> "ObjectChoice":
         """Predict every scene, and choose threshold and least size by objects; raises what `evaluate` does."""
@@ -95,6 +98,7 @@ class EvaluateConfig(ConfigModel):
 
         return choose_objects(
             self.predicted_scenes(bundle, device=device),
+            class_name=next(iter(self.classes)) if len(self.classes) == 1 else None,
             object_iou=self.object_iou,
             min_object_area_m2=self.min_object_area_m2,
         )

@@ -14,7 +14,7 @@ import yaml
 
 import rtsx
 from rtsx.evaluation import Evaluation
-from rtsx.model import ModelBundle
+from rtsx.model import ModelBundle, build_network
 from rtsx.synthetic import SceneFiles
 from tests.cli.trainable import trainable
 from tests.footprints.conftest import make_prediction
@@ -394,6 +394,27 @@ def test_scenes_of_a_file_are_predicted_and_scored(
     assert len(pd.read_csv(out / "scenes.csv")) == 4
     rule = json.loads((out / "evaluation.json").read_text())["rule"]
     assert (rule["object_iou"], rule["boundary"], rule["bootstrap"]) == (0.4, 2, 20)
+
+
+def test_a_model_of_more_classes_is_scored_for_those_of_the_file(
+    rtsx_command: Command, config: Path, tmp_path: Path
+) -> None:
+    scenes = yaml.safe_load(config.read_text())["scenes"]["training"]
+    path = config.parent / "evaluate.yaml"
+    options = {"encoder_name": "tu-test_resnet", "encoder_depth": 3, "decoder_channels": (16, 8, 8), "in_channels": 4}
+    network = build_network("Unet", {**options, "classes": 3})
+    made = ModelBundle.from_module(
+        network, layers=("blue", "green", "red", "nir"), tile=64, overlap=32, classes=("background", "slump", "lake")
+    )
+    made.save(tmp_path / "three")
+    words = ("evaluate", path, "--model", tmp_path / "three", "--device", "cpu")
+    path.write_text(yaml.safe_dump({"classes": "slump", "scenes": scenes}))
+    for more in ((), ("--choose",)):
+        told = rtsx_command(*words, *more, "--out", tmp_path / "report", "--overwrite")
+        assert told.status == 0, told.err
+    path.write_text(yaml.safe_dump({"classes": ["slump", "lake"], "scenes": scenes}))
+    refused = " ".join(rtsx_command(*words).err.split())
+    assert "Name the column that does with class_column, or leave them out with where" in refused
 
 
 @pytest.mark.slow
