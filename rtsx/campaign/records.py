@@ -17,6 +17,7 @@ from typing import Literal, Self
 from rtsx import __version__
 from rtsx.campaign.cells import Address
 from rtsx.errors import CampaignError
+from rtsx.pages import render_text
 from rtsx.parsing import Moment, StoredRecord
 from rtsx.redaction import redacted
 from rtsx.storage.retry import FailureKind, classify_error
@@ -163,19 +164,7 @@ class RunSummary(RunCounts):
 
     def __str__(self) -> str:
         """Lines for people."""
-        if not self.cells and self.stopped is None:
-            return "every cell was done before: there was nothing to run"
-        counts = f"{self.done} of {self.cells} cells done in {self.seconds:.0f} s, {self.skipped} by other runs"
-        lines = [f"{counts}, {len(self.set_aside)} set aside, {self.left} left; {self.retried} tasks were tried again"]
-        if self.before:
-            done, cells = (self.before + number for number in (self.done + self.skipped, self.cells))
-            lines.append(f"with the {self.before} that were done before: {done} of {cells}")
-        if self.stopped is not None:
-            lines.append(f"stopped: {self.stopped}")
-        lines += [f"set aside: cell {gone.cell}: {gone.error}: {gone.message}" for gone in self.set_aside[:10]]
-        if len(self.set_aside) > 10:
-            lines.append(f"... and {len(self.set_aside) - 10} more")
-        return "\n".join(lines)
+        return render_text("run.txt", {"of": self})
 
 
 ProgressCallback = Callable[[RunSummary], None]

@@ -40,6 +40,7 @@ from rtsx.campaign.searches import ask_searches
 from rtsx.campaign.task_queue import CellResult, CellTask, cell_result
 from rtsx.errors import CampaignError, RtsxError
 from rtsx.inference.ensemble import bundle_ids
+from rtsx.pages import render_text
 from rtsx.storage.object_store import open_object_store
 
 if TYPE_CHECKING:
@@ -236,17 +237,7 @@ class CampaignUpdate:
         return not self.unchecked and self.run is not None and self.run.complete
 
     def __str__(self) -> str:
-        lines = [
-            f"{self.checked:,} cells checked, {self.changed:,} have changed inputs, {len(self.unchecked):,} unchecked"
-        ]
-        if self.stopped is not None:
-            lines.append(f"stopped: {self.stopped}")
-        lines += [
-            f"unchecked: cell {failure.cell}: {failure.error}: {failure.message}" for failure in self.unchecked[:10]
-        ]
-        if self.run is not None:
-            lines.append(str(self.run))
-        return "\n".join(lines)
+        return render_text("update.txt", {"of": self})
 
 
 def update_campaign(campaign: "Campaign", client: "Client", *, progress: ProgressCallback | None) -> CampaignUpdate:
