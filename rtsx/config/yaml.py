@@ -372,6 +372,10 @@ def validate_config(model: type[_Model], document: Document, *, glance: bool = F
     except ValidationError as error:
         cause = error
         complaints += _issues_of(error, model)
+    if any(_truths(document.values)):
+        told = {issue.path for issue in complaints}
+        truths = _truths_for_numbers(document.values, _Allowed.by(model.json_schema()))
+        complaints += [issue for issue in truths if issue.path not in told]
     if complaints:
         raise_issues(document.name, complaints, lines=document.lines, cause=cause)
     return config
@@ -399,6 +403,27 @@ def _unknown_keys(values: object, allowed: "_Allowed", *, path: KeyPath = ()) ->
         if isinstance(values, Mapping) and allowed.is_closed and key not in allowed.keys:
             yield ConfigIssue((*path, str(key)), _unknown(str(key), allowed.keys))
         yield from _unknown_keys(value, allowed.below(key), path=(*path, key))
+
+
+def _truths(values: object) -> Iterator[bool]:
+    """Yield true for every true and false in some values."""
+    if isinstance(values, bool):
+        yield True
+    elif isinstance(values, Mapping | list):
+        for value in values.values() if isinstance(values, Mapping) else values:
+            yield from _truths(value)
+
+
+def _truths_for_numbers(values: object, allowed: "_Allowed", *, path: KeyPath = ()) -> Iterator[ConfigIssue]:
+    """Refuse true and false where numbers are: pydantic takes them for 1 and 0."""
+    types = [kind.get("type") for kind in allowed.kinds]
+    if isinstance(values, bool) and {"number", "integer"} & set(types) and not {"boolean", None} & set(types):
+        yield ConfigIssue(
+            path, f"expected a number; got {str(values).lower()}, which is also what YAML makes of yes, no, on and off"
+        )
+    elif isinstance(values, Mapping | list):
+        for key, value in values.items() if isinstance(values, Mapping) else enumerate(values):
+            yield from _truths_for_numbers(value, allowed.below(key), path=(*path, key))
 
 
 @dataclass(frozen=True)

@@ -457,3 +457,19 @@ def test_images_come_from_a_store_whatever_its_author_names_beside_it(
     finally:
         server.close()
     assert not server.asked
+
+
+@pytest.mark.parametrize(
+    ("key", "source", "grid"),
+    [
+        ("sources.s.layers.red", "layers: {red: yes}", ""),
+        ("sources.s.layers.red.band", "layers: {red: {band: true}}", ""),
+        ("sources.s.layers.red.nodata", "layers: {red: {nodata: no}}", ""),
+        ("sources.s.layers.red.scale_factor", "layers: {red: {scale_factor: on}}", ""),
+        ("grid.cell_size", "layers: [red]", ", cell_size: true"),
+    ],
+)
+def test_true_is_no_number(key: str, source: str, grid: str, tmp_path: Path) -> None:
+    text = f"grid: {{crs: EPSG:3413, resolution: 3{grid}}}\nsources:\n  s: {{files: a.tif, required: yes, {source}}}\n"
+    with pytest.raises(ConfigError, match=rf"{key}: expected a number; got (true|false), which .*yes, no, on and off"):
+        load_cube_config(str(write(tmp_path, text)))
