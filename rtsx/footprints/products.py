@@ -1,5 +1,6 @@
 """Level 1, one set of footprints per image; level 2, one set per year; and one row per track: when it was seen, how it grew, what became of it."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 
 import geopandas
@@ -7,11 +8,13 @@ import numpy as np
 import pandas as pd
 import shapely
 from numpy.typing import NDArray
+from pyproj import CRS
 
 from rtsx.errors import FootprintError
 from rtsx.footprints.merge import concat, sort, union_rows
 from rtsx.footprints.schema import reorder, validate_footprints
 from rtsx.footprints.tracks import check_tracks
+from rtsx.geometry.crs import crs_text
 
 
 def level1_footprints(footprints: geopandas.GeoDataFrame) -> dict[str, geopandas.GeoDataFrame]:
@@ -102,6 +105,14 @@ def level2_footprints(
     united["n_images_possible"] = pd.array([pd.NA] * len(united), dtype="Int32")
     if images is not None:
         possible = pd.Series(_possible(united, images), index=united.index, dtype="Int32")
+        short = int((possible < seen).sum())
+        if short:
+            warnings.warn(
+                f"{short} of {len(united)} outlines were found in more images than lie on them by the table of images. Is that of another "
+                "place or year, or in another CRS than it says? Their n_images_possible is n_images.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
         united["n_images_possible"] = possible.where(possible >= seen, seen)
     united = reorder(sort(united.drop(columns=["cut", "prob_counts"], errors="ignore")))
     repeated = united.duplicated(["year", "footprint_id"])
@@ -114,14 +125,23 @@ def level2_footprints(
 
 
 def _possible(rows: geopandas.GeoDataFrame, images: geopandas.GeoDataFrame) -> NDArray[np.int64]:
-    """Return how many images of the year have the outline's inner point on their ground."""
+    """Return how many images of the year have the outline's inner point on their ground; one that is listed twice is one."""
     if images.crs is None or not {"date", "year"} & set(images.columns):
+        crs = None if images.crs is None else crs_text(CRS.from_user_input(images.crs))
         raise FootprintError(
-            f"images have a CRS and a column 'date' or 'year', but came with the CRS {images.crs} and the columns "
+            f"images have a CRS and a column 'date' or 'year', but came with the CRS {crs} and the columns "
             f"{', '.join(map(str, images.columns))}: add them"
         )
+    named = images[[name for name in ("scene_id", "date", "year") if name in images.columns]].astype(str)
+    images = images[
+        ~named.assign(ground=shapely.to_wkb(np.asarray(images.geometry.array, np.object_))).duplicated().to_numpy()
+    ]
     dated = "date" in images.columns
-    year = pd.to_datetime(images["date"]).dt.year if dated else pd.to_numeric(images["year"], errors="coerce")
+    year = (
+        pd.to_datetime(images["date"], errors="coerce").dt.year
+        if dated
+        else pd.to_numeric(images["year"], errors="coerce")
+    )
     if year.isna().any():
         raise FootprintError(f"every image has a year, but row {year.index[year.isna()][0]} of images has none: set it")
     ground = np.asarray(images.geometry.to_crs(rows.crs).array, np.object_)

@@ -94,6 +94,25 @@ def test_level_2_says_what_is_wrong(extracted, spoil, message):
         level2_footprints([spoil(extracted)])
 
 
+def test_images_that_do_not_lie_on_outlines_are_doubted(extracted):
+    ground = shapely.box(*extracted.total_bounds).buffer(90)
+    images = geopandas.GeoDataFrame(
+        {"scene_id": ["early", "late"], "date": DATES[:2]}, geometry=[ground] * 2, crs=extracted.crs
+    )
+    twice = pd.concat([images, images])
+    extracted = extracted[extracted["year"] == 2023]
+    assert level2_footprints([extracted], images=twice)[2023]["n_images_possible"].tolist() == [2, 2]
+    degrees = images.to_crs(4326)
+    swapped = degrees.set_geometry(shapely.transform(degrees.geometry.array, lambda xy: xy[:, ::-1]), crs=4326)
+    for wrong in (swapped, images.set_geometry(images.translate(1e6)), images.assign(date=["2019-07-01"] * 2)):
+        with pytest.warns(RuntimeWarning, match=r"2 of 2 outlines were found in more images than lie on them"):
+            assert level2_footprints([extracted], images=wrong)[2023]["n_images_possible"].tolist() == [2, 1]
+    with pytest.raises(FootprintError, match="row 1 of images has none"):
+        level2_footprints([extracted], images=images.assign(date=["2023-07-01", "summer"]))
+    with pytest.raises(FootprintError, match=r"with the CRS EPSG:\d+ and the columns scene_id, geometry"):
+        level2_footprints([extracted], images=images.drop(columns="date"))
+
+
 def test_level_2_refuses_images_without_time_or_crs(extracted):
     ground = geopandas.GeoDataFrame(geometry=[shapely.box(0, 0, 1, 1)], crs=extracted.crs)
     with pytest.raises(FootprintError, match=r"have a CRS and a column 'date' or 'year', but came with .* geometry"):
