@@ -132,10 +132,11 @@ def _possible(rows: geopandas.GeoDataFrame, images: geopandas.GeoDataFrame) -> N
             f"images have a CRS and a column 'date' or 'year', but came with the CRS {crs} and the columns "
             f"{', '.join(map(str, images.columns))}: add them"
         )
-    named = images[[name for name in ("scene_id", "date", "year") if name in images.columns]].astype(str)
-    images = images[
-        ~named.assign(ground=shapely.to_wkb(np.asarray(images.geometry.array, np.object_))).duplicated().to_numpy()
-    ]
+    # By a year alone, several images of one ground cannot be told apart.
+    known = [name for name in ("scene_id", "date") if name in images.columns]
+    if known:
+        ground = shapely.to_wkb(np.asarray(images.geometry.array, np.object_))
+        images = images[~images[known].astype(str).assign(ground=ground).duplicated().to_numpy()]
     dated = "date" in images.columns
     year = (
         pd.to_datetime(images["date"], errors="coerce").dt.year
