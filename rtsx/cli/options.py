@@ -7,7 +7,7 @@ from functools import partial
 from itertools import product
 from math import isnan
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import typer
 
@@ -272,7 +272,11 @@ def open_image(
     """
     if (mask is None) != (mask_rule is None):
         given = "--mask" if mask is None else "--mask-rule"
-        raise misused(given, "--mask and --mask-rule go together: quality data can be read in more than one way.")
+        rules = ", ".join(get_args(MaskRuleName))
+        raise misused(
+            given,
+            f"--mask and --mask-rule go together; a rule is one of {rules}, of which tss-v1 and darts-v2 read PlanetScope's UDM2.",
+        )
     side = side_of(chunks, option="--chunks", words=("auto",))
     require_there([*paths, mask])
     for path in paths:

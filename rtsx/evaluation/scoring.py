@@ -235,7 +235,7 @@ def _warn_of_values(scene: SceneCounts) -> None:
         return
     (name,), (hits, false_alarms, misses, rest) = scene.classes, scene.counts[0].extent
     if not hits + misses:
-        said = f"No pixel that counts is {name!r} in the truth, so nothing can be missed. Is it another value there, or ignored?"
+        said = f"No pixel that counts is {name!r} in the truth, so nothing can be missed. Is it another value there (rtsx evaluate --class-value), or ignored?"
     elif not false_alarms + rest:
         said = (
             f"Every pixel that counts is {name!r} in the truth, so nothing can be a false alarm. Is everything else its nodata? "

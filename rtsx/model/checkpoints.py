@@ -276,8 +276,9 @@ def _other(content: Mapping[str, Any], *, told: Mapping[str, object]) -> _Conten
     if "architecture" not in named or "encoder" not in named:
         raise BundleError(
             "The checkpoint does not say what its network is, and no config.yml lies in the folder above it or beside it. "
-            "Copy the run folder whole, or pass architecture=, encoder= and layers=, such as architecture='Unet', "
-            "encoder='resnet34'."
+            "Copy the run folder whole, or say it, such as ModelBundle.open('weights.pt', architecture='Unet', encoder='resnet34', "
+            "layers=('blue', 'green', 'red'), mean=[0.1, 0.1, 0.1], std=[0.05, 0.05, 0.05], classes=('target',), tile=256, "
+            "overlap=64)."
         )
     model: dict[str, object] = {name: named[name] for name in _TOLD_AS}
     # What weights do not show, such as dilation, or show and the usual network has not.

@@ -15,10 +15,7 @@ from rtsx.names import is_background
 
 Activation = Literal["sigmoid", "softmax", "none"]
 
-_EXAMPLE = (
-    'layers=("blue", "green", "red"), mean=[0.1, 0.1, 0.1], std=[0.05, 0.05, 0.05], '
-    'classes=("target",), tile=256, overlap=64)'
-)
+_EXAMPLE = 'layers=("blue", "green", "red"), mean=[0.1, 0.1, 0.1], std=[0.05, 0.05, 0.05], classes=("target",), tile=256, overlap=64)'
 
 
 @dataclass(frozen=True, kw_only=True)

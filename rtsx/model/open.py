@@ -22,7 +22,7 @@ from rtsx.model.receptive_field import SyntheticInputs, input_ranges
 from rtsx.model.smp import SmpSource
 from rtsx.model.source import NetworkSource, digest_of_bytes, version_of
 from rtsx.names import DEMO, bundle_path
-from rtsx.storage import file_system, start_problem, without_query
+from rtsx.storage import file_name, file_system, start_problem, without_query
 
 _SIDE = 128
 """Side of the trial tile in px, where the stride allows."""
@@ -521,7 +521,7 @@ def _run_config(location: _Location) -> bytes | None:
 def _loaded(source: NetworkSource, stated: Metadata, *, described: str) -> LoadedModel:
     """Complete what is stated of a network, and check that it fits."""
     metadata = stated.scaled()
-    metadata.require(described=described, opener='ModelBundle.open("net.onnx"')
+    metadata.require(described=described, opener=f"ModelBundle.open({file_name(described)!r}")
     run_in_torch_thread(lambda: check_network(source, metadata, described=described))
     return LoadedModel(source=source, metadata=metadata)
 

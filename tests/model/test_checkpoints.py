@@ -160,7 +160,8 @@ def test_an_activation_inside_of_the_network_is_not_applied_again():
 def test_a_bare_state_dict_needs_its_run_or_two_words():
     state = as_state_dict(small(), 7)
     with pytest.raises(
-        BundleError, match=r"no config.yml lies in the folder .*pass architecture=, encoder= and layers="
+        BundleError,
+        match=r"no config.yml lies in the folder .*say it, such as ModelBundle.open\('weights.pt', architecture='Unet'",
     ):
         read(state)
     checkpoint = read(state, told={"architecture": "Unet", "encoder": "mobilenet_v2"})
@@ -261,7 +262,10 @@ def test_a_network_that_was_saved_whole(wrap):
 def test_hyperparameters_name_the_network():
     checkpoint = read({"state_dict": prefixed("model."), "hyper_parameters": TORCHGEO})
     assert (checkpoint.source.architecture, checkpoint.source.n_channels) == ("Unet/mobilenet_v2", 7)
-    with pytest.raises(BundleError, match=r"does not say what its network is.*pass architecture=, encoder="):
+    with pytest.raises(
+        BundleError,
+        match=r"does not say what its network is.*such as ModelBundle.open\(.weights.pt., architecture=.Unet., encoder=.resnet34., layers=",
+    ):
         read({"state_dict": prefixed("model."), "hyper_parameters": {"model": "unet"}})
 
 
