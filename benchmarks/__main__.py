@@ -54,7 +54,7 @@ RUNS: dict[str, Callable[[argparse.Namespace], object]] = {
     "tracks": lambda given: tracks.run(tuple(given.slumps)),
     "trend": lambda given: trend.run(side=given.stack, scenes=tuple(given.scenes)),
     "learning": lambda given: learning.run(epochs=given.epochs),
-    "review": lambda _: review.run(seeds=(0, 1)),
+    "review": lambda _: review.run(seeds=(0, 1, 2)),
     "pictures": lambda _: pictures.run(size=2048, outlines=20, repeats=50),
     "campaign": _campaign,
     "allocator": lambda given: allocator.run(tuple(given.sides)),

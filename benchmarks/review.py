@@ -29,7 +29,7 @@ LABELLED, MAPPED, CHOOSING, TEST = (1000, 1001), (1010,), (2000, 2001), (3000, 3
 """Seeds of scenes with labels, of the one that is mapped and reviewed, of those that choose, and of those that only measure."""
 SIZE = 1024
 """Side of a scene, px of 3 m; of the one that is mapped twice as much."""
-EPOCHS, STEPS, TILE = 4, 40, 128
+EPOCHS, STEPS, TILE = 8, 40, 128
 """Epochs, batches of 8 tiles in each, and side of a tile in px; the same for both models."""
 ERRORS = 0.05
 """Part of the outlines of which the reviewer says the opposite, and of which he cannot tell."""

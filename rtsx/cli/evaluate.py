@@ -217,6 +217,7 @@ def evaluate(
         refuse(*of_networks, because="a map and outlines are predicted already; it is for YAML files")
         if truth is None:
             raise typer.BadParameter("a map or outlines are evaluated by a truth: say --truth labels.gpkg.")
+        options.require_there([evaluated, truth, map_])
         stated = StatedTruth(
             path=truth,
             layer=layer,
@@ -320,7 +321,6 @@ def _of_one(
     rule: dict[str, float],
     choose: bool,
 ) -> "Evaluation | ObjectChoice":
-    options.require_there([evaluated, truth.path, mapped])
     from rtsx.cube import class_names, geobox_of
     from rtsx.cube.times import years_of
     from rtsx.evaluation import choose_objects

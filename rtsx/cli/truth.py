@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from rtsx.cli.console import print_info
+from rtsx.storage.diagnosis import is_raster
 
 if TYPE_CHECKING:
     import geopandas
@@ -47,11 +47,9 @@ class StatedTruth:
                 kind = "a raster" if self.is_raster else "outlines"
                 raise typer.BadParameter(f"{name} has no meaning here, because {self.path} is {kind}.", param_hint=name)
 
-    @cached_property
+    @property
     def is_raster(self) -> bool:
         """Whether it has pixels instead of outlines."""
-        from rtsx.labels.io import is_raster
-
         return is_raster(self.path)
 
     def raster(self, pred: "xr.Dataset", *, classes: Sequence[str], wanted: str | None) -> "LabelRaster":

@@ -34,10 +34,10 @@ from rtsx.evaluation.ground import cut_to
 from rtsx.evaluation.result import Evaluation
 from rtsx.footprints.extract import default_min_area_m2, stated_number
 from rtsx.labels import RasterizedLabels, read_labels
-from rtsx.labels.io import is_raster
 from rtsx.labels.label_rasters import read_label_raster
 from rtsx.model import ModelBundle, OutlineChoice
 from rtsx.scores import ObjectOverlaps, ObjectScores
+from rtsx.storage.diagnosis import is_raster
 
 
 def match_outlines(case: OutlineCase, *, rule: EvaluationSettings) -> tuple[ClassCounts]:

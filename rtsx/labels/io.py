@@ -15,7 +15,7 @@ import shapely.errors
 from rtsx.errors import InputNotFoundError, LabelError, OutputNotWritableError, RtsxError
 from rtsx.labels.schema import LABEL_COLUMNS, validate_labels
 from rtsx.storage import absolute, file_name, file_problem, local_path, staged
-from rtsx.storage.diagnosis import RASTER_SUFFIXES, campaign_around, gdal_problem
+from rtsx.storage.diagnosis import campaign_around, gdal_problem, is_raster
 
 LabelInput: TypeAlias = str | Path | geopandas.GeoDataFrame
 """A vector file or a table in memory."""
@@ -102,17 +102,6 @@ def without_layer(path: str | Path) -> tuple[str, str | None]:
     """
     source, _, layer = str(path).partition("|layername=")
     return absolute(source), layer or None
-
-
-def is_raster(path: str) -> bool:
-    """Test whether a file has pixels instead of outlines, by its ending.
-
-    Examples
-    --------
-    >>> is_raster("truth.tif"), is_raster("truth.gpkg")
-    (True, False)
-    """
-    return Path(file_name(path)).suffix.lower() in {*RASTER_SUFFIXES, ".zarr"}
 
 
 def _refuse_folder(source: str, *, what: str) -> None:

@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from rtsx.storage.paths import is_url
+from rtsx.storage.paths import file_name, is_url
 
 RASTER_SUFFIXES = frozenset(
     {".tif", ".tiff", ".vrt", ".jp2", ".img", ".cog", ".nc", ".dt0", ".dt1", ".dt2", ".hgt"}
@@ -76,6 +76,17 @@ _NAMES = re.compile(
 """Where GDAL's words begin with the file that they are about, such as a source of a VRT."""
 _ARCHIVE = re.compile(r"(?:/vsi(?:zip|tar)/\{?|(?:zip|tar)(?:\+file)?://)(.+)", re.DOTALL)
 _NO_RASTER = re.compile(r"not recognized as being in a supported file format")
+
+
+def is_raster(path: str) -> bool:
+    """Test whether a file has pixels instead of outlines, by its ending.
+
+    Examples
+    --------
+    >>> is_raster("truth.tif"), is_raster("truth.gpkg")
+    (True, False)
+    """
+    return Path(file_name(path)).suffix.lower() in {*RASTER_SUFFIXES, ".zarr"}
 
 
 def gdal_problem(path: str, error: BaseException, *, otherwise: str | None = None) -> str:
