@@ -454,12 +454,12 @@ class Campaign:
         cells
             Which; None for all.
         """
-        from rtsx.campaign.map import damaged_coordinates  # here, because it is heavy
-
         wanted = None if cells is None else [*cells]
         marked = self.ledger.moments()
         found = verify_year(self.output, self.ledger.layout, storage_options=self.storage_options, cells=wanted)
-        if wanted is None:
+        if wanted is None and marked:
+            from rtsx.campaign.map import damaged_coordinates  # here, because it is heavy
+
             faults = damaged_coordinates(self.output, self.plan, storage_options=self.storage_options)
             found = replace(found, coordinates=faults)
         if wanted is None and not found.coordinates:
