@@ -80,6 +80,10 @@ def _unwrapped(region: BaseGeometry, grid: Grid) -> BaseGeometry:
     return shapely.union_all([translate(part, 360) if part.bounds[2] <= 0 else part for part in parts])
 
 
+_MOST_CHUNKS = 1_000_000
+"""Chunks of a cube; planning more takes minutes and gigabytes."""
+
+
 def recipe_geobox(recipe: CubeRecipe, ground: Cell | GeoBox | None) -> GeoBox:
     """Return the raster of a recipe's cube: a cell of its grid, a raster on it, or its own region.
 
@@ -95,7 +99,16 @@ def recipe_geobox(recipe: CubeRecipe, ground: Cell | GeoBox | None) -> GeoBox:
                 "The recipe names no region. Give it one with region={bbox: [WEST, SOUTH, EAST, NORTH]}; in Python, open_cube "
                 "also takes a cell: open_cube(recipe, grid[iy, ix])."
             )
-        return region_geobox(grid, recipe.region)
+        raster = region_geobox(grid, recipe.region)
+        height, width = raster.shape
+        chunks = math.ceil(height / recipe.chunk) * math.ceil(width / recipe.chunk)
+        if chunks > _MOST_CHUNKS:
+            raise CubeError(
+                f"The region spans {width:,} x {height:,} pixels, which are {chunks:,} chunks, and one cube has {_MOST_CHUNKS:,} at "
+                "most. A bbox is [WEST, SOUTH, EAST, NORTH], and goes around the earth where WEST is the larger; for so much "
+                "ground take larger pixels or chunks, or a campaign, which goes cell by cell."
+            )
+        return raster
     if isinstance(ground, Cell):
         if (ground.grid.crs, ground.grid.resolution, ground.grid.origin) != (grid.crs, grid.resolution, grid.origin):
             raise CubeError(

@@ -390,3 +390,10 @@ def test_a_cube_in_degrees_runs_across_the_antimeridian(ground: Ground) -> None:
     assert (cube["tc_brightness"].isel(x=slice(50, 100)) == 9).all()
     with pytest.raises(CubeError, match="erode by metres"):
         replace(recipe(optical([ground.scene("a")], erode_m=20.0)), grid=grid)
+
+
+def test_a_region_around_the_earth_is_refused_before_its_chunks_are_planned(ground: Ground) -> None:
+    given = recipe(optical([ground.scene("a", time=at("2023-07-10"))]))
+    swapped = shapely.union(shapely.box(-180, 69.4, -135.0, 69.41), shapely.box(-134.9, 69.4, 180, 69.41))
+    with pytest.raises(CubeError, match=r"pixels, which are [\d,]+ chunks, .* 1,000,000 at most.*WEST is the larger"):
+        rtsx.open_cube(replace(given, region=swapped, grid=replace(given.grid, resolution=0.5), chunk=256))
