@@ -540,11 +540,13 @@ def require_numbers(layer: xr.DataArray) -> None:
         It holds text, objects, times, complex or extended numbers.
     """
     if layer.dtype.kind not in "uifb" or layer.dtype.itemsize > 8:
-        made = f"abs(cube[{layer.name!r}])" if layer.dtype.kind == "c" else f"cube[{layer.name!r}].astype('float32')"
-        raise CubeError(
-            f"Layer {layer.name!r} has to be numeric, of 64 bits at most; got {layer.dtype}. Convert it with {made}, or leave it "
-            f"out with cube.drop_vars({layer.name!r})."
-        )
+        cure = f"Convert it with cube[{layer.name!r}].astype('float32'), or leave it out with cube.drop_vars({layer.name!r})."
+        if layer.dtype.kind == "c":
+            cure = (
+                "Store what is wanted of it, such as its amplitude: gdal_calc.py -A FILE --calc 'abs(A)' --outfile AMPLITUDE.tif; in "
+                f"Python, abs(cube[{layer.name!r}]) is that."
+            )
+        raise CubeError(f"Layer {layer.name!r} has to be numeric, of 64 bits at most; got {layer.dtype}. {cure}")
 
 
 def _validate_layer(layer: xr.DataArray) -> None:

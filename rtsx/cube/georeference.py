@@ -58,7 +58,7 @@ def geobox_of(cube: xr.Dataset | xr.DataArray) -> GeoBox:
         if name in cube.dims and name not in cube.coords:
             raise CubeError(
                 f"A cube has coordinates of pixel centres; {name!r} is missing, and no attribute GeoTransform of 'spatial_ref' says "
-                f"where pixels lie. Give them, with cube.assign_coords({name}=...)."
+                f"where pixels lie. Store them too; in Python, with cube.assign_coords({name}=...)."
             )
         if name not in cube.dims:
             raise CubeError(
@@ -113,8 +113,8 @@ def with_crs(cube: xr.Dataset) -> xr.Dataset:
     if any(not crs.equals(chosen[str(first)], ignore_axis_order=True) for crs in chosen.values()):
         told = ", ".join(f"{name!r} {crs_text(crs)}" for name, crs in sorted(chosen.items()))
         raise CubeError(
-            f"The layers lie in one CRS, and the variables that state it do not agree: {told}. Remove the wrong one, such as "
-            f"cube.drop_vars({first!r})."
+            f"The layers lie in one CRS, and the variables that state it do not agree: {told}. Store them without the wrong one; "
+            f"in Python, cube.drop_vars({first!r}) leaves one out."
         )
     whole = _attribute_crs(cube) if first is None else chosen[first]
     if whole is None:
@@ -141,7 +141,7 @@ def _mapped_crs(variable: xr.Variable, name: str) -> PROJ_CRS | None:
         return PROJ_CRS.from_cf(attrs) if text is None else _parsed(text)
     except (CRSError, KeyError, TypeError, ValueError) as error:
         raise CubeError(
-            f"The CRS in {name!r} cannot be read: {error}. Write it anew with cube = cube.drop_vars({name!r}).rio.write_crs('EPSG:...')."
+            f"The CRS in {name!r} cannot be read: {error}. Store it anew; in Python, with cube = cube.drop_vars({name!r}).rio.write_crs('EPSG:...')."
         ) from error
 
 
@@ -162,7 +162,7 @@ def _attribute_crs(cube: xr.Dataset) -> PROJ_CRS | None:
                     found[crs_definition(without_heights(crs))] = crs
     if len(found) > 1:
         raise CubeError(
-            f"The attributes of the cube state several CRS: {', '.join(found)}. Write the right one, with cube.rio.write_crs('EPSG:...')."
+            f"The attributes of the cube state several CRS: {', '.join(found)}. Give the right one with cube.rio.write_crs('EPSG:...')."
         )
     return next(iter(found.values()), None)
 
