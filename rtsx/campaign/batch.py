@@ -112,6 +112,8 @@ class BatchJob:
 
     def __post_init__(self) -> None:
         """Refuse what no batch system would take."""
+        if self.system not in _COMMANDS:
+            raise CampaignError(f"The batch system is {' or '.join(_COMMANDS)}, in small letters; got {self.system!r}.")
         if self.workers < 1 or self.gpus < 0 or (self.cpus is not None and self.cpus < 1):
             raise CampaignError(
                 f"workers and cpus are at least 1, and gpus 0; got {self.workers}, {self.cpus} and {self.gpus}."

@@ -133,7 +133,8 @@ def create_map(output: str, plan: CampaignPlan, *, bundle_id: str, storage_optio
             f"{path} was made for another map: {found}. Years share a map where grid, extent, classes, spread and shards "
             "are the same: make them so, or choose another output."
         )
-    _restore_axes(group, plan)
+    _restore_coordinates(store, group, plan)
+    _restore_days(objects, group)
     facts = {**plan.prediction.attrs, "bundle_id": bundle_id, "plan": plan.prediction.to_json()}
     claim = {"year": plan.year, "facts": json.loads(json.dumps(facts))}
     place = _claimed(objects, group, claim)
@@ -143,18 +144,6 @@ def create_map(output: str, plan: CampaignPlan, *, bundle_id: str, storage_optio
         while not _is_whole(store, claims := map_claims(objects)):
             _write_steps(store, claims)
             consolidate(store)
-
-
-def _restore_axes(group: zarr.Group, plan: CampaignPlan) -> None:
-    """Write coordinates anew of which chunks are gone, as whoever finds them damaged is advised to delete them."""
-    for name, values in _axes(plan).items():
-        array = array_of(group, name)
-        if array.nchunks_initialized < array.nchunks:
-            array[...] = values
-
-
-def _axes(plan: CampaignPlan) -> dict[str, NDArray[np.float64]]:
-    return {name: xr_coords(plan.geobox, always_yx=True)[name].to_numpy() for name in ("y", "x")}
 
 
 def damaged_coordinates(output: str, plan: CampaignPlan, *, storage_options: Mapping[str, Any]) -> dict[str, str]:
@@ -178,23 +167,67 @@ def damaged_coordinates(output: str, plan: CampaignPlan, *, storage_options: Map
         group = zarr.open_group(map_store(output, storage_options), mode="r", use_consolidated=False)
     except Exception as error:  # of whatever reads it
         return {MAP: f"cannot be opened ({error})"}
-    classes = plan.prediction.classes
-    expected: dict[str, NDArray[Any]] = {**_axes(plan)} | ({"class": np.array(classes)} if len(classes) > 1 else {})
+    faults = _coordinate_faults(group, _coordinates(plan))
+    try:
+        days = [int(one) for one in np.asarray(array_of(group, "time")[...])]
+    except Exception as error:  # likewise
+        faults["time"] = f"cannot be read ({error})"
+    else:
+        claims = map_claims(open_object_store(output, storage_options)).items()
+        # A step that another run is adding has no day yet.
+        stated = {place: days[place] for place, _ in claims if place < len(days) and days[place] != _NO_DAY}
+        if _day(plan.year) not in days or any(
+            stated.get(place, _day(one["year"])) != _day(one["year"]) for place, one in claims
+        ):
+            faults["time"] = _OTHER_VALUES
+    return {f"{MAP}/{name}": fault for name, fault in faults.items()}
+
+
+_OTHER_VALUES = "has other values than it was written with"
+
+
+def _coordinates(plan: CampaignPlan) -> xr.Dataset:
+    """Coordinates that years share."""
+    classes = {"class": np.array(plan.prediction.classes, object)} if len(plan.prediction.classes) > 1 else {}
+    return xr.Dataset(coords=xr_coords(plan.geobox, always_yx=True)).assign_coords(classes).drop_encoding()
+
+
+def _coordinate_faults(group: zarr.Group, expected: xr.Dataset) -> dict[str, str]:
+    """Say what is wrong with stored coordinates, by name."""
     faults = {}
-    for name in (*expected, "spatial_ref", "time"):
+    for name, values in expected.variables.items():
         try:
-            values = np.asarray(array_of(group, name)[...])
-        except Exception as error:  # likewise
-            faults[f"{MAP}/{name}"] = f"cannot be read ({error})"
+            found = np.asarray(array_of(group, str(name))[...])
+        except Exception as error:  # of whatever reads it
+            faults[str(name)] = f"cannot be read ({error})"
             continue
-        if name == "time":
-            claims = map_claims(open_object_store(output, storage_options)).items()
-            right = all(place < len(values) and values[place] == _day(claim["year"]) for place, claim in claims)
-        else:
-            right = name not in expected or np.array_equal(values.astype(expected[name].dtype), expected[name])
-        if not right:
-            faults[f"{MAP}/{name}"] = "has other values than it was written with"
+        if not np.array_equal(found.astype(values.dtype), values.values):
+            faults[str(name)] = _OTHER_VALUES
     return faults
+
+
+def _restore_coordinates(store: Store, group: zarr.Group, plan: CampaignPlan) -> None:
+    """Write coordinates anew that cannot be read, or are not those of the plan."""
+    expected = _coordinates(plan)
+    faults = _coordinate_faults(group, expected)
+    if faults:
+        attrs = group.attrs.asdict()
+        lost = expected.drop_vars(set(expected.variables) - set(faults))
+        # With the attributes, because xarray puts its own in place of those that are there; it insists on stating `coordinates` itself.
+        lost.attrs = {name: value for name, value in attrs.items() if name != "coordinates"}
+        lost.to_zarr(store, mode="a", zarr_format=3, consolidated=False)
+        zarr.open_group(store, mode="r+", use_consolidated=False).update_attributes(attrs)
+        consolidate(store)
+
+
+def _restore_days(objects: ObjectStore, group: zarr.Group) -> None:
+    """Write days anew that cannot be read, where claims say the year of every step."""
+    time, claims = array_of(group, "time"), map_claims(objects)
+    try:
+        np.asarray(time[:])
+    except Exception:  # of whatever decodes it
+        if set(range(time.shape[0])) <= set(claims):
+            time[...] = np.array([_day(claims[place]["year"]) for place in range(time.shape[0])])
 
 
 def map_year(group: zarr.Group, year: int) -> int:
@@ -262,11 +295,8 @@ def _created(store: Store, plan: CampaignPlan, *, path: str) -> zarr.Group:
         raise OutputNotWritableError(
             f"{path} cannot be written: {error}. Choose a place that you may write to."
         ) from error
-    classes = {"class": np.array(plan.prediction.classes, object)} if len(plan.prediction.classes) > 1 else {}
     # With the attribute, because xarray puts its own in place of those that are there.
-    coords = xr.Dataset(coords=xr_coords(plan.geobox, always_yx=True), attrs={COMPLETE: False}).assign_coords(classes)
-    coords = coords.drop_encoding()
-    coords.to_zarr(store, mode="a", zarr_format=3, consolidated=False)
+    _coordinates(plan).assign_attrs({COMPLETE: False}).to_zarr(store, mode="a", zarr_format=3, consolidated=False)
     for name in answers_of(plan):
         if name not in group:
             _create_answer(group, name, plan)
@@ -321,7 +351,12 @@ def _claimed(objects: ObjectStore, group: zarr.Group, claim: Mapping[str, Any]) 
     claims = map_claims(objects)
     for place in count():
         there = claims.get(place)
-        if there is None and place < len(days) and days[place] not in (_NO_DAY, _day(claim["year"])):
+        if there is None and place < len(days) and days[place] == _NO_DAY:
+            raise CampaignError(
+                f"Nothing says which year step {place} of the map has: {MAP}/time of {objects} has lost it, and no claim has it. Restore "
+                f"{MAP}/time from a backup."
+            )
+        if there is None and place < len(days) and days[place] != _day(claim["year"]):
             continue  # a year of a map that was begun before there were claims
         if there is None and objects.create(_claim_key(place), content):
             return place
@@ -403,7 +438,7 @@ def _days(group: zarr.Group) -> list[int]:
     except Exception as error:  # of whatever decodes it
         raise CampaignError(
             f"The years of the map cannot be read: {str(time.store_path).removeprefix('wrapping-')}/c/0 is damaged ({error}). Restore it from a backup; or, where "
-            "time/claims beside it says the year of each step, delete it and run the campaign again, which writes it anew."
+            "time/claims beside it says the year of each step, run the campaign again, which writes it anew."
         ) from error
 
 

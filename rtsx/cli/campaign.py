@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -185,19 +186,18 @@ def verify(
     if not found.n_cells:
         raise CampaignError(
             f"No cell of {opened.plan.year} has a mark, so there is nothing to verify. Choose the year with --year and the "
-            f"cells with --cell; rtsx campaign status {campaign} says what is done."
+            f"cells with --cell; rtsx campaign status {quote(str(campaign))} says what is done."
         )
     show_line(str(found), asked=True)
     if found.coordinates:
         print_info(
-            f"Coordinates that are damaged are written anew by rtsx campaign run with the YAML file, once the folder c of each "
-            f"is deleted, such as {opened.output}/{next(iter(found.coordinates))}/c."
+            f"Coordinates that are damaged are written anew by rtsx campaign run with the YAML file and --year {opened.plan.year}."
         )
     if found.cells:
         from rtsx.grid.grid import cell_id
 
         print_info(
-            f"Cells that are damaged are made anew by rtsx campaign retry {campaign} --year {opened.plan.year} --cell "
+            f"Cells that are damaged are made anew by rtsx campaign retry {quote(str(campaign))} --year {opened.plan.year} --cell "
             f"{cell_id(*found.cells[0])} (--cell for each), and then rtsx campaign run with the YAML file and the same --year."
         )
     if not found.is_sound:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -567,7 +568,7 @@ def update(
 
 def _again(campaign: str | Path, *, year: int | None, fetched: str | None = None) -> str:
     """What a command was given, to be given again."""
-    return f"{campaign}{'' if year is None else f' --year {year}'}{'' if fetched is None else f' --from {fetched}'}"
+    return f"{quote(str(campaign))}{'' if year is None else f' --year {year}'}{'' if fetched is None else f' --from {quote(fetched)}'}"
 
 
 def _require_complete(summary: "RunSummary", command: str) -> None:

@@ -34,7 +34,7 @@ class Commands(typer.Typer):
         """Register a function as a command; see `typer.Typer.command`."""
 
         def registered(function: _Command) -> _Command:
-            told, _, lines = str(inspect.getdoc(function)).partition("\n\nExamples\n--------\n")
+            told, _, lines = (inspect.getdoc(function) or "").partition("\n\nExamples\n--------\n")
             head = "Examples" if "\n\n" in lines else "Example"
             epilog = f"{head}:\n\n{lines}" if lines else None
             return super(Commands, self).command(name, help=told, epilog=epilog, **stated)(function)

@@ -153,12 +153,12 @@ def create(
         if not len(table):
             raise ReviewError(
                 f"{campaign} has no outlines of {opened.plan.year}: none of its cells is done, or nothing was found. Look with "
-                f"rtsx campaign status {campaign} --year {opened.plan.year}, or give outlines with --footprints."
+                f"rtsx campaign status {quote(str(campaign))} --year {opened.plan.year}, or give outlines with --footprints."
             )
         if "cut" in table:  # those of single cells, which no delivery knows
             raise ReviewError(
                 f"The outlines of {campaign} in {opened.plan.year} are not collected, so that those across borders of cells are in "
-                f"pieces. Run rtsx campaign collect {campaign} --year {opened.plan.year} first."
+                f"pieces. Run rtsx campaign collect {quote(str(campaign))} --year {opened.plan.year} first."
             )
     if sample is not None and "sample_id" not in table.columns:
         raise ReviewError(f"{sample} is no sample: it has no column sample_id. Give outlines with --footprints.")
@@ -187,16 +187,19 @@ def create(
 
 def _refuse_foreign(table: "gpd.GeoDataFrame", source: str, opened: "Campaign", *, campaign: str) -> None:
     """Refuse outlines by another rule than the campaign's, because no delivery would take the review of them."""
-    if not {"footprint_id", "n_pixels"} <= {*table.columns}:
+    from rtsx.campaign.products.reviews import SAME, are_same
+
+    if not {"footprint_id", *SAME} <= {*table.columns}:
         return
     known = opened.outlines()
     collected = "cut" not in known
     # Where nothing is collected, those across borders of cells are not known yet.
-    theirs = (known if collected else known[~known["cut"].astype(bool)]).set_index("footprint_id")["n_pixels"]
-    given = table.drop_duplicates("footprint_id").set_index("footprint_id")["n_pixels"]
+    theirs = (known if collected else known[~known["cut"].astype(bool)]).set_index("footprint_id")
+    given = table.drop_duplicates("footprint_id").set_index("footprint_id")
     there = given.index.isin(theirs.index)
     foreign = given.index[~there if collected else []].tolist()
-    foreign += given.index[there][given[there] != theirs[given.index[there]]].tolist()
+    both = given.index[there]
+    foreign += both[~are_same(given.loc[both], theirs.loc[both])].tolist()
     if foreign:
         raise ReviewError(
             f"{len(foreign)} of {len(given)} outlines of {source} are not those of {campaign} in {opened.plan.year}, such as {foreign[0]}: "

@@ -126,6 +126,16 @@ def test_outlines_that_no_delivery_would_take_are_not_reviewed_with_the_campaign
             made = rtsx_command("review", "create", "--campaign", of, "--footprints", out, "--out", review)
             assert made.status == (0 if name == "same" else 2), made.err
             assert name == "same" or "another threshold or least area" in made.err
+    # What the campaign has made itself, and the same pixels by another model.
+    own = rtsx.Campaign.open(campaign.parent / "out", year=2024).outlines()
+    own["footprint_id"] = own["footprint_id"].astype("string")
+    for name, table in (("own", own), ("model", own.assign(prob_max=own["prob_max"] - 0.01))):
+        table.to_parquet(tmp_path / f"{name}.parquet")
+        review = tmp_path / name
+        made = rtsx_command(
+            "review", "create", "--campaign", campaign, "--footprints", tmp_path / f"{name}.parquet", "--out", review
+        )
+        assert (made.status, "another map" in made.err) == ((0, False) if name == "own" else (2, True)), made.err
 
 
 @pytest.mark.parametrize(("words", "year"), [((), 2024), (("--year", 2025), 2025)])

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import geopandas
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.products.tables import CellStates, empty_outlines
@@ -25,8 +26,14 @@ REVIEWED = {
 """Columns that outlines have of a review, and their pandas dtypes."""
 
 _MEASURED = ("area_m2", "perimeter_m", "centroid_lat", "centroid_lon")
-_SAME = ("n_pixels", "prob_max")
+SAME = ("n_pixels", "prob_max")
 """What no reviewer changes, so that an outline of another map on the same pixels is told by it."""
+
+
+def are_same(outlines: pd.DataFrame, others: pd.DataFrame) -> NDArray[np.bool_]:
+    """Test, row by row, whether outlines of equal names are of one map."""
+    one, other = (table[list(SAME)].to_numpy(np.float64) for table in (outlines, others))
+    return np.asarray(np.isclose(one, other).all(axis=1))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -56,7 +63,7 @@ class Verdicts:
             It is no review, nothing of it is reviewed, or its points lie outside of the map.
         """
         is_ground = "design" in table.columns and bool((table["design"] == "ground").any())
-        needed = ("verdict", "sample_id") if is_ground else ("verdict", "footprint_id", *_SAME)
+        needed = ("verdict", "sample_id") if is_ground else ("verdict", "footprint_id", *SAME)
         missing = [name for name in needed if name not in table.columns]
         if missing or table.crs is None:
             raise CampaignError(
@@ -106,10 +113,7 @@ class Verdicts:
         for part in parts:
             here = part.set_index("footprint_id")
             both = left.index[left.index.isin(here.index)]
-            same = np.isclose(left.loc[both, list(_SAME)].astype(float), here.loc[both, list(_SAME)].astype(float)).all(
-                axis=1
-            )
-            left = left.drop(both[same])
+            left = left.drop(both[are_same(left.loc[both], here.loc[both])])
         if len(left):
             raise CampaignError(
                 f"{len(left):,} of {len(self.rows):,} outlines of the review are not those of this map and year, such as "
