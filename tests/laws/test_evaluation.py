@@ -3,6 +3,7 @@
 import dask
 import dask.array as da
 import numpy as np
+import pytest
 import scipy.ndimage
 import xarray as xr
 from hypothesis import given, settings
@@ -12,6 +13,9 @@ import rtsx
 from rtsx.evaluation import Evaluation, EvaluationScene
 from rtsx.labels import StubLabelRaster
 from tests.evaluation.scenes import make_prediction
+
+# Truths drawn at random are of one value now and then.
+pytestmark = pytest.mark.filterwarnings("ignore::rtsx.errors.TruthWarning")
 
 BOUNDARY = 2
 
