@@ -187,7 +187,7 @@ def _unaligned(raw: xr.Dataset, name: str, *, has_nodata: bool) -> str | None:
         dims = [dim for dim in one.dims if dim in ("y", "x") or one.sizes[dim] > 1]
         if dims != ["y", "x"]:
             return f"array {one.name!r} is on {one.dims}"
-    if "valid" in raw and raw["valid"].dtype != bool:
+    if "valid" in raw and raw["valid"].dtype.kind not in "bu":
         return f"its array 'valid' is {raw['valid'].dtype} instead of bool"
     return None
 

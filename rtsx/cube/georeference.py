@@ -122,10 +122,11 @@ def with_crs(cube: xr.Dataset) -> xr.Dataset:
     attrs, crs = {} if first is None else cube[first].attrs, without_heights(whole)
     if list(mappings) == ["spatial_ref"] and "spatial_ref" in cube.coords and crs is whole and "crs_wkt" in attrs:
         return cube
-    placed: xr.Dataset = cube.drop_vars(list(mappings)).odc.assign_crs(crs_definition(crs))  # a shallow copy
-    placed.encoding.pop("grid_mapping", None)
+    placed: xr.Dataset = cube.drop_vars(list(mappings)).copy()
     for one in (placed, *placed.data_vars.values()):
         one.attrs.pop("grid_mapping", None)
+        one.encoding.pop("grid_mapping", None)
+    placed = placed.odc.assign_crs(crs_definition(crs))
     return placed.assign_coords(
         spatial_ref=placed["spatial_ref"].assign_attrs({key: attrs[key] for key in ("GeoTransform",) if key in attrs})
     )
@@ -153,18 +154,24 @@ def _parsed(text: str) -> PROJ_CRS:
 def _attribute_crs(cube: xr.Dataset) -> PROJ_CRS | None:
     """Return the CRS that attributes or scalar coordinates of a Dataset without a grid mapping state."""
     scalars = {str(name): coord.item() for name, coord in cube.coords.items() if not coord.ndim and name in _CRS_ATTRS}
-    found = {}
-    for words in (cube.attrs, scalars, *(one.attrs for one in cube.variables.values())):
-        for key in _CRS_ATTRS:
-            with suppress(CRSError, TypeError, ValueError):
-                if words.get(key) is not None:
-                    crs = PROJ_CRS.from_user_input(words[key])
-                    found[crs_definition(without_heights(crs))] = crs
-    if len(found) > 1:
-        raise CubeError(
-            f"The attributes of the cube state several CRS: {', '.join(found)}. Give the right one with cube.rio.write_crs('EPSG:...')."
-        )
-    return next(iter(found.values()), None)
+    own = {name: value for name, value in scalars.items() if not name.startswith("proj:")}
+    # In the coordinates that stackstac makes of the properties of items, `proj:epsg` is of the items, and `epsg` of the array.
+    for words in ((cube.attrs, own, *(one.attrs for one in cube.variables.values())), (scalars,)):
+        found: list[PROJ_CRS] = []
+        for stated in words:
+            for key in _CRS_ATTRS:
+                with suppress(CRSError, TypeError, ValueError):
+                    if stated.get(key) is not None:
+                        found.append(PROJ_CRS.from_user_input(stated[key]))
+        flat = [without_heights(crs) for crs in found]
+        if any(not crs.equals(flat[0], ignore_axis_order=True) for crs in flat):
+            raise CubeError(
+                f"The attributes of the cube state several CRS: {', '.join({crs_definition(crs): 0 for crs in flat})}. Give the right one "
+                "with cube.rio.write_crs('EPSG:...')."
+            )
+        if found:
+            return found[0]
+    return None
 
 
 def require_ground(geobox: GeoBox, what: str, *, cure: str) -> None:

@@ -63,6 +63,8 @@ without asking again, and would not say why."""
 
 _VARIABLE = re.compile(r"(NETCDF|HDF5|ZARR):(\"[^\"]*\"|[^\":]*):(?P<name>.+)", re.IGNORECASE)
 """How GDAL names one variable of a file."""
+_NAMELESS = re.compile(r"Band\d+|__xarray_dataarray_variable__")
+"""Variables of NetCDF that GDAL and xarray have written without a name."""
 
 _NOT_ALLOWED = re.compile(
     r"HTTP (response|error) code ?: ?40[13]|AWS(AccessDenied|InvalidCredentials|SignatureDoesNotMatch)|Access ?Denied"
@@ -425,8 +427,8 @@ def _descriptions_of(file: rasterio.DatasetReader, path: str) -> tuple[str | Non
     if told != (None,):
         return told
     variable = _VARIABLE.fullmatch(path)
-    name = re.split(r"[/:]", variable["name"])[-1] if variable else file.tags(1).get("NETCDF_VARNAME")
-    return (name or None,)
+    name = re.split(r"[/:]", variable["name"])[-1] if variable else file.tags(1).get("NETCDF_VARNAME", "")
+    return (name if name and not _NAMELESS.fullmatch(name) else None,)
 
 
 def _alpha_of(file: rasterio.DatasetReader) -> int | None:

@@ -149,7 +149,9 @@ def refuse_absent_chunks(
     for names in axis_names:
         for name, values in zip(names, (y, x), strict=True):
             stored = group.get(name)
-            places = np.flatnonzero(np.isin(stored[:], values)) if isinstance(stored, zarr.Array) else np.empty(0, int)
+            if not isinstance(stored, zarr.Array) or stored.ndim != 1:
+                continue  # such as latitudes of every pixel, which are not read for this
+            places = np.flatnonzero(np.isin(stored[:], values))
             if 0 < len(places) == len(values):
                 axes[name] = (int(places.min()), int(places.max()))
     for name, others in arrays.items():
@@ -158,7 +160,11 @@ def refuse_absent_chunks(
             continue
         dims = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS") or ()
         sizes = dict(zip(map(str, dims), array.shape, strict=False))  # type: ignore[arg-type]  # JSON
-        if not axes or [size for dim, size in sizes.items() if dim not in axes] != list(others):
+        if (
+            not axes
+            or len(sizes) != array.ndim
+            or [size for dim, size in sizes.items() if dim not in axes] != list(others)
+        ):
             continue
         spans = [axes.get(dim, (0, size - 1)) for dim, size in sizes.items()]
         unit = array.shards or array.chunks

@@ -29,6 +29,7 @@ from rtsx.cube.file_images import StoreImages
 from rtsx.cube.images import BandRequest
 from rtsx.cube.resample.readers import open_reader
 from rtsx.errors import CubeError
+from rtsx.storage.zarr import refuse_absent_chunks
 from tests.cube.test_rasterio import KINDS as MASKS
 
 Make = Callable[..., xr.Dataset]
@@ -295,6 +296,18 @@ def test_a_chunk_is_missed_whatever_axes_are_called_and_however_they_lie(
         open_source(path).compute()
     with pytest.raises(CubeError, match="has no chunk red"):
         opened()[1]
+
+
+def test_looking_for_missing_chunks_reads_no_coordinate_of_every_pixel(tmp_path: Path) -> None:
+    pixels = np.ones((16, 16), np.uint16)
+    axes = {"y": 16 - np.arange(16.0), "x": np.arange(16.0), "lat": (("y", "x"), pixels * 70.0)}
+    cube = xr.Dataset({"red": (("y", "x"), pixels)}, coords=axes).rio.write_crs(3413)
+    cube.to_zarr(tmp_path / "a.zarr", zarr_format=2, consolidated=False)
+    (tmp_path / "a.zarr/lat/0.0").write_bytes(b"damaged")
+    as_cube(xr.open_zarr(tmp_path / "a.zarr", consolidated=False, decode_coords="all"))
+    (tmp_path / "a.zarr/red/.zattrs").unlink()  # where dimensions are named elsewhere, as NCZarr does
+    known = {"y": cube["y"].values, "x": cube["x"].values}
+    refuse_absent_chunks(str(tmp_path / "a.zarr"), {"red": ()}, **known, axis_names=[("y", "x")])
 
 
 def test_cures_of_a_missing_chunk_work_when_typed(tmp_path: Path) -> None:

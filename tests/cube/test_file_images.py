@@ -170,7 +170,8 @@ LYING: dict[str, tuple[Any, str]] = {
         lambda cube: cube.assign(red=cube.red.astype("i2").assign_attrs(_Unsigned="true")),
         "attribute _Unsigned",
     ),
-    "mask of bytes": (lambda cube: cube.assign(valid=cube.valid.astype("u1")), "array 'valid' is uint8"),
+    "mask of bytes": (lambda cube: cube.assign(valid=cube.valid.astype("u1")), ""),
+    "mask of floats": (lambda cube: cube.assign(valid=cube.valid.astype("f4")), "array 'valid' is float32"),
     "mask transposed": (lambda cube: cube.assign(valid=cube.valid.T), r"'valid' is on \('x', 'y'\)"),
 }
 """How others store one cube, square so that turning it shows in no shape, and what the refusal says."""

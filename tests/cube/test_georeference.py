@@ -213,6 +213,8 @@ CRS_PLACES: dict[str, Callable[[xr.Dataset], xr.Dataset]] = {
     "proj:code": lambda bare: bare.assign_attrs({"proj:code": "EPSG:32608"}),
     "attribute epsg": lambda bare: bare.assign_attrs(epsg=32608),
     "stackstac's epsg": lambda bare: bare.assign_coords(epsg=32608),
+    "stackstac's epsg, of items in another CRS": lambda bare: bare.assign_coords({"epsg": 32608, "proj:epsg": 32609}),
+    "in two ways": lambda bare: bare.assign_attrs(crs="+proj=utm +zone=8 +datum=WGS84 +units=m", epsg=32608),
 }
 
 
@@ -233,7 +235,9 @@ def _bare() -> xr.Dataset:
 def test_a_crs_is_found_wherever_others_state_it(place: Callable[..., xr.Dataset], tmp_path: Path) -> None:
     given = place(_bare())
     before = given.copy(deep=True)
-    cube = as_cube(given)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        cube = as_cube(given)
     xr.testing.assert_identical(given, before)
     assert geobox_of(cube) == GeoBox((12, 20), TRUE, "EPSG:32608")
     assert [name for name in cube.variables if not cube[name].dims and "crs_wkt" in cube[name].attrs] == ["spatial_ref"]

@@ -12,6 +12,7 @@ import geopandas as gpd
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 import xarray as xr
 from affine import Affine
 from odc.geo.geobox import GeoBox
@@ -657,3 +658,19 @@ def test_a_connection_of_gdal_to_a_file_here_is_none_to_a_server(
     assert packing(next(iter(part.data_vars.values())))["scale_factor"] == 0.5
     with pytest.raises(CubeError, match="cannot be opened"):
         open_source("vrt://https://127.0.0.1:9/a.tif?bands=1")
+
+
+def test_netcdf_that_names_no_variable_is_named_by_its_file(tmp_path: Path) -> None:
+    profile = {
+        "width": 4,
+        "height": 4,
+        "count": 1,
+        "dtype": "int16",
+        "crs": "EPSG:32608",
+        "transform": Affine(10, 0, 5e5, 0, -10, 7.7e6),
+    }
+    for name in ("red", "nir"):
+        with rasterio.open(tmp_path / f"{name}.tif", "w", driver="GTiff", **profile) as file:
+            file.write(np.ones((1, 4, 4), np.int16))
+        rasterio.shutil.copy(tmp_path / f"{name}.tif", tmp_path / f"{name}.nc", driver="netCDF")
+    assert list(open_source([tmp_path / "red.nc", tmp_path / "nir.nc"]).data_vars) == ["red", "nir"]

@@ -309,7 +309,12 @@ class ZarrReader(_StoredBands):
         if not has_value and not self.any_value and VALID not in self.arrays:
             valid = self._valid(group)
             if valid is not None:
-                return np.ma.MaskedArray(pixels, np.broadcast_to(~self._read(valid, rows, columns), pixels.shape))
+                counts = self._read(valid, rows, columns)
+                if counts.dtype != bool and counts.max(initial=0) > 1:
+                    raise CubeError(
+                        f"{self.name}: array {VALID!r} says by 0 and 1 which pixels count; got {counts.max()}. Store it so."
+                    )
+                return np.ma.MaskedArray(pixels, np.broadcast_to(counts == 0, pixels.shape))
             if is_masked:
                 raise CubeError(
                     f"{self.name} lacks its array {VALID!r}, which says which pixels count. Copy the store again."
@@ -333,7 +338,7 @@ class ZarrReader(_StoredBands):
         """Return the array that says which pixels count; None where there is none."""
         with fast_codecs():
             array = group.get(VALID)
-        if not isinstance(array, zarr.Array) or array.dtype != bool:
+        if not isinstance(array, zarr.Array) or array.dtype.kind not in "bu":
             return None
         if array.shape[-2:] != self.geobox.shape.yx or not _is_plane(array.shape):
             return None
