@@ -115,8 +115,10 @@ class LabelSource:
         """
         # Text of a table that had numbers once.
         found = [re.sub(r"^(-?\d+)\.0+$", r"\1", text or "") for text in self.texts("class_name")]
+        found = ["" if text.lower() in _NOTHING else text for text in found]
         if isinstance(class_name, Mapping):
-            named = {_text(value) or "": name for value, name in class_name.items()}
+            texts = {_text(value) or "": name for value, name in class_name.items()}
+            named = {"" if text.lower() in _NOTHING else text: name for text, name in texts.items()}
             found = _spelled_alike(found, known=named)
             unknown = sorted(set(found) - set(named))
             if unknown:
@@ -191,7 +193,7 @@ def _spelled_alike(texts: Sequence[str], *, known: Iterable[str]) -> list[str]:
 
 
 _NOTHING = ("", "nan", "nat", "<na>", "null")
-"""What software writes where a field says nothing."""
+"""What software writes where a class says nothing; in other columns they can be names."""
 
 
 def _text(value: object) -> str | None:
@@ -200,8 +202,7 @@ def _text(value: object) -> str | None:
         return None
     if isinstance(value, (float, np.floating)) and float(value).is_integer():
         return str(int(value))
-    text = str(value).strip()
-    return None if text.lower() in _NOTHING else text
+    return str(value).strip() or None
 
 
 DEFAULT_CLASS = "rts"

@@ -135,6 +135,15 @@ def test_classes_as_they_are_written(tmp_path, given, expected, ending):
     assert read["class_name"].tolist() == expected
 
 
+def test_names_that_read_like_nothing_are_names():
+    """Nan is a given name, Null a surname."""
+    raw = table(square(), square(lat=73), creator=["Nan", " "], source_id=["null", "NA"], region=["NaT", np.nan])
+    labels = standardise_labels(raw).labels
+    assert labels["creator"].tolist() == ["Nan", None]
+    assert labels["source_id"].tolist() == ["null", "NA"]
+    assert labels["region"].tolist() == ["NaT", None]
+
+
 def test_classes_of_a_mapping_in_any_capitals():
     raw = table(square(), square(lat=73), square(lat=74), label=["SLUMP", "FALSE", "Slump"])
     named = {"slump": "rts", "False": "negative", "Slump": "old"}
