@@ -47,16 +47,19 @@ def smoke_test(
     # One tile, unless the module is a program that was exported for another number.
     batch = ((isinstance(module, torch.nn.Module) and exported_shape(module)) or (1,))[0] or 1
     failure: Exception | None = None
-    # The other, because a network that was traced or exported for one size takes its own tile only.
+    # The other, because a network that was traced or exported for one size takes, or returns, its own tile only.
     for side in dict.fromkeys((min(tile, max(stride, _SIDE // stride * stride)), tile)):
         noise = torch.randn((batch, n_layers, side, side), generator=torch.Generator().manual_seed(0))
         try:
             with torch.no_grad():
                 raw = module(noise)
-            break
         except Exception as error:  # of a foreign network
-            failure = error
-    else:
+            answer, failure = None, error
+            continue
+        answer, expected = single_output(raw), (batch, len(classes), side, side)
+        if tuple(answer.shape) == expected:
+            return answer
+    if answer is None:
         bound = exported_shape(module) if isinstance(module, torch.nn.Module) else None
         if bound is not None and set(bound[1:]) - {None, tile}:
             raise BundleError(
@@ -77,25 +80,21 @@ def smoke_test(
         raise BundleError(
             f"The network cannot run on {n_layers} layers and a tile of {tile} px: {problem}. {cure}"
         ) from failure
-    answer = single_output(raw)
-    expected = (batch, len(classes), side, side)
-    if tuple(answer.shape) != expected:
-        cure = {
-            (
-                batch,
-                side,
-                side,
-            ): "Let it keep the dimension of its one class, or return the scores instead of an argmax over them.",
-            (batch, side, side, len(classes)): "Let it return its classes second, before rows and columns.",
-        }.get(
-            tuple(answer.shape),
-            "Name as many classes as it has output channels, and let it answer at the resolution of its input.",
-        )
-        raise BundleError(
-            f"With classes {list(classes)} the network has to turn tiles ({batch}, {n_layers}, {side}, {side}) into "
-            f"{expected}; it returned {tuple(answer.shape)}. {cure}"
-        )
-    return answer
+    cure = {
+        (
+            batch,
+            side,
+            side,
+        ): "Let it keep the dimension of its one class, or return the scores instead of an argmax over them.",
+        (batch, side, side, len(classes)): "Let it return its classes second, before rows and columns.",
+    }.get(
+        tuple(answer.shape),
+        "Name as many classes as it has output channels, and let it answer at the resolution of its input.",
+    )
+    raise BundleError(
+        f"With classes {list(classes)} the network has to turn tiles ({batch}, {n_layers}, {side}, {side}) into "
+        f"{expected}; it returned {tuple(answer.shape)}. {cure}"
+    )
 
 
 _OTHER_DTYPE = re.compile(

@@ -425,6 +425,18 @@ def test_a_small_tile_is_tried_first_and_the_own_one_next():
     assert smoke_test(torch.nn.Conv2d(2, 1, 1), n_layers=2, classes=CLASSES, tile=16, stride=1).shape[-1] == 16
 
 
+class OfOneAnswer(torch.nn.Module):
+    def forward(self, x):
+        return torch.nn.functional.interpolate(x[:, :1, ::2, ::2], size=(256, 256))
+
+
+def test_an_answer_of_one_size_is_compared_at_the_own_tile():
+    network = OfOneAnswer()
+    assert smoke_test(network, n_layers=2, classes=CLASSES, tile=256, stride=2).shape == (1, 1, 256, 256)
+    with pytest.raises(BundleError, match=r"tiles \(1, 2, 512, 512\) .* returned \(1, 1, 256, 256\)"):
+        smoke_test(network, n_layers=2, classes=CLASSES, tile=512, stride=2)
+
+
 class OfBytes(torch.nn.Module):
     def forward(self, x):
         assert x.dtype == torch.uint8, f"expected uint8, got {x.dtype}"
