@@ -205,19 +205,26 @@ def overlap_fraction(
     return fraction
 
 
-def _at_each_turn(water: NDArray[np.object_], source: CRS) -> NDArray[np.object_]:
-    """Return polygons in longitude and latitude as they are written from -180 on and from 0 on; others as they are."""
-    if not source.is_geographic or not len(water):
-        return water
-    west, south, east, north = shapely.total_bounds(water)
-    if max(-south, north) > 90 + 1e-6 or max(-west, east) > 540:
+def _near(water: NDArray[np.object_], source: CRS, near: tuple[float, float, float, float]) -> NDArray[np.object_]:
+    """Return what of polygons lies near, longitudes as they are written from -180 on and from 0 on."""
+    bounds = shapely.bounds(water).reshape(-1, 4)
+    low, high = bounds[:, :2].min(axis=0, initial=np.inf), bounds[:, 2:].max(axis=0, initial=-np.inf)
+    (west, south), (east, north) = low, high
+    if source.is_geographic and (max(-south, north) > 90 + 1e-6 or max(-west, east) > 540):
         raise FootprintError(
             f"polygons of water have longitudes and latitudes, but x from {west:.6g} to {east:.6g} and y from {south:.6g} to {north:.6g}: "
             "give them in the CRS that they say, with longitude first"
         )
-    return np.concatenate(
-        [shapely.transform(water, lambda xy, turn=turn: xy + np.array((turn, 0))) for turn in (-360, 0, 360)]
-    )
+    found = []
+    for turn in (-360, 0, 360) if source.is_geographic else (0,):
+        x0, y0, x1, y1 = np.add(bounds, (turn, 0, turn, 0)).T
+        meets = (x0 <= near[2]) & (x1 >= near[0]) & (y0 <= near[3]) & (y1 >= near[1])
+        within = (x0 >= near[0]) & (x1 <= near[2]) & (y0 >= near[1]) & (y1 <= near[3])
+        there = shapely.transform(water[meets], lambda xy, turn=turn: xy + np.array((turn, 0)))
+        wide = ~within[meets]
+        there[wide] = shapely.intersection(shapely.make_valid(there[wide]), shapely.box(*near))
+        found.append(there)
+    return np.concatenate(found)
 
 
 def _brought(
@@ -233,13 +240,7 @@ def _brought(
     if np.isfinite((west, south, east, north)).all():
         # Wider by a part, because edges that are straight in one CRS bend in another.
         reach = 0.01 * max(east - west, north - south)
-        near = shapely.box(west - reach, south - reach, east + reach, north + reach)
-        water = _at_each_turn(water, source)
-        boxes = shapely.box(*shapely.bounds(water).reshape(-1, 4).T)
-        meets = shapely.intersects(boxes, near)
-        water, boxes = water[meets], boxes[meets]
-        wide = ~shapely.contains(near, boxes)
-        water[wide] = shapely.intersection(shapely.make_valid(water[wide]), near)
+        water = _near(water, source, (west - reach, south - reach, east + reach, north + reach))
     there = Transformer.from_crs(source, crs, always_xy=True)
     moved = shapely.transform(water, lambda xy: np.column_stack(there.transform(*xy.T)))
     if not np.isfinite(shapely.get_coordinates(moved)).all():

@@ -229,6 +229,17 @@ def test_water_from_0_to_360_degrees(pred, turn):
         extract_footprints(pred, water=swapped)
 
 
+def test_water_elsewhere_is_looked_at_by_its_box_alone(pred, monkeypatch):
+    outlines = extract_footprints(pred).geometry
+    elsewhere = shapely.box(np.arange(-180, 180), -60, np.arange(-179, 181), -59)
+    world = geopandas.GeoSeries([*elsewhere, *outlines.iloc[[0]].to_crs(4326)], crs=4326)
+    moved, transform = [], shapely.transform
+    monkeypatch.setattr(shapely, "transform", lambda some, by: moved.append(len(some)) or transform(some, by))
+    found = overlap_fraction(np.asarray(outlines.array, object), world, crs=CRS(outlines.crs))
+    assert found.tolist() == pytest.approx([1, 0, 0], abs=1e-5)
+    assert max(moved) == 1
+
+
 def test_water_that_has_no_place_is_refused():
     lost = np.array([shapely.box(1e9, 1e9, 1e9 + 1, 1e9 + 1)])
     equator = geopandas.GeoSeries(shapely.box(np.arange(-180, 180), 0, np.arange(-179, 181), 1), crs=4326)
