@@ -148,7 +148,8 @@ def read_years(files: Mapping[int, str | Path]) -> dict[int, geopandas.GeoDataFr
 
     Footprints of rtsx keep all of their columns. Of other files there remain `class_name`, `year` and `footprint_id`: the
     column of that name, else `label_id`, else the number of the row, from 0. Rows of theirs that a column of classes says to be none
-    of the target, as in ARTS, and rows that repeat another one are left out.
+    of the target, as in ARTS, and rows that repeat another one are left out. A class 0 of all rows of a file is that of a detector
+    that numbers its only class from 0: they stay.
 
     Parameters
     ----------
@@ -171,11 +172,13 @@ def read_years(files: Mapping[int, str | Path]) -> dict[int, geopandas.GeoDataFr
     Warns
     -----
     RuntimeWarning
-        Rows are left out, or are of another year by their dates.
+        Rows are left out, are of another year by their dates, or are all of class 0.
     """
     if not files:
         raise FootprintError("outlines are read from the file of at least one year, but none came: give {2024: path}")
-    tables = {year: _outlines(Path(path), year=year) for year, path in files.items()}
+    tables = {}
+    for year, path in files.items():  # no comprehension: in Python 3.11 it is a frame, and warnings would point here
+        tables[year] = _outlines(Path(path), year=year)
     systems = [CRS.from_user_input(table.crs) for table in tables.values()]
     target = next((crs for crs in systems if crs.is_projected), systems[0])
     known = {str(name) for table in tables.values() for name in table["class_name"].dropna()}
@@ -215,7 +218,9 @@ def _targets(table: geopandas.GeoDataFrame, path: Path, *, year: int) -> geopand
     # Not `label`, by which many files number their rows.
     said = columns.get("class_name") if columns.get("class_name") != "label" else None
     classes = pd.Series("", table.index) if said is None else table[said].astype(str).str.strip().str.lower()
-    absent = classes.str.replace(r"\.0+$", "", regex=True).isin(ABSENT)
+    plain = classes.str.replace(r"\.0+$", "", regex=True)
+    is_only = pd.Series(bool((plain == "0").all()), table.index)  # the only class of a detector that numbers from 0
+    absent = plain.isin(ABSENT) & ~is_only
     shapes = shapely.to_wkb(shapely.normalize(np.asarray(table.geometry.array, np.object_)))
     again = pd.DataFrame({"shape": shapes, "class": classes}, table.index).duplicated() & ~absent
     dated, ends = (columns.get(name) for name in ("image_date", "image_date_end"))
@@ -228,6 +233,10 @@ def _targets(table: geopandas.GeoDataFrame, path: Path, *, year: int) -> geopand
     of_others = ((first > year) | (last < year)).to_numpy() & ~absent.to_numpy()
     for rows, what in (
         (absent, f"say in the column {said!r} that they are none of the target: left out"),
+        (
+            is_only,
+            f"are of class 0 by their column {said!r}: taken for the target. If they are none of it, delete them",
+        ),
         (again, "repeat another one: left out"),
         (of_others, f"are of another year than {year} by their column {dated!r}"),
     ):

@@ -216,6 +216,8 @@ def test_ids_of_their_own_stay_and_years_are_looked_at(drawn, tmp_path):
             "1 of 3 .* 'TrainClass' that they are none of",
         ),
         ({"class": [1.0, 0.0, 1.0]}, ["0", "2"], "1 of 3 .* 'class' that they are none of"),
+        ({"class": [0, 0, 0]}, ["0", "1", "2"], "3 of 3 .* of class 0 by .* 'class': taken for the target"),
+        ({"class": ["negative"] * 3}, [], "3 of 3 .* 'class' that they are none of"),
         ({"class_name": ["rts", "rts", "negative"]}, ["0", "1"], "1 of 3 .* 'class_name' that they are none of"),
         ({"label": [0, 1, 2]}, ["0", "1", "2"], None),
         (
@@ -231,6 +233,7 @@ def test_what_an_inventory_says_of_its_rows_counts(drawn, tmp_path, recwarn, col
     drawn.assign(**columns).to_file(tmp_path / "drawn.gpkg")
     assert read_years({2010: tmp_path / "drawn.gpkg"})[2010]["footprint_id"].tolist() == kept
     assert [re.search(message, str(one.message)) is not None for one in recwarn] == [True] * (message is not None)
+    assert {one.filename for one in recwarn} <= {__file__}
 
 
 def test_an_outline_that_is_there_twice_is_one(drawn, tmp_path):
