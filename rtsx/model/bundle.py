@@ -19,6 +19,7 @@ from rtsx.model.metadata import (
     Metadata,
     OutlineChoice,
     Reach,
+    check_background,
     check_channels,
     check_temperature,
     check_tiles,
@@ -86,7 +87,9 @@ def _metadata(stated: BundleKeywords) -> Metadata:
         name: tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
         for name, value in stated.items()
     }
-    return Metadata(**known)
+    metadata = Metadata(**known)
+    check_background(metadata.classes or ())
+    return metadata
 
 
 _networks = OpenedNetworks(limit=8)

@@ -259,12 +259,6 @@ def check_channels(layers: tuple[str, ...], *, classes: tuple[str, ...], activat
             f"A bundle needs at least one class, each with its own name; got {list(classes)}. Pass classes= in the order "
             "of the network's output."
         )
-    misspelt = [name for name in classes if is_background(name) and name != "background"]
-    if misspelt:
-        raise BundleError(
-            f"Class {misspelt[0]!r} is what none of the others is, by its name. Call it 'background', which outlines, areas and scores "
-            "leave out."
-        )
     if activation not in {"sigmoid", "softmax", "none"}:
         raise BundleError(f"activation has to be 'sigmoid', 'softmax' or 'none'; got {activation!r}.")
     if activation == "softmax" and len(classes) == 1:
@@ -274,6 +268,27 @@ def check_channels(layers: tuple[str, ...], *, classes: tuple[str, ...], activat
         )
     if not 0 <= threshold <= 1:
         raise BundleError(f"threshold has to be a probability in 0..1; got {threshold}.")
+
+
+def check_background(classes: Sequence[str]) -> None:
+    """Refuse other spellings of "background" where classes are named; bundles that were stored with one keep it.
+
+    Raises
+    ------
+    BundleError
+        The message says which, and what to pass instead.
+
+    Examples
+    --------
+    >>> check_background(("background", "lake"))
+    """
+    misspelt = [name for name in classes if is_background(name) and name != "background"]
+    if misspelt:
+        named = ["background" if name in misspelt else name for name in classes]
+        raise BundleError(
+            f"Class {misspelt[0]!r} is what none of the others is, by its name. Call it 'background', which outlines, areas and scores "
+            f"leave out: pass classes={named}."
+        )
 
 
 def check_temperature(temperature: float, *, activation: str) -> None:

@@ -15,7 +15,7 @@ from rtsx.model.bundle_io import ITEM_NAME, read_item
 from rtsx.model.checkpoints import PRETRAINED_CONFIG, LoadedModel, read_checkpoint, read_pretrained
 from rtsx.model.exported import ExportSource, TorchScriptSource, archive_kind
 from rtsx.model.inputs import InputLayer
-from rtsx.model.metadata import Activation, Metadata
+from rtsx.model.metadata import Activation, Metadata, check_background
 from rtsx.model.network import run_in_torch_thread
 from rtsx.model.onnx import OnnxSource, open_onnx
 from rtsx.model.receptive_field import SyntheticInputs, input_ranges
@@ -415,6 +415,7 @@ def open_network_source(
     _refuse_inflating(data, path)
     opened = run_in_torch_thread(lambda: _open_file(location, data, said=said, trust=trust, network=network))
     metadata = opened.metadata
+    check_background(metadata.classes or ())
     packages = ("rtsx", "torch", "segmentation-models-pytorch")
     versions = {name: version_of(name) or "unknown" for name in packages}  # rtsx run from a checkout has none
     provenance = {"file": location.name, "sha256": digest_of_bytes(data), **versions, **(metadata.provenance or {})}

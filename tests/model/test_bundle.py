@@ -1,5 +1,6 @@
 import json
 import pickle
+import re
 
 import cloudpickle
 import pytest
@@ -137,6 +138,25 @@ def test_keywords_change_an_opened_bundle_and_its_digest(tmp_path, unet):
     changed = ModelBundle.open(tmp_path / "unet", threshold=0.7, tile=128)
     assert (changed.threshold, changed.tile, changed.overlap, changed.trim) == (0.7, 128, 32, 4)
     assert changed.digest != unet.digest
+
+
+@pytest.mark.parametrize("classes", [("Background", "a"), ("a", "_bg_")])
+def test_background_has_one_name_but_in_bundles_that_are_stored(tmp_path, monkeypatch, classes):
+    first = next(name for name in classes if name != "a")
+    cured = [{"a": "a"}.get(name, "background") for name in classes]
+    message = re.escape(f"Class {first!r} is what none of") + f".*{re.escape(f'pass classes={cured}')}"
+    with pytest.raises(BundleError, match=message):
+        bundle(convolution(2), classes=classes)
+    with monkeypatch.context() as before:
+        before.setattr("rtsx.model.bundle.check_background", lambda classes: None)
+        stored = bundle(convolution(2), classes=classes)
+    stored.save(tmp_path / "bundle")
+    again = ModelBundle.open(tmp_path / "bundle", trust=True, threshold=0.5)
+    assert again.classes == classes
+    assert again.digest == stored.digest
+    assert ModelBundle.open(tmp_path / "bundle", trust=True, classes=cured).classes == tuple(cured)
+    with pytest.raises(BundleError, match=message):
+        ModelBundle.open(tmp_path / "bundle", trust=True, classes=classes)
 
 
 def test_every_setting_that_changes_answers_is_in_the_digest():

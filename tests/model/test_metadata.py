@@ -64,8 +64,6 @@ TILES = {"tile": 64, "overlap": 32, "stride": 16, "trim": None}
         ({"layers": ("red", "red")}, r"each once; got \['red', 'red'\]"),
         ({"classes": ()}, r"at least one class"),
         ({"classes": ("a", "a")}, r"each with its own name"),
-        ({"classes": ("Background", "a")}, r"Class 'Background' is what none .* Call it 'background'"),
-        ({"classes": ("lake", "_bg_")}, r"Class '_bg_' is what none"),
         ({"activation": "relu"}, r"activation has to be 'sigmoid', 'softmax' or 'none'; got 'relu'"),
         ({"activation": "softmax"}, r"softmax over the single class 'lake' is 1 everywhere"),
         ({"threshold": 50}, r"threshold has to be a probability in 0..1; got 50"),
