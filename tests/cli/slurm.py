@@ -68,17 +68,21 @@ def slurm(folder: Path) -> Iterator[Path]:
         yield config
 
 
-def finish_jobs(folder: Path) -> set[str]:
-    """Wait until no job is left; returns those that were queued again, which start at once instead of after Slurm's two minutes."""
+def finish_jobs(folder: Path, *, is_done: Callable[[], bool]) -> set[str]:
+    """Wait until the work is done and no job is left; returns those that were queued again, which start in seconds instead of after two minutes.
+
+    An empty queue alone says too little where Slurm has given a job up.
+    """
     again: set[str] = set()
 
     def is_empty() -> bool:
         listed = subprocess.run(["squeue", "--noheader", "--array", "--format=%i %r"], capture_output=True, text=True)
         for job, _, reason in (line.partition(" ") for line in listed.stdout.splitlines()):
-            if reason == "BeginTime":
+            if reason == "BeginTime" and job not in again:
                 again.add(job)
-                subprocess.run(["scontrol", "update", f"JobId={job}", "StartTime=now"], check=True)
-        return listed.returncode == 0 and not listed.stdout
+                # Not now: a node that takes it in the second in which it ended there revokes the new one, too.
+                subprocess.run(["scontrol", "update", f"JobId={job}", "StartTime=now+3seconds"], check=True)
+        return listed.returncode == 0 and not listed.stdout and is_done()
 
     _wait(is_empty, folder)
     return again
