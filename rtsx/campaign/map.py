@@ -133,7 +133,7 @@ def create_map(output: str, plan: CampaignPlan, *, bundle_id: str, storage_optio
             f"{path} was made for another map: {found}. Years share a map where grid, extent, classes, spread and shards "
             "are the same: make them so, or choose another output."
         )
-    _restore_coordinates(store, group, plan)
+    _restore_coordinates(group, plan)
     _restore_days(objects, group)
     facts = {**plan.prediction.attrs, "bundle_id": bundle_id, "plan": plan.prediction.to_json()}
     claim = {"year": plan.year, "facts": json.loads(json.dumps(facts))}
@@ -206,18 +206,12 @@ def _coordinate_faults(group: zarr.Group, expected: xr.Dataset) -> dict[str, str
     return faults
 
 
-def _restore_coordinates(store: Store, group: zarr.Group, plan: CampaignPlan) -> None:
-    """Write coordinates anew that cannot be read, or are not those of the plan."""
+def _restore_coordinates(group: zarr.Group, plan: CampaignPlan) -> None:
+    """Write coordinates anew that cannot be read, or are not those of the plan; no attributes, which another run may be writing."""
     expected = _coordinates(plan)
-    faults = _coordinate_faults(group, expected)
-    if faults:
-        attrs = group.attrs.asdict()
-        lost = expected.drop_vars(set(expected.variables) - set(faults))
-        # With the attributes, because xarray puts its own in place of those that are there; it insists on stating `coordinates` itself.
-        lost.attrs = {name: value for name, value in attrs.items() if name != "coordinates"}
-        lost.to_zarr(store, mode="a", zarr_format=3, consolidated=False)
-        zarr.open_group(store, mode="r+", use_consolidated=False).update_attributes(attrs)
-        consolidate(store)
+    for name in _coordinate_faults(group, expected):
+        if name in group:
+            array_of(group, name)[...] = expected[name].values
 
 
 def _restore_days(objects: ObjectStore, group: zarr.Group) -> None:

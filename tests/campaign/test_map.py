@@ -407,7 +407,7 @@ def test_damaged_coordinates_are_found_and_written_anew(tmp_path: Path) -> None:
     assert "all cells are what their marks say.\nmap.zarr/y cannot be read" in str(
         Verification(n_cells=1, n_objects=0, n_bytes=0, coordinates={"map.zarr/y": found["map.zarr/y"]})
     )
-    shutil.rmtree(tmp_path / "map.zarr" / "spatial_ref")
+    (tmp_path / "map.zarr" / "spatial_ref" / "c").unlink()
     create_map(str(tmp_path), plan_of(), bundle_id="demo", storage_options={})
     assert faults() == {}
     assert open_map(str(tmp_path), storage_options={}).rio.crs is not None
