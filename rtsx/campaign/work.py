@@ -38,6 +38,7 @@ from rtsx.errors import CampaignError, ClusterError
 from rtsx.inference.ensemble import bundle_ids
 from rtsx.inference.memory import available_bytes
 from rtsx.storage import refuse_other_format
+from rtsx.storage.diagnosis import causes
 from rtsx.threads import repeated
 
 if TYPE_CHECKING:
@@ -313,7 +314,7 @@ def _worked(
     # In another thread, because a cell may take longer than a record may be old.
     recorded = repeated(lambda: log.note(worker.summary()), every_s=RECORD_S, name="rtsx-run-record")
     try:
-        with recorded, _cut_off_at(until):
+        with _signals_as_raised(), recorded, _cut_off_at(until):
             for summary in worker.work(until):
                 if progress is not None:
                     progress(summary)
@@ -333,6 +334,18 @@ def _worked(
     if progress is not None:
         progress(summary)
     return summary
+
+
+@contextmanager
+def _signals_as_raised() -> Iterator[None]:
+    """Raise what a signal raised where a lock that it struck in has made a RuntimeError of it, for being released twice."""
+    try:
+        yield
+    except RuntimeError as error:
+        struck = next((one for one in causes(error) if isinstance(one, KeyboardInterrupt | _TimeOver)), None)
+        if struck is None:
+            raise
+        raise struck from None
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from rtsx.campaign.ledger import CampaignLedger, acquire, held
 from rtsx.campaign.recipe import RetrySpec
 from rtsx.campaign.records import TIME_OVER
 from rtsx.campaign.task_queue import CellResult, cell_result
-from rtsx.campaign.work import CellWorker, FreeCells
+from rtsx.campaign.work import CellWorker, FreeCells, _signals_as_raised, _TimeOver
 from rtsx.errors import CampaignError, ClusterError
 from rtsx.storage.object_store import MemoryObjects
 from tests.campaign import stage
@@ -285,3 +285,18 @@ def test_a_campaign_that_is_stopped_or_cannot_be_worked_says_so(
     CampaignLedger(campaign.objects, YEAR).note_run(other)
     with pytest.raises(ClusterError, match=r"has numpy .* instead of 1\.0"):
         campaign.work()
+
+
+@pytest.mark.parametrize("raised", [KeyboardInterrupt, _TimeOver])
+def test_a_signal_that_strikes_in_a_lock_is_that_signal(raised: type[BaseException]) -> None:
+    lock = threading.Lock()
+
+    def wait() -> None:
+        with lock:
+            lock.release()  # as in a wait, which a signal ends before it holds the lock again
+            raise raised
+
+    with pytest.raises(raised), _signals_as_raised():
+        wait()
+    with pytest.raises(RuntimeError, match="another"), _signals_as_raised():
+        raise RuntimeError("another")
