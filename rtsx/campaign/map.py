@@ -21,7 +21,7 @@ from odc.geo.xr import xr_coords
 from zarr.abc.store import Store
 from zarr.core.buffer import Buffer, default_buffer_prototype
 from zarr.core.sync import sync
-from zarr.errors import ContainsArrayError, ContainsGroupError, GroupNotFoundError
+from zarr.errors import ContainsArrayError, GroupNotFoundError
 from zarr.storage import LocalStore, MemoryStore
 
 from rtsx.campaign.layout import MAP
@@ -84,10 +84,6 @@ class _LocalMap(LocalStore):
         """Write a key whole, or replace it."""
         await asyncio.to_thread(write_object, self.root / key, value.to_bytes(), replace=True)
 
-    async def set_if_not_exists(self, key: str, value: Buffer) -> None:
-        """Write a key where there is none."""
-        await asyncio.to_thread(write_object, self.root / key, value.to_bytes(), replace=False)
-
 
 def create_map(output: str, plan: CampaignPlan, *, bundle_id: str, storage_options: Mapping[str, Any]) -> None:
     """Make room for the year of a plan: all arrays, or one more step of `time` in those that are there.
@@ -120,26 +116,22 @@ def create_map(output: str, plan: CampaignPlan, *, bundle_id: str, storage_optio
         )
     store, path = map_store(output, storage_options), map_path(output)
     objects = open_object_store(output, storage_options)
-    group = _opened(store, path)
-    is_new = group is None or MAP_IDENTITY not in group.attrs
-    while group is None or MAP_IDENTITY not in group.attrs:
-        try:
-            group = _created(store, plan, path=path)
-        except (ContainsArrayError, ContainsGroupError):  # another year is creating the same map, and was faster here
-            group = _opened(store, path)
+    group = _opened(store, path) or _claimed_map(objects, store, plan)
     found = first_difference(_by_recipe(group.attrs[MAP_IDENTITY]), _by_recipe(_identity(plan)))
     if found is not None:
         raise CampaignError(
             f"{path} was made for another map: {found}. Years share a map where grid, extent, classes, spread and shards "
             "are the same: make them so, or choose another output."
         )
+    if group.attrs.get(COMPLETE) is not True:
+        _fill(objects, plan)
     _restore_coordinates(group, plan)
     _restore_days(objects, group)
     facts = {**plan.prediction.attrs, "bundle_id": bundle_id, "plan": plan.prediction.to_json()}
     claim = {"year": plan.year, "facts": json.loads(json.dumps(facts))}
     place = _claimed(objects, group, claim)
     # Only where something is new, because another run may be adding a year, of which readers are not to be told before it is whole.
-    if is_new or not _is_whole(store, {place: claim}):
+    if not _is_whole(store, {place: claim}):
         # Until nothing is left to write: two runs that write at once may each undo what the other wrote, the claims never.
         while not _is_whole(store, claims := map_claims(objects)):
             _write_steps(store, claims)
@@ -263,47 +255,48 @@ def open_map(output: str, *, storage_options: Mapping[str, Any]) -> xr.Dataset:
 
 
 def _opened(store: Store, path: str) -> zarr.Group | None:
-    """Open the group that is there; None where nothing is, or a creation that was stopped."""
+    """Open the map that is there; None where nothing is, or a creation of an earlier version that was stopped."""
     try:
         group = zarr.open_group(store, mode="r+", use_consolidated=False)
     except (GroupNotFoundError, FileNotFoundError):
         return None
     except (NotADirectoryError, ContainsArrayError) as error:
         raise OutputExistsError(f"{path} exists and is no map of a campaign. Choose another output.") from error
-    if MAP_IDENTITY not in group.attrs and group.attrs.get(COMPLETE) is not False:
+    if MAP_IDENTITY in group.attrs:
+        return group
+    if group.attrs.get(COMPLETE) is not False:
         raise OutputExistsError(f"{path} exists and is no map of a campaign. Choose another output, or move it away.")
-    return group
+    return None
 
 
-def _created(store: Store, plan: CampaignPlan, *, path: str) -> zarr.Group:
-    """Everything but years. Nothing that is there is removed, because another run may be further already.
-
-    Raises
-    ------
-    ContainsArrayError, ContainsGroupError
-        Another run has created one of the nodes meanwhile.
-    """
+def _claimed_map(objects: ObjectStore, store: Store, plan: CampaignPlan) -> zarr.Group:
+    """Say in the root of the map whose it is: one of many that ask at once, whose plans may differ, does."""
+    key, root = f"{MAP}/zarr.json", _empty_map(plan)["zarr.json"].to_bytes()
+    path = f"{objects}/{MAP}"
     try:
-        group = zarr.open_group(store, mode="a", zarr_format=3, use_consolidated=False, attributes={COMPLETE: False})
+        is_first = objects.create(key, root)
     except OSError as error:
         raise OutputNotWritableError(
             f"{path} cannot be written: {error}. Choose a place that you may write to."
         ) from error
-    # With the attribute, because xarray puts its own in place of those that are there.
-    _coordinates(plan).assign_attrs({COMPLETE: False}).to_zarr(store, mode="a", zarr_format=3, consolidated=False)
-    for name in answers_of(plan):
-        if name not in group:
-            _create_answer(group, name, plan)
-    if "time" not in group:
-        group.create_array(
-            "time",
-            shape=(0,),
-            chunks=(64,),
-            dtype="int64",
-            fill_value=_NO_DAY,
-            attributes={"units": "days since 1970-01-01", "calendar": "proleptic_gregorian", "standard_name": "time"},
-            dimension_names=("time",),
-        )
+    group = _opened(store, path)
+    if group is None:
+        assert not is_first  # we wrote it
+        objects.put(key, root)
+        group = zarr.open_group(store, mode="r+", use_consolidated=False)
+    return group
+
+
+def _fill(objects: ObjectStore, plan: CampaignPlan) -> None:
+    """Write what an empty map has and is not there; all runs of one map write the same."""
+    for key, content in _empty_map(plan).items():
+        objects.create(f"{MAP}/{key}", content.to_bytes())
+
+
+def _empty_map(plan: CampaignPlan) -> dict[str, Buffer]:
+    """Everything but years, by key."""
+    stored: dict[str, Buffer] = {}
+    store = MemoryStore(stored)
     attrs = {
         **spatial_attrs(plan.geobox),
         "Conventions": "CF-1.11",
@@ -312,11 +305,22 @@ def _created(store: Store, plan: CampaignPlan, *, path: str) -> zarr.Group:
         "bundle_classes": json.dumps(plan.prediction.classes),
         LAYERS: list(answers_of(plan)),
         MAP_IDENTITY: _identity(plan),
-        COMPLETE: True,
+        COMPLETE: False,
     }
-    group = zarr.open_group(store, mode="r+", use_consolidated=False)
-    group.update_attributes(attrs)
-    return group
+    _coordinates(plan).assign_attrs(attrs).to_zarr(store, zarr_format=3, consolidated=False)
+    group = zarr.open_group(store, mode="r+")
+    for name in answers_of(plan):
+        _create_answer(group, name, plan)
+    group.create_array(
+        "time",
+        shape=(0,),
+        chunks=(64,),
+        dtype="int64",
+        fill_value=_NO_DAY,
+        attributes={"units": "days since 1970-01-01", "calendar": "proleptic_gregorian", "standard_name": "time"},
+        dimension_names=("time",),
+    )
+    return stored
 
 
 def _create_answer(group: zarr.Group, name: str, plan: CampaignPlan) -> None:

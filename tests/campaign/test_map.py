@@ -18,6 +18,7 @@ from zarr.core.sync import sync
 from zarr.storage import WrapperStore
 
 from rtsx import open_cube
+from rtsx.campaign.layout import MAP
 from rtsx.campaign.map import create_map, damaged_coordinates, map_path, map_store, map_year, open_map
 from rtsx.campaign.stages import Verification
 from rtsx.cli.info import prediction_rows
@@ -27,7 +28,8 @@ from rtsx.errors import CampaignError, CubeError, FootprintError, OutputExistsEr
 from rtsx.footprints import extract_footprints
 from rtsx.grid import Grid
 from rtsx.model.metadata import OutlineChoice
-from rtsx.storage.zarr import RetryingStore, consolidate
+from rtsx.storage.object_store import ObjectStore, open_object_store
+from rtsx.storage.zarr import COMPLETE, MAP_IDENTITY, RetryingStore, consolidate
 from tests.campaign.random_campaign import make_bundle, make_plan, make_recipe
 from tests.faults import FaultyProxy
 
@@ -203,10 +205,10 @@ def test_a_creation_that_was_stopped_anywhere_is_ended_by_the_next(
 def test_a_creation_that_was_stopped_in_the_middle_is_not_seen_as_a_map(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stopped(*_: object, **__: object) -> None:
+    def stopped(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("rtsx.campaign.map._create_answer", stopped)
+    monkeypatch.setattr("rtsx.campaign.map._fill", stopped)
     with pytest.raises(KeyboardInterrupt):
         create_map(str(tmp_path), plan_of(), bundle_id="demo", storage_options={})
     with pytest.raises(CubeError, match="was never finished"):
@@ -281,21 +283,47 @@ def test_a_store_is_asked_once_for_each_attempt_unless_the_user_wants_more(
         assert proxy.asked == requests
 
 
-class Interrupted(WrapperStore[Store]):
-    """The same store; before its n-th write something else happens to the end."""
+class Interruption:
+    """Something else happens to the end before the n-th write."""
 
-    def __init__(self, store: Store, n: int, act: Callable[[], None]) -> None:
-        super().__init__(store)
+    def __init__(self, n: int, act: Callable[[], None]) -> None:
         self.left, self.act = n, act
 
-    async def set(self, key: str, value: Buffer) -> None:
+    def tick(self, key: str, value: bytes) -> None:
         self.left -= 1
         if self.left == -1:
-            await asyncio.to_thread(self.act)
+            self.act()
+        if key.removeprefix(f"{MAP}/") == "zarr.json":
+            assert MAP_IDENTITY.encode() in value, "workers that come meanwhile find a map of a campaign at all times"
+
+
+class InterruptedStore(WrapperStore[Store]):
+    """The same store, interrupted."""
+
+    def __init__(self, store: Store, interruption: Interruption) -> None:
+        super().__init__(store)
+        self.interruption = interruption
+
+    async def set(self, key: str, value: Buffer) -> None:
+        await asyncio.to_thread(self.interruption.tick, key, value.to_bytes())
         await super().set(key, value)
 
     def with_read_only(self, read_only: bool = False) -> Store:
         return self._store.with_read_only(read_only)
+
+
+class InterruptedObjects:
+    """The same objects, interrupted."""
+
+    def __init__(self, objects: ObjectStore, interruption: Interruption) -> None:
+        self.objects, self.interruption = objects, interruption
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.objects, name)
+
+    def create(self, key: str, content: bytes) -> bool:
+        self.interruption.tick(key, content)
+        return self.objects.create(key, content)
 
 
 @pytest.mark.slow
@@ -304,7 +332,6 @@ def test_two_years_that_begin_at_once_get_a_step_each(
     tmp_path: Path, place: str, is_first: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another year is begun and finished before each single write of the first one: no interleaving loses anything."""
-    real = map_store
     step = {("local", True): 9, ("memory", True): 3, ("memory", False): 1}[place, is_first]
     for n in range(0, 200, step):  # a disk takes ten times as long, and differs in its claims alone
         output = str(tmp_path / str(n)) if place == "local" else f"memory://years-{is_first}/{n}"
@@ -314,13 +341,16 @@ def test_two_years_that_begin_at_once_get_a_step_each(
 
         def other(output: str = output, happened: list[int] = happened) -> None:
             happened.append(1)
-            monkeypatch.setattr("rtsx.campaign.map.map_store", real)
+            monkeypatch.undo()
             create_map(output, replace(plan_of(year=2025), name="other"), bundle_id="demo", storage_options={})
 
-        store = Interrupted(real(output, {}), n, other)
+        interruption = Interruption(n, other)
+        store = InterruptedStore(map_store(output, {}), interruption)
+        objects = InterruptedObjects(open_object_store(output, {}), interruption)
         monkeypatch.setattr("rtsx.campaign.map.map_store", lambda *_, store=store: store)
+        monkeypatch.setattr("rtsx.campaign.map.open_object_store", lambda *_, objects=objects: objects)
         create_map(output, plan_of(year=2024), bundle_id="demo", storage_options={})
-        monkeypatch.setattr("rtsx.campaign.map.map_store", real)
+        monkeypatch.undo()
         if not happened:
             assert n > 5, "there were writes to come between"
             return
@@ -413,3 +443,23 @@ def test_damaged_coordinates_are_found_and_written_anew(tmp_path: Path) -> None:
     assert open_map(str(tmp_path), storage_options={}).rio.crs is not None
     (tmp_path / "map.zarr" / "zarr.json").unlink()
     assert "cannot be opened" in faults()["map.zarr"]
+
+
+def test_of_two_maps_that_begin_at_once_one_is_there_and_the_other_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def other() -> None:
+        monkeypatch.undo()
+        create_map(str(tmp_path), plan_of(3), bundle_id="demo", storage_options={})
+
+    objects = InterruptedObjects(open_object_store(str(tmp_path), {}), Interruption(0, other))
+    monkeypatch.setattr("rtsx.campaign.map.open_object_store", lambda *_: objects)
+    with pytest.raises(CampaignError, match=r"classes is .* there and .* here"):
+        create_map(str(tmp_path), plan_of(), bundle_id="demo", storage_options={})
+    assert open_map(str(tmp_path), storage_options={}).sizes == {"time": 1, "class": 3, "y": 192, "x": 192}
+
+
+def test_a_creation_of_an_earlier_version_that_was_stopped_is_ended(tmp_path: Path) -> None:
+    zarr.create_group(map_path(str(tmp_path)), attributes={COMPLETE: False})
+    create_map(str(tmp_path), plan_of(), bundle_id="demo", storage_options={})
+    assert open_map(str(tmp_path), storage_options={}).sizes["time"] == 1
