@@ -1,29 +1,35 @@
-"""Settings of an evaluation and its scenes, taken apart into what is compared: maps of classes, or outlines. Nothing is computed here."""
+"""Settings of an evaluation and its scenes, taken apart into what is compared: maps of classes, or outlines. Nothing is scored here."""
 
 import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from typing import TypeAlias
 
 import geopandas as gpd
 import numpy as np
+import shapely
 import xarray as xr
+from pyproj import CRS
 
 from rtsx.cube import class_names, geobox_of
 from rtsx.cube.georeference import describe_geobox
 from rtsx.errors import CubeError, EvaluationError, FootprintError, LabelError
 from rtsx.evaluation.counts import Unit
-from rtsx.evaluation.ground import mapped_ground
+from rtsx.footprints.blocks import polygonize
 from rtsx.footprints.class_maps import missing_pixels, thresholds_of
 from rtsx.labels import LabelRaster, open_label_raster, rasterize_labels
 from rtsx.labels.label_rasters import same_pixels, warp_onto
+from rtsx.labels.rasterize import to_pixels
 from rtsx.scores import LEVELS_OF_FLOAT
 
 Truth: TypeAlias = LabelRaster | xr.DataArray | gpd.GeoDataFrame
 """What is there: pixels with numbers of classes, or polygons."""
 ALONE = "scene"
 """Name of a prediction that is evaluated alone, which messages leave out."""
+_BLOCK = 2048
+"""Side of what is read of a map at once where its ground is outlined, px."""
 
 
 def of_scene(name: str) -> str:
@@ -380,12 +386,58 @@ def _outline_case(scene: EvaluationScene, classes: Sequence[str] | None) -> Outl
     mapped = scene.mapped
     if isinstance(mapped, xr.Dataset):
         _check_shape(scene, mapped)
-        mapped = mapped_ground(mapped, found, true)
+        mapped = _mapped_ground(mapped, found, true)
     elif mapped is not None:
         mapped = _checked_outlines(scene, mapped.drop(columns="class_name", errors="ignore"), what="mapped ground")
     return OutlineCase(
         name=scene.name, region=scene.region, classes=(str(name),), found=found, true=true, mapped=mapped
     )
+
+
+def _mapped_ground(pred: xr.Dataset, *tables: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
+    """Outline the valid pixels of a map in all blocks that outlines meet, so that a large map is not read whole.
+
+    Parameters
+    ----------
+    pred : xarray.Dataset
+        (y, x), as `predict_cube` returns it: its `valid`, or else what is not missing in `binary` or `probability`.
+    *tables : geopandas.GeoDataFrame
+        Valid Polygons or MultiPolygons in any CRS.
+
+    Returns
+    -------
+    geopandas.GeoDataFrame
+        Polygons in the CRS of the map; no row where outlines meet no valid pixel.
+    """
+    grid = geobox_of(pred)
+    met: set[tuple[int, int]] = set()
+    for table in tables:
+        crs = CRS.from_user_input(table.crs)
+        placed, _ = to_pixels(np.asarray(table.geometry.array, np.object_), crs, grid, margin=0)
+        for left, top, right, bottom in shapely.bounds(shapely.get_parts(placed)).reshape(-1, 4).tolist():
+            met |= {*product(_blocks(top, bottom, grid.shape.y), _blocks(left, right, grid.shape.x))}
+    valid = _mapped_pixels(pred)
+    parts = []
+    for row, column in sorted(met):
+        origin = (row * _BLOCK, column * _BLOCK)
+        window = valid[origin[0] : origin[0] + _BLOCK, origin[1] : origin[1] + _BLOCK].to_numpy()
+        if window.any():
+            parts.append(polygonize(window.astype(np.int32), 1, origin=origin)[0])
+    pixels = shapely.transform(np.array(parts, np.object_), lambda xy: np.stack(grid.affine * xy.T, axis=1))
+    return gpd.GeoDataFrame(geometry=pixels, crs=str(grid.crs))
+
+
+def _blocks(low: float, high: float, size: int) -> range:
+    """Numbers of the blocks along one axis that a stretch of pixels meets."""
+    return range(math.floor(max(low, 0.0)) // _BLOCK, math.ceil(min(high, size) / _BLOCK))
+
+
+def _mapped_pixels(pred: xr.Dataset) -> xr.DataArray:
+    valid = _valid(pred)
+    if valid is not None:
+        return valid
+    known = ~missing_pixels(pred["binary" if "binary" in pred.data_vars else "probability"])
+    return known.transpose("y", "x", ...) if "class" not in known.dims else known.all("class").transpose("y", "x")
 
 
 def _named(table: gpd.GeoDataFrame) -> list[str]:

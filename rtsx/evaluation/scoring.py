@@ -30,7 +30,6 @@ from rtsx.evaluation.cases import (
 )
 from rtsx.evaluation.counts import ClassCounts, ObjectPieces, SceneCounts, equal_area, join_pieces, to_plane
 from rtsx.evaluation.dask import count_rasters, evaluate_rasters, least_pixels
-from rtsx.evaluation.ground import cut_to
 from rtsx.evaluation.result import Evaluation
 from rtsx.footprints.extract import default_min_area_m2, stated_number
 from rtsx.labels import RasterizedLabels, read_labels
@@ -38,6 +37,9 @@ from rtsx.labels.label_rasters import read_label_raster
 from rtsx.model import ModelBundle, OutlineChoice
 from rtsx.scores import ObjectOverlaps, ObjectScores
 from rtsx.storage.diagnosis import is_raster
+
+_LEAST_M2 = 0.01
+"""Smaller rests of outlines along the border of the mapped ground are noise of the arithmetic, m²."""
 
 
 def match_outlines(case: OutlineCase, *, rule: EvaluationSettings) -> tuple[ClassCounts]:
@@ -74,7 +76,7 @@ def match_outlines(case: OutlineCase, *, rule: EvaluationSettings) -> tuple[Clas
     else:
         ground = np.asarray(case.mapped.geometry.array, np.object_)
         whole = shapely.union_all(to_plane(ground, CRS.from_user_input(case.mapped.crs), plane))
-        found, true = (cut_to(whole, each) for each in (found, true))
+        found, true = (_cut_to(whole, each) for each in (found, true))
         if not len(found) + len(true):
             raise EvaluationError(
                 f"No outline{of_scene(case.name)}, found or true, lies on the ground that was mapped. Is that of another place?"
@@ -89,6 +91,18 @@ def match_outlines(case: OutlineCase, *, rule: EvaluationSettings) -> tuple[Clas
         tally=None,
     )
     return (counts,)
+
+
+def _cut_to(ground: shapely.Geometry, outlines: NDArray[np.object_]) -> NDArray[np.object_]:
+    """Cut valid outlines to a ground in the same equal-area plane; those that lie elsewhere are left out."""
+    shapely.prepare(ground)
+    cut: NDArray[np.object_] = outlines.copy()
+    beyond = ~shapely.covers(ground, outlines)
+    cut[beyond] = shapely.intersection(outlines[beyond], ground)
+    cut = cut[shapely.area(cut) > _LEAST_M2]
+    mixed = shapely.get_type_id(cut) == shapely.GeometryType.GEOMETRYCOLLECTION
+    cut[mixed] = shapely.buffer(cut[mixed], 0)  # which leaves the lines and points out where outlines only touch
+    return cut
 
 
 def _warn_of_truth_elsewhere(case: OutlineCase, found: NDArray[np.object_], true: NDArray[np.object_]) -> None:
