@@ -6,6 +6,8 @@ PYTHON ?= $(shell for candidate in python3 python3.13 python3.12 python3.11; do 
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := rtsx tests benchmarks
+# The formatter also takes the Python of pages and notebooks.
+FORMATTED := $(SOURCES) README.md docs
 # Processes that run tests: one more than there are cores, because some wait for clusters and servers; four at most, because each
 # takes some GB. make WORKERS=8 test
 WORKERS ?= $(shell cores=$$(env -u OMP_NUM_THREADS nproc); echo $$((cores < 4 ? cores + 1 : 4)))
@@ -37,7 +39,7 @@ quick: $(DEV_STAMP) ## test what a change in the working tree can break, without
 		-p tests.forked --processes $(WORKERS) -m "not slow" --exitfirst $$tests
 
 check: $(DEV_STAMP) ## what CI runs: format, lint, types, import contract, docs, tests
-	$(BIN)/ruff format --check $(wildcard $(SOURCES))
+	$(BIN)/ruff format --check $(wildcard $(FORMATTED))
 	$(MAKE) --no-print-directory lint types contract docs test
 
 lint: $(DEV_STAMP)
@@ -51,7 +53,7 @@ contract: $(DEV_STAMP)
 
 format: $(DEV_STAMP) ## rewrite the sources in the project's format
 	$(BIN)/ruff check --fix-only $(wildcard $(SOURCES))
-	$(BIN)/ruff format $(wildcard $(SOURCES))
+	$(BIN)/ruff format $(wildcard $(FORMATTED))
 
 docs: $(DEV_STAMP) ## build the documentation into site/, warnings are errors
 	@# Not --quiet, because then warnings are neither shown nor counted.

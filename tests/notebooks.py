@@ -120,7 +120,7 @@ def main() -> None:
     for path in PATHS:
         with tempfile.TemporaryDirectory() as folder:
             made = run(json.loads(path.read_text()), Path(folder))
-        path.write_text(json.dumps(made, indent=1, ensure_ascii=False) + "\n")
+        path.write_text(json.dumps(made, indent=1, ensure_ascii=False, sort_keys=True) + "\n")
 
 
 if __name__ == "__main__":
