@@ -14,12 +14,7 @@ from typing import Annotated, Any, ClassVar, Self, TypeVar, cast, get_args, get_
 import yaml
 from pydantic import AfterValidator as AfterValidator  # for fields of rooms that need no more of it
 from pydantic import AwareDatetime as AwareDatetime
-from pydantic import (
-    BeforeValidator,
-    GetCoreSchemaHandler,
-    TypeAdapter,
-    ValidationError,
-)
+from pydantic import BeforeValidator, GetCoreSchemaHandler, TypeAdapter, ValidationError
 from pydantic import ConfigDict as ConfigDict
 from pydantic_core import CoreSchema, core_schema
 from yaml.composer import ComposerError
@@ -140,9 +135,7 @@ class _OneOrSeveral:
 
     def __get_pydantic_core_schema__(self, several: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_before_validator_function(
-            _as_tuple,
-            handler(several),
-            json_schema_input_schema=handler(several | get_args(several)[0]),
+            _as_tuple, handler(several), json_schema_input_schema=handler(several | get_args(several)[0])
         )
 
 

@@ -98,11 +98,7 @@ class Campaign:
 
         plan = create_plan(recipe, config=config)
         return cls(
-            plan=plan,
-            output=recipe.output,
-            storage_options=recipe.storage_options,
-            recipe=recipe,
-            prices=recipe.prices,
+            plan=plan, output=recipe.output, storage_options=recipe.storage_options, recipe=recipe, prices=recipe.prices
         )
 
     @classmethod

@@ -385,9 +385,7 @@ def cell_dataset(
     if several:
         pred = pred.assign_coords({"class": list(plan.prediction.classes)})
     return pred.assign_coords(time=np.datetime64(f"{plan.year}-01-01", "ns")).assign_attrs(
-        bundle_id=bundle_ids(bundles),
-        bundle_classes=json.dumps(plan.prediction.classes),
-        **plan.prediction.attrs,
+        bundle_id=bundle_ids(bundles), bundle_classes=json.dumps(plan.prediction.classes), **plan.prediction.attrs
     )
 
 

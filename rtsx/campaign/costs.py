@@ -259,13 +259,7 @@ class MachineEstimate:
 
     @classmethod
     def of(
-        cls,
-        machine: Machine,
-        *,
-        cells: int,
-        tiles: int,
-        measured: Mapping[str, float],
-        done: Mapping[str, CellHours],
+        cls, machine: Machine, *, cells: int, tiles: int, measured: Mapping[str, float], done: Mapping[str, CellHours]
     ) -> Self:
         """Estimate from what is best known: finished cells, which waited and failed as cells do, else the network's time alone.
 

@@ -35,16 +35,7 @@ from rtsx.parsing import first_difference
 from rtsx.storage import is_url, local_path, write_object
 from rtsx.storage.codecs import fast_codecs
 from rtsx.storage.object_store import ObjectStore, open_object_store, single_attempts
-from rtsx.storage.zarr import (
-    COMPLETE,
-    LAYERS,
-    MAP_IDENTITY,
-    YEARS,
-    RetryingStore,
-    consolidate,
-    open_group,
-    store_of,
-)
+from rtsx.storage.zarr import COMPLETE, LAYERS, MAP_IDENTITY, YEARS, RetryingStore, consolidate, open_group, store_of
 
 ANSWERS = ("probability", "binary", "spread", "valid")
 """Variables that a map may have, `valid` last, as it is written; `spread` where the plan keeps it."""

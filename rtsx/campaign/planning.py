@@ -21,14 +21,7 @@ from rtsx.errors import BundleError, CampaignError
 from rtsx.footprints.pieces import AREA_THRESHOLDS
 from rtsx.inference.device import CPU, Hardware, default_batch_size, tiles_ahead
 from rtsx.inference.ensemble import bundle_ids, check_runtime, ensemble, tiling_needs_of, warn_of_pixel_size
-from rtsx.inference.memory import (
-    MemoryPlan,
-    available_bytes,
-    largest_tile,
-    mask_bytes,
-    planned_hardware,
-    require_card,
-)
+from rtsx.inference.memory import MemoryPlan, available_bytes, largest_tile, mask_bytes, planned_hardware, require_card
 from rtsx.inference.runner import forward_bytes_per_pixel, needed_layers, packings_of, prediction_plan
 from rtsx.model import ModelBundle, OutlineChoice
 from rtsx.storage import refuse_other_format
@@ -189,10 +182,7 @@ def planned_of(recipe: CampaignRecipe) -> Hardware:
 
 
 def plan_campaign(
-    recipe: CampaignRecipe,
-    *,
-    like: CampaignPlan | None = None,
-    answered: Callable[[Address], CubeRecipe] | None = None,
+    recipe: CampaignRecipe, *, like: CampaignPlan | None = None, answered: Callable[[Address], CubeRecipe] | None = None
 ) -> CampaignPlan:
     """Plan a campaign: its cells in their order, the tiles of its map, and all that its bytes depend on.
 

@@ -298,8 +298,7 @@ def fetch(
         typer.Option(metavar="STORE", help="Folder or URL; several campaigns may share one.", rich_help_panel="Output"),
     ],
     update: Annotated[
-        bool,
-        typer.Option("--update", help="Ask the sources again before, and fetch what came or changed since."),
+        bool, typer.Option("--update", help="Ask the sources again before, and fetch what came or changed since.")
     ] = False,
     check: Annotated[
         bool,

@@ -124,11 +124,7 @@ def build(
 
 
 @app.command()
-def info(
-    cube: _CubeArgument,
-    *,
-    cell: _CellOption = None,
-) -> None:
+def info(cube: _CubeArgument, *, cell: _CellOption = None) -> None:
     """Tell grid, layers, chunks, images and size of a cube; reads no pixel.
 
     Examples

@@ -116,10 +116,7 @@ def write_outlines(
 
     with progress("outlining"):
         outlines = rtsx.extract_footprints(
-            pred,
-            min_area_m2=0.0 if cleanup is not None and cleanup.flags else min_area_m2,
-            water=water,
-            **extraction,
+            pred, min_area_m2=0.0 if cleanup is not None and cleanup.flags else min_area_m2, water=water, **extraction
         )
         if cleanup is not None:
             least = default_min_area_m2(pred) if min_area_m2 is None else min_area_m2

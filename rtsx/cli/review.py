@@ -331,9 +331,7 @@ def _recipe_of(given: str, campaign: "Campaign") -> "CubeRecipe | None":
 
 @app.command()
 def status(
-    review: _ReviewArgument,
-    *,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    review: _ReviewArgument, *, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False
 ) -> None:
     """Tell how far a review is, who has what, and how far reviewers agree.
 

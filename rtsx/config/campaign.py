@@ -102,10 +102,7 @@ class CampaignConfig(ConfigModel):
     """Ground to leave out, such as sea and glaciers: cells that lie in it as a whole are not run."""
     extent: Area | None = None
     """Ground that the map has room for, so that later years with other regions share it; the region if left out."""
-    cube: Annotated[
-        CubeConfig,
-        BeforeValidator(_cube_of_year, json_schema_input_type=CubeConfig | str),
-    ]
+    cube: Annotated[CubeConfig, BeforeValidator(_cube_of_year, json_schema_input_type=CubeConfig | str)]
     """Layers and grid: the path of a cube's YAML file, or what stands in one. Its cells are those of the grid."""
     model: Annotated[Names, AfterValidator(_models)]
     """Path of a bundle, or of several, which are averaged; demo is the one that ships with rtsx."""

@@ -409,8 +409,7 @@ def _listed(given: object) -> object:
 
 
 Scenes = Annotated[
-    tuple[SceneConfig, ...],
-    BeforeValidator(_listed, json_schema_input_type=list[SceneConfig] | SceneConfig),
+    tuple[SceneConfig, ...], BeforeValidator(_listed, json_schema_input_type=list[SceneConfig] | SceneConfig)
 ]
 """Scenes, or one entry alone."""
 

@@ -69,8 +69,7 @@ Items = Annotated[ItemTable, BeforeValidator(_as_path, json_schema_input_type=It
 Store = Annotated[StoreImages, BeforeValidator(_as_path, json_schema_input_type=StoreImages | str)]
 """A Zarr store, or its path alone."""
 Files = Annotated[
-    FileImages,
-    BeforeValidator(_as_assets, json_schema_input_type=dict[str, list[str] | str] | list[str] | str),
+    FileImages, BeforeValidator(_as_assets, json_schema_input_type=dict[str, list[str] | str] | list[str] | str)
 ]
 """Raster files by asset, or the images alone."""
 

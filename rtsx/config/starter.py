@@ -187,10 +187,7 @@ class ImportedTraining:
 
 
 def import_training(
-    path: str | PathLike[str],
-    *,
-    cubes: str = "cubes/{scene}.zarr",
-    labels: str = "labels/{scene}.gpkg",
+    path: str | PathLike[str], *, cubes: str = "cubes/{scene}.zarr", labels: str = "labels/{scene}.gpkg"
 ) -> ImportedTraining:
     """Translate the YAML of a training with thaw-slump-segmentation, or the config.yml beside its checkpoints.
 

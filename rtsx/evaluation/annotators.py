@@ -213,12 +213,7 @@ def _blank(like: xr.Dataset, class_name: str | None) -> xr.Dataset:
 
 
 def _case(
-    name: str,
-    pred: xr.Dataset,
-    truth: Truth,
-    *,
-    classes: Sequence[str] | None,
-    threshold: float | None,
+    name: str, pred: xr.Dataset, truth: Truth, *, classes: Sequence[str] | None, threshold: float | None
 ) -> RasterCase:
     case = case_of(EvaluationScene(name=name, prediction=pred, truth=truth), classes=classes, threshold=threshold)
     assert isinstance(case, RasterCase), "the prediction is a raster"

@@ -16,15 +16,7 @@ from dask.delayed import Delayed
 from rtsx.arguments import typed
 from rtsx.errors import EvaluationError, OutputExistsError, RtsxError
 from rtsx.evaluation.cases import EvaluationScene, EvaluationSettings
-from rtsx.evaluation.folds import (
-    ALL_OTHERS,
-    Fold,
-    FoldPlan,
-    FoldUnit,
-    overlap_of,
-    planned_units,
-    transfer_plan,
-)
+from rtsx.evaluation.folds import ALL_OTHERS, Fold, FoldPlan, FoldUnit, overlap_of, planned_units, transfer_plan
 from rtsx.evaluation.result import CrossValidation, Evaluation, FoldResult, check_drawable, draw_matrix, draw_regions
 from rtsx.evaluation.scoring import evaluate
 from rtsx.inference import predict_cube

@@ -207,12 +207,7 @@ def sample_ground(
     if regions is not None:
         placed = rasterize_labels(regions.assign(class_name=regions["region"].astype(str)), geobox, classes=names)
     kernel = _DrawPixels(
-        mesh=PixelMesh(geobox),
-        found=found,
-        regions=placed,
-        strata=len(names) * len(_GROUND),
-        size=size,
-        seed=seed,
+        mesh=PixelMesh(geobox), found=found, regions=placed, strata=len(names) * len(_GROUND), size=size, seed=seed
     )
     drawn = reduce_blocks((~maps[0].invalid).expand_dims("layer"), kernel)
     there = np.flatnonzero(drawn.area_m2 > 0)

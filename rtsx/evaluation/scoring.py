@@ -273,8 +273,7 @@ def _check_meets(case: RasterCase | OutlineCase) -> None:
 
 
 def listed_scenes(
-    scenes: EvaluationScene | Iterable[EvaluationScene] | xr.Dataset | gpd.GeoDataFrame,
-    truth: Truth | None,
+    scenes: EvaluationScene | Iterable[EvaluationScene] | xr.Dataset | gpd.GeoDataFrame, truth: Truth | None
 ) -> list[EvaluationScene]:
     """Return the scenes that `evaluate` was given, one or several.
 
@@ -431,12 +430,7 @@ def choose_objects(
     if strange:
         raise EvaluationError(f"min_areas_m2 are finite areas of at least 0 m²; got {strange[0]}.")
     settings = EvaluationSettings(
-        threshold=None,
-        object_iou=object_iou,
-        boundary=1,
-        min_object_area_m2=min_object_area_m2,
-        bootstrap=0,
-        seed=0,
+        threshold=None, object_iou=object_iou, boundary=1, min_object_area_m2=min_object_area_m2, bootstrap=0, seed=0
     )
     if isinstance(truth, str | PathLike):
         truth = _read_truth(fspath(truth), scenes)

@@ -11,15 +11,7 @@ from shapely import box
 from shapely.geometry.base import BaseGeometry
 
 from rtsx.cube.images import Period
-from rtsx.cube.stac.assets import (
-    Signer,
-    absolute_href,
-    address_of,
-    asset_href,
-    get_signer,
-    located,
-    newest_processing,
-)
+from rtsx.cube.stac.assets import Signer, absolute_href, address_of, asset_href, get_signer, located, newest_processing
 from rtsx.cube.stac.client import HttpAccess, is_same_host, oddity_of, read_document, searched_items, sound_items
 from rtsx.cube.stac.item import ItemDict, cloud_cover_of, item_footprint, item_name, time_of
 from rtsx.cube.stac.sources import StacSearch

@@ -1,13 +1,6 @@
 """How an answer compares with the truth, counted: numbers in, numbers out; nothing here knows a network or a map."""
 
-from rtsx.scores.agreement import (
-    AgreementCounts,
-    Kappa,
-    bootstrap_indices,
-    cohens_kappa,
-    majority,
-    percentile_interval,
-)
+from rtsx.scores.agreement import AgreementCounts, Kappa, bootstrap_indices, cohens_kappa, majority, percentile_interval
 from rtsx.scores.counts import (
     LEVELS_OF_FLOAT,
     LEVELS_OF_UINT8,

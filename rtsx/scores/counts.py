@@ -157,10 +157,7 @@ class PixelScores(_Scores):
         """Return scores of everything that has at least this probability."""
         hits, false_alarms = tally.above(threshold)
         return cls(
-            hits=hits,
-            false_alarms=false_alarms,
-            misses=tally.n_target - hits,
-            rejections=tally.n_other - false_alarms,
+            hits=hits, false_alarms=false_alarms, misses=tally.n_target - hits, rejections=tally.n_other - false_alarms
         )
 
     @property

@@ -77,10 +77,7 @@ def refuse_other_format(path: str | os.PathLike[str], *, what: str, suffixes: tu
 
 @contextmanager
 def staged(
-    path: str | os.PathLike[str],
-    *,
-    overwrite: bool,
-    replaceable: Callable[[Path], None] | None = None,
+    path: str | os.PathLike[str], *, overwrite: bool, replaceable: Callable[[Path], None] | None = None
 ) -> Iterator[Path]:
     """A path to make a file or a folder at; it is at `path` after the block, whole, and gone if the block raises.
 

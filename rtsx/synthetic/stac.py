@@ -24,12 +24,7 @@ from rtsx.synthetic.spec import PIXEL_M
 
 
 def write_catalog(
-    folder: Path,
-    items: Sequence[pystac.Item],
-    *,
-    collections: Sequence[pystac.Collection],
-    name: str,
-    description: str,
+    folder: Path, items: Sequence[pystac.Item], *, collections: Sequence[pystac.Collection], name: str, description: str
 ) -> Path:
     """Write ``catalog.json``, and under it a folder for each collection with a folder for each item; returns its path.
 

@@ -189,12 +189,7 @@ def _evaluated(
     network = bundle.network(device=str(device), precision="float32", backend="eager")
     with _batches(plan, scenes, tiles) as batches:
         return evaluate_epoch(
-            network,
-            batches,
-            inputs=bundle.inputs,
-            fill=bundle.fill,
-            channels=len(bundle.classes),
-            device=device,
+            network, batches, inputs=bundle.inputs, fill=bundle.fill, channels=len(bundle.classes), device=device
         )
 
 

@@ -25,12 +25,7 @@ TRUE_COLOUR = ("red", "green", "blue")
 FALSE_COLOUR = ("nir", "red", "green")
 _GAMMA = 0.8
 """Exponent of a composite's stretch: below 1 brightens the dark tundra."""
-LAYER_COLOURS = {
-    "ndvi": "RdYlGn",
-    "relative_elevation": "RdBu_r",
-    "slope": "magma",
-    "dem": "terrain",
-}
+LAYER_COLOURS = {"ndvi": "RdYlGn", "relative_elevation": "RdBu_r", "slope": "magma", "dem": "terrain"}
 """Colour maps of layers whose values have a meaning by sign or size; grey for the rest."""
 _ELEVATION = ("dem", "elevation", "relative_elevation")
 """Layers that a relief is shaded from, the best first."""

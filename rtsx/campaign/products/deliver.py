@@ -381,13 +381,7 @@ def _images(history: _History) -> pd.DataFrame:
     Ids that are equal from there on differ in their digest.
     """
     rows = [
-        (
-            source,
-            _last_part(image),
-            sha256_of(image.encode())[:16],
-            cells,
-            history.unread.get((source, image), 0),
-        )
+        (source, _last_part(image), sha256_of(image.encode())[:16], cells, history.unread.get((source, image), 0))
         for (source, image), cells in history.images.items()
     ]
     return pd.DataFrame(sorted(rows), columns=["source", "image", "id_digest", "cells", "unread_cells"])

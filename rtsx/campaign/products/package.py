@@ -10,15 +10,7 @@ from functools import partial
 from rtsx.campaign.ledger import map_in_threads
 from rtsx.campaign.products.coarse import CoarseMap, ExpectedArea, thumbnail
 from rtsx.campaign.products.rasters import MapReader, RasterFile, Tiling, encoded_raster
-from rtsx.campaign.products.tables import (
-    WORKERS,
-    CellStates,
-    Record,
-    Records,
-    digest_of,
-    partition_sources,
-    sha256_of,
-)
+from rtsx.campaign.products.tables import WORKERS, CellStates, Record, Records, digest_of, partition_sources, sha256_of
 from rtsx.errors import OutputExistsError, RtsxError
 from rtsx.grid.grid import cell_id
 from rtsx.storage import is_url, local_path

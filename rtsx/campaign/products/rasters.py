@@ -78,12 +78,7 @@ class CellTiling:
     def files(self, cells: Iterable[Address]) -> list[RasterFile]:
         """Return a file for each cell, sorted."""
         return [
-            RasterFile(
-                name=cell_id(*cell),
-                group=partition_of(cell),
-                geobox=self.plan.grid[cell].geobox,
-                cells=(cell,),
-            )
+            RasterFile(name=cell_id(*cell), group=partition_of(cell), geobox=self.plan.grid[cell].geobox, cells=(cell,))
             for cell in sorted(cells)
         ]
 

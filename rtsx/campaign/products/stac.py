@@ -342,11 +342,7 @@ def _extent(year: int, box: Sequence[float]) -> Document:
 
 
 def _year(year: int) -> Document:
-    return {
-        "datetime": None,
-        "start_datetime": f"{year}-01-01T00:00:00Z",
-        "end_datetime": f"{year}-12-31T23:59:59Z",
-    }
+    return {"datetime": None, "start_datetime": f"{year}-01-01T00:00:00Z", "end_datetime": f"{year}-12-31T23:59:59Z"}
 
 
 def _bands(variable: str, plan: CampaignPlan) -> list[Document]:

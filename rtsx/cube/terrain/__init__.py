@@ -7,13 +7,6 @@ from rtsx.names import lazy
 if TYPE_CHECKING:
     from rtsx.cube.recipe import TerrainLayer
     from rtsx.cube.terrain.grid import TerrainGrid
-    from rtsx.cube.terrain.layers import (
-        TERRAIN,
-        TerrainReader,
-        get_terrain,
-        terrain_block,
-        terrain_halo,
-        terrain_layer,
-    )
+    from rtsx.cube.terrain.layers import TERRAIN, TerrainReader, get_terrain, terrain_block, terrain_halo, terrain_layer
 
 __getattr__ = lazy(__name__)
