@@ -147,9 +147,7 @@ def clock(seconds: float) -> str:
 @contextmanager
 def _here(update: Update, *, counts: str) -> Iterator[None]:
     """Hear dask's own schedulers."""
-    from dask.callbacks import (
-        add_callbacks,  # takes a second to load, which the first word of a command does not wait for
-    )
+    from dask.callbacks import add_callbacks  # loads for a second, which the first word of a command does not wait for
 
     counted: set[Any] = set()
     done = 0

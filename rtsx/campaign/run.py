@@ -105,9 +105,8 @@ def require_ready(plan: CampaignPlan, recipe: CampaignRecipe, *, ledger: Campaig
     require_accepted(ledger.objects, plan)
     spec = recipe.prediction
     with client.as_current():
-        is_known = spec.device.startswith("cuda") or (
-            spec.device == "auto" and client.nthreads()
-        )  # "auto" without a worker may be anything
+        # Without a worker, "auto" may be anything.
+        is_known = spec.device.startswith("cuda") or (spec.device == "auto" and client.nthreads())
         needs = WorkerRequirements(
             versions_here(),
             CampaignEstimate.of(plan, recipe).memory_bytes,

@@ -461,9 +461,8 @@ def submit(
         raise CampaignError("Give one of --slurm and --pbs.")
     from rtsx.campaign.batch import BatchJob
 
-    opened = options.open_campaign(
-        campaign, year=year
-    )  # refuses what was not planned, because every member would do so
+    # Which refuses what was not planned, because every member would do so.
+    opened = options.open_campaign(campaign, year=year)
     _accept(opened, accept_drift)
     from rtsx.campaign.drift import require_accepted
 

@@ -92,9 +92,8 @@ def streams() -> Iterator[ConsoleStream]:
     for number in range(3):
         try:
             os.fstat(number)
-        except (
-            OSError
-        ):  # closed by the caller, as with >&-: the next file that is opened would take all that is printed
+        except OSError:
+            # Closed by the caller, as with >&-: the next file that is opened would take all that is printed.
             os.open(os.devnull, os.O_RDWR)
     with ExitStack() as stack:
         out, err = (

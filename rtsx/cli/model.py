@@ -104,9 +104,7 @@ def probe(
     if save and not (Path(model).is_dir()):
         raise BundleError(f"--save writes into a bundle's folder; {model} is none. Make one with rtsx model import.")
     (bundle,) = options.open_models([model], trust=trust)
-    from rtsx.model.backend_choice import (
-        receptive_field_of,  # here, because it loads torch, which `--help` should not wait for
-    )
+    from rtsx.model.backend_choice import receptive_field_of  # loads torch, which `--help` does not wait for
 
     print_info("measuring ...")
     reach = receptive_field_of(bundle)

@@ -168,9 +168,7 @@ Side = int | Literal["auto", "bundle"]
 """Pixels of a side, or whose choice it is."""
 
 
-def side_of(
-    given: str, *, option: str, words: tuple[str, ...] = ("auto", "bundle")
-) -> Any:  # `Side`, or one of fewer words
+def side_of(given: str, *, option: str, words: tuple[str, ...] = ("auto", "bundle")) -> Any:
     """Read a number of pixels, or one of a few words.
 
     Raises
@@ -318,9 +316,7 @@ def _silent(cube: "xr.Dataset", attribute: str, *, option: str) -> list[str]:
     return silent
 
 
-def open_models(
-    models: Sequence[str], *, trust: bool
-) -> "list[rtsx.ModelBundle]":  # quoted, because the name loads torch
+def open_models(models: Sequence[str], *, trust: bool) -> "list[rtsx.ModelBundle]":  # whose name loads torch
     """Open one bundle per name; `demo` is the one that ships with rtsx.
 
     Raises

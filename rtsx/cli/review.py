@@ -318,9 +318,8 @@ def _recipe_of(given: str, campaign: "Campaign") -> "CubeRecipe | None":
     from rtsx.config import load_campaign_config, stored_campaign_config
     from rtsx.config.cube import is_config
 
-    if campaign.objects.get(
-        campaign.ledger.layout.config
-    ):  # by which it was planned; the file may have been edited since
+    # By which it was planned; the file may have been edited since.
+    if campaign.objects.get(campaign.ledger.layout.config):
         config = stored_campaign_config(campaign)
     elif is_config(given):
         config = load_campaign_config(given, year=campaign.plan.year)

@@ -163,11 +163,8 @@ def cross_validate(
         raise options.misused("--held-out", "whole groups are tested without --transfer; leave it out.")
     refuse_other_format(out, what="the folder of a cross-validation")
     options.require_there([str(config)])
-    from rtsx.config.training import (  # here, because they are heavy
-        glance_at_training,
-        load_train_config,
-        training_recipes,
-    )
+    # Here, because they are heavy.
+    from rtsx.config.training import glance_at_training, load_train_config, training_recipes
     from rtsx.model.allocator import configure_malloc
 
     configure_malloc()

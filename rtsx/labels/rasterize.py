@@ -265,9 +265,8 @@ def _moved(parts: Geometries, lonlat: Geometries, across: NDArray[np.bool_], *, 
     is_same = crs.equals(target, ignore_axis_order=True)
     moved[~torn] = parts[~torn] if is_same else transformed(densified(parts[~torn], crs), crs, target)
     for index in np.flatnonzero(torn):
-        pieces = split_at_antimeridian(
-            lonlat[index], west=seam_of(target), inset=1e-9
-        )  # 0.1 mm, so that rounding tells sides apart
+        # Inset by 0.1 mm, so that rounding tells sides apart.
+        pieces = split_at_antimeridian(lonlat[index], west=seam_of(target), inset=1e-9)
         moved[index] = shapely.multipolygons(transformed(pieces, LONLAT, target))
     return moved
 

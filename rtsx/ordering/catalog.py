@@ -253,8 +253,7 @@ def _item(mosaic: Mosaic, quad: QuadRange, name: str, *, asset: str) -> dict[str
         "collection": mosaic.name,
         "geometry": to_wkb(box(*bounds)),
         "bbox": dict(zip(("xmin", "ymin", "xmax", "ymax"), bounds, strict=True)),
-        "datetime": mosaic.start
-        + (mosaic.end - mosaic.start) / 2,  # of a quarter its middle, because one day is asked for
+        "datetime": mosaic.start + (mosaic.end - mosaic.start) / 2,  # its middle, because one day is asked for
         "start_datetime": mosaic.start,
         "end_datetime": mosaic.end,
         "assets": json.dumps({"data": json.loads(asset)}),
