@@ -24,7 +24,7 @@ from rtsx.campaign.status import CampaignStatus, campaign_status, watch_campaign
 from rtsx.errors import CampaignError
 from rtsx.grid.grid import cell_id
 from rtsx.pages import html_table
-from rtsx.storage import cloud_of
+from rtsx.storage import cloud_of, options_beside
 from rtsx.storage.object_store import ObjectStore, open_object_store
 
 if TYPE_CHECKING:
@@ -756,9 +756,7 @@ class Campaign:
 
     def _options_at(self, to: str, storage_options: Mapping[str, Any] | None) -> Mapping[str, Any]:
         """Options of another place: those that were given, else those of the output in the same bucket."""
-        if storage_options is not None:
-            return storage_options
-        return self.storage_options if to.split("/")[:3] == self.output.split("/")[:3] else {}
+        return options_beside(to, self.output, self.storage_options) if storage_options is None else storage_options
 
     def required_recipe(self, what: str) -> CampaignRecipe:
         """Sources and bundles of the campaign, for what cannot do without.

@@ -34,6 +34,8 @@ _CLOCKS = timedelta(minutes=15)
 """How far the clocks of two stores may be apart, and how long a document is on its way; what was written within this is read and compared."""
 _SHOWN = 5
 """Cells that a message names."""
+_SHARDS = tuple(f"{MAP}/{name}/c/" for name in ANSWERS)
+"""How the keys of the map's shards begin."""
 
 _State = Literal["copied", "there", "left", "damaged"]
 
@@ -281,11 +283,7 @@ def _listed(objects: ObjectStore, years: Iterable[int]) -> Iterator[StoredObject
             for found in objects.list(layout.root)
             if not found.key.startswith(tuple(f"{one}/" for one in folders))
         )
-    yield from (found for found in objects.list(MAP) if not _is_shard(found.key))
-
-
-def _is_shard(key: str) -> bool:
-    return key.startswith(tuple(f"{MAP}/{name}/c/" for name in ANSWERS))
+    yield from (found for found in objects.list(MAP) if not found.key.startswith(_SHARDS))
 
 
 def _documents(objects: ObjectStore, years: Sequence[int]) -> tuple[list[StoredObject], int]:

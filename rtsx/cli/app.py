@@ -59,14 +59,11 @@ class CommandGroup(TyperGroup):
 
 
 class LazyGroup(CommandGroup):
-    """Lists commands by what is said of them, and loads one when it is called."""
-
-    entries: Mapping[str, Entry] = {}
-    """The commands by name, in the order of the list."""
+    """Lists `COMMANDS` by what is said of them, and loads one when it is called."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self.commands = {name: TyperCommand(name, help=entry.help) for name, entry in self.entries.items()}
+        self.commands = {name: TyperCommand(name, help=entry.help) for name, entry in COMMANDS.items()}
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Find the command that a line names; the one moment at which it has to be there."""
@@ -75,7 +72,7 @@ class LazyGroup(CommandGroup):
 
     def load(self, name: str) -> Any:
         """Import a command."""
-        entry = self.entries[name]
+        entry = COMMANDS[name]
         # Within another app, because a command on its own would offer to install completion.
         around = typer.Typer(add_completion=False)
         loaded = getattr(import_module(f"rtsx.cli.{entry.module}"), entry.app)
@@ -108,11 +105,6 @@ def _once(command: Any) -> Any:
 
     command.parse_args = parse_args
     return command
-
-
-def lazy_group(entries: Mapping[str, Entry]) -> type[LazyGroup]:
-    """The class of a group of these commands, as `typer.Typer(cls=...)` takes it."""
-    return type("Commands", (LazyGroup,), {"entries": dict(entries)})
 
 
 # With {again}, where it is "the same command", or what that would be.
@@ -268,7 +260,7 @@ COMMANDS = {
 
 app = typer.Typer(
     name="rtsx",
-    cls=lazy_group(COMMANDS),
+    cls=LazyGroup,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,  # instead, `main` turns exceptions into messages and exit codes

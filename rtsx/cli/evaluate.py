@@ -25,7 +25,10 @@ __all__ = ["app", "area_app", "sample_app"]
 
 app = Commands()
 
+_EVALUATED = "MAP.zarr|OUTLINES|EVALUATE.yaml"
 _OF_TRUTH = ("--class-column", "--class-value", "--band", "--ignored")
+_OF_SAMPLE = {"--sample", "--confidence-rule", "--precision-floor", "--out", "--overwrite"}
+"""Options that go with a reviewed sample."""
 
 
 @app.command()
@@ -34,7 +37,7 @@ def evaluate(
     evaluated: Annotated[
         str | None,
         typer.Argument(
-            metavar="MAP.zarr|OUTLINES|EVALUATE.yaml",
+            metavar=_EVALUATED,
             help="A map that `rtsx predict` wrote, outlines, or the scenes that --model is evaluated on.",
             show_default=False,
         ),
@@ -173,21 +176,8 @@ def evaluate(
     rule = {name: value for name, value in asked.items() if value is not None}
     refuse = partial(_refuse_given, line)
     if sample is not None:
-        refuse(
-            *(
-                "MAP.zarr|OUTLINES|EVALUATE.yaml",
-                "--truth",
-                "--layer",
-                "--crs",
-                *_OF_TRUTH,
-                "--map",
-                "--class",
-                "--year",
-            ),
-            *("--model", "--threshold", "--object-iou", "--boundary", "--min-area-m2", "--bootstrap", "--choose"),
-            *("--save-model", "--trust", "--device"),
-            because="a sample was drawn of one map, and says all of it",
-        )
+        others = {option.opts[0] for option in line.command.params if option.param_type_name == "option"} - _OF_SAMPLE
+        refuse(_EVALUATED, *others, because="a sample was drawn of one map, and says all of it")
         if precision_floor is not None and confidence_rule is None:
             raise options.misused("--precision-floor", "it is for --confidence-rule RULE.json; say where to.")
         options.require_suffix(confidence_rule, (".json",), option="--confidence-rule", overwrite=overwrite)

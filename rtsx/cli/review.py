@@ -106,8 +106,6 @@ def create(
 
     rtsx review create --again --out review
     """
-    from rtsx.footprints.schema import stated_years
-    from rtsx.labels.io import read_table
     from rtsx.review import create_review, merge_review, open_review
 
     n_given = sum(one is not None for one in (footprints, sample)) + again
@@ -131,35 +129,7 @@ def create(
     opened = None if campaign is None else options.open_campaign(campaign, year=year)
     if opened is not None and not cubes:
         cubes = dict([_images_of(absolute(str(campaign)), opened)])
-    source = footprints or sample
-    if source is not None:
-        table = read_table(source, what="outlines")
-        others = set() if opened is None else stated_years(table) - {opened.plan.year}
-        if opened is not None and others:
-            raise ReviewError(
-                f"{source} has outlines of {' and '.join(map(str, sorted(others)))}, and {campaign} is seen in {opened.plan.year}. Give "
-                "those of this year, or another --year."
-            )
-        if "cut" in table and table["cut"].any():
-            raise ReviewError(
-                f"{source} has outlines of single cells, of which {int(table['cut'].sum())} are pieces of what goes on in other cells, and no "
-                "delivery knows them. Run rtsx campaign collect first, and give what it makes."
-            )
-        if opened is not None:
-            _refuse_foreign(table, str(source), opened, campaign=str(campaign))
-    else:
-        assert opened is not None  # as is checked above
-        table = opened.outlines()
-        if not len(table):
-            raise ReviewError(
-                f"{campaign} has no outlines of {opened.plan.year}: none of its cells is done, or nothing was found. Look with "
-                f"rtsx campaign status {quote(str(campaign))} --year {opened.plan.year}, or give outlines with --footprints."
-            )
-        if "cut" in table:  # those of single cells, which no delivery knows
-            raise ReviewError(
-                f"The outlines of {campaign} in {opened.plan.year} are not collected, so that those across borders of cells are in "
-                f"pieces. Run rtsx campaign collect {quote(str(campaign))} --year {opened.plan.year} first."
-            )
+    table = _outlines_of(footprints or sample, opened, campaign=str(campaign))
     if sample is not None and "sample_id" not in table.columns:
         raise ReviewError(f"{sample} is no sample: it has no column sample_id. Give outlines with --footprints.")
     review = create_review(
@@ -183,6 +153,42 @@ def create(
         ("review", out),
     ]
     show("Ready to review", *rows, ("next", f"rtsx review serve {quote(str(out))}"))
+
+
+def _outlines_of(source: str | None, opened: "Campaign | None", *, campaign: str) -> "gpd.GeoDataFrame":
+    """Read the outlines of a file, or those that a campaign has collected; of a file and a campaign, those of both."""
+    from rtsx.footprints.schema import stated_years
+    from rtsx.labels.io import read_table
+
+    if source is not None:
+        table = read_table(source, what="outlines")
+        others = set() if opened is None else stated_years(table) - {opened.plan.year}
+        if opened is not None and others:
+            raise ReviewError(
+                f"{source} has outlines of {' and '.join(map(str, sorted(others)))}, and {campaign} is seen in {opened.plan.year}. Give "
+                "those of this year, or another --year."
+            )
+        if "cut" in table and table["cut"].any():
+            raise ReviewError(
+                f"{source} has outlines of single cells, of which {int(table['cut'].sum())} are pieces of what goes on in other cells, and no "
+                "delivery knows them. Run rtsx campaign collect first, and give what it makes."
+            )
+        if opened is not None:
+            _refuse_foreign(table, source, opened, campaign=campaign)
+        return table
+    assert opened is not None, "checked by the caller"
+    table = opened.outlines()
+    if not len(table):
+        raise ReviewError(
+            f"{campaign} has no outlines of {opened.plan.year}: none of its cells is done, or nothing was found. Look with "
+            f"rtsx campaign status {quote(campaign)} --year {opened.plan.year}, or give outlines with --footprints."
+        )
+    if "cut" in table:  # those of single cells, which no delivery knows
+        raise ReviewError(
+            f"The outlines of {campaign} in {opened.plan.year} are not collected, so that those across borders of cells are in "
+            f"pieces. Run rtsx campaign collect {quote(campaign)} --year {opened.plan.year} first."
+        )
+    return table
 
 
 def _refuse_foreign(table: "gpd.GeoDataFrame", source: str, opened: "Campaign", *, campaign: str) -> None:

@@ -210,23 +210,11 @@ def sample_ground(
         mesh=PixelMesh(geobox), found=found, regions=placed, strata=len(names) * len(_GROUND), size=size, seed=seed
     )
     drawn = reduce_blocks((~maps[0].invalid).expand_dims("layer"), kernel)
-    there = np.flatnonzero(drawn.area_m2 > 0)
+    there = np.flatnonzero(drawn.area_m2 > 0).tolist()
     if not len(there):
         raise EvaluationError("There is no valid pixel to draw, in the map or in the regions.")
     counts = _allocated(drawn.n_pixels[there], size=size, allocation=allocation, by=drawn.area_m2[there])
-    parts = []
-    for stratum, count in zip(there, counts, strict=True):
-        first = drawn.pixels[drawn.pixels["stratum"] == stratum].sort_values("key").head(count)
-        area = float(drawn.area_m2[stratum])
-        parts.append(
-            first[["row", "column"]].assign(
-                region=names[stratum // len(_GROUND)],
-                stratum=_GROUND[stratum % len(_GROUND)],
-                mapped=stratum % len(_GROUND) == len(_GROUND) - 1,
-                stratum_size=area,
-                inclusion_probability=np.minimum(1.0, count * first["area_m2"] / area),
-            )
-        )
+    parts = [drawn.first(stratum, count, regions=names) for stratum, count in zip(there, counts, strict=True)]
     table = pd.concat(parts, ignore_index=True)
     middles = apply_affine(geobox.affine, table.pop("column").to_numpy() + 0.5, table.pop("row").to_numpy() + 0.5)
     points = gpd.points_from_xy(*middles, crs=CRS.from_user_input(geobox.crs))
@@ -252,6 +240,18 @@ class _Drawn:
             n_pixels=self.n_pixels + more.n_pixels,
             pixels=_smallest(pd.concat([self.pixels, more.pixels], ignore_index=True), size=self.size),
             size=self.size,
+        )
+
+    def first(self, stratum: int, count: int, *, regions: Sequence[str]) -> pd.DataFrame:
+        """Return the first so many pixels of a stratum, as rows of the sample."""
+        first = self.pixels[self.pixels["stratum"] == stratum].sort_values("key").head(count)
+        area = float(self.area_m2[stratum])
+        return first[["row", "column"]].assign(
+            region=regions[stratum // len(_GROUND)],
+            stratum=_GROUND[stratum % len(_GROUND)],
+            mapped=stratum % len(_GROUND) == len(_GROUND) - 1,
+            stratum_size=area,
+            inclusion_probability=np.minimum(1.0, count * first["area_m2"] / area),
         )
 
 

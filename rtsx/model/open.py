@@ -80,17 +80,11 @@ def smoke_test(
         raise BundleError(
             f"The network cannot run on {n_layers} layers and a tile of {tile} px: {problem}. {cure}"
         ) from failure
-    cure = {
-        (
-            batch,
-            side,
-            side,
-        ): "Let it keep the dimension of its one class, or return the scores instead of an argmax over them.",
-        (batch, side, side, len(classes)): "Let it return its classes second, before rows and columns.",
-    }.get(
-        tuple(answer.shape),
-        "Name as many classes as it has output channels, and let it answer at the resolution of its input.",
-    )
+    cure = "Name as many classes as it has output channels, and let it answer at the resolution of its input."
+    if tuple(answer.shape) == (batch, side, side):
+        cure = "Let it keep the dimension of its one class, or return the scores instead of an argmax over them."
+    elif tuple(answer.shape) == (batch, side, side, len(classes)):
+        cure = "Let it return its classes second, before rows and columns."
     raise BundleError(
         f"With classes {list(classes)} the network has to turn tiles ({batch}, {n_layers}, {side}, {side}) into "
         f"{expected}; it returned {tuple(answer.shape)}. {cure}"

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         is_url,
         leads_to_server,
         local_path,
+        options_beside,
         plain_folder,
         without_query,
     )

@@ -119,6 +119,17 @@ def file_options(url: str, options: Mapping[str, Any]) -> dict[str, Any]:
     return {**({"get_client": _home_client} if is_web else {}), **options}
 
 
+def options_beside(path: object, output: str, options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the storage options of an output for what lies in the same bucket; none for anything else, which may not see the credentials.
+
+    Examples
+    --------
+    >>> options_beside("s3://maps/rule.json", "s3://maps/2024", {"key": "k"}), options_beside("s3://other/a", "s3://maps/2024", {"key": "k"})
+    ({'key': 'k'}, {})
+    """
+    return options if isinstance(path, str) and path.split("/")[:3] == output.split("/")[:3] else {}
+
+
 def file_system(url: str, options: Mapping[str, Any], *, error: type[RtsxError] = CubeError) -> tuple[Any, str]:
     """The fsspec file system of a path or URL, and the path in it.
 

@@ -42,6 +42,7 @@ from rtsx.campaign.products.vector_files import FORMATS, VectorFormat, format_na
 from rtsx.cube.write import overviews_of
 from rtsx.errors import CampaignError
 from rtsx.footprints import ConfidenceRule
+from rtsx.storage import options_beside
 from rtsx.storage.object_store import ObjectStore, open_object_store
 from rtsx.storage.zarr import open_group
 
@@ -203,7 +204,7 @@ def collect_year(
     options = storage_options or {}
     objects = open_object_store(output, options)
     layout = YearLayout(plan.year)
-    rule = _kept_rule(objects, plan, confidence_rule, options=_options_of(confidence_rule, output, options))
+    rule = _kept_rule(objects, plan, confidence_rule, options=options_beside(confidence_rule, output, options))
     states = cell_states(CampaignLedger(objects, layout).marks(), layout)
     opening = Lock()
 
@@ -320,11 +321,6 @@ def _kept_rule(
     if given is not None and (document := rule.to_json().encode()) != content:
         objects.put(key, document)
     return rule
-
-
-def _options_of(rule: object, output: str, options: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Storage options of the output, for a rule in the same bucket; none for another, which may not see the credentials."""
-    return options if isinstance(rule, str) and rule.split("/")[:3] == output.split("/")[:3] else {}
 
 
 def _assets(vectors: _Vectors, layout: YearLayout, *, rule: ConfidenceRule | None) -> dict[str, Any]:

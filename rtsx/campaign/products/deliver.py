@@ -110,22 +110,12 @@ def deliver_year(
     plan = campaign.plan
     refuse_other_format(to, what="a folder of products")
     licence = checked_licence(licence)
-    if tiles is None and (zoom is not None or tile_zoom is not None):
-        raise CampaignError(
-            "A zoom is one of a tile matrix set: name the set, such as WebMercatorQuad, or leave the zoom out."
-        )
     if outlines and plan.outlines is None:
         raise CampaignError(
             f"{plan.name} was planned without outlines, so there are none to be delivered. Leave them out (--no-outlines), or plan "
             "a campaign with outlines."
         )
-    if tiles is None and names is not None:
-        raise CampaignError(
-            "Names are those of tiles: name a tile matrix set, such as WebMercatorQuad, or leave them out."
-        )
-    tiling: Tiling = CellTiling(plan)
-    if tiles is not None:
-        tiling = MatrixTiling.of(plan, tiles, zoom=zoom, tile_zoom=tile_zoom, names=names or NAMES[0])
+    tiling = _tiling_of(plan, tiles, zoom=zoom, tile_zoom=tile_zoom, names=names)
     estimates = [] if accuracy is None else _estimates(accuracy)
     named = dict(_provider(one) for one in providers)
     inventories = inventory_files(fields)
@@ -213,6 +203,23 @@ def deliver_year(
         rewritten=tuple(sorted(package.written)),
         removed=tuple(sorted(package.removed)),
     )
+
+
+def _tiling_of(
+    plan: CampaignPlan, tiles: str | None, *, zoom: int | None, tile_zoom: int | None, names: str | None
+) -> Tiling:
+    """Return how rasters are cut: into tiles of a set, or by cells, which have neither zooms nor names."""
+    if tiles is not None:
+        return MatrixTiling.of(plan, tiles, zoom=zoom, tile_zoom=tile_zoom, names=names or NAMES[0])
+    if zoom is not None or tile_zoom is not None:
+        raise CampaignError(
+            "A zoom is one of a tile matrix set: name the set, such as WebMercatorQuad, or leave the zoom out."
+        )
+    if names is not None:
+        raise CampaignError(
+            "Names are those of tiles: name a tile matrix set, such as WebMercatorQuad, or leave them out."
+        )
+    return CellTiling(plan)
 
 
 @dataclass(frozen=True, kw_only=True)
