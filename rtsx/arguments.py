@@ -63,7 +63,7 @@ def typed(error: type[RtsxError], *, but: Sequence[str] = ()) -> Callable[[_T], 
                 plain = value.tolist() if getattr(value, "ndim", None) in (0, 1) and hasattr(value, "tolist") else value
                 if not _fits(plain, hint):
                     raise error(
-                        f"{name} takes `{parameter}` as {_words(hint)}; got {_told(value)}. {_cure(value, hint, name=name)}"
+                        f"{name} takes `{parameter}` as {_words(hint)}; got {_described(value)}. {_cure(value, hint, name=name)}"
                     )
                 bound.arguments[parameter] = plain
             return function(*bound.args, **bound.kwargs)
@@ -165,7 +165,7 @@ def _words(hint: Any) -> str:
     return f"{kind.__module__.partition('.')[0]}.{kind.__qualname__}"
 
 
-def _told(value: object) -> str:
+def _described(value: object) -> str:
     if value is None:
         return "None"
     if isinstance(value, os.PathLike | str):

@@ -195,7 +195,7 @@ def _cluster(update: Update, *, counts: str) -> Iterator[None]:
     before = set(client.run_on_scheduler(groups))
     seen: dict[str, tuple[int, int]] = {}
 
-    def tell() -> None:
+    def report() -> None:
         named = [numbers for name, numbers in seen.items() if name.startswith(counts)] or list(seen.values())
         if named:
             update(sum(done for done, _ in named), sum(size for _, size in named))
@@ -205,11 +205,11 @@ def _cluster(update: Update, *, counts: str) -> Iterator[None]:
         # Groups whose tasks are all forgotten are done.
         seen.update({name: (size, size) for name, (_, size) in seen.items() if name not in now})
         seen.update({name: numbers for name, numbers in now.items() if name not in before})
-        tell()
+        report()
 
     try:
         with repeated(ask, every_s=_REDRAW_S, name="rtsx-cluster-progress"):
             yield
         seen.update({name: (size, size) for name, (_, size) in seen.items()})
     finally:
-        tell()
+        report()

@@ -177,7 +177,7 @@ class _Making:
         if self._n_valid:
             self._shards.publish()
         self._remove_stale()
-        return self._told(inputs, gaps)
+        return self._record(inputs, gaps)
 
     def _predict(self, reader: CellReader) -> None:
         with self._shards.filling() as shards:
@@ -217,7 +217,7 @@ class _Making:
             if key not in self._objects:
                 self._job._objects.delete(key)
 
-    def _told(self, inputs: tuple[InputVersion, ...], gaps: list[MissingImage]) -> CommitRecord:
+    def _record(self, inputs: tuple[InputVersion, ...], gaps: list[MissingImage]) -> CommitRecord:
         objects = {**self._shards.digests(), **self._objects}
         return CommitRecord(
             cell=self._cell,

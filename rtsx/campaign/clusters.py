@@ -228,16 +228,16 @@ def gateway_client(spec: ClusterSpec) -> Iterator[Client]:
     except ImportError as error:
         raise MissingExtraError("A gateway needs dask-gateway: pip install 'rtsx[gateway]'.") from error
 
-    with _told(spec, "reached"):
+    with _gateway_failures(spec, "reached"):
         gateway = Gateway(spec.gateway, auth=_auth_of(spec))
     with _closing(gateway):
-        with _told(spec, "asked for its options"):
+        with _gateway_failures(spec, "asked for its options"):
             options = gateway.cluster_options()
             _choose(spec, options)
-        with _told(spec, "asked for a cluster"):
+        with _gateway_failures(spec, "asked for a cluster"):
             cluster = _new_cluster(gateway, options)
         with _closing(cluster.gateway), cluster:
-            with _told(spec, "asked for workers"):
+            with _gateway_failures(spec, "asked for workers"):
                 if spec.adapt is None:
                     cluster.scale(spec.workers)
                 else:
@@ -298,7 +298,7 @@ def _auth_of(spec: ClusterSpec) -> "GatewayAuth | None":
 
 
 @contextmanager
-def _told(spec: ClusterSpec, what: str) -> Iterator[None]:
+def _gateway_failures(spec: ClusterSpec, what: str) -> Iterator[None]:
     """Raise the errors of a gateway in words that say what to do."""
     from aiohttp import ClientError, ClientResponseError  # which comes with dask-gateway
 
@@ -408,10 +408,10 @@ def require_environment(client: Client, needs: WorkerRequirements) -> None:
     try:
         lacking = {"the scheduler": "; ".join(needs.differing(client.run_on_scheduler(versions_here)))}
     except Exception as error:  # whatever importing our package may raise over there
-        raise _no_answer("The scheduler", error) from error
+        raise _unreachable("The scheduler", error) from error
     for address, offer in sorted(client.run(_offer, needs, on_error="return").items()):
         if isinstance(offer, BaseException):
-            raise _no_answer(f"Worker {address}", offer) from offer
+            raise _unreachable(f"Worker {address}", offer) from offer
         lacking[f"worker {address}"] = needs.lacking(offer)
     wrong = [f"- {who} {what}" for who, what in lacking.items() if what]
     if wrong:
@@ -493,7 +493,7 @@ def replace_worker_after(failure: Failure) -> None:
         worker.loop.add_callback(worker.close_gracefully, restart=True, reason=_unfit[0])
 
 
-def _no_answer(who: str, error: BaseException) -> ClusterError:
+def _unreachable(who: str, error: BaseException) -> ClusterError:
     return ClusterError(
         f"{who} cannot say which libraries it has ({type(error).__name__}: {error}). All machines of a campaign need rtsx in "
         "the version of the client, such as from one container image."

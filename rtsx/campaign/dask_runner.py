@@ -102,7 +102,7 @@ class CellTasks:
         self._carried = SerializedJob.of(job)
         self._job: Future[Any] | None = None
         self._equipped: dict[str, tuple[Future[Any], float]] = {}
-        self._flying: dict[Any, tuple[Future[Any], Submission]] = {}
+        self._in_flight: dict[Any, tuple[Future[Any], Submission]] = {}
         self._back: SimpleQueue[Future[Any] | dict[Any, CellResult | None]] = SimpleQueue()
         self._number = itertools.count()
 
@@ -135,7 +135,7 @@ class CellTasks:
                 resources={"GPU": 1} if gpus else None,
             )
         for start, future in zip(starts, futures, strict=True):
-            self._flying[future.key] = (future, start)
+            self._in_flight[future.key] = (future, start)
             future.add_done_callback(self._back.put)
 
     def completed(self, within_s: float) -> Iterator[CellResult]:
@@ -144,15 +144,15 @@ class CellTasks:
         for back in self._waited(within_s):
             if isinstance(back, dict):
                 for key, outcome in back.items():
-                    if flown := self._flying.pop(key, None):
-                        yield _not_started(flown[1].cell) if outcome is None else outcome
-            elif back.key in self._flying:
+                    if task := self._in_flight.pop(key, None):
+                        yield _not_started(task[1].cell) if outcome is None else outcome
+            elif back.key in self._in_flight:
                 if back.status == "finished":
                     finished.append(back)
                 elif back.status in ("pending", "lost"):  # it went down with its worker, and is computed again
                     back.add_done_callback(self._back.put)
                 else:
-                    yield self._fallen(back)
+                    yield self._without_result(back)
         if finished:
             loop = self._client.loop
             assert loop is not None  # or the client would be closed
@@ -160,9 +160,9 @@ class CellTasks:
 
     def recall(self, *, keep: Collection[Any] = ()) -> list[Address]:
         """Take back all tasks but those of these keys; returns their cells. What runs already is not cut off, but forgotten."""
-        recalled = {key: flown for key, flown in self._flying.items() if key not in keep}
+        recalled = {key: task for key, task in self._in_flight.items() if key not in keep}
         for key in recalled:
-            del self._flying[key]
+            del self._in_flight[key]
         if recalled:
             with self._reached():
                 self._client.cancel([future for future, _ in recalled.values()])
@@ -250,12 +250,12 @@ class CellTasks:
             found = {}
         self._back.put({future.key: found.get(number) for number, future in numbered.items()})
 
-    def _fallen(self, future: Future[Any]) -> CellResult:
+    def _without_result(self, future: Future[Any]) -> CellResult:
         """Classify a task that came back without a result."""
-        if future.status == "cancelled":  # not by us, because what we cancel is no longer among those that fly
+        if future.status == "cancelled":  # not by us, because what we cancel is no longer among those in flight
             raise self._scheduler_lost()
         error = future.exception()
-        _, start = self._flying.pop(future.key)
+        _, start = self._in_flight.pop(future.key)
         future.release()  # by hand, because the traceback of what may be raised here would keep it on the scheduler
         if isinstance(error, ClusterError):
             raise error
@@ -420,7 +420,7 @@ class _Driver:
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
     began: float = field(default_factory=time.monotonic)
     looked: float = -_TICK_S
-    manned: float = field(default_factory=time.monotonic)
+    seen_worker: float = field(default_factory=time.monotonic)
     is_recalled: bool = False
 
     def summary(self) -> RunSummary:
@@ -459,13 +459,13 @@ class _Driver:
         self.crew = crew
         self.looked = now
         if crew.workers:
-            self.manned = now
+            self.seen_worker = now
         elif refusals := self.tasks.refusals():
             raise ClusterError(
                 f"The cluster has no worker, because those that came were sent away, the last since {refusals[-1]}. Give "
                 "workers the environment of this machine and memory enough, and run the campaign again."
             )
-        elif now - self.manned > self.workers_within_s:
+        elif now - self.seen_worker > self.workers_within_s:
             raise ClusterError(
                 f"The cluster has had no worker for {self.workers_within_s:.0f} s. See in its logs why none starts, and run "
                 "the campaign again: it goes on with the cells that have no mark."

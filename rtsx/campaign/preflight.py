@@ -52,7 +52,7 @@ def check_object_store(objects: ObjectStore, *, lease_s: float, clock: Clock = u
         It cannot be reached, does not keep conditional writes, forgets what was written, or has another time.
     """
     stem = f"{PROBES}/{uuid.uuid4().hex}"
-    with _told(str(objects)):
+    with _store_failures(str(objects)):
         objects.put(f"{stem}-write", b"")
         try:
             _probe_writing(objects, f"{stem}-write", lease_s=lease_s, clock=clock)
@@ -113,7 +113,7 @@ def _probe_creating(objects: ObjectStore, stem: str) -> None:
 
 
 @contextmanager
-def _told(name: str) -> Iterator[None]:
+def _store_failures(name: str) -> Iterator[None]:
     """Say what an error of a store means before the first cell."""
     try:
         yield

@@ -179,7 +179,7 @@ class _Speech:
         if (name, value) == ("layout", "'native'") and "native" in self._options:
             return "--native"
         option = self._options.get(name) or self._flags.get(_OPTIONS.get(name, ""))
-        if self._is_said_in_file(name):
+        if self._is_of_file(name):
             option = None
         plain = "" if value is None else _plain(value)
         if plain == "..." and option is not None:
@@ -200,9 +200,9 @@ class _Speech:
     def name(self, name: str) -> str:
         """An argument as the option that sets it."""
         option = self._options.get(name)
-        return name if option is None or self._is_said_in_file(name) else str(option.opts[-1])
+        return name if option is None or self._is_of_file(name) else str(option.opts[-1])
 
-    def _is_said_in_file(self, name: str) -> bool:
+    def _is_of_file(self, name: str) -> bool:
         """Whether the command refuses the option of this name beside the YAML file that it was given."""
         of_file = _OF_RASTERS + _OF_TRUTH * (self._name == "evaluate")
         return bool(self._files) and name in of_file

@@ -66,7 +66,7 @@ def validate(
     inventory = standardise_labels(
         files, columns=_columns(column), class_name=class_name, crs=crs, hemisphere=hemisphere, layer=layer
     )
-    _tell(inventory, report, overwrite=overwrite)
+    _summarise(inventory, report, overwrite=overwrite)
     if report is not None:
         show("Written", ("report", report))
     if not inventory.report.is_clean:
@@ -126,7 +126,7 @@ def standardise(
         layer=layer,
     )
     write_labels(inventory.labels, options.in_folder(out), overwrite=overwrite)
-    _tell(inventory, report, overwrite=overwrite)
+    _summarise(inventory, report, overwrite=overwrite)
     show("Written", ("labels", len(inventory.labels)), ("table", out), ("report", report))
 
 
@@ -140,7 +140,7 @@ def _columns(pairs: list[str] | None) -> dict[str, str | None]:
     return columns
 
 
-def _tell(inventory: "Inventory", report: str | None, *, overwrite: bool) -> None:
+def _summarise(inventory: "Inventory", report: str | None, *, overwrite: bool) -> None:
     for line in str(inventory.report).splitlines():
         show_line(line, asked=report is None)
     if report is not None:

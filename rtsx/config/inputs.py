@@ -77,7 +77,7 @@ class InputsConfig(ConfigModel):
     training scenes."""
 
     @model_validator(mode="after")
-    def _said_once(self) -> Self:
+    def _stated_once(self) -> Self:
         if not self.layers and (self.preset is None or CUBE_PRESETS[self.preset].order is None):
             raise ValueError(
                 "inputs need layers, in the order of the channels; only the preset tss-v1 has some of its own"

@@ -503,7 +503,7 @@ class ScenesConfig(ConfigModel):
     """Parts of the training scenes that are held out instead."""
 
     @model_validator(mode="after")
-    def _said_once(self) -> Self:
+    def _stated_once(self) -> Self:
         if not self.training:
             raise ValueError("training needs at least one scene")
         if self.split is not None and (self.validation or self.test):

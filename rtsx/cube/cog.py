@@ -125,7 +125,7 @@ def _export(
         for name, path in drafts.items():
             rasters[name].close()
             resampling = "nearest" if name == "binary" or colours else "average"
-            with _failures_told(name):
+            with _write_failures(name):
                 _to_cog(path.with_name("plain.tif"), path, resampling=resampling)
     return tuple(targets.values())
 
@@ -153,7 +153,7 @@ def _to_cog(source: Path, target: Path, *, resampling: str) -> None:
 
 
 @contextmanager
-def _failures_told(name: str) -> Iterator[None]:
+def _write_failures(name: str) -> Iterator[None]:
     """Turn what GDAL says of a full or failing disk, which has no number, into `OutputNotWritableError`."""
     try:
         yield
@@ -201,12 +201,12 @@ class _Raster:
 
     def __setitem__(self, region: tuple[slice, slice, slice], block: NDArray[Any]) -> None:
         bands, rows, columns = region
-        with self._lock, _failures_told(self._name):  # GDAL datasets take one caller at a time
+        with self._lock, _write_failures(self._name):  # GDAL datasets take one caller at a time
             if not self._file.closed:  # by the first failure, after which other threads are still on their way here
                 self._file.write(block[0], bands.start + 1, window=Window.from_slices(rows, columns))
 
     def close(self) -> None:
-        with self._lock, _failures_told(self._name):
+        with self._lock, _write_failures(self._name):
             self._file.close()
 
     def abandon(self) -> None:

@@ -40,12 +40,12 @@ def image_stamp(image: Image) -> str:
         "cloud_cover": image.cloud_cover,
         "sun": [image.sun_azimuth, image.sun_elevation],
         "footprint": None if image.footprint is None else sha256(image.footprint.wkb).hexdigest(),
-        "bands": {name: _told(bands) for name, bands in image.bands.items()},
+        "bands": {name: _described(bands) for name, bands in image.bands.items()},
     }
     return sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _told(bands: BandSource) -> Mapping[str, Any]:
+def _described(bands: BandSource) -> Mapping[str, Any]:
     state = ""
     if not _is_checksum(bands.stamp):  # what the file itself tells without being read
         state = _root_digest(bands.href) if bands.opener == "zarr" else _file_state(bands.href)

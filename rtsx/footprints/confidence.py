@@ -231,8 +231,8 @@ class ConfidenceRule(StoredRecord):
         """Each stratum with its precision and class, as a table."""
         rows = [
             {
-                "prob_max": _told(one.prob_max),
-                "area_m2": _told(one.area_m2),
+                "prob_max": _band_words(one.prob_max),
+                "area_m2": _band_words(one.area_m2),
                 "reviewed": one.reviewed,
                 "precision": f"{one.precision:.2f} ({one.low:.2f}-{one.high:.2f})",
                 "class": one.confidence_class,
@@ -242,7 +242,7 @@ class ConfidenceRule(StoredRecord):
         return f"precision at least {self.precision_floor:g}\n{pd.DataFrame(rows).to_string(index=False)}"
 
 
-def _told(band: Band) -> str:
+def _band_words(band: Band) -> str:
     low, high = band
     if low is None:
         return "any" if high is None else f"under {high:g}"

@@ -382,12 +382,12 @@ class ModelBundle:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, ModelBundle):
             return NotImplemented
-        return self.digest == other.digest and self._said() == other._said()
+        return self.digest == other.digest and self._stated() == other._stated()
 
     def __hash__(self) -> int:
         return hash(self.digest)
 
-    def _said(self) -> tuple[object, ...]:
+    def _stated(self) -> tuple[object, ...]:
         return self.id, self.preset, self.pixel_m, self.reach, dict(self.provenance or {})
 
     def _repr_html_(self) -> str:

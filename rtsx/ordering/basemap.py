@@ -319,7 +319,7 @@ class BasemapApi:
                     text = b"".join(stream.chunks)
                 break
             except HttpError as error:
-                if not patience.bears(error):
+                if not patience.retry_after(error):
                     raise OrderError(f"Planet cannot be asked: {error}. {cure_of(error)}") from error
         content = json_value(text, what=f"The answer of {shown}", error=OrderError)
         if not isinstance(content, Mapping):

@@ -187,7 +187,7 @@ class Patience:
         self.attempts += is_left
         return is_left
 
-    def bears(self, error: Exception) -> bool:
+    def retry_after(self, error: Exception) -> bool:
         """Wait and return True where an error may pass; False where it is to be raised."""
         if not (isinstance(error, HttpError) and error.passing):
             return False
@@ -297,7 +297,7 @@ def fetch_file(
             arrived = _receive(file, draft, version, advance=advance)
             wrong = _wrong(arrived, draft)
         except (OSError, ImportError) as error:  # fsspec tells of a missing library so
-            if patience.bears(error):
+            if patience.retry_after(error):
                 continue
             raise OrderError(
                 f"{file.name} of scene {file.scene_id} cannot be fetched: {error} (attempt {patience.attempts}). "

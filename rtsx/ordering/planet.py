@@ -334,13 +334,13 @@ class PlanetProvider:
             order = self._named(batch.name)  # first, because an earlier answer may have been lost
             if order is None:
                 order = self._once(lambda orders: orders.create_order(request), what=f"place order {batch.name}")
-            return self._answer(order)
+            return self._status_of(order)
 
         return self._tried(placed)
 
     def status(self, batch: Batch, order_id: str) -> OrderStatus:
         """Where an order stands, with links that are fresh; see `Provider`."""
-        return self._answer(self._order(order_id))
+        return self._status_of(self._order(order_id))
 
     def placed(self) -> Iterator[tuple[Batch, OrderStatus]]:
         """Orders of quads of the mosaic for the bucket, oldest first; see `QuadProvider`.
@@ -362,7 +362,7 @@ class PlanetProvider:
                     continue
                 products = [product for product in order["products"] if product.get("mosaic_name") == self.mosaic]
                 quads = tuple(name for product in products for name in product.get("quad_ids") or ())
-                answer = self._answer(order)
+                answer = self._status_of(order)
             if quads:
                 yield Batch(name=str(order.get("name")), scene_ids=quads), answer
 
@@ -440,7 +440,7 @@ class PlanetProvider:
         own = [order for order in found if order["name"] == name]
         return max(own, key=lambda order: str(order.get("created_on", ""))) if own else None
 
-    def _answer(self, order: Mapping[str, Any]) -> OrderStatus:
+    def _status_of(self, order: Mapping[str, Any]) -> OrderStatus:
         results = [
             {**result, "location": absolute_href(str(result["location"]), self._url)}
             for result in order.get("_links", {}).get("results") or ()

@@ -139,7 +139,7 @@ def classify_error(error: BaseException) -> FailureKind:
     """
     from_source = is_remote = is_short = is_garbled = False
     for one in _chain(error):
-        word, text = _judged(one), _text(one)
+        word, text = _classified(one), _text(one)
         if word == "denied":
             return "lasting" if from_source else "halting"
         if word is not None:
@@ -153,7 +153,7 @@ def classify_error(error: BaseException) -> FailureKind:
 
 def is_denied(error: BaseException) -> bool:
     """Whether an error says that credentials or rights are missing."""
-    return any(_judged(one) == "denied" for one in _chain(error))
+    return any(_classified(one) == "denied" for one in _chain(error))
 
 
 def service_code(error: BaseException) -> str | None:
@@ -192,7 +192,7 @@ def _text(error: BaseException) -> str:
         return ""
 
 
-def _judged(error: BaseException) -> _Verdict | None:
+def _classified(error: BaseException) -> _Verdict | None:
     """What one error says by itself; None where that is nothing."""
     if isinstance(error, _HALTING_TYPES):
         return "halting"

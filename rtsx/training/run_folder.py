@@ -224,7 +224,7 @@ class RunFolder:
         with self._locked():
             self._end_claim()  # of a process that was killed
             self.require_free(overwrite=overwrite)
-            with self._failures_told():
+            with self._write_failures():
                 if overwrite and self.recipe.is_file():
                     self._set_aside()
                 self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
@@ -251,7 +251,7 @@ class RunFolder:
     def _locked(self) -> Iterator[None]:
         """Keep other processes from training in the folder."""
         made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
-        with self._failures_told():
+        with self._write_failures():
             self.path.mkdir(parents=True, exist_ok=True)
             handle = os.open(self.path, os.O_RDONLY)
         try:
@@ -271,7 +271,7 @@ class RunFolder:
                     folder.rmdir()
 
     @contextmanager
-    def _failures_told(self) -> Iterator[None]:
+    def _write_failures(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:

@@ -330,7 +330,7 @@ class OutlineLayer:
         return [str(name) for name in self.table.columns if name != self.table.geometry.name]
 
     @cached_property
-    def told(self) -> dict[str, int]:
+    def widths(self) -> dict[str, int]:
         """Columns that say something of any row, and how wide a table shows them, px."""
         filled = [name for name in self.columns if self.table[name].notna().any()]
         texts = {name: self.table[name].astype(str).str.len().max() for name in filled if name not in self.formats}

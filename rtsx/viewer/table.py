@@ -36,7 +36,7 @@ _MOST_ROWS = 5000
 """Rows of the table, which the browser holds."""
 _SMALL_PX = 4
 """Outlines that are smaller on the screen are dots."""
-_FLY = """
+_GO_TO_ROW = """
 if (cb_obj.indices.length == 0) { return }
 const i = cb_obj.indices[0], d = table.data
 const [l, b, r, t] = [d.left_[i], d.bottom_[i], d.right_[i], d.top_[i]]
@@ -115,7 +115,7 @@ class OutlineTable:
                 code = "renderer.visible = cb_obj.active.includes(number)"
                 self.visible.js_on_change("active", CustomJS(args={"renderer": renderer, "number": number}, code=code))
         ranges = {"x": plots[0].x_range, "y": plots[0].y_range}
-        going = CustomJS(args={"table": self.rows, "mark": self.mark, "least": least, **ranges}, code=_FLY)
+        going = CustomJS(args={"table": self.rows, "mark": self.mark, "least": least, **ranges}, code=_GO_TO_ROW)
         self.rows.selected.js_on_change("indices", going)
         self._choose_table()
         if changed is not None:
@@ -136,7 +136,7 @@ class OutlineTable:
         formats = {name: f"{{{text}}}" for name, text in outlines.formats.items()}
         polygons, dots = (ColumnDataSource({key: [] for key in ("xs", "ys", "colour", *names)}) for _ in range(2))
         known = zip(outlines.columns, names, strict=True)
-        tips = [(name, f"@{{{key}}}{formats.get(name, '')}") for name, key in known if name in outlines.told]
+        tips = [(name, f"@{{{key}}}{formats.get(name, '')}") for name, key in known if name in outlines.widths]
         renderers = []
         for plot in self.plots:
             shapes = plot.multi_polygons(
@@ -154,13 +154,13 @@ class OutlineTable:
             TableColumn(
                 field=f"c{number}",
                 title=html.escape(name),
-                width=one.told[name],
+                width=one.widths[name],
                 formatter=NumberFormatter(format=one.formats[name], text_align="right", null_format="", nan_format="")
                 if name in one.formats
                 else StringFormatter(null_format=""),
             )
             for number, name in enumerate(one.columns)
-            if name in one.told
+            if name in one.widths
         ]
         self.filter.value = ""
         self.coloured.options = [HIDDEN, *one.columns]

@@ -108,18 +108,18 @@ class Package:
         """Write the checksums, if something has changed."""
         content = "".join(f"{digest}  {key}\n" for key, digest in sorted(self.sums.items())).encode()
         if self.objects.get(CHECKSUMS) != content:
-            with _failures_told(self.to):
+            with _write_failures(self.to):
                 self.objects.put(CHECKSUMS, content)
             self.written.append(CHECKSUMS)
 
     def _change(self, change: Callable[[], None]) -> None:
-        with _failures_told(self.to):
+        with _write_failures(self.to):
             self.objects.delete(CHECKSUMS)
             change()
 
 
 @contextmanager
-def _failures_told(to: str) -> Iterator[None]:
+def _write_failures(to: str) -> Iterator[None]:
     try:
         yield
     except RtsxError:
