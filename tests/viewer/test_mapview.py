@@ -311,7 +311,7 @@ def test_a_table_shows_what_says_something_and_the_one_that_has_rows() -> None:
         date=None, area_m2=[360000.4, 3600.0], count=[1, 2]
     )
     layer = OutlineLayer.of(some, title="cells", crs="EPSG:3413")
-    assert list(layer.told) == ["name", "prob_mean", "area_m2", "count"]
+    assert list(layer.widths) == ["name", "prob_mean", "area_m2", "count"]
     assert layer.formats == {"prob_mean": "0.0000", "area_m2": "0"}
     page, _ = page_of(rtsx.view(small_image(20), truth=some, footprints=some[:0]))
     assert page.outlines.chosen.value == "truth"
