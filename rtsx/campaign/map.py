@@ -35,7 +35,17 @@ from rtsx.parsing import first_difference
 from rtsx.storage import is_url, local_path, write_object
 from rtsx.storage.codecs import fast_codecs
 from rtsx.storage.object_store import ObjectStore, open_object_store, single_attempts
-from rtsx.storage.zarr import COMPLETE, LAYERS, MAP_IDENTITY, YEARS, RetryingStore, consolidate, open_group, store_of
+from rtsx.storage.zarr import (
+    COMPLETE,
+    LAYERS,
+    MAP_IDENTITY,
+    YEARS,
+    RetryingStore,
+    WholeStore,
+    consolidate,
+    open_group,
+    store_of,
+)
 
 ANSWERS = ("probability", "binary", "spread", "valid")
 """Variables that a map may have, `valid` last, as it is written; `spread` where the plan keeps it."""
@@ -63,9 +73,13 @@ def map_path(output: str) -> str:
 
 def map_store(output: str, storage_options: Mapping[str, Any]) -> Store:
     """Open the Zarr store of the map, for writing; calls are tried again while their errors can pass. Touches nothing."""
-    if not is_url(output):
-        return RetryingStore(_LocalMap(local_path(map_path(output))))
-    return RetryingStore(store_of(map_path(output), single_attempts(output, storage_options), read_only=False))
+    path = map_path(output)
+    if is_url(output):
+        store = store_of(path, single_attempts(output, storage_options), read_only=False)
+    else:
+        store = _LocalMap(local_path(path))
+    cure = "Remove it; rtsx campaign run writes it anew, and rtsx campaign collect that of overviews."
+    return RetryingStore(WholeStore(store, path, cure=cure))
 
 
 class _LocalMap(LocalStore):
@@ -107,14 +121,17 @@ def create_map(output: str, plan: CampaignPlan, *, bundle_id: str, storage_optio
         )
     store, path = map_store(output, storage_options), map_path(output)
     objects = open_object_store(output, storage_options)
-    group = _opened(store, path) or _claimed_map(objects, store, plan)
+    group = _opened(store, path)
+    if group is None:
+        group = _claimed_map(objects, store, plan)
     found = first_difference(_by_recipe(group.attrs[MAP_IDENTITY]), _by_recipe(_identity(plan)))
     if found is not None:
         raise CampaignError(
             f"{path} was made for another map: {found}. Years share a map where grid, extent, classes, spread and shards "
             "are the same: make them so, or choose another output."
         )
-    if group.attrs.get(COMPLETE) is not True:
+    needed = (*answers_of(plan), "time", *map(str, _coordinates(plan).variables))
+    if group.attrs.get(COMPLETE) is not True or any(name not in group for name in needed):
         _fill(objects, plan)
     _restore_coordinates(group, plan)
     _restore_days(objects, group)
@@ -130,7 +147,7 @@ def create_map(output: str, plan: CampaignPlan, *, bundle_id: str, storage_optio
 
 
 def damaged_coordinates(output: str, plan: CampaignPlan, *, storage_options: Mapping[str, Any]) -> dict[str, str]:
-    """Read the coordinates of the map, and say what is wrong with those that are not what the plan and the claims of years say.
+    """Read the coordinates of the map and the metadata of its arrays, and say what is damaged, or not what the plan and the claims of years say.
 
     Parameters
     ----------
@@ -151,6 +168,11 @@ def damaged_coordinates(output: str, plan: CampaignPlan, *, storage_options: Map
     except Exception as error:  # of whatever reads it
         return {MAP: f"cannot be opened ({error})"}
     faults = _coordinate_faults(group, _coordinates(plan))
+    for name in answers_of(plan):
+        try:
+            array_of(group, name)
+        except Exception as error:  # likewise
+            faults[name] = f"cannot be read ({error})"
     try:
         days = [int(one) for one in np.asarray(array_of(group, "time")[...])]
     except Exception as error:  # likewise
@@ -426,7 +448,7 @@ def _days(group: zarr.Group) -> list[int]:
         return [int(one) for one in np.asarray(time[:])]
     except Exception as error:  # of whatever decodes it
         raise CampaignError(
-            f"The years of the map cannot be read: {str(time.store_path).removeprefix('wrapping-')}/c/0 is damaged ({error}). Restore it from a backup; or, where "
+            f"The years of the map cannot be read: {str(time.store_path).replace('wrapping-', '')}/c/0 is damaged ({error}). Restore it from a backup; or, where "
             "time/claims beside it says the year of each step, run the campaign again, which writes it anew."
         ) from error
 

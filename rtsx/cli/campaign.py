@@ -191,7 +191,7 @@ def verify(
     show_line(str(found), asked=True)
     if found.coordinates:
         print_info(
-            f"Coordinates that are damaged are written anew by rtsx campaign run with the YAML file and --year {opened.plan.year}."
+            f"What is damaged in the map itself is written anew by rtsx campaign run with the YAML file and --year {opened.plan.year}."
         )
     if found.cells:
         from rtsx.grid.grid import cell_id

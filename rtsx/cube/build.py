@@ -33,7 +33,7 @@ from rtsx.cube.write import coords_beside, next_overview, overviews_of, prepare_
 from rtsx.errors import CubeError
 from rtsx.grid import Cell
 from rtsx.storage import is_url, local_path, refuse_other_format
-from rtsx.storage.zarr import LAYERS, finish_store, store_of
+from rtsx.storage.zarr import LAYERS, WholeStore, finish_store, store_of
 
 _STEP_BYTES = 256 * 2**20
 """Memory that the variables of some time steps may take together."""
@@ -221,7 +221,7 @@ def build_store(
             stamps = stored.stamps
             require_unchanged(ready, stamps, target=target)
             build_state.remove_partial_files(target)
-        store = store_of(target, options, read_only=False)
+        store = WholeStore(store_of(target, options, read_only=False), target)
         left = sorted(set(range(parts.count)) - build_state.done_parts(store))
         _build_parts(parts, store, left, target=target)
         require_unchanged(ready, stamps, target=target)  # once more, because building may have taken days

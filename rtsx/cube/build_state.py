@@ -35,7 +35,7 @@ from rtsx.parsing import first_difference, parsed_json, wrap_damage
 from rtsx.redaction import redacted
 from rtsx.storage import file_system, is_url, local_path, remove
 from rtsx.storage.object_store import create_generation, open_object_store
-from rtsx.storage.zarr import BUILD, COMPLETE, refuse_what_is_no_store, store_of
+from rtsx.storage.zarr import BUILD, COMPLETE, WholeStore, refuse_what_is_no_store, store_of
 from rtsx.threads import repeated
 
 _MARKS = "build/marks"
@@ -321,7 +321,9 @@ def read_status(target: str, options: Mapping[str, Any], described: Mapping[str,
     if not system.exists(root):
         return None
     try:
-        group = zarr.open_group(store_of(target, options, read_only=True), mode="r", use_consolidated=False)
+        group = zarr.open_group(
+            WholeStore(store_of(target, options, read_only=True), target), mode="r", use_consolidated=False
+        )
         record = group.attrs.get(BUILD)
     except (GroupNotFoundError, FileNotFoundError, NotADirectoryError, ContainsArrayError) as error:
         raise OutputExistsError(f"{target} exists and is no cube that was built. Choose another path.") from error

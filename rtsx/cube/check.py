@@ -16,7 +16,7 @@ from rtsx.cube.build_state import corrupt_keys, gaps_of, read_marks
 from rtsx.cube.conventions import layer_names
 from rtsx.cube.encoding import is_representable, packing
 from rtsx.errors import CubeError
-from rtsx.storage.zarr import BUILD, COMPLETE, store_of
+from rtsx.storage.zarr import BUILD, COMPLETE, WholeStore, store_of
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def build_state(path: str) -> BuildState | None:
         Building has hardly begun.
     """
     try:
-        group = zarr.open_group(store_of(path, {}, read_only=True), mode="r", use_consolidated=False)
+        group = zarr.open_group(WholeStore(store_of(path, {}, read_only=True), path), mode="r", use_consolidated=False)
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
     if BUILD not in group.attrs:

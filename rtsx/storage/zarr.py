@@ -184,15 +184,17 @@ def _absent(path: str, key: str, array: str) -> CubeError:
 
 
 class WholeStore(WrapperStore[Store]):
-    """A store of which some arrays have to be whole."""
+    """A store of which the metadata and some arrays have to be whole."""
 
-    def __init__(self, store: Store, path: str) -> None:
+    def __init__(self, store: Store, path: str, *, cure: str = "Copy or write the store again.") -> None:
         super().__init__(store)
         self.path = path
+        self.cure = cure
+        """What to do about metadata that is damaged."""
         self.whole: set[str] = set()
 
     def _with_store(self, store: Store) -> Self:
-        made = type(self)(store, self.path)
+        made = type(self)(store, self.path, cure=self.cure)
         made.whole = self.whole
         return made
 
@@ -206,6 +208,8 @@ class WholeStore(WrapperStore[Store]):
         found = await super().get(key, prototype, byte_range)
         if found is None:
             self._refuse(key)
+        elif PurePosixPath(key).name in _METADATA and not _is_metadata(found.to_bytes()):
+            raise CubeError(f"{self.path}/{key} is truncated or damaged. {self.cure}")
         return found
 
     def require(self, key: str) -> None:
@@ -249,8 +253,7 @@ def store_failure(path: str, error: Exception, *, what: str = "metadata cannot b
     elif re.search(r"codec|data type|zarr_format", reason):
         cure = "It is of a kind that the zarr installed here does not know. Update zarr and numcodecs, or write the store again."
     else:
-        bad = next(_damaged_metadata(path), None)
-        cure = f"{bad or 'The store'} is truncated or damaged. Copy or write it again."
+        cure = "The store is truncated or damaged. Copy or write it again."
     return CubeError(f"{path}: {what}: {reason}. {cure}")
 
 
@@ -309,16 +312,12 @@ def _root_in_zip(path: Path) -> str | None:
     return None if shallowest is None else "/".join(shallowest.parts)
 
 
-def _damaged_metadata(path: str) -> Iterator[Path]:
-    """Files of metadata of a local store that hold no JSON object."""
-    for file in [] if is_url(path) else sorted(local_path(path).rglob("*")):
-        if file.name in _METADATA:
-            try:
-                if isinstance(json.loads(file.read_bytes()), dict):
-                    continue
-            except (OSError, ValueError, RecursionError):
-                pass
-            yield file
+def _is_metadata(content: bytes) -> bool:
+    """Test whether bytes are a JSON object."""
+    try:
+        return isinstance(json.loads(content), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _diagnosis(path: str, options: StorageOptions) -> str:

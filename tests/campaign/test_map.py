@@ -31,6 +31,7 @@ from rtsx.model.metadata import OutlineChoice
 from rtsx.storage.object_store import ObjectStore, open_object_store
 from rtsx.storage.zarr import COMPLETE, MAP_IDENTITY, RetryingStore, consolidate
 from tests.campaign.random_campaign import make_bundle, make_plan, make_recipe
+from tests.cube.buildable import bytes_of
 from tests.faults import FaultyProxy
 
 if TYPE_CHECKING:
@@ -443,6 +444,25 @@ def test_damaged_coordinates_are_found_and_written_anew(tmp_path: Path) -> None:
     assert open_map(str(tmp_path), storage_options={}).rio.crs is not None
     (tmp_path / "map.zarr" / "zarr.json").unlink()
     assert "cannot be opened" in faults()["map.zarr"]
+
+
+@pytest.mark.parametrize("node", [".", "probability", "valid", "time", "x", "spatial_ref"])
+def test_damaged_metadata_is_named_and_written_anew_once_it_is_removed(tmp_path: Path, node: str) -> None:
+    def create() -> None:
+        create_map(str(tmp_path), plan_of(), bundle_id="demo", storage_options={})
+
+    create()
+    whole = bytes_of(tmp_path)
+    damaged = tmp_path / "map.zarr" / node / "zarr.json"
+    for length in (0, 100):
+        damaged.write_bytes(damaged.read_bytes()[:length])
+        with pytest.raises(CubeError, match=rf"{damaged} is truncated or damaged. Remove it; rtsx campaign run"):
+            create()
+        (fault,) = damaged_coordinates(str(tmp_path), plan_of(), storage_options={}).values()
+        assert str(damaged) in fault
+        damaged.unlink()
+        create()
+        assert bytes_of(tmp_path) == whole
 
 
 def test_of_two_maps_that_begin_at_once_one_is_there_and_the_other_told(

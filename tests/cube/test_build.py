@@ -284,6 +284,24 @@ def test_damage_is_found(mixed: CubeRecipe, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("node", [".", "build", "build/marks", "red", "x"])
+def test_metadata_that_is_truncated_is_named_by_whatever_reads_it(
+    simple: CubeRecipe, tmp_path: Path, node: str
+) -> None:
+    path = tmp_path / "cube.zarr"
+    build_store(simple, path)
+    root = json.loads((path / "zarr.json").read_text())
+    root["attributes"]["rtsx:complete"] = False
+    (path / "zarr.json").write_text(json.dumps({**root, "consolidated_metadata": None}))  # so that its own is read
+    damaged = path / node / "zarr.json"
+    damaged.write_bytes(damaged.read_bytes()[:40])
+    with pytest.raises(CubeError, match=f"{damaged} is truncated or damaged"):
+        build_store(simple, path)
+    if node in ("build", "build/marks"):
+        with pytest.raises(CubeError, match=f"{damaged} is truncated or damaged"):
+            build_state(str(path))
+
+
 def test_a_distributed_client_builds_the_same(mixed: CubeRecipe, tmp_path: Path) -> None:
     from distributed import Client, LocalCluster
 
