@@ -78,7 +78,7 @@ def typed(error: type[RtsxError], *, but: Sequence[str] = ()) -> Callable[[_T], 
 
 
 def _unpacked(signature: inspect.Signature) -> inspect.Signature:
-    """The signature with each key of ``**stated: Unpack[...]`` as a keyword; None stands for what is left out."""
+    """Return the signature with each key of ``**stated: Unpack[...]`` as a keyword; None stands for what is left out."""
     parameters = list(signature.parameters.values())
     if not parameters or get_origin(parameters[-1].annotation) is not Unpack:
         return signature
@@ -91,7 +91,7 @@ def _unpacked(signature: inspect.Signature) -> inspect.Signature:
 
 
 def _hints(function: Callable[..., Any]) -> Iterator[tuple[str, Any]]:
-    """Annotations by parameter; `Any` where one names what is not loaded, of which then nobody has an instance."""
+    """Yield annotations by parameter; `Any` where one names what is not loaded, of which then nobody has an instance."""
     names = {**sys.modules, **inspect.unwrap(function).__globals__}
     for parameter, kind in _unpacked(inspect.signature(function)).parameters.items():
         if kind.annotation is not kind.empty and kind.kind not in (kind.VAR_POSITIONAL, kind.VAR_KEYWORD):
@@ -135,7 +135,7 @@ def _fits(value: object, hint: Any) -> bool:
 
 
 def _words(hint: Any) -> str:
-    """What an annotation means."""
+    """Return what an annotation means."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
         paths = [one for one in inner if one is Path or get_origin(one) is os.PathLike]

@@ -73,7 +73,7 @@ class RtsxError(Exception):
 def _restored(
     kind: type[RtsxError], args: tuple[Any, ...], rest: tuple[dict[str, Any], BaseException | None]
 ) -> RtsxError:
-    """An error, even one whose `__init__` wants other arguments than it keeps."""
+    """Return an error, even one whose `__init__` wants other arguments than it keeps."""
     try:
         error = kind(*args)
     except TypeError:
@@ -86,7 +86,7 @@ def _restored(
 
 
 def _travelling(cause: BaseException) -> BaseException:
-    """An error, or its text where it cannot be unpickled."""
+    """Return an error, or its text where it cannot be unpickled."""
     return cause if _restores(cause) else RuntimeError(f"{type(cause).__module__}.{type(cause).__qualname__}: {cause}")
 
 

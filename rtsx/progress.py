@@ -184,7 +184,7 @@ def _cluster(update: Update, *, counts: str) -> Iterator[None]:
         return
 
     def groups(dask_scheduler: Any) -> dict[str, tuple[int, int]]:
-        """Tasks done and all tasks, by the name of their group; defined here, so that it is sent by value."""
+        """Return tasks done and all tasks, by the name of their group; defined here, so that it is sent by value."""
         unfinished = ("waiting", "processing", "queued", "no-worker")
         sizes = {name: sum(group.states.values()) for name, group in dask_scheduler.task_groups.items()}
         return {

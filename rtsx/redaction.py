@@ -49,7 +49,7 @@ def withhold(value: str, reference: str) -> None:
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether a name of a variable, a key or a parameter says that its value is a secret.
+    """Test whether a name of a variable, a key or a parameter says that its value is a secret.
 
     Examples
     --------
@@ -60,7 +60,7 @@ def is_secret_name(name: str) -> bool:
 
 
 def redacted(text: str, *, keeps_references: bool = False) -> str:
-    """A text without secrets, to be shown, logged or stored.
+    """Return a text without secrets, to be shown, logged or stored.
 
     Without users and passwords of addresses, without values of queries that are, or could be, secrets, and with the reference
     instead of each value that was withheld.
@@ -83,7 +83,7 @@ def redacted(text: str, *, keeps_references: bool = False) -> str:
 
 
 def has_secret(text: str) -> bool:
-    """Whether a text surely holds a secret: one that was withheld, a user of an address, a bearer, or a parameter that is named so.
+    """Test whether a text surely holds a secret: one that was withheld, a user of an address, a bearer, or a parameter that is named so.
 
     Values that only look like secrets are none here, such as the name of an item.
 
@@ -102,7 +102,7 @@ def has_secret(text: str) -> bool:
 
 
 def redacted_values(values: Any) -> Any:
-    """Mappings and lists with every text in them `redacted`.
+    """Return mappings and lists with every text in them `redacted`.
 
     Examples
     --------

@@ -41,7 +41,7 @@ from rtsx.storage.retry import classify_error
 
 
 def cell_geobox(plan: CampaignPlan, cell: Address) -> GeoBox:
-    """Raster of all that a cell looks at: images that meet it are the cell's inputs."""
+    """Return the raster of all that a cell looks at: images that meet it are the cell's inputs."""
     return CellWindow.of(plan, cell).geobox
 
 
@@ -92,7 +92,7 @@ class CellWindow:
         return self.window((y, x))
 
     def window(self, region: Region) -> GeoBox:
-        """Raster of some pixels of the map, which may lie beyond its ends."""
+        """Return the raster of some pixels of the map, which may lie beyond its ends."""
         side = self.plan.grid.cell_size
         top, left = self.plan.rows[0] * side, self.plan.columns[0] * side
         y, x = region
@@ -250,7 +250,7 @@ def input_stamps(recipe: CubeRecipe, geobox: GeoBox) -> tuple[InputVersion, ...]
 
 
 def stamps_of(recipe: CubeRecipe) -> tuple[InputVersion, ...]:
-    """Stamps of the images of a pinned recipe, sorted."""
+    """Return stamps of the images of a pinned recipe, sorted."""
     return tuple(
         sorted(
             InputVersion(source=source.name, image=image.id, stamp=image_stamp(image))

@@ -324,7 +324,7 @@ class CellShards:
         return all(sync(self._store.exists(key)) for key in self._keys("valid"))
 
     def digests(self) -> dict[str, str]:
-        """SHA-256 of every shard that was written by its key in the output."""
+        """Return SHA-256 of every shard that was written by its key in the output."""
         return {f"{MAP}/{key}": digest for key, digest in sorted(self._store.digests.items())}
 
     def _write_rows(self, rows: slice) -> None:
@@ -390,7 +390,7 @@ def cell_dataset(
 
 
 def cell_outlines(haloed: xr.Dataset, *, rule: OutlineSpec) -> geopandas.GeoDataFrame:
-    """Outlines of a cell, with `cut` and `prob_counts`, so that those of neighbours can be merged with them.
+    """Return outlines of a cell, with `cut` and `prob_counts`, so that those of neighbours can be merged with them.
 
     Parameters
     ----------
@@ -411,7 +411,7 @@ def cell_outlines(haloed: xr.Dataset, *, rule: OutlineSpec) -> geopandas.GeoData
 
 
 def footprints_parquet(footprints: geopandas.GeoDataFrame) -> bytes:
-    """GeoParquet 1.1 with bounding boxes, as `write_footprints` writes it."""
+    """Return GeoParquet 1.1 with bounding boxes, as `write_footprints` writes it."""
     buffer = io.BytesIO()
     footprints.to_parquet(buffer, index=False, compression="zstd", write_covering_bbox=True, schema_version="1.1.0")
     return buffer.getvalue()

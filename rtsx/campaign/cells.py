@@ -87,7 +87,7 @@ class CellTable:
 
 
 def hilbert_order(addresses: NDArray[np.int32]) -> NDArray[np.intp]:
-    """Places (cell,) of some cells in the order of a Hilbert curve over the square that holds them all.
+    """Return places (cell,) of some cells in the order of a Hilbert curve over the square that holds them all.
 
     Instead of row by row, because images are about as high as wide: what a worker has read of one is then wanted again
     soon, by the cells beside and below as well.
@@ -219,7 +219,7 @@ def _require_on_earth(grid: Grid, addresses: NDArray[np.int32]) -> None:
 
 
 def _meeting(grid: Grid, area: BaseGeometry) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
-    """Rows and columns (cell, 2) that `Grid.cells` gives, in another order, and whether a cell (cell,) lies in the area as a whole."""
+    """Return rows and columns (cell, 2) that `Grid.cells` gives, in another order, and whether a cell (cell,) lies in the area as a whole."""
     xmin, ymin, xmax, ymax = area.bounds
     cells = area.area / (grid.cell_size * grid.resolution) ** 2
     if cells > _MOST_CELLS:
@@ -256,7 +256,7 @@ def _boxes(grid: Grid, blocks: NDArray[np.integer], size: int) -> NDArray[np.obj
 
 
 def _parts(blocks: NDArray[np.int64], size: int, *, step: int) -> NDArray[np.int64]:
-    """Corners (part, 2) of the squares of `step` cells that blocks of `size` cells consist of."""
+    """Return corners (part, 2) of the squares of `step` cells that blocks of `size` cells consist of."""
     along = np.arange(0, size, step)
     offsets = np.stack(np.meshgrid(along, along, indexing="ij"), axis=-1).reshape(-1, 2)
     return (blocks[:, None] + offsets).reshape(-1, 2)
@@ -324,7 +324,7 @@ def cell_work(
 
 
 def widest_read(tiling: TilePlan, *, side: int) -> int:
-    """Columns of the widest window that any cell of a map reads, px.
+    """Return columns of the widest window that any cell of a map reads, px.
 
     Parameters
     ----------
@@ -411,7 +411,7 @@ def campaign_tiling(
 
 
 def mean_over_compute(tiling: TilePlan, *, side: int) -> float:
-    """Over-compute if every cell of the map were run: a row of cells has as many rows of tiles in every column."""
+    """Return over-compute if every cell of the map were run: a row of cells has as many rows of tiles in every column."""
     tiles = [_along(axis, axis.length // side, side=side)[0].mean() for axis in (tiling.y, tiling.x)]
     return float(tiles[0] * tiles[1]) * tiling.tile**2 / side**2
 

@@ -138,7 +138,7 @@ class _GpuCluster(LocalCluster):
 
 
 def worker_environments(workers: int, *, gpus: bool) -> list[dict[str, str]]:
-    """Variables of the environment for each of several worker processes on this machine, which share its processors.
+    """Return variables of the environment for each of several worker processes on this machine, which share its processors.
 
     Parameters
     ----------
@@ -164,7 +164,7 @@ def worker_environments(workers: int, *, gpus: bool) -> list[dict[str, str]]:
 
 
 def _gpus() -> list[str]:
-    """GPUs of this machine that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    """Return GPUs of this machine that this process may use, as CUDA_VISIBLE_DEVICES names them."""
     import torch  # heavy, and a client of other machines does not need it
 
     count = torch.cuda.device_count()
@@ -283,7 +283,7 @@ def _choose(spec: ClusterSpec, options: Any) -> None:
 
 
 def _auth_of(spec: ClusterSpec) -> "GatewayAuth | None":
-    """Who we are; None leaves it to dask's configuration."""
+    """Return who we are; None leaves it to dask's configuration."""
     from dask_gateway import BasicAuth, JupyterHubAuth
     from dask_gateway.auth import KerberosAuth
 
@@ -378,7 +378,7 @@ class WorkerRequirements:
         return "; ".join(wrong)
 
     def differing(self, versions: Mapping[str, str]) -> list[str]:
-        """Versions that are others, in words."""
+        """Return versions that are others, in words."""
         return [
             f"has {name} {versions.get(name, 'missing')} instead of {wanted}"
             for name, wanted in self.versions.items()
@@ -434,7 +434,7 @@ def release_environment(client: Client) -> None:
 
 
 def refusals_topic(client: Client) -> str:
-    """Topic of the scheduler's events at which workers that were sent away say why."""
+    """Return the topic of the scheduler's events at which workers that were sent away say why."""
     return f"{GUARD}-{client.id}"
 
 

@@ -200,7 +200,7 @@ class _Copier:
         return "left"
 
     def _replaced(self, layout: YearLayout, mark: CommitRecord, content: bytes, *, older: bytes | None) -> bool:
-        """Whether the copy has the cell now, in place of older states of it; False where the campaign has not the bytes of its mark."""
+        """Test whether the copy has the cell now, in place of older states of it; False where the campaign has not the bytes of its mark."""
         key, keys = layout.mark(mark.cell), self._retired_in(layout).get(mark.cell, [])
         if older is not None:
             if not all(_digest(self.source.get(name)) == digest for name, digest in mark.objects.items()):
@@ -232,7 +232,7 @@ class _Copier:
         return self._retired[layout.retired]
 
     def _object(self, key: str, digest: str) -> bool:
-        """Whether the copy has these bytes now; False where the campaign has not."""
+        """Test whether the copy has these bytes now; False where the campaign has not."""
         if _digest(self.target.get(key)) == digest:
             return True
         content = self.source.get(key)
@@ -251,7 +251,7 @@ class _Copier:
 
 
 def _mark_or_none(content: bytes | None, cell: Address) -> CommitRecord | None:
-    """The mark of a cell; None where there is none, or what is none."""
+    """Return the mark of a cell; None where there is none, or what is none."""
     try:
         mark = None if content is None else CommitRecord.from_json(content)
     except CampaignError:
@@ -264,17 +264,17 @@ def _digest(content: bytes | None) -> str:
 
 
 def _is_valid(key: str) -> bool:
-    """Whether an object says which pixels of the map count."""
+    """Test whether an object says which pixels of the map count."""
     return key.startswith(f"{MAP}/valid/")
 
 
 def _is_newer(there: StoredObject | None, one: StoredObject) -> bool:
-    """Whether an object of the copy surely was written after that of the campaign."""
+    """Test whether an object of the copy surely was written after that of the campaign."""
     return there is not None and there.n_bytes == one.n_bytes and there.changed - one.changed > _CLOCKS
 
 
 def _listed(objects: ObjectStore, years: Iterable[int]) -> Iterator[StoredObject]:
-    """What years have, but cells, marks, leases, and when stages were done, which is told by the times of marks; and the map, but cells."""
+    """Yield what years have, but cells, marks, leases, and when stages were done, which is told by the times of marks; and the map, but cells."""
     for year in years:
         layout = YearLayout(year)
         folders = (layout.marks, layout.leases, layout.outlines, layout.cogs, layout.stages)
@@ -287,7 +287,7 @@ def _listed(objects: ObjectStore, years: Iterable[int]) -> Iterator[StoredObject
 
 
 def _documents(objects: ObjectStore, years: Sequence[int]) -> tuple[list[StoredObject], int]:
-    """The same, and how many bytes they and the cells of these years are."""
+    """Return the same, and how many bytes they and the cells of these years are."""
     places = [place for place, claim in map_claims(objects).items() if claim["year"] in years]
     documents = list(_listed(objects, years))
     folders = [f"{MAP}/{name}/c/{place}" for name in ANSWERS for place in places]
@@ -305,7 +305,7 @@ def _refuse_nested(output: str, to: str, *, same_service: bool) -> None:
 
 
 def _place(address: str) -> str:
-    """An address, the same however it is written."""
+    """Return an address, the same however it is written."""
     if not is_url(address):
         return os.path.realpath(local_path(address))
     scheme, _, rest = address.partition("://")
@@ -315,7 +315,7 @@ def _place(address: str) -> str:
 
 
 def _service(address: str, options: Mapping[str, Any]) -> object:
-    """Whose bucket an address is in, the same however the endpoint is written and whoever asks."""
+    """Return whose bucket an address is in, the same however the endpoint is written and whoever asks."""
     cloud = cloud_of(address)
     if cloud is None or cloud.name == "az":
         return dict(options)

@@ -139,7 +139,7 @@ class CellTasks:
             future.add_done_callback(self._back.put)
 
     def completed(self, within_s: float) -> Iterator[CellResult]:
-        """Tasks that have come back since the last call; waits for the first of them, at most so long."""
+        """Yield tasks that have come back since the last call; waits for the first of them, at most so long."""
         finished = []
         for back in self._waited(within_s):
             if isinstance(back, dict):
@@ -175,7 +175,7 @@ class CellTasks:
         return set().union(*answers.values())
 
     def refusals(self) -> list[str]:
-        """Why workers were sent away, one text for each."""
+        """Return why workers were sent away, one text for each."""
         with self._reached():
             return [text for _, text in self._client.get_events(refusals_topic(self._client))]
 
@@ -496,6 +496,6 @@ class _Driver:
             self.tasks.start(starts, gpus=crew.gpus)
 
     def patience_s(self) -> float:
-        """Seconds to wait for what comes back before something else is to be done."""
+        """Return seconds to wait for what comes back before something else is to be done."""
         due = self.queue.next_retry()
         return _TICK_S if due is None else min(_TICK_S, max(0.0, due - time.monotonic()))

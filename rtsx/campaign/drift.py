@@ -166,7 +166,7 @@ def require_accepted(objects: ObjectStore, plan: CampaignPlan) -> None:
 
 
 def accept_drift(objects: ObjectStore, plan: CampaignPlan, *, name: str, reason: str) -> DriftCheck:
-    """Record that somebody lets a year run whose check has tripped; see `Campaign.accept_drift`."""
+    """Return a record that somebody lets a year run whose check has tripped; see `Campaign.accept_drift`."""
     name, reason = name.strip(), reason.strip()
     if not name or not reason:
         raise CampaignError(
@@ -270,7 +270,7 @@ def compare_nothing(invalid: float) -> list[LayerComparison]:
 
 
 def _moved(now: LayerDistribution, then: LayerDistribution) -> tuple[float, float, float]:
-    """How far mean, deviation and the farthest quantile are away, in standard deviations of the reference."""
+    """Return how far mean, deviation and the farthest quantile are away, in standard deviations of the reference."""
     # Of a layer with one value, those of what it is now; of one that still has one value, every change counts.
     least = 1e-6 * abs(then.mean)
     unit = then.std if then.std > least else max(now.std, least, 1e-30)
@@ -286,7 +286,7 @@ def _moved(now: LayerDistribution, then: LayerDistribution) -> tuple[float, floa
 def _explained(
     layer: str, measured: Mapping[str, LayerDistribution], reference: Mapping[str, LayerDistribution]
 ) -> str:
-    """What the values look like: those of another layer, a multiple, a sum, or the same but for few."""
+    """Return what the values look like: those of another layer, a multiple, a sum, or the same but for few."""
 
     def is_like(one: LayerDistribution, mine: LayerDistribution) -> bool:
         return bool(mine.quantiles and one.quantiles) and max(map(abs, _moved(mine, one))) <= _ALIKE
@@ -353,7 +353,7 @@ def compare_ranges(
 
 
 def drift_page(plan: CampaignPlan, check: DriftCheck) -> str:
-    """The page of a check, which needs no other file."""
+    """Return the page of a check, which needs no other file."""
     head = ("Layer", "Valid", "Mean", "Standard deviation", *(f"{100 * QUANTILES[place]:g} %" for place in _SHOWN))
     measured = []
     for name, one in check.layers.items():
@@ -391,5 +391,5 @@ _SHOWN = (0, 4, 9, 14, 18)
 
 
 def signed(value: float | None) -> str:
-    """A length in standard deviations for people; empty for None."""
+    """Return a length in standard deviations for people; empty for None."""
     return "" if value is None else f"{value:+.2f}" if abs(value) < 1000 else f"{value:+.2g}"

@@ -138,7 +138,7 @@ def _keys(addresses: NDArray[np.integer]) -> NDArray[np.uint64]:
 def _reference_year(
     objects: ObjectStore, plan: CampaignPlan, *, against: int | None, notes: list[str]
 ) -> tuple[int, DriftCheck] | None:
-    """The year to compare with: the one that was asked for, else the nearest before, else the nearest after, that may run."""
+    """Return the year to compare with: the one that was asked for, else the nearest before, else the nearest after, that may run."""
     planned = [year for year in planned_years(objects) if year != plan.year]
     if against is not None and against not in planned:
         told = ", ".join(map(str, planned)) or "none"
@@ -162,7 +162,7 @@ def _reference_year(
 
 
 def learnt_distributions(bundle: "ModelBundle") -> dict[str, LayerDistribution]:
-    """Distributions of what a model has learnt from, as its training kept them; nothing where it did not.
+    """Return distributions of what a model has learnt from, as its training kept them; nothing where it did not.
 
     What its input is scaled by is none of them: ranges and chosen numbers look like means and deviations.
     """
@@ -178,7 +178,7 @@ def _measured(
     *,
     progress: Callable[[int, int], None] | None,
 ) -> tuple[float, dict[str, LayerDistribution]]:
-    """Share of pixels that cannot be trusted, and the distribution of each layer; reads a window of each cell."""
+    """Return the share of pixels that cannot be trusted, and the distribution of each layer; reads a window of each cell."""
     names = plan.prediction.layers
     side = min(_SIDE, plan.grid.cell_size)
     every = -(-len(chosen) * side**2 // _MOST)

@@ -156,7 +156,7 @@ class CampaignEstimate:
 
 
 def _of_larger(plan: CampaignPlan, recipe: CampaignRecipe, memory: TaskMemory) -> Iterator[tuple[int, float]]:
-    """Over-compute of cells several times as wide, where it is less; tiles chosen anew as far as the recipe allows."""
+    """Yield over-compute of cells several times as wide, where it is less; tiles chosen anew as far as the recipe allows."""
     available = recipe.prediction.memory_bytes or available_bytes()
     for factor in _LARGER:
         larger = replace(memory, side=factor * memory.side)
@@ -215,7 +215,7 @@ def seconds_per_tile(
     batch_size: int | None = None,
     least_s: float = _LEAST_S,
 ) -> float:
-    """Seconds that one tile of a plan takes on a device of this machine, all bundles, turns and scales together.
+    """Return seconds that one tile of a plan takes on a device of this machine, all bundles, turns and scales together.
 
     Pixels are made up and lie in memory, so reading them and writing maps comes on top. A first pass, which loads the
     networks, does not count; then tiles of the plan's own size are run, because larger ones take longer for each pixel.
@@ -283,7 +283,7 @@ def _strip(
 
 
 def _small(plan: CampaignPlan, bundles: Sequence[ModelBundle]) -> int:
-    """Side of the smallest tile that is of use, px; the plan's where a network takes no other."""
+    """Return the side of the smallest tile that is of use, px; the plan's where a network takes no other."""
     tiling = plan.prediction.tiling
     if any(any(fixed_sides(bundle.source)) for bundle in bundles):
         return tiling.tile

@@ -40,7 +40,7 @@ class YearLayout:
 
     @classmethod
     def of_fetched(cls, year: int, digest: str) -> "YearLayout":
-        """Keys of the cells of a plan in a store of fetched pixels."""
+        """Return keys of the cells of a plan in a store of fetched pixels."""
         return cls(year, f"plans/{digest[:16]}")
 
     @property
@@ -92,11 +92,11 @@ class YearLayout:
         return f"{self.marks}/{cell_id(*cell)}.json"
 
     def retirement(self, cell: Address, digest: str) -> str:
-        """Mark of a cell that was run again; the first letters of a digest of its text keep several apart."""
+        """Return the mark of a cell that was run again; the first letters of a digest of its text keep several apart."""
         return f"{self.retired}/{cell_id(*cell)}.{digest[:12]}.json"
 
     def failure(self, cell: Address) -> str:
-        """Why a cell was set aside."""
+        """Return why a cell was set aside."""
         return f"{self.failures}/{cell_id(*cell)}.json"
 
     def lease(self, cell: Address, generation: int) -> str:
@@ -108,22 +108,22 @@ class YearLayout:
         return f"{self.runs}/{run}.json"
 
     def stage(self, name: str) -> str:
-        """Record of a stage that reads or packs all cells."""
+        """Return a record of a stage that reads or packs all cells."""
         return f"{self.stages}/{name}.json"
 
     def item_table(self, source: str, digest: str) -> str:
-        """Items that one search of a source has found; the first letters of a digest of the table keep several apart."""
+        """Return items that one search of a source has found; the first letters of a digest of the table keep several apart."""
         return f"{self.items}/{source}.{digest[:12]}.parquet"
 
     def outline(self, cell: Address) -> str:
-        """Outlines of a cell."""
+        """Return outlines of a cell."""
         return f"{self.outlines}/{cell_id(*cell)}.parquet"
 
     def cog(self, cell: Address, variable: str) -> str:
-        """GeoTIFF of one variable of a cell."""
+        """Return GeoTIFF of one variable of a cell."""
         return f"{self.cogs}/{cell_id(*cell)}_{variable}.tif"
 
     @staticmethod
     def address_of(key: str) -> Address:
-        """Cell that a key of the above belongs to."""
+        """Return the cell that a key of the above belongs to."""
         return parse_cell_id(key.rsplit("/", 1)[-1].split(".")[0].split("_")[0])

@@ -229,7 +229,7 @@ class CampaignLedger:
     def marks(
         self, cells: Iterable[Address] | None = None, *, damaged: list[str] | None = None
     ) -> Iterator[CommitRecord]:
-        """Marks in no order; many are read at a time, and few held.
+        """Return marks in no order; many are read at a time, and few held.
 
         Parameters
         ----------
@@ -384,7 +384,7 @@ def write_prices(objects: ObjectStore, prices: Prices, *, year: int) -> None:
 
 
 def read_prices(objects: ObjectStore, *, year: int) -> Prices:
-    """Prices of a year; none where nobody has said.
+    """Return prices of a year; none where nobody has said.
 
     Raises
     ------
@@ -398,11 +398,11 @@ def read_prices(objects: ObjectStore, *, year: int) -> Prices:
 
 
 def planned_years(objects: ObjectStore) -> list[int]:
-    """Years that were planned, in order."""
+    """Return years that were planned, in order."""
     names = (stored.key.rsplit("/", 1)[-1].removesuffix(".json") for stored in objects.list(_FOLDER))
     return sorted(int(name) for name in names if name.isdecimal())
 
 
 def settings_key(year: int) -> str:
-    """Key of the prices of a year, which is also what lists the year."""
+    """Return the key of the prices of a year, which is also what lists the year."""
     return f"{_FOLDER}/{year}.json"

@@ -118,7 +118,7 @@ class CampaignPlan:
         return x - offset_x * self.grid.resolution, y + offset_y * self.grid.resolution
 
     def region(self, cell: Address) -> Region:
-        """Pixels of the map that a cell covers.
+        """Return pixels of the map that a cell covers.
 
         Raises
         ------
@@ -348,7 +348,7 @@ def _differences(stored: CampaignPlan, plan: CampaignPlan) -> Iterator[str]:
 
 
 def _rest(document: dict[str, Any]) -> dict[str, Any]:
-    """What has no words of its own, by the keys of a recipe: tiles, threshold, outlines, shards, runtime."""
+    """Return what has no words of its own, by the keys of a recipe: tiles, threshold, outlines, shards, runtime."""
     named = ("name", "year", "grid", "rows", "columns", "cells", "layers")
     rest = {name: value for name, value in document.items() if name not in named}
     # The tiling's place and size follow from grid and extent, which have been named.

@@ -164,7 +164,7 @@ MOST = 64
 
 
 def sampled(cells: CellTable, *, most: int = MOST) -> Iterator[Address]:
-    """Some cells, spread over all of them, each once; far ones first, because neighbours tell the same.
+    """Yield some cells, spread over all of them, each once; far ones first, because neighbours tell the same.
 
     Examples
     --------
@@ -192,7 +192,7 @@ def opened_sample(
     likely: Iterable[Address] = (),
     most: int = MOST,
 ) -> xr.Dataset:
-    """Lazy cube of the first of some sampled cells whose sources all have images; reads no pixel.
+    """Return the lazy cube of the first of some sampled cells whose sources all have images; reads no pixel.
 
     Parameters
     ----------

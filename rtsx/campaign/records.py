@@ -206,7 +206,7 @@ class RunRecord(StoredRecord, RunCounts):
 
 
 def hardware_of(runs: Iterable[RunRecord]) -> tuple[str, ...]:
-    """Names of what runs that have finished cells computed with, sorted."""
+    """Return names of what runs that have finished cells computed with, sorted."""
     return tuple(sorted({name for run in runs if run.done for name in run.hardware}))
 
 
@@ -220,7 +220,7 @@ def hardware_mixture(kinds: Sequence[str]) -> str:
 
 
 def worker_name() -> str:
-    """Address of the dask worker that this thread belongs to, else host and process."""
+    """Return the address of the dask worker that this thread belongs to, else host and process."""
     distributed = sys.modules.get("distributed")  # where there is a worker, somebody has imported it
     if distributed is not None:
         try:
@@ -272,7 +272,7 @@ LIBRARIES = ("rtsx", "torch", "zarr", "zarrs", "dask", "distributed", "numpy")
 
 
 def versions_here() -> dict[str, str]:
-    """Versions of Python and of the libraries that count, in this process; ``"missing"`` where one is not installed.
+    """Return versions of Python and of the libraries that count, in this process; ``"missing"`` where one is not installed.
 
     Examples
     --------
@@ -292,7 +292,7 @@ def _version(name: str) -> str:
 
 
 def hardware_name(device: str, *backends: str) -> str:
-    """Name of what would run networks in this process, as in `Hardware`; empty where what is asked for is not here."""
+    """Return the name of what would run networks in this process, as in `Hardware`; empty where what is asked for is not here."""
     from rtsx.inference.memory import hardware_here  # loads torch
 
     found = hardware_here(device, backends)

@@ -191,7 +191,7 @@ class CampaignReport:
 
 
 def states_of(plan: CampaignPlan, status: CampaignStatus, marks: CellStatistics) -> dict[Address, CellState]:
-    """State of every cell of a plan, in its order."""
+    """Return the state of every cell of a plan, in its order."""
     states: dict[Address, CellState] = dict.fromkeys(plan.cells, "left")
     states |= dict.fromkeys(status.failed, "failed")
     states |= dict.fromkeys(status.running, "running")
@@ -200,7 +200,7 @@ def states_of(plan: CampaignPlan, status: CampaignStatus, marks: CellStatistics)
 
 
 def cell_table(ledger: CampaignLedger, plan: CampaignPlan, status: CampaignStatus) -> geopandas.GeoDataFrame:
-    """Cells of a plan with their states, in the CRS of the map; see `Campaign.cells`."""
+    """Return cells of a plan with their states, in the CRS of the map; see `Campaign.cells`."""
     marks = year_statistics(ledger, plan, damaged=[])
     states = states_of(plan, status, marks)
     outlines = [plan.geobox[plan.region(cell)].extent.geom for cell in states]
@@ -272,7 +272,7 @@ def write_report(campaign: "Campaign", *, path: str | Path | None, coast: str | 
 
 
 def stored_bytes(campaign: "Campaign") -> dict[str, int]:
-    """Bytes that the year takes, by what they hold; listed, not read."""
+    """Return bytes that the year takes, by what they hold; listed, not read."""
     layout, store = campaign.ledger.layout, map_store(campaign.output, campaign.storage_options)
     step = map_year(zarr.open_group(store, mode="r", use_consolidated=False), campaign.plan.year)
     folders = {name: f"{MAP}/{name}/c/{step}" for name in ANSWERS} | {
@@ -299,7 +299,7 @@ def report_page(
     are_all_shown: bool = True,
     now: datetime,
 ) -> str:
-    """The page as text: pure, from facts alone.
+    """Return the page as text: pure, from facts alone.
 
     Parameters
     ----------
@@ -430,7 +430,7 @@ def _drift(check: DriftCheck | None) -> str:
 
 
 def unit_costs(plan: CampaignPlan, costs: Costs, marks: CellStatistics, *, prices: Prices) -> tuple[UnitCost, UnitCost]:
-    """What a finished cell and 10⁶ km² of valid ground have cost."""
+    """Return what a finished cell and 10⁶ km² of valid ground have cost."""
     only = only_hardware([*marks.hardware, *(one.hardware for one in costs.expenses)])
     price = {name: prices.worker_hour(name or only) for name in set(marks.hardware)}
     # As floats, None is NaN.
@@ -445,7 +445,7 @@ def unit_costs(plan: CampaignPlan, costs: Costs, marks: CellStatistics, *, price
 def _costs(
     plan: CampaignPlan, costs: Costs, marks: CellStatistics, *, stored: Mapping[str, int], prices: Prices
 ) -> list[tuple[object, ...]]:
-    """Rows of what was paid, what that is for a cell and for an area, and what is stored."""
+    """Return rows of what was paid, what that is for a cell and for an area, and what is stored."""
     cell, area = unit_costs(plan, costs, marks, prices=prices)
     rows: list[tuple[object, ...]] = [
         (f"Worker-hours on {one.name}", one.hours, _money(one.cost)) for one in costs.expenses
@@ -476,7 +476,7 @@ def _costs(
 
 
 def _valid_km2(plan: CampaignPlan, marks: CellStatistics) -> NDArray[np.float64]:
-    """Ground of each cell that could be classified, on the ellipsoid."""
+    """Return ground of each cell that could be classified, on the ellipsoid."""
     return np.asarray(plan.areas_m2(marks.states) * marks.valid / plan.grid.cell_size**2 / 1e6)
 
 

@@ -93,7 +93,7 @@ class Coast:
 
 
 def _candidates() -> Iterator[tuple[Path, str]]:
-    """Files of Natural Earth that may be there, the finest first: where cartopy keeps them, then countries that come with pyogrio."""
+    """Yield files of Natural Earth that may be there, the finest first: where cartopy keeps them, then countries that come with pyogrio."""
     shared = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
     places = [Path(shared, "cartopy"), Path(sys.prefix, "share", "cartopy")]
     if "CARTOPY_DATA_DIR" in os.environ:
@@ -175,7 +175,7 @@ class MapSquare:
 
 
 def map_squares(states: Mapping[Address, CellState], *, most: int = _MOST_SQUARES) -> list[MapSquare]:
-    """Squares that show all cells: one each, or one for a block of them where they are more than `most`.
+    """Return squares that show all cells: one each, or one for a block of them where they are more than `most`.
 
     Examples
     --------
@@ -249,7 +249,7 @@ class MapFrame:
         return (self.box[3] - self.box[1]) * self.scale
 
     def lonlat(self, x: Floats, y: Floats) -> Floats:
-        """Longitude and latitude `(..., 2)` of points of the picture; infinite where they are no place on the Earth."""
+        """Return longitude and latitude `(..., 2)` of points of the picture; infinite where they are no place on the Earth."""
         there = cached_transformer(self.crs, "EPSG:4326").transform(
             self.box[0] + x / self.scale, self.box[3] - y / self.scale
         )
@@ -328,7 +328,7 @@ _WHOLE_TURN = 330.0
 
 
 def graticule(frame: MapFrame) -> tuple[Lines, list[str]]:
-    """Meridians and parallels of a frame, each with its name, `(line,)` and `[name]`; a line may come in parts."""
+    """Return meridians and parallels of a frame, each with its name, `(line,)` and `[name]`; a line may come in parts."""
     if not len(frame.samples):
         return np.empty(0, object), []
     lon, lat = frame.samples.T
@@ -354,7 +354,7 @@ def graticule(frame: MapFrame) -> tuple[Lines, list[str]]:
 
 
 def _multiples(low: float, high: float) -> Iterator[float]:
-    """Values to draw lines at: round ones, two of them at least."""
+    """Yield values to draw lines at: round ones, two of them at least."""
     step = next((step for step in _STEPS if (high - low) / step >= 2), _STEPS[-1])
     # Not up to the end, because once around ends where it has begun.
     for number in range(int(np.ceil(low / step)), int(np.ceil(high / step))):
@@ -364,7 +364,7 @@ def _multiples(low: float, high: float) -> Iterator[float]:
 def cell_map(
     plan: CampaignPlan, states: Mapping[Address, CellState], *, reasons: Mapping[Address, str], coast: Coast | None
 ) -> str:
-    """The map as HTML: its place in words, an ``<svg>`` of the cells, and one of the ground around it where it is small.
+    """Return the map as HTML: its place in words, an ``<svg>`` of the cells, and one of the ground around it where it is small.
 
     Parameters
     ----------
@@ -410,7 +410,7 @@ def cell_map(
 
 
 def _picture(frame: MapFrame, coast: Coast | None, *, pad: tuple[float, float]) -> dict[str, Any]:
-    """What is drawn in a frame: meridians and parallels, named at its edges where there is room for it, and the coast above."""
+    """Return what is drawn in a frame: meridians and parallels, named at its edges where there is room for it, and the coast above."""
     lines, names = graticule(frame)
     shore = np.empty(0, object) if coast is None else frame.lines(coast.lonlat, coast.line)
     return {
@@ -455,7 +455,7 @@ def _labels(frame: MapFrame, lines: Lines, names: Sequence[str]) -> Iterator[tup
 
 
 def _locator(frame: MapFrame, coast: Coast | None) -> dict[str, Any] | None:
-    """The ground around a frame, with its `border`; None where there is no coast to find it by, or it is as large itself."""
+    """Return the ground around a frame, with its `border`; None where there is no coast to find it by, or it is as large itself."""
     border = shapely.segmentize(shapely.box(0, 0, frame.width, frame.height), frame.width / 16)
     around = frame.lonlat(*shapely.get_coordinates(border).T)
     lon, lat = frame.lonlat(np.array(frame.width / 2), np.array(frame.height / 2)).tolist()

@@ -132,7 +132,7 @@ def _merged(spans: Floats) -> Floats:
 
 
 def _ran_before(stretches: Floats) -> Floats:
-    """Running time before each stretch, s."""
+    """Return the running time before each stretch, s."""
     return np.asarray(np.append(0.0, np.cumsum(np.diff(stretches)[:-1])))
 
 
@@ -241,7 +241,7 @@ def make_quicklooks(campaign: "Campaign", *, states: CellStates, damaged: list[s
     keys = footprint_keys(objects, plan, states)
 
     def measures(key: str) -> NDArray[np.float64]:
-        """Two columns and no geometry, because those of a whole year do not fit into memory; no row of what is damaged."""
+        """Return two columns and no geometry, because those of a whole year do not fit into memory; no row of what is damaged."""
         try:
             table = _read(objects, key, _COLUMNS[:2])
         except CampaignError as error:
@@ -272,7 +272,7 @@ def _read(objects: ObjectStore, key: str, columns: Sequence[str]) -> pa.Table:
 
 
 def _chosen(tables: Sequence[NDArray[np.float64]]) -> list[tuple[int, int]]:
-    """Number of the table and of its row for the largest outlines, and the surest of the larger half."""
+    """Return the number of the table and of its row for the largest outlines, and the surest of the larger half."""
     values = np.concatenate([np.empty((0, 2)), *tables])
     table_of = np.repeat(np.arange(len(tables)), [len(table) for table in tables])
     first = np.cumsum([0, *map(len, tables)])

@@ -193,7 +193,7 @@ class RunLog:
 
 
 def new_run() -> str:
-    """Id of a run: its begin and something that no other has.
+    """Return the id of a run: its begin and something that no other has.
 
     Examples
     --------

@@ -315,7 +315,7 @@ def _without_links(item: ItemDict) -> ItemDict:
 
 
 def _holds_secret(value: object) -> bool:
-    """Whether there is a secret in any text of a document, or under a telling name in options of an asset's storage."""
+    """Test whether there is a secret in any text of a document, or under a telling name in options of an asset's storage."""
     if isinstance(value, Mapping):
         return any(
             _holds_secret(one)

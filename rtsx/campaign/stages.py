@@ -172,7 +172,7 @@ def year_stages(
 
 
 def stage_table(years: Iterable[YearStages], *, reviewed: Mapping[int, str] | None = None) -> list[tuple[str, ...]]:
-    """Rows for people, the first one with the names of the stages; a dash where nobody has begun.
+    """Return rows for people, the first one with the names of the stages; a dash where nobody has begun.
 
     Parameters
     ----------
@@ -205,7 +205,7 @@ def _read(objects: ObjectStore, plan: CampaignPlan, stage: Stage) -> StageRecord
 
 
 def _fetched(objects: ObjectStore, plan: CampaignPlan) -> int | None:
-    """Cells in the store that was fetched last; None where there is none, or it is not reached from here."""
+    """Return cells in the store that was fetched last; None where there is none, or it is not reached from here."""
     record = _read(objects, plan, "fetched")
     if record is None or not (is_url(record.where) or Path(record.where).is_dir()):
         return None
@@ -296,7 +296,7 @@ def verify_year(
     unreadable: dict[Address, str] = {}
 
     def looked_at(cell: Address) -> tuple[int, int] | None:
-        """Objects of a cell, and their bytes; None without a mark."""
+        """Return objects of a cell, and their bytes; None without a mark."""
         try:
             mark = ledger.mark(cell)
         except CampaignError as error:

@@ -132,7 +132,7 @@ def campaign_status(objects: ObjectStore, plan: CampaignPlan, *, prices: Prices)
 def _records(
     objects: ObjectStore, plan: CampaignPlan, damaged: list[str]
 ) -> tuple[dict[Address, datetime], dict[Address, Failure], tuple[Lease, ...], tuple[RunRecord, ...]]:
-    """When each cell was marked, failures, the newest leases, and runs; `damaged` receives what is wrong with those that are none."""
+    """Return when each cell was marked, failures, the newest leases, and runs; `damaged` receives what is wrong with those that are none."""
     ledger = CampaignLedger(objects, YearLayout(plan.year))
     marked, failures = ledger.moments(), ledger.failures(damaged=damaged)
     return marked, failures, tuple(ledger.leases(damaged=damaged).values()), ledger.runs(damaged=damaged)
@@ -333,7 +333,7 @@ def notifier(target: str) -> Callable[[str], None]:
 
 
 def _host(url: str) -> str:
-    """Host of an address; empty where it has none."""
+    """Return the host of an address; empty where it has none."""
     try:
         return urlsplit(url).hostname or ""
     except ValueError:

@@ -198,7 +198,7 @@ class TaskQueue:
         return None
 
     def worker_lost(self, failure: Failure, now: float, *, times: int = 1) -> Failure | None:
-        """Record that a cell was lost, `times` times, with its worker; return as `completed` does."""
+        """Return a record that a cell was lost, `times` times, with its worker; return as `completed` does."""
         start = self._running.pop(failure.cell)
         if not start.alone:
             self._lost_once.add(failure.cell)
@@ -256,7 +256,7 @@ class TaskQueue:
         return failure
 
     def pause_s(self, used: int) -> float:
-        """Seconds before the next attempt after so many; spread, so that what failed together does not come back together."""
+        """Return seconds before the next attempt after so many; spread, so that what failed together does not come back together."""
         longest = min(self._retry.longest_backoff_s, self._retry.backoff_s * 2.0 ** min(used - 1, 60))
         return longest * (1 - 0.5 * self._random.random())
 

@@ -99,7 +99,7 @@ _RESOLUTION = re.compile(
 
 
 def in_command_words(message: str, words: Sequence[str], *, error: BaseException | None = None) -> str:
-    """A message in the words of the command that it came from.
+    """Return a message in the words of the command that it came from.
 
     Parameters
     ----------
@@ -159,7 +159,7 @@ class _Speech:
         self._rasters = [word for word in named if Path(word).suffix.lower() in RASTER_SUFFIXES]
 
     def _read(self, words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-        """Values of options by their names, and the words that belong to none."""
+        """Return values of options by their names, and the words that belong to none."""
         options: dict[str, str] = {}
         rest: list[str] = []
         waiting = list(words)
@@ -198,17 +198,17 @@ class _Speech:
         return f"{name.replace('_', ' ')} {plain}".rstrip()
 
     def name(self, name: str) -> str:
-        """An argument as the option that sets it."""
+        """Return an argument as the option that sets it."""
         option = self._options.get(name)
         return name if option is None or self._is_of_file(name) else str(option.opts[-1])
 
     def _is_of_file(self, name: str) -> bool:
-        """Whether the command refuses the option of this name beside the YAML file that it was given."""
+        """Test whether the command refuses the option of this name beside the YAML file that it was given."""
         of_file = _OF_RASTERS + _OF_TRUTH * (self._name == "evaluate")
         return bool(self._files) and name in of_file
 
     def attribute(self, found: "re.Match[str]") -> str:
-        """An attribute of a cube's layer, with the value that it is to have."""
+        """Return an attribute of a cube's layer, with the value that it is to have."""
         return self.keyword(_ATTRIBUTES.get(found["name"], found["name"]), found["value"])
 
     def resolution(self, found: "re.Match[str]") -> str:
@@ -224,7 +224,7 @@ class _Speech:
         )
 
     def unpacked(self, found: "re.Match[str]") -> str:
-        """How a layer comes without a scale: by leaving out what has set it."""
+        """Return how a layer comes without a scale: by leaving out what has set it."""
         given, name = self._given, found["layer"]
         said = "leave" if found[0].startswith("leave") else "Leave"
         if self._files:
@@ -238,7 +238,7 @@ class _Speech:
         return found[0]
 
     def _config(self, found: "re.Match[str]", size: float) -> dict[str, Any]:
-        """The config of a cube of the raster files and options of the line."""
+        """Return the config of a cube of the raster files and options of the line."""
         given = self._given
         said = {key: float(given[name]) for key, name in _PACKING.items() if name in given}
         image: dict[str, Any] = {"files": self._rasters[0]}
@@ -260,7 +260,7 @@ class _Speech:
         }
 
     def call(self, found: "re.Match[str]") -> str:
-        """A call, or the dotted name of a function, as a command, a tool, or what does it."""
+        """Return a call, or the dotted name of a function, as a command, a tool, or what does it."""
         of, name, args = found["of"] or "", found["name"], found["args"] or ""
         dotted = f"{of}.{name}" if of else name
         command = _COMMANDS.get(name) or _COMMANDS.get(".".join(dotted.split(".")[-2:]))
@@ -276,7 +276,7 @@ class _Speech:
         return _TOOLS.get(name) or _LIBRARIES.get(re.split(r"\W", of)[0], found[0])
 
     def _keys(self, name: str) -> list[str]:
-        """Where the YAML file has a key: its own name last, after those of the parts it is in; none where it has no such key."""
+        """Return where the YAML file has a key: its own name last, after those of the parts it is in; none where it has no such key."""
         schema = self._schema
         waiting: list[tuple[Any, list[str]]] = [(schema, [])]
         seen: set[str] = set()
@@ -303,7 +303,7 @@ class _Speech:
 
 
 def _raised_by(error: BaseException) -> str:
-    """Name of the module that raised an error."""
+    """Return the name of the module that raised an error."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
@@ -311,7 +311,7 @@ def _raised_by(error: BaseException) -> str:
 
 
 def _arguments(call: str, command: str) -> Iterator[str]:
-    """The arguments of an example as those of a command; nothing where the call is no example but a mention."""
+    """Yield the arguments of an example as those of a command; nothing where the call is no example but a mention."""
     try:
         parsed = ast.parse(call, mode="eval").body
         given = {one.arg: ast.literal_eval(one.value) for one in getattr(parsed, "keywords", ())}
@@ -329,12 +329,12 @@ def _arguments(call: str, command: str) -> Iterator[str]:
 
 
 def _plain(value: str) -> str:
-    """A value of Python as one word of a shell."""
+    """Return a value of Python as one word of a shell."""
     inner = value[1:-1] if value[0] in "'\"[(" else value
     return re.sub(r",\s*", ",", inner.replace("'", "").replace('"', "")).rstrip(",")
 
 
 def _yaml(value: str) -> str:
-    """A value of Python in YAML."""
+    """Return a value of Python in YAML."""
     words = {"True": "true", "False": "false", "None": "null"}
     return words.get(value, value.replace("(", "[").replace(")", "]") if value[0] in "[(" else value.strip("'\""))

@@ -84,7 +84,7 @@ class LazyGroup(CommandGroup):
 
 
 def _once(command: Any) -> Any:
-    """The command, which refuses an option that takes one value and is given twice; click keeps the last without a word."""
+    """Return the command, which refuses an option that takes one value and is given twice; click keeps the last without a word."""
     for child in getattr(command, "commands", {}).values():
         _once(child)
     parse = command.parse_args
@@ -353,14 +353,14 @@ def _advice(message: str, given: Sequence[str], *, error: RtsxError | None = Non
 
 
 def _command(given: Sequence[str]) -> list[str]:
-    """The words by which a line names its command."""
+    """Return the words by which a line names its command."""
     words = [word for word in given if not word.startswith("-")]
     entry = COMMANDS.get(words[0]) if words else None
     return words[: 0 if entry is None else 2 if entry.is_group else 1]
 
 
 def stopped(given: Sequence[str]) -> str:
-    """What is true after Ctrl-C."""
+    """Return what is true after Ctrl-C."""
     name, *own = _command(given) or [""]
     said = COMMANDS[name].stopped if name else ""
     text = said if isinstance(said, str) else said.get("".join(own), "")
@@ -401,7 +401,7 @@ def _signals() -> Iterator[list[int]]:
 
 
 def _named(word: str) -> str:
-    """A word of the command line with ``~`` and ``file://`` made a path, as a shell does in some places only."""
+    """Return a word of the command line with ``~`` and ``file://`` made a path, as a shell does in some places only."""
     option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
     is_name = value == "~" or value.startswith(("~/", "file:/"))
     return f"{option}{equals}{local_path(value)}" if is_name else word

@@ -32,7 +32,7 @@ _CellOption = Annotated[
 
 
 def cells_named(names: Sequence[str] | None) -> "list[Address] | None":
-    """Addresses of cells by name; None for none, which means all.
+    """Return addresses of cells by name; None for none, which means all.
 
     Raises
     ------
@@ -88,7 +88,7 @@ def status(
 
 
 def _reviewed(campaign: "Campaign", years: Sequence[int]) -> dict[int, str]:
-    """Outlines that were reviewed of all, by year, of the reviews that lie in the output."""
+    """Return outlines that were reviewed of all, by year, of the reviews that lie in the output."""
     from rtsx.campaign.layout import YearLayout
 
     folders = {year: YearLayout(year).review for year in years}
@@ -374,7 +374,7 @@ def deliver(
 
 
 def _with_estimates(path: str) -> "tuple[geopandas.GeoDataFrame, dict[str, Any] | None]":
-    """Outlines with verdicts, and the accuracy that follows where they are a sample."""
+    """Return outlines with verdicts, and the accuracy that follows where they are a sample."""
     reviewed = options.open_reviewed(path)
     if "sample_id" not in reviewed.columns:
         return reviewed, None

@@ -34,7 +34,7 @@ def created(
     accepted: str | None = None,
     retry: bool = False,
 ) -> "Campaign":
-    """The campaign of a config, planned if it is not yet; the resolved config is stored beside the plan, unless it comes from there.
+    """Return the campaign of a config, planned if it is not yet; the resolved config is stored beside the plan, unless it comes from there.
 
     Images are read from the store `fetched`, where one is given; `accepted` is what --accept-drift says, and with `retry` cells that
     were set aside are run again.
@@ -72,7 +72,7 @@ def loaded(config: Path, *, year: int | None) -> "CampaignConfig":
 
 
 def cluster_of(config: "CampaignConfig", *, local: bool, memory: str | None = None, **given: Any) -> "ClusterSpec":
-    """The machines that options name, or the config where they leave something open.
+    """Return the machines that options name, or the config where they leave something open.
 
     Parameters
     ----------
@@ -394,7 +394,7 @@ def work(
 
 
 def stored_config(given: str, *, year: int | None, trust: bool) -> "CampaignConfig":
-    """The config of a YAML file, or the one that is stored in an output; its model files may run code only where one says so here.
+    """Return the config of a YAML file, or the one that is stored in an output; its model files may run code only where one says so here.
 
     Raises
     ------
@@ -497,7 +497,7 @@ def submit(
 
 
 def wall_time(given: str) -> timedelta:
-    """A wall time: minutes, HH:MM, HH:MM:SS, D-HH, D-HH:MM or D-HH:MM:SS.
+    """Return a wall time: minutes, HH:MM, HH:MM:SS, D-HH, D-HH:MM or D-HH:MM:SS.
 
     Raises
     ------
@@ -565,7 +565,7 @@ def update(
 
 
 def _again(campaign: str | Path, *, year: int | None, fetched: str | None = None) -> str:
-    """What a command was given, to be given again."""
+    """Return what a command was given, to be given again."""
     return f"{quote(str(campaign))}{'' if year is None else f' --year {year}'}{'' if fetched is None else f' --from {quote(fetched)}'}"
 
 

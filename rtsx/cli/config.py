@@ -31,7 +31,7 @@ _SCHEMAS: dict[Kind, tuple[str, str]] = {
 
 
 def schema_of(kind: Kind) -> dict[str, object]:
-    """JSON schema of one kind of config; loads what the kind needs, torch only for what trains and evaluates."""
+    """Return JSON schema of one kind of config; loads what the kind needs, torch only for what trains and evaluates."""
     module, name = _SCHEMAS[kind]
     schema: dict[str, object] = getattr(import_module(module), name)()
     return schema
@@ -99,14 +99,14 @@ def example(
 
 
 def _purpose(text: str) -> str:
-    """First sentence of the comment that an example begins with."""
+    """Return first sentence of the comment that an example begins with."""
     comment = [line.removeprefix("#").strip() for line in text.splitlines() if line.startswith("#")]
     words = " ".join(line for line in comment if not line.startswith("yaml-language-server"))
     return re.split(r"(?<=\.) |:  |: rtsx ", words)[0]
 
 
 def _way_to_working_directory(file: Path) -> str:
-    """What a path has to begin with that is in the working directory and counts from the folder of `file`."""
+    """Return what a path has to begin with that is in the working directory and counts from the folder of `file`."""
     here = Path.cwd()
     return "../" * (len(file.relative_to(here).parts) - 1) if file.is_relative_to(here) else ""
 

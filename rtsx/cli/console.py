@@ -165,7 +165,7 @@ def warn(message: str) -> None:
 
 
 def status_console() -> Console:
-    """The console of progress bars: standard error, so that output can be piped."""
+    """Return the console of progress bars: standard error, so that output can be piped."""
     return _ERR
 
 

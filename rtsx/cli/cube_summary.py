@@ -23,12 +23,12 @@ _SHOWN = 5
 
 
 def opened(cube: str, *, cell: str | None) -> xr.Dataset:
-    """The lazy cube of a YAML file or a store."""
+    """Return the lazy cube of a YAML file or a store."""
     return open_cube(cube, None if cell is None else _cell(cube, cell))
 
 
 def small(cube: str, *, side: int, cell: str | None) -> xr.Dataset:
-    """A cube thinned to about `side` pixels: a store's overviews, or a YAML file on a coarser pixel grid."""
+    """Return a cube thinned to about `side` pixels: a store's overviews, or a YAML file on a coarser pixel grid."""
     ground = None if cell is None else _cell(cube, cell)
     config = _config(cube)
     if config is None:
@@ -39,7 +39,7 @@ def small(cube: str, *, side: int, cell: str | None) -> xr.Dataset:
 
 
 def info_rows(cube: str, *, cell: str | None) -> Rows:
-    """Grid, layers, chunks, images and size."""
+    """Return grid, layers, chunks, images and size."""
     state = None if is_config(cube) else build_state(cube)
     if state is not None and not state.is_complete:
         return _state_rows(state)
@@ -56,7 +56,7 @@ def info_rows(cube: str, *, cell: str | None) -> Rows:
 
 
 def check_rows(found: CubeCheck) -> Rows:
-    """Coverage and values of every layer, and how far the store is built."""
+    """Return coverage and values of every layer, and how far the store is built."""
     rows: Rows = []
     for name, layer in found.layers.items():
         if name == "valid":
@@ -88,7 +88,7 @@ def _state_rows(state: BuildState) -> Rows:
 
 
 def _config(cube: str) -> CubeConfig | None:
-    """What a YAML file says, or a store that is aligned on opening; None for other stores."""
+    """Return what a YAML file says, or a store that is aligned on opening; None for other stores."""
     return load_cube_config(cube) if is_config(cube) else config_of_built_cube(cube, {})
 
 

@@ -141,7 +141,7 @@ def demo(
 
 
 def demo_config(made: "DemoFiles") -> dict[str, Any]:
-    """The config of the scene's cube: ten layers on the Arctic grid, each read from the catalog in its own projection."""
+    """Return the config of the scene's cube: ten layers on the Arctic grid, each read from the catalog in its own projection."""
     from rtsx.cube.rasterio import read_header
     from rtsx.grid import lonlat_polygon
 
@@ -172,7 +172,7 @@ def demo_config(made: "DemoFiles") -> dict[str, Any]:
 
 
 def _score_and_draw(cube: "xr.Dataset", stored: "xr.Dataset", *, files: "SceneFiles", out: Path) -> "pd.Series[float]":
-    """Scores of the map by name, as `rtsx.evaluate` has them; the picture is drawn."""
+    """Return scores of the map by name, as `rtsx.evaluate` has them; the picture is drawn."""
     import geopandas as gpd
 
     from rtsx.cli import picture

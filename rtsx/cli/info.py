@@ -100,7 +100,7 @@ def _version(library: str) -> str:
 
 
 def cube_rows(cube: "xr.Dataset") -> Rows:
-    """Where a cube lies and what its layers are; reads no pixel."""
+    """Return where a cube lies and what its layers are; reads no pixel."""
     from rtsx.cube import layer_names
 
     rows = _place_rows(cube)
@@ -118,7 +118,7 @@ def cube_rows(cube: "xr.Dataset") -> Rows:
 
 
 def prediction_rows(pred: "xr.Dataset") -> Rows:
-    """Where a stored prediction lies, what made it, and how much is valid and found; reads `valid` and `binary`."""
+    """Return where a stored prediction lies, what made it, and how much is valid and found; reads `valid` and `binary`."""
     from dask.base import compute
 
     from rtsx.cube import class_names
@@ -138,7 +138,7 @@ def prediction_rows(pred: "xr.Dataset") -> Rows:
 
 
 def bundle_rows(bundle: "ModelBundle") -> Rows:
-    """What a bundle is and wants."""
+    """Return what a bundle is and wants."""
     reach = bundle.reach
     return [
         ("id", bundle.id),
@@ -162,7 +162,7 @@ def bundle_rows(bundle: "ModelBundle") -> Rows:
 
 
 def scaling_rows(bundle: "ModelBundle") -> Rows:
-    """How each channel of a bundle is made of a layer."""
+    """Return how each channel of a bundle is made of a layer."""
     rows: Rows = [("scaling", "of physical values")]
     for layer in bundle.inputs:
         clip = "" if layer.clip is None else f", clipped to {layer.clip[0]:g} .. {layer.clip[1]:g}"
@@ -172,14 +172,14 @@ def scaling_rows(bundle: "ModelBundle") -> Rows:
 
 
 def reach_line(radius: int, depends_on_tile: bool) -> str:
-    """How far a pixel matters, in words."""
+    """Return how far a pixel matters, in words."""
     if depends_on_tile:
         return f"{radius} px, and the answer changes with the size of the tile"
     return f"{radius} px, whatever the size of the tile"
 
 
 def tiling_line(pred: "xr.Dataset") -> str:
-    """The tiles of a stored prediction, from the plan in its attributes."""
+    """Return the tiles of a stored prediction, from the plan in its attributes."""
     tiling = json.loads(pred.attrs["plan"])["tiling"]
     return f"{tiling['tile']} px, overlap {tiling['overlap']}, trim {tiling['trim']}, {tiling['blend']}"
 

@@ -205,7 +205,7 @@ def fetch(order: OrderArgument) -> None:
 def _listed_quads(
     order: Path, config: "OrderConfig", basemap: "BasemapConfig"
 ) -> Iterator[tuple["QuadLedger", "BasemapApi", "Mosaic"]]:
-    """The ledger with all quads of the region, for the block; in the end it is shown where they stand."""
+    """Yield the ledger with all quads of the region, for the block; in the end it is shown where they stand."""
     from rtsx.ordering import list_quads, quad_ledger
 
     api = basemap.api()
@@ -311,7 +311,7 @@ def _show_quads(ledger: "QuadLedger", order: Path, config: "OrderConfig", *, bas
 
 
 def _items(config: "OrderConfig") -> Path:
-    """Table of the quads of an order; several orders may share the folder."""
+    """Return the table of the quads of an order; several orders may share the folder."""
     return config.folder / f"{config.name}.parquet"
 
 
@@ -327,7 +327,7 @@ def _beside(order: Path, ending: str) -> Path:
 
 
 def _made(order: Path, ending: str, *, what: str, by: str) -> Path:
-    """The file that another command has made of an order."""
+    """Return the file that another command has made of an order."""
     path = _beside(order, ending)
     if not path.exists():
         raise OrderError(f"{what} yet: there is no {path}. Run rtsx order {by} {order} first.")
@@ -339,7 +339,7 @@ def _ledger_of(order: Path) -> Path:
 
 
 def _planned(order: Path, config: "OrderConfig") -> "OrderPlan":
-    """The plan that was made of this very config."""
+    """Return the plan that was made of this very config."""
     from rtsx.ordering import OrderPlan
 
     path = _made(order, "plan.json", what="Nothing has been planned", by="plan")

@@ -76,7 +76,7 @@ def draw(scene: PictureLayers, path: Path, *, title: str) -> None:
 
 
 def stretch(cube: xr.Dataset, valid: NDArray[np.bool_]) -> Stretch:
-    """Stored values of each band that are drawn black and white: 1st and 99th percentile of the valid pixels.
+    """Return stored values of each band that are drawn black and white: 1st and 99th percentile of the valid pixels.
 
     Clouds are not valid, so they do not darken the ground; where nothing is valid, what is there counts.
 
@@ -95,7 +95,7 @@ def stretch(cube: xr.Dataset, valid: NDArray[np.bool_]) -> Stretch:
 
 
 def colour_composite(cube: xr.Dataset, limits: Stretch) -> NDArray[np.float32]:
-    """True-colour image (y, x, 3) in 0-1; nodata is white."""
+    """Return true-colour image (y, x, 3) in 0-1; nodata is white."""
     bands = []
     for name in _BANDS:
         stored = cube[name].values
@@ -107,7 +107,7 @@ def colour_composite(cube: xr.Dataset, limits: Stretch) -> NDArray[np.float32]:
 
 
 def busiest_window(truth: gpd.GeoDataFrame, cube: xr.Dataset, *, side: int) -> tuple[slice, slice]:
-    """Rows and columns of a square inside the cube with the most outlines, large ones counting more, centred on one.
+    """Return rows and columns of a square inside the cube with the most outlines, large ones counting more, centred on one.
 
     The middle of the cube where there is no outline.
     """
@@ -271,6 +271,6 @@ def _draw_layer(axis: "Axes", layer: xr.DataArray) -> None:
 
 
 def _present(cube: xr.Dataset) -> NDArray[np.float32]:
-    """1 where all bands of true colour hold data, 0 elsewhere: what is drawn and what is transparent."""
+    """Return 1 where all bands of true colour hold data, 0 elsewhere: what is drawn and what is transparent."""
     present: NDArray[np.float32] = np.isfinite(sum(physical(cube[name]) for name in _BANDS)).astype(np.float32)
     return present

@@ -51,7 +51,7 @@ class Products:
             refuse_other_format(self.cog, what="a folder of GeoTIFFs")
 
     def paths(self) -> list[str]:
-        """Files that will be there."""
+        """Return files that will be there."""
         cogs = [] if self.cog is None else [str(Path(self.cog) / name) for name in COG_NAMES]
         return cogs if self.footprints is None else [self.footprints, *cogs]
 
@@ -98,7 +98,7 @@ def augmentations(given: str | None) -> list[AugmentationName]:
 
 
 def described_models(models: Sequence[str]) -> "list[Metadata]":
-    """What local bundles say of themselves, without their networks; of a file of weights nothing is known so early.
+    """Return what local bundles say of themselves, without their networks; of a file of weights nothing is known so early.
 
     Raises
     ------

@@ -306,7 +306,7 @@ def _image(source: str) -> object:
 
 
 def _images_of(given: str, campaign: "Campaign") -> tuple[str, str]:
-    """Name and source of what is looked at of a campaign in its year: its own images, else its map."""
+    """Return the name and source of what is looked at of a campaign in its year: its own images, else its map."""
     year, (rows, columns) = campaign.plan.year, campaign.plan.shape
     if rows * columns > _LARGEST:
         reason = f"it has {rows:,} x {columns:,} pixels, too many to open its images as one"
@@ -319,7 +319,7 @@ def _images_of(given: str, campaign: "Campaign") -> tuple[str, str]:
 
 
 def _recipe_of(given: str, campaign: "Campaign") -> "CubeRecipe | None":
-    """The layers of a campaign in its year, with the searches that were answered when it was planned; None where no config is known."""
+    """Return the layers of a campaign in its year, with the searches that were answered when it was planned; None where no config is known."""
     from rtsx.campaign.searches import with_answers
     from rtsx.config import load_campaign_config, stored_campaign_config
     from rtsx.config.cube import is_config

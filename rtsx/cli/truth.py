@@ -53,7 +53,7 @@ class StatedTruth:
         return is_raster(self.path)
 
     def raster(self, pred: "xr.Dataset", *, classes: Sequence[str], wanted: str | None) -> "LabelRaster":
-        """A raster on the pixels of a map, its codes those of the classes in their order, or those that are said for the wanted one."""
+        """Return a raster on the pixels of a map, its codes those of the classes in their order, or those that are said for the wanted one."""
         from rtsx.cube import geobox_of
         from rtsx.labels import open_label_raster
         from rtsx.labels.label_rasters import read_label_raster
@@ -69,7 +69,7 @@ class StatedTruth:
         return open_label_raster(codes_of_pixels, classes=codes, ignored=sorted(ignored))
 
     def labels(self, classes: Sequence[str], *, wanted: str | None) -> "geopandas.GeoDataFrame":
-        """Outlines of the classes of a map or of outlines; `wanted` is the one of several that is evaluated."""
+        """Return outlines of the classes of a map or of outlines; `wanted` is the one of several that is evaluated."""
         from rtsx.labels import read_labels
         from rtsx.labels.standardise import NEGATIVE
 
@@ -120,7 +120,7 @@ class StatedTruth:
             )
 
     def _stated_classes(self) -> list[str]:
-        """What each row says of its class, in its own words; empty where it says nothing."""
+        """Return what each row says of its class, in its own words; empty where it says nothing."""
         from rtsx.labels.io import read_table
         from rtsx.labels.standardise import LabelSource
 
@@ -151,5 +151,5 @@ def _integers(given: Sequence[str], *, option: str) -> list[int]:
 
 
 def _listed(names: Sequence[str]) -> str:
-    """Names, each with how often it occurs."""
+    """Return names, each with how often it occurs."""
     return ", ".join(f"{name or 'nothing'} ({names.count(name)})" for name in sorted({*names}))

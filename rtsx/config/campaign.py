@@ -49,7 +49,7 @@ YEAR = "{year}"
 
 
 def substitute_year(values: Any, year: int) -> Any:
-    """Plain values with the year in place of ``{year}``; a text that is nothing else becomes a number.
+    """Return plain values with the year in place of ``{year}``; a text that is nothing else becomes a number.
 
     Raises
     ------
@@ -71,7 +71,7 @@ def substitute_year(values: Any, year: int) -> Any:
 
 
 def _cube_of_year(given: object, info: ValidationInfo) -> object:
-    """A cube's values, its own file's if it is a path, with the year filled in."""
+    """Return a cube's values, its own file's if it is a path, with the year filled in."""
     year = info.data.get("year")
     if isinstance(given, CubeConfig) or not isinstance(year, int):
         return given
@@ -148,7 +148,7 @@ class CampaignConfig(ConfigModel):
         return shard, self.chunk or min(CampaignRecipe.chunk, shard)
 
     def resolved(self) -> Self:
-        """The config with everything said: the cube stands in it, without preset, year or period left open.
+        """Return the config with everything said: the cube stands in it, without preset, year or period left open.
 
         Raises
         ------
@@ -163,18 +163,18 @@ class CampaignConfig(ConfigModel):
         return self.changed(region=region, cube=cube, shard=shard, chunk=chunk)
 
     def without_secrets(self) -> Self:
-        """The config without headers of servers, storage options and options of a gateway, to be stored beside an output."""
+        """Return the config without headers of servers, storage options and options of a gateway, to be stored beside an output."""
         # `environment` is one of them, in which credentials are handed to workers.
         cluster = replace(self.cluster, options={})
         return self.changed(cube=self.cube.without_secrets(), storage_options={}, cluster=cluster)
 
     def to_yaml(self) -> str:
-        """YAML text that comes back equal; keys without a value are left out, but for outlines, which are then not wanted."""
+        """Return YAML text that comes back equal; keys without a value are left out, but for outlines, which are then not wanted."""
         unwanted = {"outlines": False} if self.outlines is None else {}
         return dump_yaml(self.model_dump(exclude_none=True) | unwanted)
 
     def bundles(self) -> "tuple[ModelBundle, ...]":
-        """The models.
+        """Return the models.
 
         Raises
         ------
@@ -186,7 +186,7 @@ class CampaignConfig(ConfigModel):
         return tuple(ModelBundle.open(path, trust=self.trust) for path in self.model)
 
     def recipe(self) -> CampaignRecipe:
-        """The recipe of this config; reads bundles and the files of regions, and asks no source.
+        """Return the recipe of this config; reads bundles and the files of regions, and asks no source.
 
         Raises
         ------
@@ -303,7 +303,7 @@ def stored_campaign_config(campaign: "Campaign") -> CampaignConfig:
 
 
 def campaign_schema() -> dict[str, Any]:
-    """JSON schema of the config of a campaign, for editors and validators."""
+    """Return JSON schema of the config of a campaign, for editors and validators."""
     schema = CampaignConfig.json_schema()
     # A number everywhere else, and here too, once the year of the map stands for it.
     schema["$defs"]["PeriodConfig"]["properties"]["years"]["anyOf"].append({"const": YEAR})

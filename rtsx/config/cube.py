@@ -64,7 +64,7 @@ class CubeConfig(ConfigModel):
     """Side of a chunk, px."""
 
     def resolved(self) -> Self:
-        """The config with everything said: no preset, sensor or variable is left.
+        """Return the config with everything said: no preset, sensor or variable is left.
 
         Raises
         ------
@@ -84,7 +84,7 @@ class CubeConfig(ConfigModel):
         )
 
     def recipe(self) -> CubeRecipe:
-        """The recipe of this config; reads the region's file and the bundles that mask clouds, and nothing else.
+        """Return the recipe of this config; reads the region's file and the bundles that mask clouds, and nothing else.
 
         Raises
         ------
@@ -106,7 +106,7 @@ class CubeConfig(ConfigModel):
         )
 
     def only(self, sources: Sequence[str], *, resolution: float | None = None) -> Self:
-        """The resolved config of some sources, with what is derived from them alone.
+        """Return the resolved config of some sources, with what is derived from them alone.
 
         Parameters
         ----------
@@ -152,7 +152,7 @@ class CubeConfig(ConfigModel):
 
     @classmethod
     def from_recipe(cls, recipe: CubeRecipe, *, cell: Cell | None = None) -> Self:
-        """The resolved config of a recipe.
+        """Return the resolved config of a recipe.
 
         Parameters
         ----------
@@ -177,11 +177,11 @@ class CubeConfig(ConfigModel):
         )
 
     def without_secrets(self) -> Self:
-        """The config without the headers of servers, to be stored beside an output."""
+        """Return the config without the headers of servers, to be stored beside an output."""
         return type(self).model_validate(_bare(self.model_dump(exclude_none=True)))
 
     def _placed(self, source: SourceConfig) -> SourceConfig:
-        """A source with the window of the trends in its addresses."""
+        """Return a source with the window of the trends in its addresses."""
         if _WINDOW not in repr(source):
             return source
         window = self._window()
@@ -209,7 +209,7 @@ class CubeConfig(ConfigModel):
     def _named(
         self, sources: Mapping[str, SourceConfig], preset: CubePreset | None
     ) -> tuple[tuple[str, ...], tuple[str, ...] | None]:
-        """Derived layers, and the order of all."""
+        """Return the derived layers, and the order of all."""
         names = {name for source in sources.values() for name in source.layer_names}
         usual = ("ndvi",) if preset is not None and set(get_derived("ndvi").needs) <= names else ()
         derived = usual if self.derived is None else self.derived
@@ -268,12 +268,12 @@ def load_cube_recipe(path: str | PathLike[str]) -> CubeRecipe:
 
 
 def cube_schema() -> dict[str, Any]:
-    """JSON schema of the config of a cube, for editors and validators."""
+    """Return JSON schema of the config of a cube, for editors and validators."""
     return CubeConfig.json_schema()
 
 
 def config_of_built_cube(path: str, options: Mapping[str, Any]) -> CubeConfig | None:
-    """The config of a store that holds images on their own grids; None for anything else.
+    """Return the config of a store that holds images on their own grids; None for anything else.
 
     Raises
     ------
@@ -301,7 +301,7 @@ def config_of_built_cube(path: str, options: Mapping[str, Any]) -> CubeConfig | 
 
 
 def _of_store_alone(values: Any, path: str) -> Any:
-    """The values of a stored config with the store itself in place of every source's files, catalogs and servers.
+    """Return the values of a stored config with the store itself in place of every source's files, catalogs and servers.
 
     Its images are in the store. What its author names beside them is neither looked at nor asked, signed for or expanded.
     """
@@ -326,7 +326,7 @@ def _of_store_alone(values: Any, path: str) -> Any:
 
 
 def _without_model(quality: Any) -> Any:
-    """Quality data that a model has computed, as data that is there."""
+    """Return quality data that a model has computed, as data that is there."""
     if not isinstance(quality, Mapping) or quality.get("model") is None:
         return quality
     data = {} if isinstance(quality.get("rule"), str) else {"data": "sky"}
@@ -334,7 +334,7 @@ def _without_model(quality: Any) -> Any:
 
 
 def is_config(source: object) -> bool:
-    """Whether a source is the path of a config: by its ending.
+    """Test whether a source is the path of a config: by its ending.
 
     Examples
     --------

@@ -46,7 +46,7 @@ class EvaluateConfig(ConfigModel):
     """Seed of these draws."""
 
     def resolved(self) -> Self:
-        """The config with scenes one by one, each with its labels; looks for paths, and opens none.
+        """Return the config with scenes one by one, each with its labels; looks for paths, and opens none.
 
         Raises
         ------
@@ -58,7 +58,7 @@ class EvaluateConfig(ConfigModel):
     def predicted_scenes(
         self, bundle: "ModelBundle | list[ModelBundle]", *, device: str
     ) -> "Iterator[EvaluationScene]":
-        """The scenes with their lazy predictions.
+        """Yield the scenes with their lazy predictions.
 
         Raises
         ------
@@ -116,5 +116,5 @@ def load_evaluate_config(path: str | PathLike[str]) -> EvaluateConfig:
 
 
 def evaluation_schema() -> dict[str, Any]:
-    """JSON schema of the config of an evaluation, for editors and validators."""
+    """Return JSON schema of the config of an evaluation, for editors and validators."""
     return EvaluateConfig.json_schema()

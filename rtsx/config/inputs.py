@@ -47,7 +47,7 @@ class InputConfig(ConfigModel):
         return self.range is None and self.mean is None and self.std is None
 
     def layer(self, name: str) -> InputLayer:
-        """The channel of a layer of that name; `is_measured` has to be False."""
+        """Return the channel of a layer of that name; `is_measured` has to be False."""
         if self.range is not None:
             low, high = self.range
             return InputLayer.from_range(name, low, high, clip=self.clip, units=self.units)
@@ -103,7 +103,7 @@ class InputsConfig(ConfigModel):
         return CUBE_PRESETS[self.preset].order or ()
 
     def channels(self) -> tuple[InputLayer, ...] | None:
-        """The channels; None where they are to be measured."""
+        """Return the channels; None where they are to be measured."""
         if self.preset is not None:
             return preset_named(self.preset).inputs_for(self.names)
         assert self.layers is not None  # checked above
@@ -127,7 +127,7 @@ def _stride(architecture: str, encoder: str, *, options: str) -> int:
 
 
 def downsampling(network: NetworkSpec) -> int:
-    """Total down-sampling of a network, px.
+    """Return the total down-sampling of a network, px.
 
     Examples
     --------
@@ -141,7 +141,7 @@ _FILES = (".pth", ".pt", ".safetensors")
 
 
 def _known(network: NetworkSpec, info: ValidationInfo) -> NetworkSpec:
-    """The network, which can be built, with the path of its weights counting from the folder of the config."""
+    """Return the network, which can be built, with the path of its weights counting from the folder of the config."""
     if not is_glance(info):
         downsampling(network)
     weights = network.encoder_weights
@@ -174,7 +174,7 @@ class SplitConfig(ConfigModel):
 
 
 def split_scenes(groups: Sequence[str], split: SplitConfig) -> tuple[list[int], list[int], list[int]]:
-    """Places of the scenes for training, validation and test, each ascending; a pure function of its arguments.
+    """Return places of the scenes for training, validation and test, each ascending; a pure function of its arguments.
 
     Groups are shuffled, and given to validation, then to test, until each has its part of the scenes.
 

@@ -38,14 +38,14 @@ class LayerConfig(ConfigModel):
     """What a plot calls it."""
 
     def recipe(self, name: str) -> LayerRecipe:
-        """The recipe of a layer of that name."""
+        """Return the recipe of a layer of that name."""
         bands = () if self.band is None else (self.band,)
         wanted = BandRequest(name=name, bands=bands, **self.shared(BandRequest))
         return LayerRecipe(wanted=wanted, **self.shared(LayerRecipe))
 
     @classmethod
     def from_recipe(cls, recipe: LayerRecipe) -> Self:
-        """The config of a layer.
+        """Return the config of a layer.
 
         Raises
         ------
@@ -59,7 +59,7 @@ class LayerConfig(ConfigModel):
 
 
 def _spelled(given: object) -> object:
-    """Layers as a mapping: from a list of names, and from ``name: band``."""
+    """Return layers as a mapping: from a list of names, and from ``name: band``."""
     if isinstance(given, list | tuple):
         if odd := [name for name in given if not isinstance(name, str)]:
             raise ValueError(
@@ -116,13 +116,13 @@ class QualityConfig(ConfigModel):
         return self
 
     def recipe(self) -> QualityRecipe:
-        """The recipe; `rule` has to be given by now."""
+        """Return the recipe; `rule` has to be given by now."""
         wanted = BandRequest(name=self.name or self.asset or "quality", asset=self.asset, bands=self.bands)
         return QualityRecipe(wanted=wanted, **self.shared(QualityRecipe) | {"rule": self._rule()})
 
     @classmethod
     def from_recipe(cls, recipe: QualityRecipe, images: ImageSource) -> Self:
-        """The config of a quality recipe, and of the model that computes what it reads of some images.
+        """Return the config of a quality recipe, and of the model that computes what it reads of some images.
 
         Raises
         ------
@@ -142,7 +142,7 @@ class QualityConfig(ConfigModel):
         return mask_rule(self.rule, data="sky" if self.data is None and self.model is not None else self.data)
 
     def masked(self, images: ImageSource) -> ImageSource:
-        """The images, with the mask that a model gives them."""
+        """Return the images, with the mask that a model gives them."""
         if self.model is None:
             return images
         from rtsx.inference.clouds import CloudMasked  # here, because it loads torch
@@ -152,7 +152,7 @@ class QualityConfig(ConfigModel):
 
 
 def _stated(rule: MaskRule) -> tuple[str | dict[str, str], str | None]:
-    """A rule as a name, or as expressions and the kind of data."""
+    """Return a rule as a name, or as expressions and the kind of data."""
     if MASK_RULES.get(rule.name) == rule:
         return rule.name, None
     texts = dict(part.split(": ", 1) for part in rule.name.split("; ") if ": " in part)
@@ -201,7 +201,7 @@ class SensorConfig(ConfigModel):
         return self
 
     def filled(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """The keys of a source of items, with what the product says of its catalog where they say nothing themselves."""
+        """Return the keys of a source of items, with what the product says of its catalog where they say nothing themselves."""
         sensor = get_sensor(self.name)
         images = {kind: given[kind] for kind in SOURCE_KINDS if given.get(kind) is not None}
         if not sensor.catalogs or not set(images) <= {"stac", "catalog", "items"}:
@@ -249,7 +249,7 @@ class SensorConfig(ConfigModel):
                 )
 
     def _catalog(self, images: object, *, is_search: bool) -> SensorCatalog | None:
-        """What the catalog of a source calls the product's parts; None where nobody knows it."""
+        """Return what the catalog of a source calls the product's parts; None where nobody knows it."""
         known = get_sensor(self.name).catalogs
         stated = images if isinstance(images, Mapping) else getattr(images, "__dict__", {})
         url, named = str(stated.get("url") or "").rstrip("/"), stated.get("collections") or ()
@@ -261,7 +261,7 @@ class SensorConfig(ConfigModel):
         return None if provider is None else known[provider]
 
     def layers(self, files: FileImages | None, *, has_items: bool) -> tuple[str, ...]:
-        """Layers that are read of the product's items, else all of its files; reads the header of the first one where there are several kinds.
+        """Return layers that are read of the product's items, else all of its files; reads the header of the first one where there are several kinds.
 
         Raises
         ------
@@ -286,7 +286,7 @@ class SensorConfig(ConfigModel):
         return sensor.bands[0] if self.bands is None else sensor.names(self.bands)
 
     def described(self, name: str, layer: LayerConfig, images: object) -> LayerConfig:
-        """A layer with what the product and the catalog of its images say about it, where it says nothing itself."""
+        """Return a layer with what the product and the catalog of its images say about it, where it says nothing itself."""
         sensor = get_sensor(self.name)
         has_items = isinstance(images, StacSearch | StacCatalog | ItemTable)
         catalog = self._catalog(images, is_search=isinstance(images, StacSearch)) if has_items else None
@@ -306,7 +306,7 @@ class SensorConfig(ConfigModel):
 
 
 def _read(layers: object) -> set[str]:
-    """What the layers of a source are called in its catalog, as far as they are names."""
+    """Return what the layers of a source are called in its catalog, as far as they are names."""
     if not isinstance(layers, Mapping):
         return {one for one in layers if isinstance(one, str)} if isinstance(layers, list | tuple) else set()
     own = ((name, one.get("asset") if isinstance(one, Mapping) else one) for name, one in layers.items())

@@ -43,7 +43,7 @@ class PlanetConfig(ConfigModel):
     """Address of the APIs; Planet's if left out."""
 
     def provider(self) -> "Provider":
-        """The provider.
+        """Return the provider.
 
         Raises
         ------
@@ -76,7 +76,7 @@ class StacOrderConfig(_DownloadConfig):
     """Ids of the collections to search."""
 
     def provider(self) -> "Provider":
-        """The provider."""
+        """Return the provider."""
         api = ordering.StacApi(self.url, self.collections, access=self.access)
         return ordering.StacProvider(api, assets=self.assets, sign=self.sign)
 
@@ -88,7 +88,7 @@ class CatalogOrderConfig(_DownloadConfig):
     """Path or URL of its document."""
 
     def provider(self) -> "Provider":
-        """The provider."""
+        """Return the provider."""
         catalog = ordering.StaticCatalog(self.path, access=self.access)
         return ordering.StacProvider(catalog, assets=self.assets, sign=self.sign)
 
@@ -104,7 +104,7 @@ class BasemapConfig(ConfigModel):
     """Bucket that Planet delivers the quads to; they are downloaded if left out."""
 
     def api(self) -> "BasemapApi":
-        """The API.
+        """Return the API.
 
         Raises
         ------
@@ -118,7 +118,7 @@ class BasemapConfig(ConfigModel):
         return ordering.BasemapApi(lambda href: planet.authorization(auth, href), base_url=self.base_url)
 
     def provider(self) -> "QuadProvider":
-        """Who takes orders of quads, for a delivery; see `api` for its errors."""
+        """Return who takes orders of quads, for a delivery; see `api` for its errors."""
         assert self.delivery is not None  # else there is nobody to order from
         provider: QuadProvider = _planet().PlanetProvider(
             mosaic=self.mosaic, delivery=self.delivery, base_url=self.delivery.base_url
@@ -127,7 +127,7 @@ class BasemapConfig(ConfigModel):
 
 
 def _planet() -> ModuleType:
-    """What needs Planet's SDK."""
+    """Return what needs Planet's SDK."""
     try:
         import rtsx.ordering.planet  # here, because it is an extra and takes a second to load
     except ModuleNotFoundError as error:
@@ -197,13 +197,13 @@ class OrderConfig(ConfigModel):
         return self.collection or self.name
 
     def geometry(self) -> BaseGeometry:
-        """Ground to cover, in longitude and latitude."""
+        """Return ground to cover, in longitude and latitude."""
         geometry = self.region.geometry()
         assert geometry is not None  # no cell, checked above
         return geometry
 
     def provider(self) -> "Provider":
-        """The provider; see `PlanetConfig.provider` for its errors."""
+        """Return the provider; see `PlanetConfig.provider` for its errors."""
         given = self.planet or self.stac or self.catalog
         assert given is not None  # a basemap has an API instead
         return given.provider()
@@ -231,5 +231,5 @@ def load_order_config(path: str | PathLike[str]) -> OrderConfig:
 
 
 def order_schema() -> dict[str, Any]:
-    """JSON schema of the config of an order, for editors and validators."""
+    """Return JSON schema of the config of an order, for editors and validators."""
     return OrderConfig.json_schema()

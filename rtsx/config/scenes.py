@@ -138,7 +138,7 @@ class LabelReader:
     _reviewed: dict[str, frozenset[str]] = field(default_factory=dict)
 
     def truth(self, labels: LabelsConfig, cube: xr.Dataset, *, scene: str) -> LabelRaster:
-        """What labels say of the pixels of a cube."""
+        """Return what labels say of the pixels of a cube."""
         meant = {name: (labels.classes or self.classes).get(name, ()) for name in self.classes}
         if labels.raster is not None:
             return self._raster_truth(labels, cube, meant)
@@ -277,7 +277,7 @@ def _part(path: str, labels: LabelsConfig, meant: Mapping[str, Sequence[YamlValu
 def _standardised(
     table: gpd.GeoDataFrame, labels: LabelsConfig, *, class_of: Mapping[str, str], unsaid: str
 ) -> gpd.GeoDataFrame:
-    """Labels of any schema in ours; `unsaid` is the class of those that say none."""
+    """Return labels of any schema in ours; `unsaid` is the class of those that say none."""
     named: str | dict[Any, str] = unsaid
     if any(value != name for value, name in class_of.items()):
         # As a mapping, so that a class may be called 0 or 1, which by itself means that a label is none or one.
@@ -287,7 +287,7 @@ def _standardised(
 
 
 def _counts(table: gpd.GeoDataFrame, where: Mapping[str, Sequence[YamlValue]], path: str) -> "pd.Series[bool]":
-    """Which rows have the values that are asked for."""
+    """Return which rows have the values that are asked for."""
     counts = pd.Series(True, index=table.index)
     for column, wanted in where.items():
         if column not in table.columns:
@@ -356,7 +356,7 @@ class SceneConfig(ConfigModel):
         return self.cube if self.cube is not None else self.files[0]
 
     def scenes(self) -> tuple[Self, ...]:
-        """The scenes that this entry stands for, with names and groups; looks for paths, and opens none.
+        """Return the scenes that this entry stands for, with names and groups; looks for paths, and opens none.
 
         Raises
         ------
@@ -375,7 +375,7 @@ class SceneConfig(ConfigModel):
         return type(self).model_validate({**filled_in, "name": name, "group": filled_in.get("group") or name})
 
     def open(self) -> xr.Dataset:
-        """The lazy cube.
+        """Return the lazy cube.
 
         Raises
         ------
@@ -417,7 +417,7 @@ Scenes = Annotated[
 def expand_scenes(
     entries: tuple[SceneConfig, ...], *, labels: LabelsConfig | None, place: str
 ) -> tuple[SceneConfig, ...]:
-    """All scenes of a list, each with its own labels or those given; looks for paths, and opens none.
+    """Return all scenes of a list, each with its own labels or those given; looks for paths, and opens none.
 
     Parameters
     ----------
@@ -445,7 +445,7 @@ def expand_scenes(
 
 
 def open_scene(scene: SceneConfig, reader: LabelReader) -> tuple[xr.Dataset, LabelRaster]:
-    """Cube and truth of a scene; reads labels and metadata, no pixel.
+    """Return cube and truth of a scene; reads labels and metadata, no pixel.
 
     Raises
     ------
@@ -511,7 +511,7 @@ class ScenesConfig(ConfigModel):
         return self
 
     def resolved(self, *, labels: LabelsConfig | None) -> Self:
-        """Scenes one by one, each with name, group and labels; looks for paths, and opens none.
+        """Return scenes one by one, each with name, group and labels; looks for paths, and opens none.
 
         Raises
         ------

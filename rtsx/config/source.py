@@ -38,7 +38,7 @@ from rtsx.errors import ConfigError
 
 
 def _as_path(given: object, info: ValidationInfo) -> object:
-    """What lies at a path, which counts from the folder of the config; also as the path alone."""
+    """Return what lies at a path, which counts from the folder of the config; also as the path alone."""
     given = alone("path", str)(given)
     if isinstance(given, Mapping) and isinstance(given.get("path"), str):
         return {**given, "path": from_folder(given["path"], info)}
@@ -91,13 +91,13 @@ class TrendConfig(ConfigModel):
     """Scenes with this percent under cloud or more are left out."""
 
     def recipe(self, resampling: Resampling) -> TrendRecipe:
-        """The recipe; the window is one of years by now."""
+        """Return the recipe; the window is one of years by now."""
         first, last = map(int, self.window.split("-"))
         return TrendRecipe(**self.shared(TrendRecipe) | {"window": (first, last), "resampling": resampling})
 
     @classmethod
     def from_recipe(cls, recipe: TrendRecipe) -> Self:
-        """The config of a trend."""
+        """Return the config of a trend."""
         return cls(**cls.taken(recipe) | {"window": f"{recipe.window[0]}-{recipe.window[1]}"})
 
 
@@ -147,7 +147,7 @@ CUBE_PRESETS: Mapping[PresetName, CubePreset] = MappingProxyType(
 
 
 def tcvis_window(preset: CubePreset, year: int) -> str:
-    """Window of the trends that goes with images of a year.
+    """Return the window of the trends that goes with images of a year.
 
     Examples
     --------
@@ -214,7 +214,7 @@ class SourceConfig(ConfigModel):
     @model_validator(mode="before")
     @classmethod
     def _by_name(cls, given: Any) -> Any:
-        """What the sensor knows of a source, where the source says nothing itself."""
+        """Return what the sensor knows of a source, where the source says nothing itself."""
         sensor = given.get("sensor") if isinstance(given, Mapping) else None
         try:
             known = SensorConfig.model_validate(alone("name", str)(sensor))
@@ -224,7 +224,7 @@ class SourceConfig(ConfigModel):
 
     @model_serializer(mode="wrap")
     def _with_nulls(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """The keys, and null where the sensor would fill in what is wanted to be nothing."""
+        """Return the keys, and null where the sensor would fill in what is wanted to be nothing."""
         written: dict[str, Any] = handler(self)
         if self.sensor is None:
             return written
@@ -270,7 +270,7 @@ class SourceConfig(ConfigModel):
         return bool(self.layers) and all(layer.asset for layer in (self.layers or {}).values())
 
     def resolved(self, preset: CubePreset | None, period: PeriodConfig | None) -> Self:
-        """The source with everything said that preset, sensor and cube say.
+        """Return the source with everything said that preset, sensor and cube say.
 
         Raises
         ------
@@ -320,7 +320,7 @@ class SourceConfig(ConfigModel):
         )
 
     def _usual(self, name: str, preset: CubePreset | None) -> Resampling:
-        """How a layer is warped that does not say so itself."""
+        """Return how a layer is warped that does not say so itself."""
         return self.resampling or (None if preset is None else preset.resampling.get(name)) or "bilinear"
 
     def _resolved_layer(self, name: str, layer: LayerConfig, preset: CubePreset | None) -> LayerConfig:
@@ -339,7 +339,7 @@ class SourceConfig(ConfigModel):
         return (*read, *self.terrain)
 
     def recipe(self, name: str) -> SourceRecipe:
-        """The recipe of a resolved source."""
+        """Return the recipe of a resolved source."""
         (images,) = (getattr(self, kind) for kind in SOURCE_KINDS if getattr(self, kind) is not None)
         own = {
             "name": name,
@@ -355,7 +355,7 @@ class SourceConfig(ConfigModel):
 
     @classmethod
     def from_recipe(cls, recipe: SourceRecipe) -> Self:
-        """The resolved config of a source.
+        """Return the resolved config of a source.
 
         Raises
         ------

@@ -51,7 +51,7 @@ class SamplingConfig(SamplingSpec):
     """Pixels on both sides of each outline that are not learnt from, nor evaluated on."""
 
     def sampling(self) -> SamplingSpec:
-        """Which tiles the network sees."""
+        """Return which tiles the network sees."""
         return SamplingSpec(**{field.name: getattr(self, field.name) for field in fields(SamplingSpec)})
 
 
@@ -202,7 +202,7 @@ class TrainConfig(ConfigModel):
         return seeds
 
     def resolved(self) -> Self:
-        """The config with everything said: scenes one by one in their sets, each with its labels.
+        """Return the config with everything said: scenes one by one in their sets, each with its labels.
 
         Looks for paths, and opens none.
 
@@ -214,7 +214,7 @@ class TrainConfig(ConfigModel):
         return self.changed(scenes=self.scenes.resolved(labels=self.labels), labels=None)
 
     def recipe(self) -> TrainingRecipe:
-        """The recipe of the first seed; reads labels and metadata of cubes, no pixel.
+        """Return the recipe of the first seed; reads labels and metadata of cubes, no pixel.
 
         Raises
         ------
@@ -279,13 +279,13 @@ def _checked(check: Callable[..., object], *given: Any, **how: Any) -> None:
 
 
 def _with_options(kind: str, given: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The fields of `OptimisationSpec` that one name with its options says."""
+    """Return the fields of `OptimisationSpec` that one name with its options says."""
     ((name, options),) = given.items()
     return {kind: name, f"{kind}_options": options}
 
 
 def _terms(kind: type[_Term], given: Mapping[str, Mapping[str, Any]], *, number: str) -> tuple[_Term, ...]:
-    """Losses, or augmentations, by name, of whose options the one called `number` is a field of its own."""
+    """Return losses, or augmentations, by name, of whose options the one called `number` is a field of its own."""
     return tuple(
         kind(
             name=name,
@@ -343,7 +343,7 @@ def load_training_recipe(path: str | PathLike[str]) -> TrainingRecipe:
 
 
 def training_recipes(config: TrainConfig, *, folder: Path) -> tuple[TrainingRecipe, ...]:
-    """One recipe for each seed of a config.
+    """Return one recipe for each seed of a config.
 
     Parameters
     ----------
@@ -361,7 +361,7 @@ def training_recipes(config: TrainConfig, *, folder: Path) -> tuple[TrainingReci
 
 
 def training_schema() -> dict[str, Any]:
-    """JSON schema of the config of a training, for editors and validators."""
+    """Return JSON schema of the config of a training, for editors and validators."""
     schema = TrainConfig.json_schema()
     # pydantic finds the sentences below the fields of a class, and not below those that it inherits.
     schema["$defs"]["SamplingConfig"]["properties"] |= TypeAdapter(SamplingSpec).json_schema()["properties"]
@@ -492,7 +492,7 @@ def _chosen_outlines(recipe: TrainingRecipe, bundle: "ModelBundle", *, device: s
 
 
 def _recipe_text(place: Path) -> str | None:
-    """The recipe of the training in a folder; None where none has begun."""
+    """Return the recipe of the training in a folder; None where none has begun."""
     path = place / "recipe.json"
     return path.read_text() if path.is_file() else None
 
@@ -522,6 +522,6 @@ def _finished(recipe: TrainingRecipe, place: Path) -> "TrainedRun | None":
 
 
 def _chosen_by(provenance: Mapping[str, Any]) -> str:
-    """What outlines were chosen by, as the config in a provenance says."""
+    """Return what outlines were chosen by, as the config in a provenance says."""
     chosen: str = provenance.get("config", {}).get("choose", TrainConfig.model_fields["choose"].default)
     return chosen

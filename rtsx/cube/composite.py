@@ -189,7 +189,7 @@ def _by_rows(
 
 
 def _percentile_kernel(values, quality, rule):  # type: ignore[no-untyped-def]
-    """Percentile of each pixel (y, x) of one layer (image, y, x), by selection; 0 where nothing counts."""
+    """Return the percentile of each pixel (y, x) of one layer (image, y, x), by selection; 0 where nothing counts."""
     least, fraction = rule
     count, height, width = values.shape
     found = np.zeros((height, width))
@@ -233,7 +233,7 @@ def _percentile_kernel(values, quality, rule):  # type: ignore[no-untyped-def]
 
 
 def _medoid_kernel(values, quality, rule):  # type: ignore[no-untyped-def]
-    """Image of each pixel (layer, image, y, x) whose distances to all others sum up to the least; 0 where nothing counts."""
+    """Return the image of each pixel (layer, image, y, x) whose distances to all others sum up to the least; 0 where nothing counts."""
     least, scales = rule
     layers, count, height, width = values.shape
     chosen = np.zeros((height, width), np.int64)

@@ -31,7 +31,7 @@ _KNOWN: dict[str, DerivedLayer] = {
 def derived_layer(
     name: str, *, needs: Sequence[str], units: str, long_name: str = ""
 ) -> Callable[[DerivedKernel], DerivedKernel]:
-    """Decorator that makes a function a layer which recipes and YAML files can name; the function stays what it is.
+    """Return a decorator that makes a function a layer which recipes and YAML files can name; the function stays what it is.
 
     Parameters
     ----------

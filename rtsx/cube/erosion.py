@@ -62,7 +62,7 @@ def compiled(kernel: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _near(mask: NDArray[np.bool_], half_widths: NDArray[np.int32]) -> NDArray[np.bool_]:
-    """True where a pixel of the mask lies in the circle around a pixel.
+    """Return True where a pixel of the mask lies in the circle around a pixel.
 
     The circle comes as (2 reach + 1,) pixels to either side of its middle column. First the distance to the mask along
     each row, then one look at every row of the circle: pixels x reach instead of pixels x reach².
@@ -105,7 +105,7 @@ def erode_quality(
     resolution_m: float | tuple[float, float],
     outside_is_invalid: bool = False,
 ) -> NDArray[np.uint8]:
-    """Quality without the ground beside invalid ground: it becomes invalid too, whatever it was.
+    """Return quality without the ground beside invalid ground: it becomes invalid too, whatever it was.
 
     Scene edges are dirty, and so is what surrounds unusable ground; low quality, such as a cloud, does not spread.
 

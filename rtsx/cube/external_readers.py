@@ -276,7 +276,7 @@ def _composited(
     groups: tuple[tuple[LayerEncoding, ...], ...],
     has_time: bool,
 ) -> tuple[NDArray[Any], ...]:
-    """Composite arrays (image, band, y, x) of one chunk, one for each group of layers, and last quality data if there are any."""
+    """Yield composite arrays (image, band, y, x) of one chunk, one for each group of layers, and last quality data if there are any."""
 
     def pieces(rows: slice) -> Iterator[Observation]:
         for place, image in enumerate(images):

@@ -113,7 +113,7 @@ def _add_moments(counts, values, gain, bias, moments):  # type: ignore[no-untype
 
 
 def _tasseled_cap(values, k, gain, bias, limits, i, matrix, found):  # type: ignore[no-untyped-def]
-    """Brightness, greenness and wetness of an observation into `found`; False where it lies outside the pixel's limits."""
+    """Return brightness, greenness and wetness of an observation into `found`; False where it lies outside the pixel's limits."""
     found[:] = 0.0
     for band in range(6):
         value = gain[band] * values[band, k] + bias[band]
@@ -156,7 +156,7 @@ def _add_series(counts, values, gain, bias, limits, matrix, time, number, times,
 
 
 def _median_slopes(number, times, series, least, slopes):  # type: ignore[no-untyped-def]
-    """Median of the slopes between all pairs of observations of each pixel into (3, pixel); pairs of one pass have none."""
+    """Return the median of the slopes between all pairs of observations of each pixel into (3, pixel); pairs of one pass have none."""
     longest = times.shape[1]
     pairs = np.empty(longest * (longest - 1) // 2)
     for i in range(number.shape[0]):

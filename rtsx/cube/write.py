@@ -273,7 +273,7 @@ def plan_storage(
 
 
 def _plan_axis(size: int, lengths: Sequence[int], chunk: int) -> tuple[int, int]:
-    """Chunk and shard of one axis."""
+    """Return chunk and shard of one axis."""
     if len(lengths) == 1 and size <= chunk:
         return size, size
     if len(lengths) == 1:
@@ -303,7 +303,7 @@ Levels = list[tuple[str, GeoBox]]
 
 
 def overviews_of(geobox: GeoBox, *, overviews: bool) -> Levels:
-    """Full resolution, and with `overviews` what lies below it: groups ``2x``, ``4x``, ... until one fits a screen."""
+    """Return full resolution, and with `overviews` what lies below it: groups ``2x``, ``4x``, ... until one fits a screen."""
     levels = [(".", geobox)]
     for number in range(level_count(geobox.shape.yx) if overviews else 0):
         levels.append((f"{2 ** (number + 1)}x", halved_geobox(levels[-1][1])))
@@ -311,7 +311,7 @@ def overviews_of(geobox: GeoBox, *, overviews: bool) -> Levels:
 
 
 def root_attrs(levels: Levels) -> dict[str, Any]:
-    """GeoZarr attributes of the group that holds all levels."""
+    """Return GeoZarr attributes of the group that holds all levels."""
     return multiscale_attrs(levels) if len(levels) > 1 else spatial_attrs(levels[0][1])
 
 
@@ -384,7 +384,7 @@ def _described(cube: xr.Dataset, store: Store, *, group: str | None, plan: Stora
 
 
 def _encoding(variable: xr.DataArray, plan: StoragePlan) -> dict[str, Any]:
-    """Zarr encoding of one variable; the leading dimensions are stored one by one."""
+    """Return Zarr encoding of one variable; the leading dimensions are stored one by one."""
     leading = (1,) * (variable.ndim - 2)
     encoding: dict[str, Any] = {
         "chunks": (*leading, *plan.chunk),

@@ -93,12 +93,12 @@ class Agreement:
         )
 
     def to_json(self) -> str:
-        """Everything as JSON; `from_json` reads it."""
+        """Return everything as JSON; `from_json` reads it."""
         return json.dumps(asdict(self), default=np.ndarray.tolist)
 
     @classmethod
     def from_json(cls, document: str) -> "Agreement":
-        """An agreement from its JSON.
+        """Return an agreement from its JSON.
 
         Raises
         ------
@@ -190,14 +190,14 @@ def _check_class(annotators: Mapping[str, Truth], class_name: str | None) -> Non
 
 
 def _of_class(labels: Truth, class_name: str | None) -> Truth:
-    """Polygons of the class alone, where they say of which they are; anything else as it is."""
+    """Return polygons of the class alone, where they say of which they are; anything else as it is."""
     if class_name is None or not isinstance(labels, gpd.GeoDataFrame) or "class_name" not in labels.columns:
         return labels
     return labels[labels["class_name"].isna() | (labels["class_name"] == class_name)]
 
 
 def _blank(like: xr.Dataset, class_name: str | None) -> xr.Dataset:
-    """A prediction of nothing on the pixels of `like`, for the checks that predictions and truths undergo."""
+    """Return a prediction of nothing on the pixels of `like`, for the checks that predictions and truths undergo."""
     try:
         geobox = geobox_of(like)
     except CubeError as error:

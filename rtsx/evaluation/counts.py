@@ -68,7 +68,7 @@ class ClassCounts:
 
     @classmethod
     def weighted(cls, counts: Sequence[Self], weights: NDArray[np.int64]) -> Iterator[Self]:
-        """Sums of at least one, (sum, counts): each taken a number of times; no tally where one has none or levels differ."""
+        """Yield sums of at least one, (sum, counts): each taken a number of times; no tally where one has none or levels differ."""
         tallies = [each.tally for each in counts if each.tally is not None]
         has_tally = len(tallies) == len(counts) and len({each.levels for each in tallies}) == 1
         pixels = (
@@ -94,7 +94,7 @@ class ClassCounts:
         return bool(self.extent[:3].any())
 
     def scores(self, unit: Unit) -> dict[str, float]:
-        """Every score of `SCORES`; NaN where there is no such score."""
+        """Return every score of `SCORES`; NaN where there is no such score."""
         extent: PixelScores | AreaScores
         if unit == "px":
             hits, false_alarms, misses, rejections = (int(count) for count in self.extent)
@@ -162,7 +162,7 @@ class ObjectPieces:
 
     @classmethod
     def concatenate(cls, parts: Sequence["ObjectPieces"]) -> "ObjectPieces":
-        """All pieces of at least one set, numbered anew."""
+        """Return all pieces of at least one set, numbered anew."""
         (found, found_before), (true, true_before) = (
             _concatenated([getattr(part, side) for part in parts]) for side in ("found", "true")
         )
@@ -172,7 +172,7 @@ class ObjectPieces:
 
 
 def _concatenated(masks: Sequence[MaskPieces]) -> tuple[MaskPieces, Numbers]:
-    """All pieces, numbered anew, and how many came before each set."""
+    """Return all pieces, numbered anew, and how many came before each set."""
     before = np.cumsum([0, *(len(mask.sizes) for mask in masks)])[:-1]
     owners = np.concatenate([mask.owners + start for mask, start in zip(masks, before, strict=True)])
     sizes, places = (np.concatenate([getattr(mask, name) for mask in masks]) for name in ("sizes", "places"))
@@ -180,7 +180,7 @@ def _concatenated(masks: Sequence[MaskPieces]) -> tuple[MaskPieces, Numbers]:
 
 
 def pieces_of(found: NDArray[np.bool_], true: NDArray[np.bool_], *, block: ExtractionBlock) -> ObjectPieces:
-    """Pieces of one block; its pixels (y, x) that do not count are False in both masks."""
+    """Return pieces of one block; its pixels (y, x) that do not count are False in both masks."""
     labels, masks = [], []
     for mask in (found, true):
         numbered, count = scipy.ndimage.label(mask, _EIGHT)
@@ -194,7 +194,7 @@ def pieces_of(found: NDArray[np.bool_], true: NDArray[np.bool_], *, block: Extra
 
 
 def join_pieces(pieces: ObjectPieces, *, columns: int) -> ObjectOverlaps:
-    """Whole objects from the pieces of all blocks of a raster with so many columns."""
+    """Return whole objects from the pieces of all blocks of a raster with so many columns."""
     groups = [_objects(mask, columns=columns) for mask in (pieces.found, pieces.true)]
     sizes = [
         _sums(mask.sizes, group, count=int(group.max(initial=-1)) + 1)
@@ -227,7 +227,7 @@ def _mask_pieces(labels: NDArray[np.int32], count: int, *, block: ExtractionBloc
 
 
 def _objects(mask: MaskPieces, *, columns: int) -> Numbers:
-    """Number of the object that each piece belongs to."""
+    """Return the number of the object that each piece belongs to."""
     order = np.argsort(mask.places)
     places, owners = mask.places[order], mask.owners[order]
     links = []
@@ -243,7 +243,7 @@ Geometries = NDArray[np.object_]
 
 
 def pixel_area_m2(pred: xr.Dataset) -> float:
-    """Ground area of the pixel in the middle of a raster, m².
+    """Return ground area of the pixel in the middle of a raster, m².
 
     Raises
     ------
@@ -265,12 +265,12 @@ def pixel_area_m2(pred: xr.Dataset) -> float:
 
 
 def lonlat_of(outlines: Geometries, crs: CRS) -> Geometries:
-    """Outlines in longitude and latitude, degrees, their edges followed closely."""
+    """Return outlines in longitude and latitude, degrees, their edges followed closely."""
     return transformed(densified(outlines, crs), crs, LONLAT)
 
 
 def equal_area(outlines: Geometries, crs: CRS) -> CRS:
-    """Lambert's azimuthal equal-area projection about the middle of outlines, so that areas in it are true, in m²."""
+    """Return Lambert's azimuthal equal-area projection about the middle of outlines, so that areas in it are true, in m²."""
     moved = transformed(shapely.centroid(outlines), crs, LONLAT)
     lon, lat = np.radians(shapely.get_coordinates(moved)).T
     # The mean of directions, instead of angles, because 179 and -179 degrees lie side by side.
@@ -280,7 +280,7 @@ def equal_area(outlines: Geometries, crs: CRS) -> CRS:
 
 
 def to_plane(outlines: Geometries, crs: CRS, plane: CRS) -> Geometries:
-    """Outlines in another CRS, their edges followed closely, and valid."""
+    """Return outlines in another CRS, their edges followed closely, and valid."""
     moved = transformed(densified(outlines, crs), crs, plane)
     broken = ~shapely.is_valid(moved)
     moved[broken] = shapely.make_valid(moved[broken])

@@ -62,7 +62,7 @@ def claimed(out: Path, *, plan: FoldPlan, recipe: TrainingRecipe, rule: Evaluati
 
 
 def _kept(folder: Path) -> Iterator[Path]:
-    """Files that are no leavings: all but drafts of a killed process, and the batch of a first loss that was no number."""
+    """Return files that are no leavings: all but drafts of a killed process, and the batch of a first loss that was no number."""
     files = (path for path in folder.rglob("*") if not path.is_dir() and path.name != "failed-batch.npz")
     return (path for path in files if not any(part.endswith(".partial") for part in path.relative_to(folder).parts))
 
@@ -171,7 +171,7 @@ class FoldJob:
 
 
 def slug(name: str) -> str:
-    """A name as part of a path.
+    """Return a name as part of a path.
 
     Examples
     --------
@@ -198,7 +198,7 @@ class BundleTrainer:
 
 
 def run_jobs(jobs: Sequence[Callable[[], str]], *, client: "Client | None") -> list[str]:
-    """What each job returns; on the workers of a client, of the current one where none is given, else one after the other here.
+    """Return what each job returns; on the workers of a client, of the current one where none is given, else one after the other here.
 
     Graphs by hand, instead of `dask.delayed`, because that looks into the scenes of a job and would compute them.
     """

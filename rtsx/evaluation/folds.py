@@ -110,12 +110,12 @@ class FoldPlan:
         return cls(folds=_folds(units, dealt, validation=validation, seed=seed))
 
     def to_json(self) -> str:
-        """Everything as JSON; `from_json` reads it."""
+        """Return everything as JSON; `from_json` reads it."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, document: str) -> Self:
-        """A plan from its JSON.
+        """Return a plan from its JSON.
 
         Raises
         ------
@@ -126,7 +126,7 @@ class FoldPlan:
 
 
 def transfer_plan(units: Sequence[FoldUnit], *, held_out: float, validation: float, seed: int) -> FoldPlan:
-    """The plan of a transfer matrix: learnt from each group alone, from all others, and from all together.
+    """Return the plan of a transfer matrix: learnt from each group alone, from all others, and from all together.
 
     Every row is tested on the same ground: of each group a part, about `held_out` of its scenes, that nothing is learnt
     from. A group that cannot be divided is tested whole by what the others taught, and never by itself.
@@ -166,7 +166,7 @@ def transfer_plan(units: Sequence[FoldUnit], *, held_out: float, validation: flo
 
 
 def _checked_groups(units: Sequence[FoldUnit], validation: float) -> list[str]:
-    """The groups, in the order in which they first occur."""
+    """Return the groups, in the order in which they first occur."""
     if not 0 <= validation < 1:
         raise EvaluationError(f"validation is a part of the training scenes, from 0 to below 1; got {validation}.")
     groups = list(dict.fromkeys(unit.group for unit in units))
@@ -211,14 +211,14 @@ def _fold(
     key: Sequence[int],
     test: Sequence[FoldUnit],
 ) -> Fold:
-    """A fold of these units, of which a part is drawn for validation."""
+    """Return a fold of these units, of which a part is drawn for validation."""
     chosen = _drawn(learnt, share=validation, key=key)
     training = _names([unit for unit in learnt if unit not in chosen])
     return Fold(name=name, trained_on=trained_on, training=training, validation=_names(chosen), test=_names(test))
 
 
 def _drawn(units: Sequence[FoldUnit], *, share: float, key: Sequence[int]) -> list[FoldUnit]:
-    """Units with about a share of all scenes, one with labels among them; none where the rest would have no label."""
+    """Return units with about a share of all scenes, one with labels among them; none where the rest would have no label."""
     order = [units[number] for number in np.random.default_rng(list(key)).permutation(len(units))]
     labelled = [unit for unit in order if unit.positives]
     if share == 0 or len(labelled) < 2:
@@ -261,7 +261,7 @@ class SceneExtent:
 
 
 def overlap_of(scene: "TrainingScene") -> SceneExtent:
-    """What a scene shows; reads its truth once, rows at a time, and nothing of its cube."""
+    """Return what a scene shows; reads its truth once, rows at a time, and nothing of its cube."""
     geobox = geobox_of(scene.cube)
     height, width = scene.truth.shape
     positives = 0
@@ -280,7 +280,7 @@ def overlap_of(scene: "TrainingScene") -> SceneExtent:
 
 
 def planned_units(grounds: Sequence[SceneExtent], *, merge: bool) -> tuple[FoldUnit, ...]:
-    """Units that may be divided: scenes that overlap on the ground by more than a pixel, or share a label, are one.
+    """Return units that may be divided: scenes that overlap on the ground by more than a pixel, or share a label, are one.
 
     Scenes that only touch are not, nor are those over 100 km apart whose labels are called alike. Where a unit belongs to several groups, these become one if `merge`.
 
@@ -327,7 +327,7 @@ def _check_one_group(one: SceneExtent, other: SceneExtent) -> None:
 
 
 def _apart_m(grounds: Sequence[SceneExtent]) -> NDArray[np.float64]:
-    """How far scenes are apart at least, (scene, scene) m; 0 or less where they may meet."""
+    """Return how far scenes are apart at least, (scene, scene) m; 0 or less where they may meet."""
     if not grounds:
         return np.empty((0, 0))
     outlines = [lonlat_of(np.array([ground.outline], np.object_), ground.crs) for ground in grounds]
@@ -337,13 +337,13 @@ def _apart_m(grounds: Sequence[SceneExtent]) -> NDArray[np.float64]:
 
 
 def _overlapping(grounds: Sequence[SceneExtent], apart: NDArray[np.float64]) -> list[tuple[int, int]]:
-    """Pairs of scenes that share more ground than a pixel of either."""
+    """Return pairs of scenes that share more ground than a pixel of either."""
     near = np.argwhere(np.triu(apart <= 0, 1)).tolist()
     return [(i, j) for i, j in near if _shared(grounds[i], grounds[j]) > 1.0]
 
 
 def _shared(one: SceneExtent, other: SceneExtent) -> float:
-    """Ground that two scenes share, in pixels of the coarser one."""
+    """Return ground that two scenes share, in pixels of the coarser one."""
     first, second = (np.array([ground.outline], np.object_) for ground in (one, other))
     plane = equal_area(first, one.crs)
     a, b = to_plane(first, one.crs, plane), to_plane(second, other.crs, plane)
@@ -352,7 +352,7 @@ def _shared(one: SceneExtent, other: SceneExtent) -> float:
 
 
 def _circle(lonlat: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
-    """A direction and the angle around it, radians, that hold all points."""
+    """Return a direction and the angle around it, radians, that hold all points."""
     lon, lat = np.radians(lonlat).T
     points = np.column_stack((np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)))
     middle = points.mean(axis=0) / max(float(np.linalg.norm(points.mean(axis=0))), 1e-12)
@@ -361,7 +361,7 @@ def _circle(lonlat: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
 
 
 def _components(count: int, links: Sequence[tuple[int, int]]) -> list[list[int]]:
-    """Numbers 0 to count - 1 in groups that links hold together, each and all in ascending order."""
+    """Return numbers 0 to count - 1 in groups that links hold together, each and all in ascending order."""
     found: dict[int, list[int]] = {}
     for number, each in enumerate(components(*np.array(links, np.int64).reshape(-1, 2).T, count=count).tolist()):
         found.setdefault(each, []).append(number)

@@ -31,7 +31,7 @@ Row = dict[str, object]
 
 
 def scene_table(scenes: Sequence[SceneCounts]) -> pd.DataFrame:
-    """One row per scene and class, and one for the mean over several classes."""
+    """Return one row per scene and class, and one for the mean over several classes."""
     rows = []
     for scene in scenes:
         for name, counts, scores in _by_class(scene.classes, scene.counts, scene.unit):
@@ -41,7 +41,7 @@ def scene_table(scenes: Sequence[SceneCounts]) -> pd.DataFrame:
 
 
 def region_table(scenes: Sequence[SceneCounts], rule: EvaluationSettings) -> pd.DataFrame:
-    """One row per region and class, in the order in which regions first occur."""
+    """Return one row per region and class, in the order in which regions first occur."""
     tables = []
     for region in dict.fromkeys(scene.region for scene in scenes):
         tables.append(pooled_table([scene for scene in scenes if scene.region == region], rule))
@@ -50,7 +50,7 @@ def region_table(scenes: Sequence[SceneCounts], rule: EvaluationSettings) -> pd.
 
 
 def pooled_table(scenes: Sequence[SceneCounts], rule: EvaluationSettings) -> pd.DataFrame:
-    """One row per class: scores of the sum of all counts, and intervals from scenes drawn anew."""
+    """Return one row per class: scores of the sum of all counts, and intervals from scenes drawn anew."""
     unit, classes = scenes[0].unit, scenes[0].classes
     columns = list(zip(*(scene.counts for scene in scenes), strict=True))
     once = np.ones((1, len(scenes)), np.int64)
@@ -77,7 +77,7 @@ def pooled_table(scenes: Sequence[SceneCounts], rule: EvaluationSettings) -> pd.
 def _by_class(
     classes: Sequence[str], counts: Sequence[ClassCounts], unit: Unit
 ) -> list[tuple[str, ClassCounts | None, dict[str, float]]]:
-    """Scores of each class and, of several, their mean, which has no counts of its own."""
+    """Return scores of each class and, of several, their mean, which has no counts of its own."""
     rows: list[tuple[str, ClassCounts | None, dict[str, float]]] = [
         (name, each, each.scores(unit)) for name, each in zip(classes, counts, strict=True)
     ]
@@ -94,7 +94,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _sizes(counts: ClassCounts | None, unit: Unit) -> Row:
-    """What was counted: pixels (or area), those of the target, and objects; nothing for a mean."""
+    """Return what was counted: pixels (or area), those of the target, and objects; nothing for a mean."""
     names = (f"evaluated_{unit}", f"target_{unit}", f"found_{unit}", "objects_true", "objects_found", "objects_matched")
     if counts is None:
         return dict.fromkeys(names, float("nan"))
@@ -147,7 +147,7 @@ class Evaluation:
 
     @classmethod
     def pooled_of(cls, evaluations: Iterable["Evaluation"]) -> "Evaluation":
-        """Scenes of several evaluations as one; they must have been evaluated by one rule.
+        """Return scenes of several evaluations as one; they must have been evaluated by one rule.
 
         Raises
         ------
@@ -209,7 +209,7 @@ class Evaluation:
         return "".join((*parts, html.escape(self.rule.of_objects)))
 
     def to_json(self) -> str:
-        """Everything as JSON; `from_json` reads it."""
+        """Return everything as JSON; `from_json` reads it."""
 
         def stated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             return {name: value for name, value in pairs if (name, value) != ("tally", None)}
@@ -219,7 +219,7 @@ class Evaluation:
 
     @classmethod
     def from_json(cls, document: str) -> "Evaluation":
-        """An evaluation from its JSON.
+        """Return an evaluation from its JSON.
 
         Raises
         ------
@@ -251,7 +251,7 @@ class CrossValidation:
     """One for each fold and seed."""
 
     def evaluation(self, trained_on: str, *, seed: int) -> Evaluation:
-        """All folds of one row of the matrix together: each of their test scenes evaluated by a model that never saw it.
+        """Return all folds of one row of the matrix together: each of their test scenes evaluated by a model that never saw it.
 
         Raises
         ------
@@ -294,7 +294,7 @@ class CrossValidation:
         return table
 
     def matrix(self, score: str = "iou", *, class_name: str | None = None) -> pd.DataFrame:
-        """One score by what was learnt from (rows) and by region tested (columns); NaN where nothing was tested.
+        """Return one score by what was learnt from (rows) and by region tested (columns); NaN where nothing was tested.
 
         Parameters
         ----------
@@ -333,7 +333,7 @@ class CrossValidation:
         return f"{text}\n{self.results[0].evaluation.rule.of_objects}"
 
     def to_json(self) -> str:
-        """Everything as JSON; `from_json` reads it."""
+        """Return everything as JSON; `from_json` reads it."""
         results = [
             {"fold": r.fold.name, "seed": r.seed, "bundle": r.bundle, "evaluation": json.loads(r.evaluation.to_json())}
             for r in self.results
@@ -342,7 +342,7 @@ class CrossValidation:
 
     @classmethod
     def from_json(cls, document: str) -> "CrossValidation":
-        """A result from its JSON.
+        """Return a result from its JSON.
 
         Raises
         ------
@@ -447,7 +447,7 @@ def draw_estimates(strata: pd.DataFrame, path: Path, *, confidence: float) -> No
 
 @contextmanager
 def _drawn(path: Path, size: tuple[float, float]) -> Iterator[tuple["Figure", "Axes"]]:
-    """A figure of a size, inches, and its axes, written to a PNG file when the block ends."""
+    """Yield a figure of a size, inches, and its axes, written to a PNG file when the block ends."""
     # Not pyplot, because that opens a window system and keeps every figure alive.
     from matplotlib.figure import Figure  # of the extra `view`
 

@@ -59,7 +59,7 @@ class ConfidenceStratum:
             )
 
     def overlaps(self, other: "ConfidenceStratum") -> bool:
-        """Whether an outline can be in both."""
+        """Test whether an outline can be in both."""
         pairs = ((self.prob_max, other.prob_max), (self.area_m2, other.area_m2))
         return all(max(_ends(a)[0], _ends(b)[0]) < min(_ends(a)[1], _ends(b)[1]) for a, b in pairs)
 

@@ -343,7 +343,7 @@ def _mirrored(start: int, stop: int, *, length: int, device: torch.device, strea
 
 @lru_cache(maxsize=512)
 def _weights(axis: TileAxis, index: int, *, device: torch.device, stream: int) -> torch.Tensor:
-    """Weights along one axis of a window, 0 outside of its support."""
+    """Return weights along one axis of a window, 0 outside of its support."""
     low, high = (edge - axis.start(index) for edge in axis.support(index))
     padded = np.zeros(axis.tile, np.float32)
     padded[low:high] = axis.weights(index)

@@ -182,7 +182,7 @@ class Runner:
         return max(forward_bytes_per_pixel(each, hardware, precision=self.precision) for each in self.bundles)
 
     def _batches(self, device: torch.device) -> Batches[BlockRun]:
-        """Those of all predictions in this process that may share a batch: cells of a campaign have a plan each."""
+        """Return those of all predictions in this process that may share a batch: cells of a campaign have a plan each."""
         plan, tiling = self.plan, self.plan.tiling
         passes = self._passes if self.backend == "auto" and device.type == "cpu" else 0  # see `_backend`
         how = (self.precision, self.backend, self.batch_size, passes)

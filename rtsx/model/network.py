@@ -187,7 +187,7 @@ def require_probabilities(low: float, high: float, *, where: str) -> None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a device or its libraries had too little memory.
+    """Test whether a device or its libraries had too little memory.
 
     Examples
     --------
@@ -378,7 +378,7 @@ class OpenedNetworks:
         self._lock = threading.RLock()
 
     def get(self, key: Hashable, opener: Callable[[], Network]) -> Network:
-        """The network under `key`, opened by `opener` where it is not open yet."""
+        """Return the network under `key`, opened by `opener` where it is not open yet."""
         with self._lock:
             if key not in self._networks:
                 self._networks[key] = opener()
@@ -427,7 +427,7 @@ def start_in_torch_thread(work: Callable[[], _T], device: torch.device, number: 
 
 
 def is_torch_thread(device: torch.device, number: int) -> bool:
-    """Whether the caller runs in this thread of a device, which would wait for itself."""
+    """Test whether the caller runs in this thread of a device, which would wait for itself."""
     return getattr(_HERE, "place", None) == (device, number)
 
 

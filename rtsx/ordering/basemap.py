@@ -84,7 +84,7 @@ class Mosaic:
 
     @classmethod
     def from_json(cls, told: Mapping[str, Any]) -> "Mosaic":
-        """The mosaic that the API describes.
+        """Return the mosaic that the API describes.
 
         Raises
         ------
@@ -117,23 +117,23 @@ class Mosaic:
         return round(_WORLD_M / (self.quad_size * self.resolution))
 
     def bounds(self, area: QuadRange, *, inset: float = 0.0) -> tuple[float, float, float, float]:
-        """West, south, east and north in degrees, or so much of a quad within them."""
+        """Return west, south, east and north in degrees, or so much of a quad within them."""
         west, south, east, north = area.x0 + inset, area.y0 + inset, area.x1 - inset, area.y1 - inset
         return self._lon(west), self._lat(south), self._lon(east), self._lat(north)
 
     def quad_at(self, easting: float, northing: float) -> tuple[int, int]:
-        """Column and row of the quad at a place in EPSG:3857."""
+        """Return the column and row of the quad at a place in EPSG:3857."""
         side = _WORLD_M / self.across
         return math.floor((easting + _WORLD_M / 2) / side), math.floor((northing + _WORLD_M / 2) / side)
 
     def transform(self, y: int, x: int) -> list[float]:
-        """Coefficients of the affine map of the quad in a row and column, from pixels to EPSG:3857."""
+        """Return coefficients of the affine map of the quad in a row and column, from pixels to EPSG:3857."""
         side = _WORLD_M / self.across
         step = side / self.quad_size
         return [step, 0.0, x * side - _WORLD_M / 2, 0.0, -step, (y + 1) * side - _WORLD_M / 2]
 
     def ranges(self, region: BaseGeometry) -> tuple[QuadRange, ...]:
-        """The quads that show ground of a region (longitude and latitude), each in one range; pure.
+        """Return the quads that show ground of a region (longitude and latitude), each in one range; pure.
 
         Raises
         ------
@@ -168,7 +168,7 @@ class Mosaic:
         return pieces
 
     def _runs(self, region: BaseGeometry, y: int) -> list[tuple[int, int]]:
-        """Columns of a row that the region touches, as runs of neighbours."""
+        """Return columns of a row that the region touches, as runs of neighbours."""
         row = region.intersection(box(-180, self._lat(y), 180, self._lat(y + 1)))
         runs: list[tuple[int, int]] = []
         # A connected piece of a row meets every column between its west and its east.
@@ -197,7 +197,7 @@ class Mosaic:
 
 
 def _pieces(area: QuadRange) -> Iterator[QuadRange]:
-    """The range in pieces that are listed at once."""
+    """Yield the range in pieces that are listed at once."""
     for y in range(area.y0, area.y1, _RANGE):
         for x in range(area.x0, area.x1, _RANGE):
             yield QuadRange(y, x, min(y + _RANGE, area.y1), min(x + _RANGE, area.x1))
@@ -244,7 +244,7 @@ class BasemapApi:
         self._pause = pause
 
     def mosaic(self, name: str) -> Mosaic:
-        """The mosaic of that name.
+        """Return the mosaic of that name.
 
         Raises
         ------
@@ -259,7 +259,7 @@ class BasemapApi:
             return Mosaic.from_json(told)
 
     def quads(self, mosaic: Mosaic, area: QuadRange) -> Iterator[Quad]:
-        """Quads of a range that the mosaic has, page by page; one that the API lists twice comes twice."""
+        """Yield quads of a range that the mosaic has, page by page; one that the API lists twice comes twice."""
         # Inset, because a box that ends at an edge finds the neighbours, too.
         bbox = ",".join(f"{corner:.9f}" for corner in mosaic.bounds(area, inset=0.25))
         address = f"{self._url}/mosaics/{mosaic.id}/quads?{urlencode({'bbox': bbox}, safe=',')}"
@@ -269,7 +269,7 @@ class BasemapApi:
             yield from (quad for quad in quads if (quad.x, quad.y) in area)
 
     def headers_for(self, href: str) -> Mapping[str, str]:
-        """Credentials for an address of the API's own host; none for another's."""
+        """Return credentials for an address of the API's own host; none for another's."""
         return self._headers(href) if is_same_host(self._url, href) else {}
 
     def _quad(self, mosaic: Mosaic, told: Mapping[str, Any]) -> Quad:
@@ -289,7 +289,7 @@ class BasemapApi:
         )
 
     def _near(self, name: str) -> str:
-        """A sentence on mosaics that are called alike."""
+        """Return a sentence on mosaics that are called alike."""
         stem = re.split(r"_?\d", name, maxsplit=1)[0] or name[:6]
         for part in dict.fromkeys((stem, stem.rsplit("_", 1)[0], "_".join(stem.split("_")[:1]))):
             query = urlencode({"name__contains": part})
@@ -330,7 +330,7 @@ class BasemapApi:
 
 
 def cure_of(error: HttpError) -> str:
-    """What helps against an answer of Planet's."""
+    """Return what helps against an answer of Planet's."""
     if error.status == 401:
         return "The API key is refused: check PL_API_KEY."
     if error.is_quota:
@@ -345,7 +345,7 @@ def cure_of(error: HttpError) -> str:
 
 
 def _without_key(href: str) -> str:
-    """An address without the key that the API puts into it."""
+    """Return an address without the key that the API puts into it."""
     parts = urlsplit(href)
     query = [(name, value) for name, value in parse_qsl(parts.query, keep_blank_values=True) if name != "api_key"]
     return urlunsplit(parts._replace(query=urlencode(query)))

@@ -35,7 +35,7 @@ _STRUCTURE = {"self", "root", "parent", "collection", "item", "items"}
 
 
 def registered_items(folder: Path) -> dict[str, Path]:
-    """Items that lie in a folder, by id."""
+    """Return items that lie in a folder, by id."""
     return {path.stem: path for path in sorted(folder.glob("*/*.json")) if path.stem == path.parent.name}
 
 
@@ -167,7 +167,7 @@ def _collection(items: Sequence[Mapping[str, Any]], collection: str, description
 
 
 def described_asset(path: Path, file: RemoteFile, told: Mapping[str, Any]) -> dict[str, Any]:
-    """What the file itself says, about which the provider is silent."""
+    """Return what the file itself says, about which the provider is silent."""
     asset: dict[str, Any] = {"href": f"./{file.name}", "file:size": path.stat().st_size}
     checksum = file.checksum or checksum_of(path)
     asset["file:checksum"] = checksum.multihash
@@ -182,7 +182,7 @@ def described_asset(path: Path, file: RemoteFile, told: Mapping[str, Any]) -> di
 
 
 def raster_fields(header: "RasterHeader", told: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of an asset that the header of its file tells."""
+    """Return fields of an asset that the header of its file tells."""
     box = header.geobox
     fields: dict[str, Any] = {
         # The header's, whatever the provider says, because a clipped file has another grid than its scene.
@@ -216,7 +216,7 @@ def _band(header: "RasterHeader", index: int) -> dict[str, Any]:
 
 
 def _extensions(item: Mapping[str, Any]) -> list[str]:
-    """Schemas that were told, and those of the fields that have come on."""
+    """Return schemas that were told, and those of the fields that have come on."""
     told = list(item.get("stac_extensions") or ())
     used = {key for holder in (item["properties"], *item["assets"].values()) for key in holder}
     for prefix, schema in _EXTENSIONS.items():
@@ -296,7 +296,7 @@ def write_items(ledger: QuadLedger, path: Path, mosaic: Mosaic) -> None:
 
 
 def with_band_names(asset: dict[str, Any]) -> dict[str, Any]:
-    """The asset of a quad with the names of its bands, where the file does not tell them."""
+    """Return the asset of a quad with the names of its bands, where the file does not tell them."""
     stored = asset["raster:bands"]
     names = _BANDS.get((stored[0]["data_type"], len(stored)))
     if "eo:bands" not in asset and names is not None:

@@ -56,7 +56,7 @@ class Scene:
         return self.time.astimezone(UTC).date().isoformat()
 
     def feature(self, **properties: object) -> dict[str, Any]:
-        """A GeoJSON feature that `from_feature` reads, with further properties beside its own."""
+        """Return a GeoJSON feature that `from_feature` reads, with further properties beside its own."""
         return {
             "type": "Feature",
             "id": self.id,
@@ -70,7 +70,7 @@ class Scene:
 
     @classmethod
     def from_feature(cls, feature: Mapping[str, Any]) -> "Scene":
-        """The scene that `feature` wrote.
+        """Return the scene that `feature` wrote.
 
         Examples
         --------
@@ -146,7 +146,7 @@ class OrderCriteria:
             raise OrderError(f"days is more than 0; got {self.days}.")
 
     def price(self, scene: Scene, cost_km2: float) -> float:
-        """Price of a scene that costs `cost_km2` to order, in km² of a perfect one.
+        """Return the price of a scene that costs `cost_km2` to order, in km² of a perfect one.
 
         Examples
         --------
@@ -204,7 +204,7 @@ class OrderLimits:
                 raise OrderError(f"{name} is {what}; got {getattr(self, name)}.")
 
     def accepts(self, scene: Scene) -> bool:
-        """Whether a scene is clear enough to be considered."""
+        """Test whether a scene is clear enough to be considered."""
         return (scene.cloud_cover or 0.0) <= self.max_cloud and (
             scene.clear_percent is None or scene.clear_percent >= self.min_clear
         )

@@ -135,7 +135,7 @@ class _EmptyFolderError(OrderError):
 
 
 def _results(ledger: QuadLedger, mosaic: Mosaic, delivery: BucketDelivery) -> Iterator[QuadResult]:
-    """States of the quads of all orders that were delivered; an order or quad that cannot be read stops no other."""
+    """Yield states of the quads of all orders that were delivered; an order or quad that cannot be read stops no other."""
     looks = _Looks(mosaic, delivery)
     unread: list[OrderError] = []
     is_one_read = False
@@ -196,7 +196,7 @@ class _Looks:
     def faults(
         self, folder: str, files: Mapping[tuple[int, int], "_File"], *, until_open: bool = False
     ) -> dict[tuple[int, int], tuple[QuadState, str]]:
-        """States and messages of files that cannot be opened: of a damaged one *missing*, of one that cannot be reached *waiting*.
+        """Return states and messages of files that cannot be opened: of a damaged one *missing*, of one that cannot be reached *waiting*.
 
         All are looked at, or so many `until_open` one is.
         """
@@ -227,7 +227,7 @@ class _Looks:
             )
 
     def _opened(self, href: str, place: tuple[int, int]) -> dict[str, Any] | tuple[QuadState, str]:
-        """Fields of the asset, or why there are none."""
+        """Return fields of the asset, or why there are none."""
         from rtsx.cube.rasterio import read_header, require_raster  # here, because what orders needs none
 
         try:
@@ -243,7 +243,7 @@ class _Looks:
 
 
 def _has_bytes(href: str) -> bool:
-    """Whether a file can be read at all, so that what cannot be opened is damaged."""
+    """Test whether a file can be read at all, so that what cannot be opened is damaged."""
     files, path = file_system(href, {})
     try:
         return bool(files.cat_file(path, end=1))
@@ -269,7 +269,7 @@ class _File(NamedTuple):
 
 
 def _manifest(folder: str, order_id: str, mosaic: Mosaic) -> dict[str, _File]:
-    """Files of an order that are of the mosaic, by name."""
+    """Return files of an order that are of the mosaic, by name."""
     files, root = file_system(folder, {})
     manifest = f"{folder}/manifest.json"
     try:

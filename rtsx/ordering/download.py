@@ -117,13 +117,13 @@ def open_http(href: str, *, headers: Mapping[str, str], start: int, version: str
 
 
 def _version(headers: Mapping[str, str]) -> str:
-    """A strong ETag, or the time of change; weak ones promise nothing about bytes."""
+    """Return a strong ETag, or the time of change; weak ones promise nothing about bytes."""
     tag = headers.get("ETag", "")
     return tag if tag and not tag.startswith("W/") else headers.get("Last-Modified", "")
 
 
 def _refusal(response: requests.Response, shown: str) -> HttpError:
-    """The error of an answer, with the beginning of the server's own words."""
+    """Return the error of an answer, with the beginning of the server's own words."""
     words = next(response.iter_content(_WORDS_BYTES), b"").decode(errors="replace")
     words = "" if words.lstrip().startswith("<") else " ".join(words.split())[:300]
     status = response.status_code
@@ -140,7 +140,7 @@ def _refusal(response: requests.Response, shown: str) -> HttpError:
 
 
 def _wait_s(headers: Mapping[str, str]) -> float | None:
-    """Seconds of a ``Retry-After``, which is their number or a time on the server's clock, which may not be ours."""
+    """Return seconds of a ``Retry-After``, which is their number or a time on the server's clock, which may not be ours."""
     text = headers.get("Retry-After", "").strip()
     if text.isdecimal():
         return float(text)
@@ -156,7 +156,7 @@ def _time(text: str) -> datetime | None:
 
 
 def _checksum(headers: Mapping[str, str], *, is_part: bool) -> Checksum | None:
-    """The MD5 that Google's storage states of a whole file, where Planet's are, or ``Content-MD5``, which is of the part."""
+    """Return the MD5 that Google's storage states of a whole file, where Planet's are, or ``Content-MD5``, which is of the part."""
     hashes = re.findall(r"md5=([^,\s]+)", headers.get("x-goog-hash", ""))
     hashes.append("" if is_part else headers.get("Content-MD5", ""))
     try:
@@ -380,7 +380,7 @@ def _write(file: RemoteFile, sink: BinaryIO, chunks: Iterable[bytes], *, size: i
 
 
 def _wrong(file: RemoteFile, draft: Path) -> str:
-    """How a draft differs from what the provider says, or from a raster; empty where it does not."""
+    """Return how a draft differs from what the provider says, or from a raster; empty where it does not."""
     size = draft.stat().st_size
     if file.size is not None and size != file.size:
         return f"it has {size if size < file.size else 'more'} bytes instead of {file.size}"

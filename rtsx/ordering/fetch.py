@@ -112,7 +112,7 @@ def fetch_order(
 
 
 def _missing(answer: OrderStatus, folder: Path) -> tuple[list[RemoteFile], dict[str, OrderError]]:
-    """Files of scenes that are not registered yet, and what keeps other scenes from being fetched."""
+    """Return files of scenes that are not registered yet, and what keeps other scenes from being fetched."""
     known = registered_items(folder)
     files, faults = [], dict(answer.faults)
     for file in answer.files:
@@ -131,7 +131,7 @@ def _missing(answer: OrderStatus, folder: Path) -> tuple[list[RemoteFile], dict[
 
 
 def _no_name(part: str) -> str:
-    """Why a text cannot be the name of a file or folder; empty where it can."""
+    """Return why a text cannot be the name of a file or folder; empty where it can."""
     if not part or part in (".", "..") or "/" in part or "\\" in part:
         return "would leave the folder"
     if not part.isprintable():

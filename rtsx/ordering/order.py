@@ -86,7 +86,7 @@ class Ledger:
         return sum(cost for entry in self.entries for scene, cost in entry.scenes.items() if scene not in entry.lost)
 
     def with_entry(self, entry: OrderEntry) -> "Ledger":
-        """The ledger with one more order, or with another state of one of that name."""
+        """Return the ledger with one more order, or with another state of one of that name."""
         if any(one.name == entry.name for one in self.entries):
             return replace(self, entries=tuple(entry if one.name == entry.name else one for one in self.entries))
         return replace(self, entries=(*self.entries, entry))
@@ -148,7 +148,7 @@ def locked(path: Path) -> Iterator[None]:
 def planned_batches(
     plan: OrderPlan, ledger: Ledger, provider: Provider, *, name: str, retry: bool = False
 ) -> tuple[tuple[Batch, dict[str, float]], ...]:
-    """What is still to be ordered of a plan, with the cost of each scene in km²; pure.
+    """Return what is still to be ordered of a plan, with the cost of each scene in km²; pure.
 
     Orders that may not have reached the provider come first, under their old names. Scenes that were ordered before and
     will not come are ordered again only with `retry`.
@@ -232,16 +232,16 @@ def order_status(provider: Provider, ledger_path: Path) -> Ledger:
 
 
 def answered(entry: OrderEntry, answer: OrderStatus) -> OrderEntry:
-    """The entry of an order, with what the provider says of it."""
+    """Return the entry of an order, with what the provider says of it."""
     return replace(entry, order_id=answer.order_id, state=answer.state, message=answer.message)
 
 
 def batch_of(entry: OrderEntry, clip: BaseGeometry | None) -> Batch:
-    """What an order has asked for, clipped to some ground or whole."""
+    """Return what an order has asked for, clipped to some ground or whole."""
     return Batch(name=entry.name, scene_ids=tuple(sorted(entry.scenes)), clip=clip)
 
 
 def batch_name(name: str, ids: tuple[str, ...], *, clip: BaseGeometry | None, attempt: int) -> str:
-    """A name that only the same scenes, clipped the same way, ordered the same time again have."""
+    """Return a name that only the same scenes, clipped the same way, ordered the same time again have."""
     content = json.dumps([ids, "" if clip is None else to_wkb(clip, hex=True), attempt])
     return f"{re.sub(r'[^A-Za-z0-9_-]+', '-', name)}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"

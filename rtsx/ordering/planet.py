@@ -51,7 +51,7 @@ PASSING = (TooManyRequests, BadGateway, ServerError, httpx.TransportError, httpx
 
 
 def credentials() -> planet.Auth:
-    """The key in ``PL_API_KEY``, else what ``planet auth login`` has stored.
+    """Return the key in ``PL_API_KEY``, else what ``planet auth login`` has stored.
 
     Raises
     ------
@@ -72,7 +72,7 @@ def credentials() -> planet.Auth:
 
 
 def authorization(auth: planet.Auth, href: str) -> dict[str, str]:
-    """The header that a request of an address of Planet's needs."""
+    """Return the header that a request of an address of Planet's needs."""
     request = next(auth.auth_flow(httpx.Request("GET", href)))
     return {"Authorization": request.headers["Authorization"]} if "Authorization" in request.headers else {}
 
@@ -152,7 +152,7 @@ def remote_files(
     scenes: Sequence[str],
     headers: Callable[[str], Mapping[str, str]],
 ) -> tuple[RemoteFile, ...]:
-    """The files of an order that belong to a scene, sizes and checksums as the manifest has them.
+    """Return the files of an order that belong to a scene, sizes and checksums as the manifest has them.
 
     Parameters
     ----------
@@ -193,7 +193,7 @@ def remote_files(
 
 
 def described_item(scene_id: str, files: Sequence[Path]) -> dict[str, Any]:
-    """A STAC item from the metadata that is delivered with a scene, with what is known of its assets' bands.
+    """Return a STAC item from the metadata that is delivered with a scene, with what is known of its assets' bands.
 
     Raises
     ------
@@ -240,7 +240,7 @@ def _bands(asset: str) -> dict[str, Any]:
 
 
 def _asset(name: str, scene: str, stated: str | None) -> str:
-    """Key of the asset that a file becomes: Planet's asset type, else what is left of its name."""
+    """Return the key of the asset that a file becomes: Planet's asset type, else what is left of its name."""
     if stated:
         return stated
     key = PurePosixPath(name).stem.removeprefix(f"{scene}_")
@@ -301,7 +301,7 @@ class PlanetProvider:
         self._url = (self.base_url or _BASE_URL).rstrip("/")
 
     def search(self, region: BaseGeometry, period: Period) -> tuple[Scene, ...]:
-        """Scenes of standard quality that may be downloaded; see `Provider`."""
+        """Return scenes of standard quality that may be downloaded; see `Provider`."""
         day = timedelta(days=1)
         start, end = (datetime.combine(one, clock(), UTC) for one in (period.start, period.end))
         wanted = data_filter.and_filter(
@@ -339,11 +339,11 @@ class PlanetProvider:
         return self._tried(placed)
 
     def status(self, batch: Batch, order_id: str) -> OrderStatus:
-        """Where an order stands, with links that are fresh; see `Provider`."""
+        """Return where an order stands, with links that are fresh; see `Provider`."""
         return self._status_of(self._order(order_id))
 
     def placed(self) -> Iterator[tuple[Batch, OrderStatus]]:
-        """Orders of quads of the mosaic for the bucket, oldest first; see `QuadProvider`.
+        """Yield orders of quads of the mosaic for the bucket, oldest first; see `QuadProvider`.
 
         Planet shows those of the whole organization to its admins only; to others their own, of which a warning tells.
         """
@@ -367,7 +367,7 @@ class PlanetProvider:
                 yield Batch(name=str(order.get("name")), scene_ids=quads), answer
 
     def _listed(self, to: BucketDelivery) -> list[Mapping[str, Any]]:
-        """All orders of basemaps for a destination that Planet shows."""
+        """Return all orders of basemaps for a destination that Planet shows."""
 
         def all_pages(orders: Any) -> AsyncIterator[Mapping[str, Any]]:
             return orders.list_orders(  # type: ignore[no-any-return]
@@ -394,12 +394,12 @@ class PlanetProvider:
         return found
 
     def _order(self, order_id: str) -> dict[str, Any]:
-        """An order with all that Planet says of it."""
+        """Return an order with all that Planet says of it."""
         found: dict[str, Any] = self._asked(lambda orders: orders.get_order(order_id), what=f"get order {order_id}")
         return found
 
     def describe(self, scene_id: str, files: Sequence[Path]) -> Mapping[str, Any]:
-        """The item in the metadata that came with a scene; see `Provider`."""
+        """Return the item in the metadata that came with a scene; see `Provider`."""
         return described_item(scene_id, files)
 
     def cancel(self, order_id: str) -> None:
@@ -435,7 +435,7 @@ class PlanetProvider:
         return request if self.mosaic is None else request | {"source_type": "basemaps"}
 
     def _named(self, name: str) -> Mapping[str, Any] | None:
-        """The newest order of exactly that name; None where there is none."""
+        """Return the newest order of exactly that name; None where there is none."""
         found = self._once(lambda orders: orders.list_orders(name=name, limit=0), what="list orders")
         own = [order for order in found if order["name"] == name]
         return max(own, key=lambda order: str(order.get("created_on", ""))) if own else None
@@ -454,7 +454,7 @@ class PlanetProvider:
         return OrderStatus(order_id=str(order["id"]), state=order["state"], message=message, files=files)
 
     def _manifest(self, results: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-        """What the order's manifest says of each file; empty where there is none."""
+        """Return what the order's manifest says of each file; empty where there is none."""
         location = next((one["location"] for one in results if one["name"].split("/")[-1] == ITEM_MANIFEST), None)
         if location is None:
             return {}
@@ -471,7 +471,7 @@ class PlanetProvider:
         return content
 
     def _headers(self, href: str) -> Mapping[str, str]:
-        """Credentials for a request of Planet's own address; none for another's."""
+        """Return credentials for a request of Planet's own address; none for another's."""
         if not is_same_host(self._url, href):
             return {}
         return authorization(self._auth, href)
@@ -491,7 +491,7 @@ class PlanetProvider:
         return act()
 
     def _once(self, call: _Call, *, what: str, api: str | None = "orders") -> Any:
-        """What a call with the client of an API gives, or with a plain session; of pages all.
+        """Return what a call with the client of an API gives, or with a plain session; of pages all.
 
         The session ends with it, unlike that of the SDK's blocking client.
         """
@@ -525,7 +525,7 @@ def _scene(item: Mapping[str, Any]) -> Scene:
 
 
 def _is_for(delivery: BucketDelivery, order: Mapping[str, Any]) -> bool:
-    """Whether an order brings quads as they are to the place of a delivery."""
+    """Test whether an order brings quads as they are to the place of a delivery."""
     to = (order.get("delivery") or {}).get("destination") or {}
     place = f"{to.get('ref')} {plain_folder(to.get('path_prefix') or '')}"
     return place == delivery.place and not order.get("tools")

@@ -46,7 +46,7 @@ class Checksum:
 
     @classmethod
     def from_multihash(cls, text: object) -> "Checksum | None":
-        """The checksum in a STAC ``file:checksum``, or in a bare digest; None for an algorithm that hashlib may not have.
+        """Return the checksum in a STAC ``file:checksum``, or in a bare digest; None for an algorithm that hashlib may not have.
 
         Raises
         ------
@@ -75,12 +75,12 @@ class Checksum:
 
 
 def _digits(algorithm: str) -> int:
-    """Hexadecimal digits of its digests."""
+    """Return hexadecimal digits of its digests."""
     return 2 * hashlib.new(algorithm, usedforsecurity=False).digest_size
 
 
 def checksum_of(path: Path, algorithm: str = "sha256") -> Checksum:
-    """The checksum of a file; memory does not grow with it."""
+    """Return the checksum of a file; memory does not grow with it."""
     with path.open("rb") as file:
         return Checksum(
             algorithm, hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
@@ -165,16 +165,16 @@ class Provider(Protocol):
     """Whether it delivers, and charges, the ground of the region only."""
 
     def search(self, region: BaseGeometry, period: Period) -> tuple[Scene, ...]:
-        """Scenes that meet a region (longitude and latitude) within a period; nothing is paid."""
+        """Return scenes that meet a region (longitude and latitude) within a period; nothing is paid."""
 
     def submit(self, batch: Batch) -> OrderStatus:
         """Order a batch once: where the provider has an order of that name, this answers for it and orders nothing."""
 
     def status(self, batch: Batch, order_id: str) -> OrderStatus:
-        """Where an order stands, with fresh links to its files when there are any; `OrderNotFoundError` where it is not known."""
+        """Return where an order stands, with fresh links to its files when there are any; `OrderNotFoundError` where it is not known."""
 
     def describe(self, scene_id: str, files: Sequence[Path]) -> Mapping[str, Any]:
-        """A STAC item without assets for a delivered scene: its own words on geometry, time and properties.
+        """Return a STAC item without assets for a delivered scene: its own words on geometry, time and properties.
 
         Parameters
         ----------
@@ -227,7 +227,7 @@ class BucketDelivery:
         return f"{self.destination} {plain_folder(self.path_prefix)}"
 
     def folder_of(self, order_id: str) -> str:
-        """Address of the folder of an order."""
+        """Return the address of the folder of an order."""
         return "/".join(filter(None, (self.bucket.rstrip("/"), plain_folder(self.path_prefix), order_id)))
 
 
@@ -238,10 +238,10 @@ class QuadProvider(Protocol):
     """Quads at most in one order."""
 
     def placed(self) -> Iterable[tuple[Batch, OrderStatus]]:
-        """Orders of this mosaic for this place that the provider shows to this user, oldest first; a warning if others' are not shown."""
+        """Return orders of this mosaic for this place that the provider shows to this user, oldest first; a warning if others' are not shown."""
 
     def submit(self, batch: Batch) -> OrderStatus:
         """Order a batch once; see `Provider`."""
 
     def status(self, batch: Batch, order_id: str) -> OrderStatus:
-        """Where an order stands; see `Provider`."""
+        """Return where an order stands; see `Provider`."""

@@ -64,7 +64,7 @@ def fetch_quads(
     """
 
     def fetched(wanted: WantedQuad, headers: Mapping[str, str], gate: _Gate) -> tuple[int, str]:
-        """Bytes of one quad, once it is there, and its asset as JSON."""
+        """Return bytes of one quad, once it is there, and its asset as JSON."""
         file = RemoteFile(
             scene_id=wanted.name, asset="data", name=f"{wanted.name}.tif", href=wanted.href, headers=headers
         )
@@ -152,7 +152,7 @@ def _fetch_all(
 
 
 def _is_lost(cause: BaseException | None) -> bool:
-    """Whether a quad cannot be had, and asking for others may help: it is refused or damaged."""
+    """Test whether a quad cannot be had, and asking for others may help: it is refused or damaged."""
     if isinstance(cause, HttpError):
         return not (cause.passing or cause.is_quota or cause.status == 401)
     return not isinstance(cause, OSError)  # such as a full disk

@@ -165,7 +165,7 @@ class QuadLedger:
             )
 
     def unlisted(self) -> list[QuadRange]:
-        """Ranges that the API has not listed to their end."""
+        """Return ranges that the API has not listed to their end."""
         rows = self._rows.execute("SELECT y0, x0, y1, x1 FROM ranges WHERE NOT listed ORDER BY y0, x0")
         return [QuadRange(*row) for row in rows]
 
@@ -198,7 +198,7 @@ class QuadLedger:
             )
 
     def wanted(self) -> Iterator[WantedQuad]:
-        """What is not there."""
+        """Yield what is not there."""
         # The sign keeps SQLite from the index of states, which would sort all that is left for each piece.
         for rows in self._chunks(
             "SELECT y, x, id, href, (y, x) IN (SELECT y, x FROM lost WHERE target = (SELECT target FROM purpose)) FROM quads "
@@ -245,7 +245,7 @@ class QuadLedger:
             )
 
     def opened(self, order_id: str) -> dict[tuple[int, int], str]:
-        """Marks of the files of an order that could be opened, by row and column."""
+        """Return marks of the files of an order that could be opened, by row and column."""
         rows = self._rows.execute("SELECT y, x, mark FROM opened WHERE order_id = ?", (order_id,))
         return {(y, x): mark for y, x, mark in rows}
 
@@ -258,7 +258,7 @@ class QuadLedger:
             )
 
     def unordered(self, *, retry: bool) -> int:
-        """Number of quads that no order has; with `retry` those count that were not delivered."""
+        """Return the number of quads that no order has; with `retry` those count that were not delivered."""
         return int(self._rows.execute(f"SELECT count(*) FROM quads WHERE {_unordered(retry)}").fetchone()[0])
 
     def gather(self, name: str, *, size: int, retry: bool) -> Iterator[Batch]:
@@ -310,11 +310,11 @@ class QuadLedger:
             )
 
     def orders_open(self) -> set[str]:
-        """Ids of the orders of this target that the provider still works on, when it was last asked."""
+        """Return ids of the orders of this target that the provider still works on, when it was last asked."""
         return {order for order, state, _ in self._orders() if state not in OVER}
 
     def orders_delivered(self) -> Iterator[QuadOrder]:
-        """Orders of this target that the provider has delivered, with their quads that are of the region."""
+        """Yield orders of this target that the provider has delivered, with their quads that are of the region."""
         for order, state, message in self._orders():
             if state in OVER and state not in BRINGS_NOTHING:
                 quads = self._rows.execute(
@@ -324,16 +324,16 @@ class QuadLedger:
                     yield QuadOrder(order, message, places)
 
     def orders(self) -> dict[str, int]:
-        """Number of orders of this target by state."""
+        """Return the number of orders of this target by state."""
         return dict(sorted(Counter(state for _, state, _ in self._orders()).items()))
 
     def _orders(self) -> list[tuple[str, str, str]]:
-        """Id, state and message of each order of this target; none where the provider has never answered."""
+        """Return id, state and message of each order of this target; none where the provider has never answered."""
         of_target = "target = (SELECT target FROM purpose)"
         return self._rows.execute(f"SELECT id, state, message FROM orders WHERE {of_target} ORDER BY id").fetchall()
 
     def counts(self) -> QuadCounts:
-        """Where the quads stand."""
+        """Return where the quads stand."""
         count = Counter(dict(self._rows.execute("SELECT state, count(*) FROM quads GROUP BY state")))
         (twice,) = self._rows.execute("SELECT count(*) FROM quads WHERE times > 1").fetchone()
         asked = count["there"] + count["missing"] + count["waiting"]
@@ -341,7 +341,7 @@ class QuadLedger:
         return QuadCounts(grid=asked + count["absent"], asked=asked, twice=twice, **states)
 
     def named(self, state: QuadState, limit: int) -> dict[str, str]:
-        """Messages of the first quads of a state, by id."""
+        """Return messages of the first quads of a state, by id."""
         rows = self._rows.execute("SELECT id, message FROM quads WHERE state = ? ORDER BY y, x LIMIT ?", (state, limit))
         return dict(rows.fetchall())
 
@@ -357,14 +357,14 @@ class QuadLedger:
             lines.writerows(rows)
 
     def there(self) -> Iterator[tuple[int, int, str, str]]:
-        """Row, column, id and asset of what is there, neighbours together."""
+        """Yield row, column, id and asset of what is there, neighbours together."""
         yield from self._rows.execute(f"SELECT y, x, id, asset FROM quads WHERE state = 'there' {_IN_ORDER}")
 
     def _target(self) -> str:
         return str(self._rows.execute("SELECT target FROM purpose").fetchone()[0])
 
     def _chunks(self, query: str) -> Iterator[list[Any]]:
-        """Rows of a query on quads, some at a time, so that others may be written between."""
+        """Yield rows of a query on quads, some at a time, so that others may be written between."""
         last = (-1, -1)
         while rows := self._rows.execute(
             query.format("AND (y, x) > (?, ?) ORDER BY y, x LIMIT ?"), (*last, _AT_ONCE)

@@ -52,7 +52,7 @@ class ChosenScene:
     """Ground of the region that no other scene of the plan shows, in km²."""
 
     def feature(self, **properties: object) -> dict[str, Any]:
-        """A GeoJSON feature of the scene, with what it costs and shows."""
+        """Return a GeoJSON feature of the scene, with what it costs and shows."""
         return self.scene.feature(**properties, **{name: getattr(self, name) for name in _AREAS})
 
 
@@ -105,7 +105,7 @@ class OrderPlan:
         return dict(sorted(Counter(one.scene.day for one in self.chosen).items()))
 
     def to_json(self) -> dict[str, Any]:
-        """The plan as JSON holds it; `from_json` gives it back equal."""
+        """Return the plan as JSON holds it; `from_json` gives it back equal."""
         return {
             "chosen": [one.feature() for one in self.chosen],
             "region": mapping(self.region),
@@ -115,7 +115,7 @@ class OrderPlan:
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "OrderPlan":
-        """The plan that `to_json` wrote.
+        """Return the plan that `to_json` wrote.
 
         Raises
         ------
@@ -131,7 +131,7 @@ class OrderPlan:
             return cls(chosen=chosen, region=shape(content["region"]), missing=shape(content["missing"]), **plain)
 
     def geojson(self) -> dict[str, Any]:
-        """A feature collection for a map: scenes, what they leave uncovered, and the region; `kind` tells them apart."""
+        """Return a feature collection for a map: scenes, what they leave uncovered, and the region; `kind` tells them apart."""
         grounds = [
             ("missing", self.missing, self.region_km2 - self.covered_km2),
             ("region", self.region, self.region_km2),
@@ -195,7 +195,7 @@ class EqualAreaProjection:
 
     @classmethod
     def around(cls, region: BaseGeometry) -> "EqualAreaProjection":
-        """The plane around a region given in longitude and latitude.
+        """Return the plane around a region given in longitude and latitude.
 
         Raises
         ------
@@ -218,14 +218,14 @@ class EqualAreaProjection:
         return f"+proj=laea +lat_0={self.lat} +lon_0={self.lon} +datum=WGS84 +units=m +no_defs"
 
     def place(self, region: BaseGeometry) -> BaseGeometry:
-        """A region on the plane, in metres.
+        """Return a region on the plane, in metres.
 
         Longitudes are taken as they stand (RFC 7946): what crosses the antimeridian is split there, or runs on beyond 180.
         """
         return self._placed(region, unwrap=False)
 
     def place_footprint(self, footprint: BaseGeometry) -> BaseGeometry:
-        """The outline of an image on the plane, in metres; also one that catalogs forgot to split at the antimeridian.
+        """Return the outline of an image on the plane, in metres; also one that catalogs forgot to split at the antimeridian.
 
         A ring takes the short way from vertex to vertex, because no image is wider than half the globe.
 
@@ -239,7 +239,7 @@ class EqualAreaProjection:
         return self._placed(footprint, unwrap=True)
 
     def lonlat(self, ground: BaseGeometry) -> MultiPolygon:
-        """Ground on the plane in longitude and latitude, split at the antimeridian."""
+        """Return ground on the plane in longitude and latitude, split at the antimeridian."""
         whole = _polygons(set_precision(ground, _PRECISION_M))  # which drops slivers of rounding
         return _polygons(lonlat_region(whole, self.crs, longest=np.inf))
 
@@ -268,7 +268,7 @@ class EqualAreaProjection:
 
 
 def _polygons(geometry: BaseGeometry) -> MultiPolygon:
-    """The parts of a geometry that have an area."""
+    """Return the parts of a geometry that have an area."""
     parts = [
         part
         for whole in get_parts(geometry)
@@ -416,7 +416,7 @@ class _Field:
         )
 
     def alone(self, index: int, picks: list[int]) -> BaseGeometry:
-        """Ground of one pick that no other pick shows."""
+        """Return ground of one pick that no other pick shows."""
         others = [self.parts[other] for other in self.neighbours[index] if other in picks]
         return difference(self.parts[index], union_all(others)) if others else self.parts[index]
 
@@ -429,13 +429,13 @@ class _Field:
         )
 
     def joins(self, index: int, other: int) -> bool:
-        """Whether two neighbours are of one strip or day."""
+        """Test whether two neighbours are of one strip or day."""
         one, two = self.scenes[index], self.scenes[other]
         return (one.strip != "" and one.strip == two.strip) or one.day == two.day
 
 
 def _greedy(field: _Field, start: list[int], *, wishes: OrderCriteria, limits: OrderLimits) -> tuple[list[int], Stop]:
-    """The picks of a start and further ones, in the order of their worth, and why they end."""
+    """Return the picks of a start and further ones, in the order of their worth, and why they end."""
     left = field.parts.copy()  # what of each candidate is not covered yet
     new = np.array([part.area for part in left], float)
     full = new.copy()
@@ -478,7 +478,7 @@ def _greedy(field: _Field, start: list[int], *, wishes: OrderCriteria, limits: O
 
 
 def _thinned(field: _Field, picks: list[int], *, limits: OrderLimits) -> list[int]:
-    """The picks without those that the others make redundant, the dearest looked at first."""
+    """Return the picks without those that the others make redundant, the dearest looked at first."""
     kept = list(picks)
     covered = union_all([field.parts[index] for index in kept]).area if kept else 0.0
     wanted = limits.coverage * field.region_m2

@@ -30,13 +30,13 @@ class StacDocuments(Protocol):
     """Where items come from; their hrefs count from their ``self`` link. Errors are `CubeError`."""
 
     def search(self, region: BaseGeometry, period: Period) -> Iterable[ItemDict]:
-        """Items that meet a region (longitude and latitude) within a period."""
+        """Return items that meet a region (longitude and latitude) within a period."""
 
     def items(self, ids: Sequence[str]) -> Iterable[ItemDict]:
-        """Items by id; those that are not there are left out."""
+        """Return items by id; those that are not there are left out."""
 
     def headers_for(self, href: str) -> dict[str, str]:
-        """Headers that the request of an asset needs; none for another host, because they may hold a key."""
+        """Return headers that the request of an asset needs; none for another host, because they may hold a key."""
 
 
 class StacApi:
@@ -58,19 +58,19 @@ class StacApi:
         self._access = access or HttpAccess()
 
     def search(self, region: BaseGeometry, period: Period) -> Iterator[ItemDict]:
-        """Items of the collections that the server finds."""
+        """Return items of the collections that the server finds."""
         found = sound_items(self._searched((), area=region, period=period), self._url)
         return (item for item in found if _within(item, region, period))
 
     def items(self, ids: Sequence[str]) -> Iterator[ItemDict]:
-        """Items of the collections with these ids, a hundred at a time."""
+        """Yield items of the collections with these ids, a hundred at a time."""
         for start in range(0, len(ids), _IDS_AT_ONCE):
             some = tuple(ids[start : start + _IDS_AT_ONCE])
             found = self._searched(some, area=box(-180, -90, 180, 90), period=None)
             yield from _asked(found, some)  # servers exist that ignore ids
 
     def headers_for(self, href: str) -> dict[str, str]:
-        """The headers of each request, for its own host."""
+        """Return the headers of each request, for its own host."""
         return dict(self._access.headers) if is_same_host(self._url, href) else {}
 
     def _searched(self, ids: tuple[str, ...], *, area: BaseGeometry, period: Period | None) -> Iterator[object]:
@@ -94,15 +94,15 @@ class StaticCatalog:
         self._access = access or HttpAccess()
 
     def search(self, region: BaseGeometry, period: Period) -> Iterator[ItemDict]:
-        """Items whose outline meets the region."""
+        """Return items whose outline meets the region."""
         return (item for item in sound_items(self._walk(), self._href) if _within(item, region, period))
 
     def items(self, ids: Sequence[str]) -> Iterator[ItemDict]:
-        """Items with these ids."""
+        """Return items with these ids."""
         return _asked(self._walk(), ids)
 
     def headers_for(self, href: str) -> dict[str, str]:
-        """The headers of each request, for its own host."""
+        """Return the headers of each request, for its own host."""
         return dict(self._access.headers) if is_same_host(self._href, href) else {}
 
     def _walk(self) -> Iterator[object]:
@@ -123,7 +123,7 @@ class StaticCatalog:
 
 
 def _asked(items: Iterable[object], ids: Sequence[str]) -> Iterator[ItemDict]:
-    """Items with these ids; what is odd about one is found when its files are asked for."""
+    """Return items with these ids; what is odd about one is found when its files are asked for."""
     return (item for item in items if isinstance(item, Mapping) and item.get("id") in ids)
 
 
@@ -157,7 +157,7 @@ class StacProvider:
         self._items: dict[str, ItemDict] = {}
 
     def search(self, region: BaseGeometry, period: Period) -> tuple[Scene, ...]:
-        """Scenes of the catalog, what Sentinel-2 processed anew once; see `Provider`."""
+        """Return scenes of the catalog, what Sentinel-2 processed anew once; see `Provider`."""
         return tuple(scene_of(item) for item in newest_processing(self._documents.search(region, period)))
 
     def submit(self, batch: Batch) -> OrderStatus:
@@ -165,7 +165,7 @@ class StacProvider:
         return self.status(batch, batch.name)
 
     def status(self, batch: Batch, order_id: str) -> OrderStatus:
-        """The files of the batch's items, with links as fresh as the catalog gives them."""
+        """Return the files of the batch's items, with links as fresh as the catalog gives them."""
         items = {str(item["id"]): item for item in self._documents.items(batch.scene_ids)}
         self._items |= items
         unknown = [key for key in self._assets if items and all(key not in item["assets"] for item in items.values())]
@@ -193,7 +193,7 @@ class StacProvider:
         )
 
     def describe(self, scene_id: str, files: Sequence[Path]) -> Mapping[str, Any]:
-        """The item as `status` has found it; see `Provider`."""
+        """Return the item as `status` has found it; see `Provider`."""
         return self._items[scene_id]
 
     def _files(self, item: Mapping[str, Any]) -> list[RemoteFile]:
@@ -217,7 +217,7 @@ class StacProvider:
 
 
 def scene_of(item: Mapping[str, Any]) -> Scene:
-    """The candidate that an item describes.
+    """Return the candidate that an item describes.
 
     Raises
     ------
@@ -261,7 +261,7 @@ def _file(item: Mapping[str, Any], key: str, *, href: str, headers: Mapping[str,
 
 
 def _size(stated: object) -> int | None:
-    """Bytes that an item states, also as text.
+    """Return bytes that an item states, also as text.
 
     Raises
     ------

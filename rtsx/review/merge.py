@@ -64,7 +64,7 @@ class ReviewStatus:
         return self.reviewed == self.outlines
 
     def rows(self) -> list[tuple[str, object]]:
-        """Names and values, for a summary."""
+        """Return names and values, for a summary."""
         low, high = self.kappa.interval
         kappa = f"{self.kappa.value:.2f} ({low:.2f} to {high:.2f}, standard error {self.kappa.standard_error:.3f})"
         no_kappa = "not known: no two reviewers have reviewed the same outline" if not self.kappa.pairs else (
@@ -87,7 +87,7 @@ class ReviewStatus:
         ]
 
     def to_dict(self) -> dict[str, object]:
-        """Everything as JSON values."""
+        """Return everything as JSON values."""
         counted = ("outlines", "reviewed", "verdicts", "added", "disputed", "round", "batches", "batches_done")
         stated = {name: getattr(self, name) for name in (*counted, "reviewers", "reviewed_down_to")}
         of_kappa = ("kappa", "kappa_standard_error", "kappa_interval")
@@ -224,7 +224,7 @@ def review_status(review: Review) -> ReviewStatus:
 
 
 def _row(given: Mapping[int, Sequence[tuple[BatchVerdicts, Answer]]]) -> dict[str, object]:
-    """The columns of one outline, of what was said of it in each round."""
+    """Return the columns of one outline, of what was said of it in each round."""
     if not given:
         return {
             "verdict": None, "n_reviews": 0, "reviewers": "", "agreement": np.nan, "disputed": False, "review_date": pd.NaT,
@@ -249,12 +249,12 @@ def _row(given: Mapping[int, Sequence[tuple[BatchVerdicts, Answer]]]) -> dict[st
 
 
 def _moment(when: datetime) -> pd.Timestamp:
-    """A time in UTC, as tables have it."""
+    """Return a time in UTC, as tables have it."""
     return pd.Timestamp(when).tz_convert("UTC").tz_localize(None).as_unit("ms")
 
 
 def _decided(said: Sequence[Verdict]) -> tuple[Verdict, float, bool]:
-    """Verdict, part of the reviews that say it, and whether they differ."""
+    """Return verdict, part of the reviews that say it, and whether they differ."""
     counts = Counter(said)
     most = max(counts.values())
     leading = [verdict for verdict in VERDICTS if counts[verdict] == most]
@@ -263,7 +263,7 @@ def _decided(said: Sequence[Verdict]) -> tuple[Verdict, float, bool]:
 
 
 def _added(review: Review, sent: Sequence[BatchVerdicts], *, like: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
-    """What was drawn, each object once."""
+    """Return what was drawn, each object once."""
     rows: list[dict[str, object]] = []
     drawn: list[shapely.Geometry] = []
     by: list[set[str]] = []

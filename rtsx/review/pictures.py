@@ -100,7 +100,7 @@ class ReviewPictures:
         return np.asarray(placed_in(self.review.outlines, image.geobox, name=name).array, np.object_)
 
     def box(self, row: int, view: View) -> Box:
-        """What is seen of an outline: a square on the ground around it."""
+        """Return what is seen of an outline: a square on the ground around it."""
         left, bottom, right, top = self.places[row].bounds
         unit_x, unit_y = self._units[row]
         half = self.side_m(row, view) / 2
@@ -108,14 +108,14 @@ class ReviewPictures:
         return x - half / unit_x, y - half / unit_y, x + half / unit_x, y + half / unit_y
 
     def side_m(self, row: int, view: View) -> float:
-        """Side of what is seen of an outline, m."""
+        """Return the side of what is seen of an outline, m."""
         left, bottom, right, top = self.places[row].bounds
         unit_x, unit_y = self._units[row]
         times, least = _VIEWS[view]
         return float(max(times * max((right - left) * unit_x, (top - bottom) * unit_y), least))
 
     def near(self, row: int) -> list[int]:
-        """Rows of other outlines that are seen in the wide picture, the nearest of many."""
+        """Return rows of other outlines that are seen in the wide picture, the nearest of many."""
         found = self._tree.query(shapely.box(*self.box(row, "wide")), predicate="intersects")
         others = np.sort(found[found != row])
         if len(others) > _MOST_NEAR:
@@ -124,7 +124,7 @@ class ReviewPictures:
         return [int(other) for other in others]
 
     def rings(self, row: int) -> list[list[list[float]]]:
-        """Rings of an outline in the CRS of the first image, to half of its pixel; a point is a ring of one place."""
+        """Return rings of an outline in the CRS of the first image, to half of its pixel; a point is a ring of one place."""
         place = self.places[row]
         digits = max(0, int(np.ceil(-np.log10(self._pixel / 10))))
         if place.geom_type == "Point":
@@ -133,7 +133,7 @@ class ReviewPictures:
         return [shapely.get_coordinates(ring).round(digits).tolist() for ring in rings]
 
     def to_outline(self, ring: Sequence[tuple[float, float]]) -> str:
-        """WKT in the CRS of the table of what was drawn in that of the first image.
+        """Return WKT in the CRS of the table of what was drawn in that of the first image.
 
         Raises
         ------
@@ -152,7 +152,7 @@ class ReviewPictures:
         return str(shapely.to_wkt(moved, rounding_precision=9))
 
     def picture(self, row: int, view: View, *, image: int, style: str) -> "Future[EncodedPicture]":
-        """A picture, at once where it was drawn before; two that ask for one share the work.
+        """Return a picture, at once where it was drawn before; two that ask for one share the work.
 
         Raises
         ------

@@ -85,7 +85,7 @@ class ReviewSettings(StoredRecord):
 
 
 def queue_outlines(table: pd.DataFrame, *, key: str, order: QueueOrder, seed: int) -> tuple[str, ...]:
-    """Ids of outlines in the order in which they are asked for; equal values by their id.
+    """Return ids of outlines in the order in which they are asked for; equal values by their id.
 
     Raises
     ------
@@ -180,7 +180,7 @@ class ReviewClaim(StoredRecord):
     """When another reviewer may take the batch, UTC, unless there is a sign of life before."""
 
     def is_over(self, now: datetime) -> bool:
-        """Whether another reviewer may take the batch."""
+        """Test whether another reviewer may take the batch."""
         return self.expires <= now
 
 
@@ -246,7 +246,7 @@ def check_reviewer(name: str) -> None:
 
 
 def as_outline(text: str) -> shapely.Geometry:
-    """The polygon that a reviewer has drawn.
+    """Return the polygon that a reviewer has drawn.
 
     Raises
     ------

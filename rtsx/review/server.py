@@ -75,7 +75,7 @@ class ReviewService:
     _known: dict[str, tuple[str, float]] = field(default_factory=dict)
 
     def reviewer(self, token: str) -> str | None:
-        """Whose token this is; None where it is nobody's."""
+        """Return whose token this is; None where it is nobody's."""
         name, until = self._known.get(token, (None, 0.0))
         if until < time.monotonic():
             name = self.review.reviewer_of(token)
@@ -84,7 +84,7 @@ class ReviewService:
         return name
 
     def describe(self, reviewer: str) -> dict[str, Any]:
-        """What the page shows whoever opens it."""
+        """Return what the page shows whoever opens it."""
         settings = self.review.settings
         images = [
             {"name": name, "styles": list(styles)}
@@ -98,7 +98,7 @@ class ReviewService:
         }
 
     def claim(self, reviewer: str) -> dict[str, Any]:
-        """Batches for a reviewer, with all that is needed to review them without the server."""
+        """Return batches for a reviewer, with all that is needed to review them without the server."""
         claims = self.review.claim(reviewer)
         done, total = self.review.progress()
         return {

@@ -79,13 +79,13 @@ class Review:
         return bool((~self.outlines.geom_type.isin(["Polygon", "MultiPolygon"])).any())
 
     def rounds(self) -> tuple[ReviewRound, ...]:
-        """All rounds, the first one first."""
+        """Return all rounds, the first one first."""
         keys = sorted(found.key for found in self.objects.list("rounds") if found.key.endswith("/round.json"))
         found = (self.objects.get(key) for key in keys)
         return tuple(ReviewRound.from_json(content) for content in found if content is not None)
 
     def verdicts(self) -> tuple[BatchVerdicts, ...]:
-        """Everything that was sent, by round, batch and reviewer.
+        """Return everything that was sent, by round, batch and reviewer.
 
         Raises
         ------
@@ -100,7 +100,7 @@ class Review:
         return tuple(sent)
 
     def claim(self, reviewer: str) -> tuple[ReviewClaim, ...]:
-        """Batches for a reviewer: those he has, else the first that is free, with repeats of what others have reviewed.
+        """Return batches for a reviewer: those he has, else the first that is free, with repeats of what others have reviewed.
 
         Empty where nothing is left for him. Two reviewers never hold one batch; a claim whose time is over is free.
 
@@ -206,7 +206,7 @@ class Review:
         return made
 
     def progress(self) -> tuple[int, int]:
-        """Outlines of the last round that are in finished batches, and all of it; reads no verdict."""
+        """Return outlines of the last round that are in finished batches, and all of it; reads no verdict."""
         last = self.rounds()[-1]
         done = self._done(last.number)
         first = [(number, batch) for number, batch in enumerate(last.batches) if batch.repeats is None]
@@ -226,7 +226,7 @@ class Review:
         return token
 
     def reviewer_of(self, token: str) -> str | None:
-        """Whose token this is; None where it is nobody's."""
+        """Return whose token this is; None where it is nobody's."""
         content = self.objects.get(_token_key(token))
         return None if content is None else str(json_value(content, what="The token", error=ReviewError)["reviewer"])
 
@@ -238,7 +238,7 @@ class Review:
                 self.objects.delete(found.key)
 
     def active_claims(self) -> tuple[ReviewClaim, ...]:
-        """Claims of the last round that count now."""
+        """Return claims of the last round that count now."""
         number, now = self.rounds()[-1].number, self.clock()
         return tuple(claim for claim in self._claims(number, self._done(number)).values() if not claim.is_over(now))
 
@@ -272,12 +272,12 @@ class Review:
         return taken
 
     def _still_held(self, claims: Mapping[int, ReviewClaim], reviewer: str) -> list[ReviewClaim]:
-        """Claims of a reviewer with new ends, but for those that another has taken."""
+        """Return claims of a reviewer with new ends, but for those that another has taken."""
         renewed = [self._renewed(claim) for claim in claims.values() if claim.reviewer == reviewer]
         return [claim for claim in renewed if claim is not None]
 
     def _renewed(self, claim: ReviewClaim) -> ReviewClaim | None:
-        """A claim with a new end; None where another reviewer has the batch."""
+        """Return a claim with a new end; None where another reviewer has the batch."""
         if claim.is_over(self.clock()):  # others may be taking it right now, and one wins
             return next(iter(self._take(claim.round, [claim.batch], reviewer=claim.reviewer, count=1)), None)
         if self.objects.get(_claim_key(claim.round, claim.batch, claim.generation + 1)) is not None:
@@ -287,7 +287,7 @@ class Review:
         return later
 
     def _done(self, number: int) -> dict[int, set[str]]:
-        """Who has sent verdicts of each batch of a round; reads none of them."""
+        """Return who has sent verdicts of each batch of a round; reads none of them."""
         done: dict[int, set[str]] = {}
         for found in self.objects.list(f"verdicts/{number:03d}"):
             batch, name = found.key.split("/")[-2:]
@@ -295,7 +295,7 @@ class Review:
         return done
 
     def _claims(self, number: int, done: Mapping[int, Collection[str]]) -> dict[int, ReviewClaim]:
-        """The last claim of each batch of a round, but of those that have led to verdicts; of batches whose every claim has, none is read."""
+        """Return the last claim of each batch of a round, but of those that have led to verdicts; of batches whose every claim has, none is read."""
         generations: dict[int, list[str]] = {}
         for found in self.objects.list(f"claims/{number:03d}"):
             generations.setdefault(int(found.key.split("/")[-2]), []).append(found.key)
@@ -435,7 +435,7 @@ def open_review(path: str, *, storage_options: Mapping[str, Any] | None = None) 
 
 
 def placed_in(outlines: gpd.GeoDataFrame, geobox: GeoBox, *, name: str) -> gpd.GeoSeries:
-    """Outlines in the CRS of an image, once it is known that each lies in it.
+    """Return outlines in the CRS of an image, once it is known that each lies in it.
 
     Raises
     ------

@@ -15,7 +15,7 @@ VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
 
 def majority(votes: NDArray[np.integer], *, voters: int) -> NDArray[np.bool_]:
-    """True where at least half of the voters see the target.
+    """Return True where at least half of the voters see the target.
 
     At least half, instead of more than half, because that is the rule of the published majority of ten experts; for an odd
     number of voters the two are the same.
@@ -82,7 +82,7 @@ class AgreementCounts:
         return replace(self, **{name: getattr(self, name) + getattr(more, name) for name in names})
 
     def iou(self) -> NDArray[np.float64]:
-        """Intersection over union (mask, mask); 1 where neither sees anything."""
+        """Return the intersection over union (mask, mask); 1 where neither sees anything."""
         union = self.sizes[:, None] + self.sizes[None, :] - self.shared
         return np.asarray(np.divide(self.shared, union, out=np.ones(union.shape), where=union > 0), np.float64)
 

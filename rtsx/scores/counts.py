@@ -43,7 +43,7 @@ class PixelTally:
 
     @classmethod
     def empty(cls, *, levels: int) -> Self:
-        """No pixel yet."""
+        """Begin with no pixel."""
         return cls(target=np.zeros(levels + 1, np.int64), other=np.zeros(levels + 1, np.int64))
 
     @classmethod
@@ -179,7 +179,7 @@ def average_precision(tally: PixelTally) -> float:
 
 
 def calibration_error(tally: PixelTally, *, bins: int = 15) -> float:
-    """Expected calibration error: mean distance of probability and truth over `bins` of equal width.
+    """Return the expected calibration error: mean distance of probability and truth over `bins` of equal width.
 
     Bins are closed on the right, as in Guo et al. 2017 (ICML), "On calibration of modern neural networks", for the
     probability of the target. NaN where there is no pixel.
@@ -197,7 +197,7 @@ def calibration_error(tally: PixelTally, *, bins: int = 15) -> float:
 
 
 def best_threshold(tally: PixelTally) -> tuple[float, float]:
-    """Threshold with the greatest IoU, and that IoU; the lowest of equals.
+    """Return the threshold with the greatest IoU, and that IoU; the lowest of equals.
 
     0.5 where nothing is the target, because then no threshold is better than another.
 
@@ -312,7 +312,7 @@ class ObjectOverlaps:
         )
 
     def iou(self) -> NDArray[np.float64]:
-        """Intersection over union (k,) of each pair."""
+        """Return the intersection over union (k,) of each pair."""
         union = self.found[self.pairs[:, 0]] + self.true[self.pairs[:, 1]] - self.shared
         return np.asarray(self.shared / union)
 

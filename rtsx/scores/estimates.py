@@ -223,7 +223,7 @@ class CellSums:
 
     @classmethod
     def nothing(cls) -> "CellSums":
-        """No cell."""
+        """Return none."""
         return cls(cells=np.empty((0, 2), np.int64), area_m2=np.empty((0, 2)))
 
 

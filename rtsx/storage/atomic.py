@@ -79,7 +79,7 @@ def refuse_other_format(path: str | os.PathLike[str], *, what: str, suffixes: tu
 def staged(
     path: str | os.PathLike[str], *, overwrite: bool, replaceable: Callable[[Path], None] | None = None
 ) -> Iterator[Path]:
-    """A path to make a file or a folder at; it is at `path` after the block, whole, and gone if the block raises.
+    """Yield a path to make a file or a folder at; it is at `path` after the block, whole, and gone if the block raises.
 
     A link is followed: what it leads to is made or replaced. The draft has a plain name with the ending of `path`,
     because some drivers read brackets, percent and question marks in a name as something else.
@@ -190,7 +190,7 @@ def replace_settled(draft: Path, target: Path) -> None:
 
 @contextmanager
 def stage(target: Path) -> Iterator[Path]:
-    """A hidden, locked folder for what becomes `target`, gone after the block; what killed processes left there is removed."""
+    """Yield a hidden, locked folder for what becomes `target`, gone after the block; what killed processes left there is removed."""
     folder, lock = _locked_stage(target)
     try:
         yield folder
@@ -218,7 +218,7 @@ def remove(target: Path) -> None:
 
 
 def _is_there(target: Path) -> bool:
-    """Whether there is anything, a link that leads nowhere included."""
+    """Test whether there is anything, a link that leads nowhere included."""
     try:
         target.lstat()
     except (FileNotFoundError, NotADirectoryError):
@@ -236,7 +236,7 @@ def _not_writable(target: Path, error: OSError) -> OutputNotWritableError:
 
 
 def not_written(path: str | os.PathLike[str], error: OSError) -> OutputNotWritableError:
-    """What to raise where the medium failed while an output was written."""
+    """Return what to raise where the medium failed while an output was written."""
     return OutputNotWritableError(
         f"{path} was not written: {error}. Free space or check the disk, then run again; nothing is left half-written."
     )

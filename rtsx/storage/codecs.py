@@ -301,6 +301,6 @@ def _zarrs() -> Any:
 
 
 def _unpickled(metadata: ArrayMetadata, store: WholeStore) -> QuickCodecs:
-    """The same pipeline in another process, where zarrs may not be installed."""
+    """Return the same pipeline in another process, where zarrs may not be installed."""
     with _CONFIG_LOCK, zarr.config.set({"codec_pipeline.strict": True}):
         return QuickCodecs.from_array_metadata_and_store(metadata, store)

@@ -90,7 +90,7 @@ def is_raster(path: str) -> bool:
 
 
 def gdal_problem(path: str, error: BaseException, *, otherwise: str | None = None) -> str:
-    """The innermost reason why GDAL could not read a path, in sentences that end with what to do.
+    """Return the innermost reason why GDAL could not read a path, in sentences that end with what to do.
 
     Parameters
     ----------
@@ -132,7 +132,7 @@ def gdal_problem(path: str, error: BaseException, *, otherwise: str | None = Non
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """An error and all behind it, the innermost last."""
+    """Yield an error and all behind it, the innermost last."""
     cause: BaseException | None = error
     while cause is not None:
         yield cause
@@ -140,7 +140,7 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def georeferencing(path: str, *, has_crs: bool, control: str | None, crs: str | None, has_nodata: bool) -> str:
-    """How to give a raster its place on Earth, as a command.
+    """Return how to give a raster its place on Earth, as a command.
 
     Parameters
     ----------
@@ -173,7 +173,7 @@ def georeferencing(path: str, *, has_crs: bool, control: str | None, crs: str | 
 
 
 def instead(path: str) -> str | None:
-    """What a local file or folder is that is neither a raster nor a store, and what to give in its place; None: unknown."""
+    """Return what a local file or folder is that is neither a raster nor a store, and what to give in its place; None: unknown."""
     local = Path(path)
     if local.is_dir():
         return _in_folder(local)
@@ -195,7 +195,7 @@ def instead(path: str) -> str | None:
 
 
 def _names_in(archive: Path) -> list[str]:
-    """Names of files in an archive, the first of many; those of a tar that is damaged further on too."""
+    """Return names of files in an archive, the first of many; those of a tar that is damaged further on too."""
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as opened:
             return [name for name in opened.namelist() if not name.endswith("/")]
@@ -213,7 +213,7 @@ _MOST_NAMES = 100
 
 
 def _in_archive(inside: str) -> str | None:
-    """What is wrong with a file in an archive."""
+    """Return what is wrong with a file in an archive."""
     whole = Path(inside.replace("!", "/").replace("}", "/"))
     archive = next((one for one in (whole, *whole.parents) if one.is_file()), None)
     if archive is None:
@@ -285,7 +285,7 @@ def _is_stac(document: Mapping[str, Any]) -> bool:
 
 
 def _recipe(path: Path, document: Mapping[str, Any]) -> str:
-    """The config that opens a STAC document, with what can be known from it."""
+    """Return the config that opens a STAC document, with what can be known from it."""
     properties = document.get("properties")
     said = properties if isinstance(properties, dict) else {}
     code = said.get("proj:code") or (f"EPSG:{said['proj:epsg']}" if said.get("proj:epsg") else "EPSG:3413")
@@ -317,7 +317,7 @@ _POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 def file_problem(path: str | os.PathLike[str]) -> str | None:
-    """Why no reader could read a local file, and what to do, in sentences; None where nothing of the kind is wrong.
+    """Return why no reader could read a local file, and what to do, in sentences; None where nothing of the kind is wrong.
 
     Parameters
     ----------
@@ -346,7 +346,7 @@ def file_problem(path: str | os.PathLike[str]) -> str | None:
 
 
 def start_problem(start: bytes) -> str | None:
-    """`file_problem` of what is in memory: a file, or its first bytes.
+    """Return `file_problem` of what is in memory: a file, or its first bytes.
 
     Examples
     --------
@@ -368,7 +368,7 @@ def start_problem(start: bytes) -> str | None:
 
 
 def file_start(path: str | os.PathLike[str]) -> bytes:
-    """First bytes of a local file; raises `OSError` where it cannot be read."""
+    """Return first bytes of a local file; raises `OSError` where it cannot be read."""
     with Path(path).open("rb") as file:
         return file.read(_START)
 

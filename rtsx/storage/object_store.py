@@ -36,7 +36,7 @@ class ObjectStore(Protocol):
     """
 
     def get(self, key: str) -> bytes | None:
-        """Content of an object; None where there is none."""
+        """Return the content of an object; None where there is none."""
 
     def put(self, key: str, content: bytes) -> None:
         """Write an object, or replace it."""
@@ -48,7 +48,7 @@ class ObjectStore(Protocol):
         """Remove an object; nothing happens where there is none."""
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
-        """Objects whose key begins with ``prefix/``, all where it is empty, in no order; none where there is no such folder."""
+        """Return objects whose key begins with ``prefix/``, all where it is empty, in no order; none where there is no such folder."""
 
 
 class MemoryObjects:
@@ -58,7 +58,7 @@ class MemoryObjects:
         self._held: dict[str, tuple[bytes, datetime]] = {}
 
     def get(self, key: str) -> bytes | None:
-        """Content of an object; None where there is none."""
+        """Return the content of an object; None where there is none."""
         held = self._held.get(key)
         return None if held is None else held[0]
 
@@ -76,7 +76,7 @@ class MemoryObjects:
         self._held.pop(key, None)
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
-        """Objects below a prefix."""
+        """Yield objects below a prefix."""
         for key, (content, changed) in sorted(self._held.items()):
             if not prefix or key.startswith(f"{prefix}/"):
                 yield StoredObject(key, len(content), changed)
@@ -103,7 +103,7 @@ class LocalObjects:
         return self.root
 
     def get(self, key: str) -> bytes | None:
-        """Content of an object; None where there is none."""
+        """Return the content of an object; None where there is none."""
         try:
             return self._path(key).read_bytes()
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
@@ -123,7 +123,7 @@ class LocalObjects:
             self._path(key).unlink(missing_ok=True)
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
-        """Objects below a folder, in no order; what killed processes left there is removed."""
+        """Yield objects below a folder, in no order; what killed processes left there is removed."""
         folders = [prefix]
         while folders:
             folder = folders.pop()
@@ -162,7 +162,7 @@ _PAGE = 1000
 
 
 def single_attempts(url: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Storage options by which botocore tries once, unless they say how often; those of other clouds cannot say so.
+    """Return storage options by which botocore tries once, unless they say how often; those of other clouds cannot say so.
 
     Its own attempts would multiply with those of the caller, and hide for half a minute that nobody answers.
 
@@ -198,7 +198,7 @@ class FsspecObjects:
         return type(self), (self.url, dict(self.options))  # without the client, which belongs to this process
 
     def get(self, key: str) -> bytes | None:
-        """Content of an object; None where there is none."""
+        """Return the content of an object; None where there is none."""
         # One request of S3, because otherwise s3fs asks for the size first.
         at_once = {"max_concurrency": 1} if self._cloud == "s3" else {}
         try:
@@ -242,7 +242,7 @@ class FsspecObjects:
             self._asked(key, lambda system, path: system.rm_file(path))
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
-        """Objects below a prefix, in no order."""
+        """Yield objects below a prefix, in no order."""
         if self._cloud == "s3":
             yield from self._pages(prefix)
             return
@@ -256,7 +256,7 @@ class FsspecObjects:
                 yield StoredObject(name.removeprefix(f"{root}/"), entry["size"], _instant(when))
 
     def _pages(self, prefix: str) -> Iterator[StoredObject]:
-        """The same of S3; one page of them is held at a time."""
+        """Yield the same of S3; one page of them is held at a time."""
         bucket, _, base = self._root[1].partition("/")
         base = f"{base}/".lstrip("/")
         below = f"{base}{prefix}/" if prefix else base
@@ -272,7 +272,7 @@ class FsspecObjects:
             token = {"ContinuationToken": page["NextContinuationToken"]}
 
     def _writer(self, key: str) -> str | None:
-        """The word of whoever wrote an object; None where there is none, or one that was not created."""
+        """Return the word of whoever wrote an object; None where there is none, or one that was not created."""
         try:
             if self._cloud == "az":
                 found: str | None = self._asked(key, lambda system, path: system.info(path)["metadata"][_WRITER])
@@ -291,7 +291,7 @@ class FsspecObjects:
             ) from error
 
     def _asked(self, key: str, call: Callable[[Any, str], Any]) -> Any:
-        """What a call with the file system and a path in it gives; errors of the service's own kinds become built-in ones."""
+        """Return what a call with the file system and a path in it gives; errors of the service's own kinds become built-in ones."""
         system, root = self._root
         try:
             return call(system, f"{root}/{key}".rstrip("/"))
@@ -341,7 +341,7 @@ _TIMES = ("LastModified", "last_modified", "mtime", "updated", "created")
 
 
 def _instant(when: Any) -> datetime:
-    """A time in UTC; the beginning of time where a service tells none, which no check of clocks will pass."""
+    """Return a time in UTC; the beginning of time where a service tells none, which no check of clocks will pass."""
     if isinstance(when, datetime):
         return when.astimezone(UTC) if when.tzinfo else when.replace(tzinfo=UTC)
     if isinstance(when, str):
@@ -370,7 +370,7 @@ class RetryingObjects:
         return str(self.store)
 
     def get(self, key: str) -> bytes | None:
-        """Content of an object; None where there is none."""
+        """Return the content of an object; None where there is none."""
         return self._tried(lambda: self.store.get(key))
 
     def put(self, key: str, content: bytes) -> None:
@@ -393,7 +393,7 @@ class RetryingObjects:
         self._tried(lambda: self.store.delete(key))
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
-        """Objects below a prefix."""
+        """Yield objects below a prefix."""
         given: set[str] = set()
         pauses = backoff_with_jitter(self.pauses_s)
         while True:
@@ -475,7 +475,7 @@ def create_generation(
 
 
 def open_object_store(output: str, options: Mapping[str, Any]) -> ObjectStore:
-    """The objects below a folder or URL; every call is tried again with growing pauses while its errors can pass.
+    """Return the objects below a folder or URL; every call is tried again with growing pauses while its errors can pass.
 
     Touches nothing.
 

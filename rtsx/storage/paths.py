@@ -36,7 +36,7 @@ _WRAPPED = re.compile(
 
 
 def is_url(path: str) -> bool:
-    """Whether a path leads to a server, an object store or another file system of fsspec.
+    """Test whether a path leads to a server, an object store or another file system of fsspec.
 
     Examples
     --------
@@ -47,7 +47,7 @@ def is_url(path: str) -> bool:
 
 
 def leads_to_server(name: str, *schemes: str) -> bool:
-    """Whether a name is the address of something on a server: of a known scheme, or one of `schemes`.
+    """Test whether a name is the address of something on a server: of a known scheme, or one of `schemes`.
 
     Examples
     --------
@@ -95,7 +95,7 @@ _CLOUDS = {
 
 
 def cloud_of(url: str) -> Cloud | None:
-    """The cloud that an address leads to; None for every other.
+    """Return the cloud that an address leads to; None for every other.
 
     Examples
     --------
@@ -106,7 +106,7 @@ def cloud_of(url: str) -> Cloud | None:
 
 
 def file_options(url: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of a file system of fsspec: clouds list anew each time, and headers stay with their host when a server redirects.
+    """Return options of a file system of fsspec: clouds list anew each time, and headers stay with their host when a server redirects.
 
     Examples
     --------
@@ -131,7 +131,7 @@ def options_beside(path: object, output: str, options: Mapping[str, Any]) -> Map
 
 
 def file_system(url: str, options: Mapping[str, Any], *, error: type[RtsxError] = CubeError) -> tuple[Any, str]:
-    """The fsspec file system of a path or URL, and the path in it.
+    """Return the fsspec file system of a path or URL, and the path in it.
 
     Parameters
     ----------
@@ -170,7 +170,7 @@ def file_system(url: str, options: Mapping[str, Any], *, error: type[RtsxError] 
 
 
 async def _home_client(**options: Any) -> Any:
-    """A session of aiohttp, which itself takes away ``Authorization`` only."""
+    """Return a session of aiohttp, which itself takes away ``Authorization`` only."""
     import aiohttp  # here, because it comes with fsspec's http alone
 
     trace = aiohttp.TraceConfig()
@@ -191,7 +191,7 @@ _PLAIN_HEADERS = {"Accept", "Accept-Encoding", "If-Range", "Range", "User-Agent"
 
 
 def without_query(path: str) -> str:
-    """An address without its query, in which signed ones carry a key and its dates; other names as they are.
+    """Return an address without its query, in which signed ones carry a key and its dates; other names as they are.
 
     Examples
     --------
@@ -202,7 +202,7 @@ def without_query(path: str) -> str:
 
 
 def local_path(path: str | PathLike[str], *, folder: str | PathLike[str] | None = None) -> Path:
-    """The absolute path of a local file or folder, given as a path, with ``~``, or as a ``file:`` URI.
+    """Return the absolute path of a local file or folder, given as a path, with ``~``, or as a ``file:`` URI.
 
     Parameters
     ----------
@@ -239,7 +239,7 @@ def local_path(path: str | PathLike[str], *, folder: str | PathLike[str] | None 
 
 
 def absolute(path: str | PathLike[str], *, folder: str | PathLike[str] | None = None) -> str:
-    """A name that means the same in every folder: `local_path` of what is local; URLs and GDAL's own names stay.
+    """Return a name that means the same in every folder: `local_path` of what is local; URLs and GDAL's own names stay.
 
     Where a name of GDAL holds a local file that is there, such as ``NETCDF:"a.nc":red`` or ``/vsizip/a.zip/b.tif``, that
     file becomes absolute.
@@ -264,7 +264,7 @@ def absolute(path: str | PathLike[str], *, folder: str | PathLike[str] | None = 
 
 
 def plain_folder(path: str) -> str:
-    """A folder in a bucket as everybody writes it: without slashes around it, ``//``, ``.`` and ``..``.
+    """Return a folder in a bucket as everybody writes it: without slashes around it, ``//``, ``.`` and ``..``.
 
     Examples
     --------
@@ -275,7 +275,7 @@ def plain_folder(path: str) -> str:
 
 
 def file_name(path: str) -> str:
-    """Last part of a path, without what is no part of a name: the query of a URL, which may be a signature, and GDAL's words.
+    """Return the last part of a path, without what is no part of a name: the query of a URL, which may be a signature, and GDAL's words.
 
     Examples
     --------

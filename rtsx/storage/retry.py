@@ -122,7 +122,7 @@ _REMOTE = re.compile(r"/vsi(curl|s3|gs|az|adls|oss|swift|webhdfs|hdfs)|\b(https?
 
 
 def classify_error(error: BaseException) -> FailureKind:
-    """What is to be done about an error.
+    """Return what is to be done about an error.
 
     The error itself is asked first, then what it came from, and the first that says something counts. What says nothing
     is lasting: bad data is the usual reason, and a defect of ours is not cured by repetition.
@@ -152,12 +152,12 @@ def classify_error(error: BaseException) -> FailureKind:
 
 
 def is_denied(error: BaseException) -> bool:
-    """Whether an error says that credentials or rights are missing."""
+    """Test whether an error says that credentials or rights are missing."""
     return any(_classified(one) == "denied" for one in _chain(error))
 
 
 def service_code(error: BaseException) -> str | None:
-    """What an object store called an error, such as ``NoSuchBucket`` or ``ContainerNotFound``; None where it did not say."""
+    """Return what an object store called an error, such as ``NoSuchBucket`` or ``ContainerNotFound``; None where it did not say."""
     for one in _chain(error):
         response = getattr(one, "response", None)
         if isinstance(response, dict) and isinstance(response.get("Error"), dict):
@@ -170,7 +170,7 @@ def service_code(error: BaseException) -> str | None:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """An error and what it came from, as a traceback shows them; the members of a group after the group."""
+    """Yield an error and what it came from, as a traceback shows them; the members of a group after the group."""
     seen: set[int] = set()
     waiting: list[BaseException | None] = [error]
     while waiting:
@@ -185,7 +185,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _text(error: BaseException) -> str:
-    """What an error says; nothing where it cannot, as KilledWorker without a worker."""
+    """Return what an error says; nothing where it cannot, as KilledWorker without a worker."""
     try:
         return str(error)
     except Exception:
@@ -193,7 +193,7 @@ def _text(error: BaseException) -> str:
 
 
 def _classified(error: BaseException) -> _Verdict | None:
-    """What one error says by itself; None where that is nothing."""
+    """Return what one error says by itself; None where that is nothing."""
     if isinstance(error, _HALTING_TYPES):
         return "halting"
     names = {f"{one.__module__}.{one.__qualname__}" for one in type(error).__mro__}
@@ -219,7 +219,7 @@ def _found(table: _Table, value: str | int | None) -> _Verdict | None:
 
 
 def _status(error: BaseException) -> int | None:
-    """The number of an answer of HTTP, wherever a library keeps it."""
+    """Return the number of an answer of HTTP, wherever a library keeps it."""
     for holder in (error, getattr(error, "response", None)):
         for name in ("status_code", "status", "code"):
             value = getattr(holder, name, None)
@@ -237,7 +237,7 @@ _SLOW_LINE = 100_000
 
 
 def backoff_with_jitter(pauses_s: tuple[float, ...], *, n_bytes: int = 0) -> Iterator[float]:
-    """Pauses moved at random by up to a half, so that workers that failed together do not come back together.
+    """Yield pauses moved at random by up to a half, so that workers that failed together do not come back together.
 
     They end early where attempts take longer than writing `n_bytes` does over a slow line.
 

@@ -16,7 +16,7 @@ _DECIMALS = 7
 
 
 def bounding_box(polygons: Sequence[BaseGeometry]) -> list[float]:
-    """West, south, east, north in degrees.
+    """Return west, south, east, north in degrees.
 
     What lies on both sides of the antimeridian goes around the whole Earth, as readers take it that know nothing of it.
 
@@ -29,7 +29,7 @@ def bounding_box(polygons: Sequence[BaseGeometry]) -> list[float]:
 
 
 def geojson(polygon: BaseGeometry) -> dict[str, Any]:
-    """GeoJSON of one or several polygons in degrees, rings anticlockwise as the standard has it."""
+    """Return GeoJSON of one or several polygons in degrees, rings anticlockwise as the standard has it."""
     parts = [shapely.geometry.polygon.orient(part) for part in shapely.get_parts(polygon)]
     rings = [
         [shapely.get_coordinates(ring).round(_DECIMALS).tolist() for ring in (part.exterior, *part.interiors)]

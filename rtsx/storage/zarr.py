@@ -57,7 +57,7 @@ _LEVEL = re.compile(r"\d+x")
 
 
 def store_of(path: str, options: StorageOptions, *, read_only: bool) -> Store:
-    """The Zarr store of a local path or URL; touches nothing."""
+    """Return the Zarr store of a local path or URL; touches nothing."""
     if not is_url(path):
         local = local_path(path)
         is_archive = read_only and is_zipped(local)
@@ -73,7 +73,7 @@ def store_of(path: str, options: StorageOptions, *, read_only: bool) -> Store:
 
 
 def open_group(path: str, options: StorageOptions) -> zarr.Group:
-    """The root group of a store, for reading; see `require_chunks`.
+    """Return the root group of a store, for reading; see `require_chunks`.
 
     Raises
     ------
@@ -204,7 +204,7 @@ class WholeStore(WrapperStore[Store]):
         return self._store
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
-        """Value of a key; None where there is none, and it may be missing."""
+        """Return value of a key; None where there is none, and it may be missing."""
         found = await super().get(key, prototype, byte_range)
         if found is None:
             self._refuse(key)
@@ -225,7 +225,7 @@ class WholeStore(WrapperStore[Store]):
 
 
 def store_failure(path: str, error: Exception, *, what: str = "metadata cannot be read") -> CubeError:
-    """What a failure to read from a store becomes; it may come from any library that has to do with it.
+    """Return what a failure to read from a store becomes; it may come from any library that has to do with it.
 
     Parameters
     ----------
@@ -269,7 +269,7 @@ def store_failures(path: str, *, what: Callable[[], str] = lambda: "metadata can
 
 
 def is_zipped(path: Path) -> bool:
-    """Whether a local file is a zip archive with a Zarr store in it."""
+    """Test whether a local file is a zip archive with a Zarr store in it."""
     return zipfile.is_zipfile(path) and _root_in_zip(path) is not None
 
 
@@ -305,7 +305,7 @@ def _silent_about_consolidation() -> Iterator[None]:
 
 
 def _root_in_zip(path: Path) -> str | None:
-    """Path of the store in a zip archive: its root, or the folder that was packed; None where there is no store."""
+    """Return the path of the store in a zip archive: its root, or the folder that was packed; None where there is no store."""
     with zipfile.ZipFile(path) as archive:
         roots = [PurePosixPath(name).parent for name in archive.namelist() if PurePosixPath(name).name in _ROOTS]
     shallowest = min(roots, key=lambda root: len(root.parts), default=None)
@@ -392,7 +392,7 @@ _ROOT_NAMES = ("zarr.json", ".zgroup", ".zarray")
 
 @contextmanager
 def atomic_store(path: str, *, overwrite: bool, options: Mapping[str, Any]) -> Iterator[Store]:
-    """A store to write a group into; at `path`, complete, after the block, and gone if the block raises.
+    """Yield a store to write a group into; at `path`, complete, after the block, and gone if the block raises.
 
     Raises
     ------
@@ -456,7 +456,7 @@ def _staged_remote(url: str, *, overwrite: bool, options: Mapping[str, Any]) -> 
 
 @contextmanager
 def _refusals(url: str) -> Iterator[None]:
-    """What a service refuses, as an error of ours: s3fs makes every refusal an OSError, others leave them as they are."""
+    """Raise what a service refuses as an error of ours: s3fs makes every refusal an OSError, others leave them as they are."""
     try:
         yield
     except Exception as error:
@@ -497,7 +497,7 @@ T = TypeVar("T")
 
 
 def _repeated(name: str) -> Any:
-    """An operation of a `RetryingStore` by that of its store."""
+    """Return an operation of a `RetryingStore` by that of its store."""
 
     async def operation(self: "RetryingStore", *args: Any, **kwargs: Any) -> Any:
         return await self._tried(lambda: getattr(self._store, name)(*args, **kwargs))
@@ -506,7 +506,7 @@ def _repeated(name: str) -> Any:
 
 
 def _repeated_listing(name: str) -> Any:
-    """A listing of a `RetryingStore` by that of its store; all of it at once, because half of one cannot be repeated."""
+    """Yield a listing of a `RetryingStore` by that of its store; all of it at once, because half of one cannot be repeated."""
 
     async def listing(self: "RetryingStore", *args: str, **kwargs: str) -> AsyncIterator[str]:
         async def gathered() -> list[str]:
@@ -537,7 +537,7 @@ class RetryingStore(WrapperStore[Store]):
     async def get_partial_values(
         self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
     ) -> list[Buffer | None]:
-        """Parts of values."""
+        """Return parts of values."""
         ranges = list(key_ranges)
         return await self._tried(lambda: self._store.get_partial_values(prototype, ranges))
 

@@ -98,7 +98,7 @@ def _files(spec: SceneSpec, folder: Path) -> SceneFiles:
 
 
 def _paths(files: SceneFiles) -> list[Path]:
-    """All files of a scene, its description last."""
+    """Return all files of a scene, its description last."""
     return [getattr(files, field.name) for field in fields(files)]
 
 
@@ -144,7 +144,7 @@ def demo_spec(*, size: int = 2048, seed: int = DEMO_SEED) -> SceneSpec:
 
 
 def demo_bundle_path() -> Path:
-    """Folder of the small bundle that ships with rtsx, trained by `rtsx train configs/demo-train.yaml`.
+    """Return the folder of the small bundle that ships with rtsx, trained by `rtsx train configs/demo-train.yaml`.
 
     Examples
     --------

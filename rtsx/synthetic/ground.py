@@ -72,7 +72,7 @@ class Banks:
 
 
 def find_banks(terrain: Terrain, *, clusters: NDArray[np.float32]) -> Banks:
-    """Sites and their chances: steep ground beside lakes, rivers and the sea, denser where `clusters` (y, x) is high."""
+    """Return sites and their chances: steep ground beside lakes, rivers and the sea, denser where `clusters` (y, x) is high."""
     water = block_mean(terrain.water > 0, factor=COARSE) > 0.2
     distance_m = np.asarray(ndimage.distance_transform_edt(~water) * CELL_M, np.float32)
     rise = np.stack(np.gradient(ndimage.gaussian_filter(terrain.elevation, 3), CELL_M)[::-1])
@@ -256,7 +256,7 @@ SILT_WATER = (0.060, 0.083, 0.086, 0.038)
 
 
 def colour(values: tuple[float, ...]) -> NDArray[np.float32]:
-    """Four reflectances as a column that broadcasts over (band, y, x)."""
+    """Return four reflectances as a column that broadcasts over (band, y, x)."""
     return np.array(values, np.float32)[:, None, None]
 
 
@@ -267,7 +267,7 @@ def blend(reflectance: NDArray[np.float32], values: tuple[float, ...], weight: N
 
 
 def paint_tundra(terrain: Terrain, *, landscape: Landscape, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Reflectance (band, y, x) at 3 m of the ground with its plants, without water, shores and scars."""
+    """Return reflectance (band, y, x) at 3 m of the ground with its plants, without water, shores and scars."""
     middle, fine = terrain.elevation.shape, terrain.water.shape
     position = terrain.elevation - ndimage.gaussian_filter(terrain.elevation, 14)
     position /= position.std() + 1e-6
@@ -399,7 +399,7 @@ class Ground:
         return Affine(PIXEL_M, 0, self.spec.left, 0, -PIXEL_M, self.spec.top)
 
     def slumps(self) -> geopandas.GeoDataFrame:
-        """Outlines of the active slumps in the ground's CRS, with `area_m2`, in a fixed order."""
+        """Return outlines of the active slumps in the ground's CRS, with `area_m2`, in a fixed order."""
         rings = [scar.ring for scar in self.scars if scar.is_active]
         corner = np.array([self.spec.left, self.spec.top])
         polygons = [shapely.Polygon(corner + ring * np.array([PIXEL_M, -PIXEL_M])) for ring in rings]
@@ -411,7 +411,7 @@ class Ground:
 def tundra_trends(
     terrain: Terrain, *, scars: tuple[Scar, ...], patches: list[Patch], rng: np.random.Generator
 ) -> NDArray[np.float32]:
-    """Twenty-year trends (trend, y, x) on cells of 12 m: slumps brighten and lose green, old scars and basins gain it."""
+    """Return twenty-year trends (trend, y, x) on cells of 12 m: slumps brighten and lose green, old scars and basins gain it."""
     shape = terrain.elevation.shape
     active, old = (np.zeros(terrain.water.shape, bool) for _ in range(2))
     for scar, patch in zip(scars, patches, strict=True):
@@ -441,7 +441,7 @@ def snow_rank(terrain: Terrain, *, rng: np.random.Generator) -> NDArray[np.float
 
 
 def silt_plume(terrain: Terrain, *, scars: tuple[Scar, ...], rng: np.random.Generator) -> NDArray[np.float32]:
-    """Silt (y, x) at 3 m that active slumps wash into lakes and sea, 0-1."""
+    """Return silt (y, x) at 3 m that active slumps wash into lakes and sea, 0-1."""
     shape = terrain.elevation.shape
     source = np.zeros(shape, np.float32)
     for scar in scars:

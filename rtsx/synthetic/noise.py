@@ -18,7 +18,7 @@ SPLINE_DEVIATION = 151 / 315
 
 
 def spline_matrix(length: int, *, spacing: float) -> sparse.csr_matrix:
-    """Cubic B-spline weights (length, nodes): pixel centres from nodes `spacing` px apart.
+    """Return the cubic B-spline weights (length, nodes): pixel centres from nodes `spacing` px apart.
 
     Node 2 is the coarse cell that begins at pixel 0; two nodes before it and two behind the last feed the edges.
 
@@ -64,7 +64,7 @@ def value_noise(shape: tuple[int, int], *, spacing: float, rng: np.random.Genera
 def fractal_noise(
     shape: tuple[int, int], *, coarsest: float, finest: float, persistence: float, rng: np.random.Generator
 ) -> NDArray[np.float32]:
-    """Sum of octaves from `coarsest` to `finest` px, each `persistence` times the one before; standard deviation 1.
+    """Return the sum of octaves from `coarsest` to `finest` px, each `persistence` times the one before; standard deviation 1.
 
     Examples
     --------
@@ -106,7 +106,7 @@ KNOT = 16
 
 
 def linear_matrix(length: int) -> NDArray[np.float64]:
-    """Weights (length, knots) of linear interpolation between knots every `KNOT` px."""
+    """Return weights (length, knots) of linear interpolation between knots every `KNOT` px."""
     at = np.arange(length) / KNOT
     knots = int(at[-1]) + 2
     return np.asarray(np.clip(1 - np.abs(at[:, None] - np.arange(knots)), 0, 1), np.float64)
@@ -115,7 +115,7 @@ def linear_matrix(length: int) -> NDArray[np.float64]:
 def ground_positions(
     spec: LandscapeSpec, *, crs: str, transform: Affine, shape: tuple[int, int]
 ) -> NDArray[np.float32]:
-    """Row and column (2, y, x) on the ground's pixel grid of every pixel centre of a north-up grid; 0, 0 is the first's centre.
+    """Return the row and column (2, y, x) on the ground's pixel grid of every pixel centre of a north-up grid; 0, 0 is the first's centre.
 
     Examples
     --------
@@ -134,7 +134,7 @@ def ground_positions(
 
 
 def sample(field: NDArray[np.floating], positions: NDArray[np.float32], *, cell: int) -> NDArray[np.float32]:
-    """Bilinear value (y, x) of a field whose cells are `cell` pixel grid px wide; NaN beyond the ground."""
+    """Return the bilinear value (y, x) of a field whose cells are `cell` pixel grid px wide; NaN beyond the ground."""
     at = (positions + np.float32(0.5)) / cell - np.float32(0.5)
     size = field.shape[0]
     # Half a cell at the rim has no neighbour to interpolate with and takes the outermost cell's value.
@@ -157,7 +157,7 @@ def covering_grid(
 
 
 def grid_north_deg(crs: str, place: tuple[float, float]) -> float:
-    """Direction of grid north at a longitude and latitude, degrees clockwise from true north.
+    """Return the direction of grid north at a longitude and latitude, degrees clockwise from true north.
 
     Examples
     --------

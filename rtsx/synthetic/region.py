@@ -61,7 +61,7 @@ class DemTile:
     """Height and width, px."""
 
     def window(self, mosaic: "DemTile") -> tuple[slice, slice]:
-        """Rows and columns of the tile in another one that holds it."""
+        """Return rows and columns of the tile in another one that holds it."""
         row = round((self.transform.f - mosaic.transform.f) / mosaic.transform.e)
         column = round((self.transform.c - mosaic.transform.c) / mosaic.transform.a)
         return slice(row, row + self.shape[0]), slice(column, column + self.shape[1])
@@ -220,21 +220,21 @@ class RegionSpec:
 
 
 def corner(middle: NDArray[np.float64], *, size: int, source: str, target: str) -> tuple[float, float]:
-    """Upper left corner in `target`, on whole pixels, of a raster around a point in `source`."""
+    """Return the upper left corner in `target`, on whole pixels, of a raster around a point in `source`."""
     x, y = Transformer.from_crs(source, target, always_xy=True).transform(*middle) if source != target else middle
     half = size * PIXEL_M / 2
     return float(round((x - half) / PIXEL_M) * PIXEL_M), float(round((y + half) / PIXEL_M) * PIXEL_M)
 
 
 def scene_bounds(spec: SceneSpec, *, crs: str) -> tuple[float, float, float, float]:
-    """Left, bottom, right, top of a scene's raster in another CRS."""
+    """Return left, bottom, right, top of a scene's raster in another CRS."""
     to_crs = Transformer.from_crs(spec.crs, crs, always_xy=True)
     bounds: tuple[float, float, float, float] = to_crs.transform_bounds(*spec.bounds, densify_pts=21)
     return bounds
 
 
 def ground_outline(spec: LandscapeSpec, *, crs: str) -> shapely.Polygon:
-    """Outline of a ground in a CRS."""
+    """Return the outline of a ground in a CRS."""
     side = spec.size * PIXEL_M
     box = shapely.box(spec.left, spec.top - side, spec.left + side, spec.top).segmentize(side / 20)
     x, y = Transformer.from_crs(spec.crs, crs, always_xy=True).transform(*shapely.get_coordinates(box).T)
@@ -327,7 +327,7 @@ def write_region(spec: RegionSpec, folder: str | Path) -> RegionFiles:
 
 
 def region_items(files: RegionFiles) -> list[dict[str, Any]]:
-    """Every item of a region with absolute hrefs, for a STAC server: scenes, elevation, trends; see `catalog_items`."""
+    """Return every item of a region with absolute hrefs, for a STAC server: scenes, elevation, trends; see `catalog_items`."""
     return catalog_items(files.catalog)
 
 
@@ -352,7 +352,7 @@ def claim_region(files: RegionFiles) -> None:
 
 
 def region_truth(ground: Ground, spec: RegionSpec) -> geopandas.GeoDataFrame:
-    """Outlines of a ground in longitude and latitude, with region and site."""
+    """Return outlines of a ground in longitude and latitude, with region and site."""
     table = ground.slumps()
     site = spec.scene_specs[0].site
     table.insert(0, "region", np.full(len(table), spec.region, object))

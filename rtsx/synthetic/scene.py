@@ -79,7 +79,7 @@ class Sky:
 
 
 def sun_over(latitude_deg: float, *, date: dt.date, hour: float) -> Sun:
-    """Sun at local solar `hour`, from the declination of the day; good to a degree.
+    """Return the sun at local solar `hour`, from the declination of the day; good to a degree.
 
     Examples
     --------
@@ -99,7 +99,7 @@ def sun_over(latitude_deg: float, *, date: dt.date, hour: float) -> Sun:
 
 
 def make_sky(size: int, *, sun: Sun, cloud_cover: float, haze: float, rng: np.random.Generator) -> Sky:
-    """Clouds over `cloud_cover` of a square of `size` px of 3 m, their shadows (of clouds outside, too), and haze up to `haze`."""
+    """Return clouds over `cloud_cover` of a square of `size` px of 3 m, their shadows (of clouds outside, too), and haze up to `haze`."""
     reach_m = CLOUD_BASE_M / np.tan(np.radians(max(sun.elevation_deg, 15)))
     towards = np.radians(sun.azimuth_deg)
     # A shadow lies away from the sun: the cloud that darkens a pixel stands towards the sun from it.
@@ -207,7 +207,7 @@ def scene_transform(spec: SceneSpec) -> Affine:
 
 
 def footprint_polygon(spec: SceneSpec) -> shapely.Polygon:
-    """Outline of the strip in px: the largest square turned by `tilt_deg` that fits into the raster."""
+    """Return the outline of the strip in px: the largest square turned by `tilt_deg` that fits into the raster."""
     angle = np.radians(spec.tilt_deg)
     half = spec.size / 2 / (np.cos(angle) + np.sin(angle))
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
@@ -216,17 +216,17 @@ def footprint_polygon(spec: SceneSpec) -> shapely.Polygon:
 
 
 def footprint_mask(spec: SceneSpec) -> NDArray[np.bool_]:
-    """Pixels (y, x) whose centre lies in the footprint."""
+    """Return pixels (y, x) whose centre lies in the footprint."""
     return polygon_mask([footprint_polygon(spec)], shape=(spec.size, spec.size))
 
 
 def snow_part(date: dt.date) -> float:
-    """Part of the ground under snow on a day of summer: 15 % at the end of May, 0.3 % in late July."""
+    """Return the part of the ground under snow on a day of summer: 15 % at the end of May, 0.3 % in late July."""
     return float(np.clip(0.15 * np.exp((150 - date.timetuple().tm_yday) / 13), 0, 0.9))
 
 
 def illuminate(elevation: NDArray[np.float32], *, sun: Sun) -> NDArray[np.float32]:
-    """Light (y, x) on sloping ground, 1 on level ground: direct light by the angle of incidence, plus skylight."""
+    """Return light (y, x) on sloping ground, 1 on level ground: direct light by the angle of incidence, plus skylight."""
     south, east = np.gradient(elevation, PIXEL_M)
     azimuth, height = np.radians(sun.azimuth_deg), np.radians(sun.elevation_deg)
     towards_sun = east * np.float32(np.sin(azimuth)) - south * np.float32(np.cos(azimuth))
@@ -237,7 +237,7 @@ def illuminate(elevation: NDArray[np.float32], *, sun: Sun) -> NDArray[np.float3
 
 
 def view(ground: Ground, spec: SceneSpec, *, sun: Sun) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Sunlit reflectance (band, y, x) and snow (y, x) on the scene's own raster, under a clear sky.
+    """Return sunlit reflectance (band, y, x) and snow (y, x) on the scene's own raster, under a clear sky.
 
     A raster on the ground's pixel grid is cut out of it; any other is interpolated.
     """
@@ -263,7 +263,7 @@ def view(ground: Ground, spec: SceneSpec, *, sun: Sun) -> tuple[NDArray[np.float
 def to_dn(
     reflectance: NDArray[np.float32], *, sky: Sky, footprint: NDArray[np.bool_], rng: np.random.Generator
 ) -> NDArray[np.uint16]:
-    """DN (band, y, x) = 10000 x reflectance as the sensor records it, at least 1; 0 outside of the footprint and the ground."""
+    """Return DN (band, y, x) = 10000 x reflectance as the sensor records it, at least 1; 0 outside of the footprint and the ground."""
     through_atmosphere(reflectance, sky=sky)
     covered = footprint & np.isfinite(reflectance[0])
     dn = np.zeros(reflectance.shape, np.uint16)
@@ -289,7 +289,7 @@ TAGS = {"AREA_OR_POINT": "Area", "SYNTHETIC": "rtsx"}
 
 
 def heights(ground: Ground, transform: Affine, *, shape: tuple[int, int]) -> NDArray[np.float32]:
-    """Elevation (y, x) on a grid in `DEM_CRS`, m; `DEM_NODATA` beyond the ground."""
+    """Return elevation (y, x) on a grid in `DEM_CRS`, m; `DEM_NODATA` beyond the ground."""
     positions = ground_positions(ground.spec, crs=DEM_CRS, transform=transform, shape=shape)
     return np.nan_to_num(sample(ground.elevation, positions, cell=1), nan=DEM_NODATA)
 
@@ -360,7 +360,7 @@ class SceneFiles:
 
 
 def truth_table(ground: Ground, spec: SceneSpec) -> geopandas.GeoDataFrame:
-    """Outlines on one image, in its CRS: an outline cannot go beyond the image that it was drawn on, so it is cut there."""
+    """Return outlines on one image, in its CRS: an outline cannot go beyond the image that it was drawn on, so it is cut there."""
     transform = scene_transform(spec)
     corners = np.array(footprint_polygon(spec).exterior.coords)
     edge = shapely.Polygon(corners * np.array([transform.a, transform.e]) + np.array([transform.c, transform.f]))

@@ -257,7 +257,7 @@ _COLUMNS, _ROWS = 25, 40
 def varied_spec(
     seed: int, *, size: int = 1024, slumps_per_km2: float = 1.0, region: str = SceneSpec.region
 ) -> SceneSpec:
-    """Scene of its own ground whose day (July and August of 2018-2024), clouds (up to 8 %) and haze follow from its seed.
+    """Return the scene of its own ground whose day (July and August of 2018-2024), clouds (up to 8 %) and haze follow from its seed.
 
     Parameters
     ----------
@@ -288,7 +288,7 @@ def varied_spec(
 
 
 def placed_apart(spec: SceneSpec) -> SceneSpec:
-    """The same scene at one of a thousand places that do not overlap, by its seed, instead of where all scenes lie.
+    """Return the same scene at one of a thousand places that do not overlap, by its seed, instead of where all scenes lie.
 
     Scenes on the same ground are not divided between training and test, and by default all lie on the same square of the map.
 

@@ -62,7 +62,7 @@ class _WholeFiles(DefaultStacIO):
 
 
 def catalog_items(catalog: Path) -> list[dict[str, Any]]:
-    """Items of a static catalog as a server takes them, in the catalog's order: absolute hrefs, and no links.
+    """Return items of a static catalog as a server takes them, in the catalog's order: absolute hrefs, and no links.
 
     But for the link to the collection: without one, the schema does not let an item name its collection.
     """
@@ -214,7 +214,7 @@ def make_collection(name: str, description: str, *, title: str | None = None) ->
 
 
 def dem_collection_id(resolution_m: int) -> str:
-    """Id of the elevation's collection.
+    """Return the id of the elevation's collection.
 
     Examples
     --------
@@ -299,19 +299,19 @@ def tcvis_item(path: Path, *, name: str) -> pystac.Item:
 
 
 def years(first_and_last: tuple[int, int]) -> tuple[dt.datetime, dt.datetime]:
-    """First and last second of some years."""
+    """Return first and last second of some years."""
     first, last = first_and_last
     return dt.datetime(first, 1, 1, tzinfo=dt.UTC), dt.datetime(last, 12, 31, 23, 59, 59, tzinfo=dt.UTC)
 
 
 def raster_outline(path: Path) -> shapely.Polygon:
-    """Outline of a file in longitude and latitude."""
+    """Return the outline of a file in longitude and latitude."""
     crs, transform, (height, width) = _grid(path)
     return lonlat_outline(shapely.box(0, 0, width, height), transform, crs=crs)
 
 
 def _grid(path: Path) -> tuple[str, Affine, tuple[int, int]]:
-    """CRS, transform and shape: read instead of remembered, so that metadata made from them cannot differ from the file."""
+    """Return CRS, transform and shape: read instead of remembered, so that metadata made from them cannot differ from the file."""
     with rasterio.open(path) as raster:
         return f"EPSG:{raster.crs.to_epsg()}", raster.transform, raster.shape
 

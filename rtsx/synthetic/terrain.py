@@ -28,7 +28,7 @@ AREA_LARGEST_M2 = 870_000.0
 
 
 def draw_areas(count: int, *, rng: np.random.Generator, largest_m2: float = AREA_LARGEST_M2) -> NDArray[np.float64]:
-    """Areas in m² from the log-normal distribution of published outlines, cut at `largest_m2`.
+    """Return areas in m² from the log-normal distribution of published outlines, cut at `largest_m2`.
 
     Examples
     --------
@@ -42,7 +42,7 @@ def draw_areas(count: int, *, rng: np.random.Generator, largest_m2: float = AREA
 
 
 def wobble(angle: NDArray[np.float64], *, size: float, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Periodic factor around 1 with a deviation of about `size`, rougher at low frequencies."""
+    """Return the periodic factor around 1 with a deviation of about `size`, rougher at low frequencies."""
     orders = np.arange(2, 18)
     amplitude = rng.standard_normal(orders.size) / orders**0.95
     phase = rng.uniform(0, 2 * np.pi, orders.size)
@@ -51,13 +51,13 @@ def wobble(angle: NDArray[np.float64], *, size: float, rng: np.random.Generator)
 
 
 def polygon_area(points: NDArray[np.float64]) -> float:
-    """Area of a ring (vertex, 2), the last vertex joined to the first."""
+    """Return the area of a ring (vertex, 2), the last vertex joined to the first."""
     x, y = points.T
     return float(abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2)
 
 
 def horseshoe(area_m2: float, *, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Ring (vertex, 2) of a scar in its own frame: upslope u and across v in m, toe at u = 0, head at the far end.
+    """Return the ring (vertex, 2) of a scar in its own frame: upslope u and across v in m, toe at u = 0, head at the far end.
 
     The head is a scalloped arc, the toe narrower: mud leaves there. The area is exactly `area_m2`.
     """
@@ -79,7 +79,7 @@ def horseshoe(area_m2: float, *, rng: np.random.Generator) -> NDArray[np.float64
 
 
 def blob(area_m2: float, *, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Ring (vertex, 2) of a rounded patch around 0, 0 in m, with exactly `area_m2`: lakes, basins, bare ground."""
+    """Return the ring (vertex, 2) of a rounded patch around 0, 0 in m, with exactly `area_m2`: lakes, basins, bare ground."""
     turn = np.linspace(0, 2 * np.pi, 96, endpoint=False)
     radius = wobble(turn, size=rng.uniform(0.1, 0.35), rng=rng)
     stretch, angle = np.exp(rng.normal(0.2, 0.25)), rng.uniform(0, np.pi)
@@ -153,7 +153,7 @@ def drain(elevation: NDArray[np.float32], *, rng: np.random.Generator) -> Draina
 
 
 def course(drainage: Drainage, cell: int) -> list[int]:
-    """Flat indices of the cells that water from `cell` passes, itself included, down to the border."""
+    """Return flat indices of the cells that water from `cell` passes, itself included, down to the border."""
     path = [cell]
     while drainage.receiver[path[-1]] >= 0:
         path.append(int(drainage.receiver[path[-1]]))
@@ -230,7 +230,7 @@ class Terrain:
 
 
 def relief(shape: tuple[int, int], *, height: float, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Hills (y, x) on drainage cells in m: a slope, a fractal, and ridges, all `height` times the plateau's."""
+    """Return hills (y, x) on drainage cells in m: a slope, a fractal, and ridges, all `height` times the plateau's."""
     y, x = np.mgrid[0 : shape[0], 0 : shape[1]].astype(np.float32) * np.float32(0.024)
     angle = rng.uniform(0, 2 * np.pi)
     slope = rng.uniform(4, 14) * (x * np.float32(np.cos(angle)) + y * np.float32(np.sin(angle)))
@@ -294,7 +294,7 @@ def open_channels(
 def bowls(
     elevation: NDArray[np.float32], *, taken: NDArray[np.bool_], per_km2: float, rng: np.random.Generator
 ) -> list[shapely.Geometry]:
-    """Outlines in px of lakes or basins on flat, low and free ground; `elevation` and `taken` on 12 m cells."""
+    """Return outlines in px of lakes or basins on flat, low and free ground; `elevation` and `taken` on 12 m cells."""
     area_km2 = elevation.size * (CELL_M / 1000) ** 2
     smooth = ndimage.gaussian_filter(elevation, 6)
     steep = np.hypot(*np.gradient(smooth, CELL_M))

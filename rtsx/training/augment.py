@@ -62,7 +62,7 @@ AUGMENTATIONS: Mapping[str, type[Augmentation]] = {
 
 
 def build_augmentations(spec: AugmentationSpec) -> Augmentation:
-    """The augmentation that a recipe asks for.
+    """Return the augmentation that a recipe asks for.
 
     Raises
     ------
@@ -161,7 +161,7 @@ def augment(batch: TileBatch, steps: Sequence[AugmentationSpec], *, key: tuple[i
 def drop_channels(
     channels: torch.Tensor, steps: Sequence[AugmentationSpec], *, fill: float, key: tuple[int, ...]
 ) -> torch.Tensor:
-    """What ``ChannelDropout`` among the steps makes of the network's input (tile, channel, y, x), which stays as it is.
+    """Return what ``ChannelDropout`` among the steps makes of the network's input (tile, channel, y, x), which stays as it is.
 
     Parameters
     ----------
@@ -197,7 +197,7 @@ def _part(batch: TileBatch, chosen: torch.Tensor) -> TileBatch:
 
 
 def _merged(batch: TileBatch, chosen: torch.Tensor, changed: TileBatch) -> TileBatch:
-    """The batch with the chosen tiles replaced."""
+    """Return the batch with the chosen tiles replaced."""
     stored, valid, truth = batch.stored.clone(), batch.valid.clone(), batch.truth.clone()
     stored[chosen], valid[chosen], truth[chosen] = changed.stored, changed.valid, changed.truth
     return replace(batch, stored=stored, valid=valid, truth=truth)

@@ -33,15 +33,15 @@ class KeyedRandom:
         self._generator = torch.Generator().manual_seed(seed_of(*key))
 
     def chosen(self, count: int, *, probability: float) -> torch.Tensor:
-        """Which of so many things happen, bool (count,)."""
+        """Return which of so many things happen, bool (count,)."""
         return torch.rand(count, generator=self._generator) < probability
 
     def uniform(self, shape: tuple[int, ...], *, low: float, high: float) -> torch.Tensor:
-        """Float32 numbers from `low` to `high`, all equally likely."""
+        """Return float32 numbers from `low` to `high`, all equally likely."""
         return low + (high - low) * torch.rand(shape, generator=self._generator)
 
     def integers(self, count: int, *, low: int, high: int) -> torch.Tensor:
-        """Whole numbers from `low` to `high`, both included, int64 (count,)."""
+        """Return whole numbers from `low` to `high`, both included, int64 (count,)."""
         return torch.randint(low, high + 1, (count,), generator=self._generator)
 
     def order(self, count: int, *, of: int) -> torch.Tensor:
@@ -60,7 +60,7 @@ class Augmentation(Protocol):
         ...
 
     def apply(self, batch: TileBatch, *, chance: KeyedRandom) -> TileBatch:
-        """A batch in which every tile was changed; layers, packings and shape stay.
+        """Return a batch in which every tile was changed; layers, packings and shape stay.
 
         What stands under an invalid pixel changes nothing that can be seen, and `IGNORED` is the truth of whatever was
         not in the picture before.
@@ -83,7 +83,7 @@ def check_number(name: str, value: object, *, low: float, high: float) -> None:
 
 
 def check_pair(name: str, value: object, *, low: float, high: float) -> tuple[float, float]:
-    """Two numbers from `low` to `high`, the first not above the second, also where a list came.
+    """Return two numbers from `low` to `high`, the first not above the second, also where a list came.
 
     Raises
     ------
@@ -133,7 +133,7 @@ class Turning:
 
 
 def turned_aspect(batch: TileBatch, *, sign: int, degrees: torch.Tensor | float) -> TileBatch:
-    """The batch with every aspect `a` replaced by ``sign * a + degrees``, modulo 360.
+    """Return the batch with every aspect `a` replaced by ``sign * a + degrees``, modulo 360.
 
     An aspect is an azimuth, clockwise from the top of the picture (Horn 1981, Proc. IEEE 69(1), p. 22). A picture turned
     counter-clockwise by t therefore has a - t; mirrored left to right -a, because east and west change places; mirrored
@@ -176,7 +176,7 @@ class HorizontalFlip(Turning):
     """Left and right change places."""
 
     def apply(self, batch: TileBatch, *, chance: KeyedRandom) -> TileBatch:
-        """Every tile mirrored."""
+        """Return every tile mirrored."""
         return turned_aspect(_flipped(batch, -1), sign=-1, degrees=0.0)
 
 
@@ -185,7 +185,7 @@ class VerticalFlip(Turning):
     """Top and bottom change places."""
 
     def apply(self, batch: TileBatch, *, chance: KeyedRandom) -> TileBatch:
-        """Every tile mirrored."""
+        """Return every tile mirrored."""
         return turned_aspect(_flipped(batch, -2), sign=-1, degrees=180.0)
 
 
@@ -196,14 +196,14 @@ def _kornia() -> ModuleType:
 
 
 def rotation(degrees: torch.Tensor, *, size: int) -> torch.Tensor:
-    """Matrices (tile, 2, 3) that turn tiles about their middle, counter-clockwise by these angles (tile,)."""
+    """Return matrices (tile, 2, 3) that turn tiles about their middle, counter-clockwise by these angles (tile,)."""
     middle = torch.full((len(degrees), 2), (size - 1) / 2)
     matrices: torch.Tensor = _kornia().geometry.get_rotation_matrix2d(middle, degrees, torch.ones(len(degrees), 2))
     return matrices
 
 
 def zoom(sides: torch.Tensor, corners: torch.Tensor, *, size: int) -> torch.Tensor:
-    """Matrices (tile, 2, 3) that enlarge a square of each tile to the whole tile.
+    """Return matrices (tile, 2, 3) that enlarge a square of each tile to the whole tile.
 
     Parameters
     ----------
@@ -224,7 +224,7 @@ def zoom(sides: torch.Tensor, corners: torch.Tensor, *, size: int) -> torch.Tens
 
 
 def warped(batch: TileBatch, matrices: torch.Tensor) -> TileBatch:
-    """Tiles moved by matrices (tile, 2, 3) from old to new pixels, x first.
+    """Return tiles moved by matrices (tile, 2, 3) from old to new pixels, x first.
 
     Layers are bilinear over the valid ones of the four pixels around; `valid`, truth and angles, which have no mean, are
     those of the nearest pixel. What was not in the picture is invalid and ignored.
@@ -249,7 +249,7 @@ def warped(batch: TileBatch, matrices: torch.Tensor) -> TileBatch:
 
 
 def blurred(values: torch.Tensor, valid: torch.Tensor, *, sigmas: torch.Tensor, widest: float) -> torch.Tensor:
-    """Layers (tile, layer, y, x) smoothed by a Gaussian over valid pixels (tile, y, x) alone; invalid ones become 0.
+    """Return layers (tile, layer, y, x) smoothed by a Gaussian over valid pixels (tile, y, x) alone; invalid ones become 0.
 
     Parameters
     ----------
@@ -279,7 +279,7 @@ class RandomRotate90(Turning):
     """
 
     def apply(self, batch: TileBatch, *, chance: KeyedRandom) -> TileBatch:
-        """Every tile turned, counter-clockwise."""
+        """Return every tile turned, counter-clockwise."""
         quarters = chance.integers(len(batch.valid), low=1, high=3)
         stored, valid, truth = (
             torch.stack([torch.rot90(tile, int(k), dims=(-2, -1)) for tile, k in zip(whole, quarters, strict=True)])
@@ -301,7 +301,7 @@ class Rotate(Turning):
         check_number("limit of Rotate, in degrees,", self.limit, low=1e-3, high=180)
 
     def apply(self, batch: TileBatch, *, chance: KeyedRandom) -> TileBatch:
-        """Every tile turned, counter-clockwise for angles above 0."""
+        """Return every tile turned, counter-clockwise for angles above 0."""
         degrees = chance.uniform((len(batch.valid),), low=-self.limit, high=self.limit)
         turned = warped(batch, rotation(degrees, size=batch.valid.shape[-1]))
         return turned_aspect(turned, sign=1, degrees=-degrees)
@@ -327,7 +327,7 @@ class RandomResizedCrop:
         """Every layer can be enlarged."""
 
     def apply(self, batch: TileBatch, *, chance: KeyedRandom) -> TileBatch:
-        """Every tile cut and enlarged."""
+        """Return every tile cut and enlarged."""
         count, size = len(batch.valid), batch.valid.shape[-1]
         sides = chance.uniform((count,), low=self.scale[0], high=self.scale[1]).sqrt() * size
         corners = chance.uniform((count, 2), low=0, high=1) * (size - sides)[:, None]
@@ -355,11 +355,11 @@ class ChannelDropout:
         self.check_rest(len(layers) + 1)
 
     def apply(self, batch: TileBatch, *, chance: KeyedRandom) -> TileBatch:
-        """The batch as it is: channels do not exist before `prepare`."""
+        """Return the batch as it is: channels do not exist before `prepare`."""
         return batch
 
     def dropped(self, channels: torch.Tensor, *, fill: float, chance: KeyedRandom) -> torch.Tensor:
-        """Channels (tile, channel, y, x) of which each tile has some that hold `fill` everywhere."""
+        """Return channels (tile, channel, y, x) of which each tile has some that hold `fill` everywhere."""
         tiles, count = channels.shape[:2]
         self.check_rest(count)
         lost = chance.integers(tiles, low=1, high=self.most)
@@ -430,7 +430,7 @@ class LayerChange:
 
 
 def changed_layers(batch: TileBatch, names: Sequence[str], change: Change) -> TileBatch:
-    """The batch with some layers changed in physical units, and a stored ndvi computed anew from changed bands.
+    """Return the batch with some layers changed in physical units, and a stored ndvi computed anew from changed bands.
 
     A pixel whose red and nir come to add up to exactly 0, which has no ndvi, becomes invalid.
     """
@@ -467,7 +467,7 @@ def _with_ndvi(batch: TileBatch, *, before: TileBatch) -> TileBatch:
 
 
 def _bands(batch: TileBatch) -> tuple[torch.Tensor, torch.Tensor]:
-    """Physical red and nir (tile, y, x)."""
+    """Return physical red and nir (tile, y, x)."""
     places = [batch.layers.index(name) for name in ("red", "nir")]
     factors, summands = _packing(batch, ("red", "nir"))
     red, nir = (batch.stored[:, places] * factors + summands).unbind(1)
@@ -487,7 +487,7 @@ class Blur(LayerChange):
         super().__post_init__()
 
     def apply(self, batch: TileBatch, *, chance: KeyedRandom) -> TileBatch:
-        """Every tile blurred, each by its own Gaussian."""
+        """Return every tile blurred, each by its own Gaussian."""
         low, high = self.sigma
         sigmas = chance.uniform((len(batch.valid),), low=low, high=high)
         return self._changed(batch, lambda values, valid: blurred(values, valid[:, 0], sigmas=sigmas, widest=high))
@@ -514,7 +514,7 @@ class RandomBrightnessContrast(LayerChange):
         super().__post_init__()
 
     def apply(self, batch: TileBatch, *, chance: KeyedRandom) -> TileBatch:
-        """Every tile changed, each by its own numbers."""
+        """Return every tile changed, each by its own numbers."""
         shape = (len(batch.valid), 1, 1, 1)
         contrast = 1 + chance.uniform(shape, low=-self.contrast, high=self.contrast).to(batch.stored)
         brightness = 1 + chance.uniform(shape, low=-self.brightness, high=self.brightness).to(batch.stored)
@@ -547,7 +547,7 @@ class MultiplicativeNoise(LayerChange):
         super().__post_init__()
 
     def apply(self, batch: TileBatch, *, chance: KeyedRandom) -> TileBatch:
-        """Every tile changed, each by its own numbers."""
+        """Return every tile changed, each by its own numbers."""
 
         def change(values: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
             tiles, layers, height, width = values.shape

@@ -46,13 +46,13 @@ class TileBatch:
     """Coded as by `LabelRaster`, (tile, y, x) uint8; `IGNORED` where a label is not to be learnt from."""
 
     def channels(self, inputs: Sequence[InputLayer], *, fill: float) -> torch.Tensor:
-        """Network input (tile, layer, y, x) float32, by the function that inference uses."""
+        """Return network input (tile, layer, y, x) float32, by the function that inference uses."""
         stored = dict(zip(self.layers, self.stored.unbind(1), strict=True))
         prepared = prepare(stored, self.valid, inputs=inputs, packings=self.packings, fill=fill)
         return prepared.transpose(0, 1)
 
     def target(self) -> torch.Tensor:
-        """Truth (tile, y, x) with every invalid pixel ignored too: what losses and scores go by."""
+        """Return truth (tile, y, x) with every invalid pixel ignored too: what losses and scores go by."""
         return self.truth.masked_fill(~self.valid, IGNORED)
 
     def to(self, device: torch.device) -> Self:
@@ -62,7 +62,7 @@ class TileBatch:
 
 
 def common_packings(scenes: Sequence[SceneArrays], *, inputs: Sequence[InputLayer]) -> dict[str, Packing]:
-    """How each layer is stored in a batch: as in the first scene; nodata is left out, because `valid` has it already.
+    """Return how each layer is stored in a batch: as in the first scene; nodata is left out, because `valid` has it already.
 
     Raises
     ------
@@ -102,7 +102,7 @@ def _check_scale(name: str, scene: SceneArrays, *, first: SceneArrays) -> None:
 def repacked(
     stored: Mapping[str, NDArray[np.generic]], *, packings: Mapping[str, Packing], common: Mapping[str, Packing]
 ) -> NDArray[np.float32]:
-    """Stored layers (layer, y, x) float32 in the common packing; bit for bit as stored where it is the scene's own.
+    """Return stored layers (layer, y, x) float32 in the common packing; bit for bit as stored where it is the scene's own.
 
     Examples
     --------
@@ -162,7 +162,7 @@ class TileReader:
         self._cache = ChunkCache(cache_bytes)
 
     def read(self, addresses: Sequence[TileAddress]) -> TileBatch:
-        """The tiles at some addresses, in their order.
+        """Return the tiles at some addresses, in their order.
 
         A tile may reach beyond its scene: what lies within is mirrored there, as inference does, and the truth of mirrored
         pixels is ignored, because each pixel counts once. Stored values of invalid pixels are 0.
@@ -204,7 +204,7 @@ class TileReader:
         return self._mirrored((stored, pixels.valid, truth), window, start=address.start)
 
     def _pixels(self, number: int, window: TruthWindow) -> PixelArrays:
-        """A window of one scene, put together from its chunks."""
+        """Return a window of one scene, put together from its chunks."""
         scene = self._scenes[number]
         if not scene.is_lazy:
             return scene.window(window)
@@ -220,7 +220,7 @@ class TileReader:
         return _joined(parts, shape=(window[0].stop - window[0].start, window[1].stop - window[1].start))
 
     def _mirrored(self, arrays: _Arrays, window: TruthWindow, *, start: tuple[int, int]) -> _Arrays:
-        """What lies within a tile, mirrored to its full size as inference's kernel does; mirrored truth is ignored."""
+        """Return what lies within a tile, mirrored to its full size as inference's kernel does; mirrored truth is ignored."""
         stored, valid, truth = arrays
         y, x = (
             reflect_pad(first - part.start, first - part.start + self.tile, length=part.stop - part.start)
@@ -246,7 +246,7 @@ def _joined(parts: Sequence[tuple[PixelArrays, TruthWindow]], *, shape: tuple[in
 
 @contextmanager
 def to_shared(value: object) -> Iterator[str]:
-    """Path of a file that holds a value for as long as the block runs.
+    """Yield the path of a file that holds a value for as long as the block runs.
 
     A file, instead of an argument of the process: multiprocessing writes arguments into a pipe and waits for ever where
     the new process ends before it has read them, because its main module cannot be imported, say.
@@ -264,7 +264,7 @@ def to_shared(value: object) -> Iterator[str]:
 
 
 def from_shared(parcel: str) -> Any:
-    """The value in a file of `to_shared`."""
+    """Return the value in a file of `to_shared`."""
     return cloudpickle.loads(Path(parcel).read_bytes())
 
 

@@ -41,7 +41,7 @@ _LIMITS = (1 / 20, 20.0)
 def counted_logits(
     logits: torch.Tensor, target: torch.Tensor, *, every: int
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """Logits (pixel, class) and classes (pixel,) of every so-many-th pixel that counts.
+    """Return logits (pixel, class) and classes (pixel,) of every so-many-th pixel that counts.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ def negative_log_likelihood(logits: NDArray[np.float32], truth: NDArray[np.uint8
 
 
 def best_temperature(logits: NDArray[np.float32], truth: NDArray[np.uint8]) -> float:
-    """Temperature with the least negative log-likelihood, between 0.05 and 20; 1 where the truth is the same everywhere.
+    """Return the temperature with the least negative log-likelihood, between 0.05 and 20; 1 where the truth is the same everywhere.
 
     Without both kinds of pixels there is nothing to weigh: the best probability would be 0 or 1 throughout.
     """
@@ -162,7 +162,7 @@ def finalise(
 
 
 def _temperature(network: torch.nn.Module, plan: TrainingPlan, *, device: torch.device) -> float:
-    """The temperature that suits the validation scenes best."""
+    """Return the temperature that suits the validation scenes best."""
     recipe = plan.recipe
     # Odd, because a step that divides the width of a tile would look at the same columns always.
     every = (len(plan.validation) * recipe.tile**2 // SAMPLED_PIXELS) | 1
@@ -185,7 +185,7 @@ def _evaluated(
     tiles: Sequence[TileAddress],
     device: torch.device,
 ) -> EpochMetrics:
-    """How good a bundle is on some tiles, by the network as it will answer for maps."""
+    """Return how good a bundle is on some tiles, by the network as it will answer for maps."""
     network = bundle.network(device=str(device), precision="float32", backend="eager")
     with _batches(plan, scenes, tiles) as batches:
         return evaluate_epoch(
@@ -253,7 +253,7 @@ def read_run(folder: str | Path) -> TrainedRun:
 
 
 def result_of(run: TrainedRun) -> dict[str, object]:
-    """What `read_run` reads, as JSON values."""
+    """Return what `read_run` reads, as JSON values."""
     return {
         "epochs": run.epochs,
         "best_epoch": run.best_epoch,

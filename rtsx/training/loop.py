@@ -158,7 +158,7 @@ class TrainingModule:
         self._average = None if decay is None else MovingAverage(self.network.state_dict(), decay=decay)
 
     def loss(self, batch: TileBatch, *, epoch: int, place: int) -> tuple[torch.Tensor, TileBatch]:
-        """Loss of a batch, with its graph, and the batch as augmentation has left it.
+        """Return the loss of a batch, with its graph, and the batch as augmentation has left it.
 
         Parameters
         ----------
@@ -191,7 +191,7 @@ class TrainingModule:
             self._average.update(self.network.state_dict())
 
     def forward(self, channels: torch.Tensor) -> torch.Tensor:
-        """Probabilities by the weights that `evaluated_state` took."""
+        """Return probabilities by the weights that `evaluated_state` took."""
         with torch.no_grad(), torch.autocast(channels.device.type, enabled=False):
             return probability_of(self._evaluated(channels.contiguous(memory_format=torch.channels_last)))
 
@@ -203,7 +203,7 @@ class TrainingModule:
         return shared
 
     def checkpoint(self, *, epoch: int, is_done: bool, best: BestWeights, log: Sequence[LogRow]) -> TrainingCheckpoint:
-        """All that goes on from here, after so many epochs."""
+        """Return all that goes on from here, after so many epochs."""
         average = self._average
         return TrainingCheckpoint(
             recipe=self._plan.digest,
@@ -229,7 +229,7 @@ class TrainingModule:
 
 
 def on_cpu(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """A copy of a state in memory of its own, in the usual order of numbers."""
+    """Return a copy of a state in memory of its own, in the usual order of numbers."""
     return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
 
 
@@ -326,7 +326,7 @@ class _Epochs:
         return total / len(shares), rate
 
     def _checked(self, loss: torch.Tensor, batch: TileBatch, tiles: tuple[TileAddress, ...], *, place: int) -> float:
-        """The loss as a number, averaged over the processes; before the weights have seen it."""
+        """Return the loss as a number, averaged over the processes; before the weights have seen it."""
         fabric = self._fabric
         each = torch.zeros(fabric.world_size, dtype=torch.float64)
         each[fabric.global_rank] = float(loss.detach())
@@ -385,7 +385,7 @@ class _Epochs:
 
 
 def _summed(fabric: "Fabric", numbers: torch.Tensor) -> torch.Tensor:
-    """The sum of a tensor over all processes, on the CPU."""
+    """Return the sum of a tensor over all processes, on the CPU."""
     return cast("torch.Tensor", fabric.all_reduce(numbers, reduce_op="sum")).cpu()
 
 

@@ -62,7 +62,7 @@ def _check_option(loss: str, name: str, value: float | bool) -> None:
 
 
 def build_loss(terms: Sequence[LossTerm], *, classes: int) -> Loss:
-    """The weighted sum of some losses.
+    """Return the weighted sum of some losses.
 
     Pixels are selected before any loss sees them, instead of masked within: what stands in an ignored pixel, NaN included,
     changes nothing. Scores such as Dice's are those of all pixels of the batch that count, taken together. A batch in which
@@ -127,7 +127,7 @@ def _check_classes(term: LossTerm, classes: int) -> None:
 
 
 def smp_loss(name: str, options: Mapping[str, float | bool], *, classes: int) -> Loss:
-    """A loss by its name in segmentation-models-pytorch, fed with the pixels that count and nothing else.
+    """Return a loss by its name in segmentation-models-pytorch, fed with the pixels that count and nothing else.
 
     It applies sigmoid (one class) or softmax (several) itself, once: logits (pixel, channel) float32 and target (pixel,) int64 to a
     scalar.
@@ -159,7 +159,7 @@ def smp_loss(name: str, options: Mapping[str, float | bool], *, classes: int) ->
 
 
 def _by_pixel(module: "torch.nn.Module", *, is_float: bool) -> Loss:
-    """The module on one picture of a single column, (1, channel, pixel, 1), whose every pixel counts."""
+    """Return the module on one picture of a single column, (1, channel, pixel, 1), whose every pixel counts."""
 
     def loss(logits: "torch.Tensor", target: "torch.Tensor") -> "torch.Tensor":
         column = target.to(logits.dtype) if is_float else target
@@ -172,7 +172,7 @@ def _by_pixel(module: "torch.nn.Module", *, is_float: bool) -> Loss:
 
 
 def _softmax_focal(gamma: float) -> Loss:
-    """Focal loss of exclusive classes, ``mean((1 - p)^gamma * -log p)`` with p of the true class (Lin et al. 2017, eq. 4).
+    """Return the focal loss of exclusive classes, ``mean((1 - p)^gamma * -log p)`` with p of the true class (Lin et al. 2017, eq. 4).
 
     Instead of the library's own, which takes every class for a question of its own with a sigmoid: the bundle's answer is
     a softmax.

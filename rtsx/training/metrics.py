@@ -30,7 +30,7 @@ class EpochMetrics:
 
     @classmethod
     def empty(cls, *, channels: int) -> Self:
-        """No pixel yet, for a network with this many output channels."""
+        """Begin with no pixel, for a network with this many output channels."""
         return cls(
             probabilities=(PixelTally.empty(levels=LEVELS_OF_FLOAT),) * max(channels - 1, 1),
             decisions=(PixelTally.empty(levels=1),) * (channels - 1),
@@ -76,34 +76,34 @@ class EpochMetrics:
         return 0.5 if self.decisions else best_threshold(self.probabilities[0])[0]
 
     def by_class(self, threshold: float) -> tuple[PixelScores, ...]:
-        """Scores of each class; the threshold is that of a single one."""
+        """Return scores of each class; the threshold is that of a single one."""
         if self.decisions:
             return tuple(PixelScores.at(tally, 1.0) for tally in self.decisions)
         return (PixelScores.at(self.probabilities[0], threshold),)
 
     def scores(self, threshold: float) -> PixelScores:
-        """Scores of all classes together: their pixels added up."""
+        """Return scores of all classes together: their pixels added up."""
         counts = Counter[str]()
         for scores in self.by_class(threshold):
             counts.update(asdict(scores))
         return PixelScores(**counts)
 
     def mean_iou(self, threshold: float) -> float:
-        """IoU, averaged over the classes."""
+        """Return IoU, averaged over the classes."""
         return float(np.mean([scores.iou for scores in self.by_class(threshold)]))
 
     def mean_average_precision(self) -> float:
-        """Average precision, averaged over the classes that are there; NaN where none is."""
+        """Return the average precision, averaged over the classes that are there; NaN where none is."""
         found = [average_precision(tally) for tally in self.probabilities if tally.n_target]
         return float(np.mean(found)) if found else float("nan")
 
     def to_counts(self) -> torch.Tensor:
-        """All counts as one int64 tensor, which processes can add up; `with_counts` takes it back."""
+        """Return all counts as one int64 tensor, which processes can add up; `with_counts` takes it back."""
         tallies = (*self.probabilities, *self.decisions)
         return torch.from_numpy(np.concatenate([part for tally in tallies for part in (tally.target, tally.other)]))
 
     def with_counts(self, counts: torch.Tensor) -> Self:
-        """The metrics of these counts, in the shape of this one."""
+        """Return the metrics of these counts, in the shape of this one."""
         sizes = [tally.levels + 1 for tally in (*self.probabilities, *self.decisions) for _ in ("target", "other")]
         parts = iter(np.split(counts.cpu().numpy().copy(), np.cumsum(sizes)[:-1]))
         tallies = [PixelTally(target=target, other=other) for target, other in zip(parts, parts, strict=True)]
@@ -143,10 +143,10 @@ def evaluate_epoch(
 
 
 def probability_of(logits: torch.Tensor) -> torch.Tensor:
-    """Sigmoid of a single class, softmax of several; (tile, class, y, x) float32."""
+    """Return sigmoid of a single class, softmax of several; (tile, class, y, x) float32."""
     return logits.float().sigmoid() if logits.shape[1] == 1 else logits.float().softmax(dim=1)
 
 
 def chunked(tiles: Sequence[TileAddress], size: int) -> list[Sequence[TileAddress]]:
-    """Tiles in batches of a size, the last one as it comes: a network that does not learn takes any number."""
+    """Return tiles in batches of a size, the last one as it comes: a network that does not learn takes any number."""
     return [tiles[start : start + size] for start in range(0, len(tiles), size)]

@@ -25,7 +25,7 @@ _PREFIXES = ("module.", "_orig_mod.", "model.", "network.", "backbone.", "encode
 
 
 def is_file(encoder_weights: str) -> bool:
-    """Whether encoder weights name a file instead of a download."""
+    """Test whether encoder weights name a file instead of a download."""
     return encoder_weights.endswith(_SUFFIXES)
 
 
@@ -144,7 +144,7 @@ def _read(path: Path) -> Mapping[str, torch.Tensor]:
 
 
 def _plain_names(state: Mapping[str, torch.Tensor], *, wanted: Mapping[str, object]) -> Mapping[str, torch.Tensor]:
-    """Tensors by the encoder's own names: one that is wanted, or becomes so without what stands in front.
+    """Return tensors by the encoder's own names: one that is wanted, or becomes so without what stands in front.
 
     Files of timm have the names of timm's own models, which stand under ``model.`` in an encoder and have some dots replaced.
     """
@@ -167,7 +167,7 @@ _NOT_OPTIONS = ("activation", "aux_params", "classes", "encoder_name", "encoder_
 
 
 def output_classes(classes: Sequence[str]) -> tuple[str, ...]:
-    """Names of a network's output channels: the class itself where there is one, else ``background`` in front of them.
+    """Return names of a network's output channels: the class itself where there is one, else ``background`` in front of them.
 
     Examples
     --------
@@ -204,7 +204,7 @@ def new_network(spec: NetworkSpec, *, layers: int, classes: int, seed: int) -> t
 
 
 def stride_of(spec: NetworkSpec) -> int:
-    """Total down-sampling of a network, px, found without its numbers.
+    """Return the total down-sampling of a network, px, found without its numbers.
 
     Raises
     ------
@@ -254,7 +254,7 @@ _FITTING: set[str] = set()
 
 
 def _without_numbers(spec: NetworkSpec) -> torch.nn.Module:
-    """The network to look at; it is kept, and so not to be changed."""
+    """Return the network to look at; it is kept, and so not to be changed."""
     with _explained(spec):
         return meta_network(spec.architecture, _options(spec, layers=3, classes=1))
 

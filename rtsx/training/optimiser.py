@@ -18,7 +18,7 @@ _OPTIONAL = {"StepLR": {"gamma": 0.1}}
 
 
 def learning_rate(spec: OptimisationSpec, *, step: int, steps: int, epoch: int) -> float:
-    """Learning rate of one step.
+    """Return the learning rate of one step.
 
     Parameters
     ----------

@@ -36,7 +36,7 @@ Points = Sequence[tuple[float, float]]
 
 
 def curve(title: str, series: Mapping[str, Points], *, marked: float | None) -> str:
-    """One diagram as an ``<svg>`` element.
+    """Return one diagram as an ``<svg>`` element.
 
     Parameters
     ----------
@@ -134,7 +134,7 @@ _CLASSES = ((230, 97, 1), (27, 120, 183), (51, 140, 65), (150, 100, 190), (190, 
 
 
 def sample_tiles(index: TileIndex) -> tuple[TileAddress, ...]:
-    """A few tiles with labels and one without, at even distances through all scenes."""
+    """Return a few tiles with labels and one without, at even distances through all scenes."""
     every = candidates(index)
     positive, negative = ([tile for tile, has_label in every if has_label == kind] for kind in (True, False))
     return (*spread(positive, _POSITIVE), *spread(negative, _NEGATIVE))
@@ -185,7 +185,7 @@ def _hidden(picture: Picture, *, valid: NDArray[np.bool_]) -> Picture:
 
 
 def png_link(picture: Picture) -> str:
-    """A picture as an address that holds its PNG file itself."""
+    """Return a picture as an address that holds its PNG file itself."""
     height, width, _ = picture.shape
     with MemoryFile() as file, catch_warnings():
         simplefilter("ignore", NotGeoreferencedWarning)

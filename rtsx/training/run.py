@@ -151,14 +151,14 @@ MEASURED_TILES = 256
 
 
 def measured_tiles(index: TileIndex) -> tuple[TileAddress, ...]:
-    """Tiles to measure on: all of them, or so many at even distances through all scenes."""
+    """Return tiles to measure on: all of them, or so many at even distances through all scenes."""
     return spread([tile for tile, _ in candidates(index)], MEASURED_TILES)
 
 
 def measured_inputs(
     reader: TileReader, tiles: Sequence[TileAddress], *, names: Sequence[str]
 ) -> tuple[InputLayer, ...]:
-    """Layers scaled to mean 0 and deviation 1, in physical units, over the valid pixels of some tiles.
+    """Return layers scaled to mean 0 and deviation 1, in physical units, over the valid pixels of some tiles.
 
     Tiles are read one by one, so memory does not grow with their number. Counted in double precision.
 
@@ -213,7 +213,7 @@ _TILES = 64
 
 
 def measured_distributions(reader: TileReader, tiles: Sequence[TileAddress]) -> dict[str, LayerDistribution]:
-    """Distribution of each stored layer over valid pixels of some tiles, in physical units: what images of later years are held against.
+    """Return the distribution of each stored layer over valid pixels of some tiles, in physical units: what images of later years are held against.
 
     Parameters
     ----------
@@ -237,7 +237,7 @@ def measured_distributions(reader: TileReader, tiles: Sequence[TileAddress]) -> 
 
 
 def _physical(reader: TileReader, tiles: Sequence[TileAddress], *, names: Sequence[str]) -> Iterator[torch.Tensor]:
-    """Physical values (layer, pixel) of the valid pixels of each tile, float64."""
+    """Yield physical values (layer, pixel) of the valid pixels of each tile, float64."""
     for address in tiles:
         batch: TileBatch = reader.read([address])
         valid = batch.valid[0]
@@ -254,7 +254,7 @@ _LIBRARIES = ("kornia", "lightning", "numpy", "scipy", "segmentation-models-pyto
 
 
 def library_versions() -> dict[str, str]:
-    """Versions by name, Python's and our own among them."""
+    """Return versions by name, Python's and our own among them."""
     versions = {name: version_of(name) for name in _LIBRARIES}  # some are optional
     found = {name: version for name, version in versions.items() if version is not None}
     return {"python": platform.python_version(), "rtsx": rtsx.__version__, **found}
@@ -275,7 +275,7 @@ def git_revision(folder: Path) -> str | None:
 
 
 def machine(device: torch.device, *, devices: int) -> dict[str, object]:
-    """What a training ran on: sums are rounded as the device and the number of threads have it."""
+    """Return what a training ran on: sums are rounded as the device and the number of threads have it."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     return {"device": device.type, "name": name, "devices": devices, "threads": torch.get_num_threads()}
 
@@ -416,7 +416,7 @@ def _look_at(
 
 
 def _launcher() -> Callable[..., None]:
-    """What starts a training; asked for first, so that nobody waits for scenes only to hear that it is missing."""
+    """Return what starts a training; asked for first, so that nobody waits for scenes only to hear that it is missing."""
     try:
         from rtsx.training.engine import launch  # of the extra `train`
     except ImportError as error:

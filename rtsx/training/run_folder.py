@@ -24,7 +24,7 @@ _ROLES = ("training", "validation", "test")
 
 
 def recipe_record(recipe: TrainingRecipe) -> dict[str, object]:
-    """Everything that a training's result depends on, as JSON values, with digests in place of the scenes' data.
+    """Return everything that a training's result depends on, as JSON values, with digests in place of the scenes' data.
 
     Reads one tile of each scene, and the file of the encoder's weights where there is one. `provenance` is left out: it changes
     no answer.
@@ -44,7 +44,7 @@ def recipe_record(recipe: TrainingRecipe) -> dict[str, object]:
 
 
 def stated_differences(old: object, new: object) -> str:
-    """The first places where two records differ, and how many more there are; empty where there is none.
+    """Return the first places where two records differ, and how many more there are; empty where there is none.
 
     Examples
     --------
@@ -93,7 +93,7 @@ def _plain_packing(scene: TrainingScene, name: str) -> dict[str, object]:
 
 
 def _digest_of_middle(scene: TrainingScene, *, side: int) -> str:
-    """sha256 of all layers in a window in the middle of a scene: tells other imagery on the same grid without reading it all."""
+    """Return SHA-256 of all layers in a window in the middle of a scene: tells other imagery on the same grid without reading it all."""
     window = {}
     for axis, length in zip(("y", "x"), scene.truth.shape, strict=True):
         start = max((length - side) // 2, 0)
@@ -136,7 +136,7 @@ class RunFolder:
 
     @classmethod
     def at(cls, place: str | Path) -> Self:
-        """The folder of a local path; URLs are refused, because checkpoints rely on renaming."""
+        """Return the folder of a local path; URLs are refused, because checkpoints rely on renaming."""
         if is_url(str(place)):
             raise TrainingError(
                 f"A training needs a local folder; got {place}. Copy the bundle from there when it is done."

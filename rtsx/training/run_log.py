@@ -80,7 +80,7 @@ which goes on from the last epoch when it is called again."""
 
 
 def values_of(row: LogRow) -> dict[str, float]:
-    """The numbers of a row that exist, by name."""
+    """Return the numbers of a row that exist, by name."""
     found = {name: value for name, value in asdict(row).items() if name not in ("epoch", "step")}
     return {name: float(value) for name, value in found.items() if value is not None}
 

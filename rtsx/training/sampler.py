@@ -22,7 +22,7 @@ BLOCK_TILES = 8
 
 
 def blocks_of(scenes: _Places, starts: _Places, *, tile: int) -> _Places:
-    """Block of each tile (tile, 3): scene, row and column of blocks.
+    """Return the block of each tile (tile, 3): scene, row and column of blocks.
 
     Examples
     --------
@@ -65,7 +65,7 @@ def shuffle_by_blocks(
 
 
 def seed_of(*parts: int | str) -> int:
-    """A seed of 64 bits for numbers and words that say what is drawn; others for any other parts.
+    """Return a seed of 64 bits for numbers and words that say what is drawn; others for any other parts.
 
     A digest, instead of adding the parts up: epoch 1 of seed 0 must not repeat epoch 0 of seed 1.
 
@@ -94,7 +94,7 @@ class TileAddress:
 
 
 def negatives_per_positive(sampling: SamplingSpec, *, epoch: int, epochs: int) -> float:
-    """Tiles without a label per tile with one: geometric from the first epoch's to the last one's.
+    """Return tiles without a label per tile with one: geometric from the first epoch's to the last one's.
 
     Examples
     --------
@@ -111,7 +111,7 @@ def negatives_per_positive(sampling: SamplingSpec, *, epoch: int, epochs: int) -
 def tiles_of_epoch(
     there: tuple[int, int], *, sampling: SamplingSpec, epoch: int, epochs: int, count: int | None
 ) -> tuple[int, int]:
-    """How many tiles with and without a label an epoch shows, of so many that there are; arguments are those of `sample_epoch`.
+    """Return how many tiles with and without a label an epoch shows, of so many that there are; arguments are those of `sample_epoch`.
 
     Examples
     --------
@@ -221,7 +221,7 @@ def _moved(
     scene: SceneTiles,
     random: np.random.Generator,
 ) -> NDArray[np.int64]:
-    """Starts (tile, 2) shifted at random, each to the first of some places where it stays what it is."""
+    """Return starts (tile, 2) shifted at random, each to the first of some places where it stays what it is."""
     half = index.tile // 2
     last = np.maximum(np.array(scene.shape) - index.tile, 0)
     shifts = random.integers(-half, half, (_TRIES, *starts.shape), endpoint=True)
@@ -239,7 +239,7 @@ def _moved(
 def _stays(
     starts: NDArray[np.int64], is_positive: NDArray[np.bool_], *, index: TileIndex, scene: SceneTiles
 ) -> NDArray[np.bool_]:
-    """Whether tiles that begin there (tile, 2) are certain to be of their kind and valid enough."""
+    """Test whether tiles that begin there (tile, 2) are certain to be of their kind and valid enough."""
     windows = windows_of(starts, tile=index.tile, shape=scene.shape)
     counts: IntegralImage = scene.counts
     certain, possible = counts.min_counts(windows), counts.max_counts(windows)
@@ -250,7 +250,7 @@ def _stays(
 
 
 def candidates(index: TileIndex) -> list[tuple[TileAddress, bool]]:
-    """All tiles that can be drawn, scene by scene, and whether they have a label."""
+    """Return all tiles that can be drawn, scene by scene, and whether they have a label."""
     return [
         (TileAddress(number, (int(y), int(x))), bool(labelled))
         for number, scene in enumerate(index.scenes)
@@ -265,7 +265,7 @@ def spread(tiles: Sequence[TileAddress], count: int) -> tuple[TileAddress, ...]:
 
 
 def validation_tiles(index: TileIndex) -> tuple[TileAddress, ...]:
-    """Tiles that show every pixel of the scenes and count each valid one exactly once, block by block.
+    """Return tiles that show every pixel of the scenes and count each valid one exactly once, block by block.
 
     They lie side by side from the upper left; the last ones lie flush with the lower and right edge and skip what their
     neighbours count, instead of reaching beyond the scene, where there would be nothing to see. Blocks instead of rows,
@@ -342,7 +342,7 @@ class TrainingPlan:
         return tuple(accumulate(self.steps_of_epoch, initial=0))
 
     def batches(self, epoch: int) -> Sequence[tuple[TileAddress, ...]]:
-        """Tiles of each batch of an epoch, from 0. Every batch is full."""
+        """Return tiles of each batch of an epoch, from 0. Every batch is full."""
         size = self.recipe.batch_size
         recipe, count = self.recipe, self.steps_of_epoch[epoch] * size
         tiles = sample_epoch(

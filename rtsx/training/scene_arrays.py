@@ -25,7 +25,7 @@ LayerArray = NDArray[Any] | da.Array
 
 
 def chunk_edges(layers: Iterable[LayerArray]) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
-    """Where chunks begin along y and x, and where the last one ends, of the first lazy layer; None where none is lazy."""
+    """Return where chunks begin along y and x, and where the last one ends, of the first lazy layer; None where none is lazy."""
     for layer in layers:
         if isinstance(layer, da.Array):
             y, x = ((0, *accumulate(sizes)) for sizes in layer.chunks)
@@ -34,7 +34,7 @@ def chunk_edges(layers: Iterable[LayerArray]) -> tuple[tuple[int, ...], tuple[in
 
 
 def rechunked(layer: LayerArray, edges: tuple[tuple[int, ...], tuple[int, ...]]) -> LayerArray:
-    """A lazy layer in the chunks that all share; one in memory as it is."""
+    """Return a lazy layer in the chunks that all share; one in memory as it is."""
     if not isinstance(layer, da.Array):
         return layer
     chunks = tuple(tuple(int(size) for size in np.diff(along)) for along in edges)
@@ -45,7 +45,7 @@ def rechunked(layer: LayerArray, edges: tuple[tuple[int, ...], tuple[int, ...]])
 def computed_chunk(
     layers: Mapping[str, LayerArray], index: tuple[int, int], *, region: tuple[slice, slice]
 ) -> dict[str, NDArray[Any]]:
-    """One chunk of all layers, by its place and by its pixels; read together, because a task may give several layers.
+    """Return one chunk of all layers, by its place and by its pixels; read together, because a task may give several layers.
 
     In this very thread: worker processes of a training would otherwise start a pool of threads each.
     """
@@ -59,7 +59,7 @@ _BLOCK = 2048
 
 
 def every_layer(scene: TrainingScene) -> tuple[InputLayer, ...]:
-    """All layers of a scene as they are: what is read where nobody has said yet what the network wants."""
+    """Return all layers of a scene as they are: what is read where nobody has said yet what the network wants."""
     return tuple(InputLayer(name=name) for name in layer_names(scene.cube))
 
 
@@ -118,13 +118,13 @@ class SceneArrays:
         self._arrays = {name: rechunked(array, edges) for name, array in arrays.items()}
 
     def chunks(self) -> Iterator[tuple[tuple[int, int], TruthWindow]]:
-        """Place and pixels of every chunk, row by row."""
+        """Yield the place and pixels of every chunk, row by row."""
         for index in product(*(range(len(along) - 1) for along in self._edges)):
             place: tuple[int, int] = index  # type: ignore[assignment]  # two axes give pairs
             yield place, self._region(place)
 
     def chunks_of(self, window: TruthWindow) -> list[tuple[tuple[int, int], TruthWindow]]:
-        """Place and pixels of the chunks that share a pixel with a window."""
+        """Return the place and pixels of the chunks that share a pixel with a window."""
         along = (
             [place for place, (start, stop) in enumerate(pairwise(edges)) if start < part.stop and part.start < stop]
             for edges, part in zip(self._edges, window, strict=True)
@@ -132,7 +132,7 @@ class SceneArrays:
         return [(index, self._region(index)) for index in product(*along)]  # type: ignore[arg-type, misc]  # as above
 
     def chunk(self, index: tuple[int, int]) -> PixelArrays:
-        """One chunk, computed.
+        """Return one chunk, computed.
 
         Raises
         ------
@@ -154,7 +154,7 @@ class SceneArrays:
         return pixels
 
     def window(self, window: TruthWindow) -> PixelArrays:
-        """Pixels of a window of a scene that lies in memory, without a copy of its layers."""
+        """Return pixels of a window of a scene that lies in memory, without a copy of its layers."""
         return self._pixels({name: np.asarray(array[window]) for name, array in self._arrays.items()}, window)
 
     def _pixels(self, arrays: Mapping[str, NDArray[Any]], region: TruthWindow) -> PixelArrays:
@@ -189,7 +189,7 @@ class ChunkCache:
         self._kept: OrderedDict[Hashable, PixelArrays] = OrderedDict()
 
     def get(self, key: Hashable, compute: Callable[[], PixelArrays]) -> PixelArrays:
-        """The chunk of a key, computed where it is not kept."""
+        """Return the chunk of a key, computed where it is not kept."""
         if key in self._kept:
             self._kept.move_to_end(key)
             return self._kept[key]

@@ -67,16 +67,16 @@ class IntegralImage:
             cells[places[0], places[1]] += np.add.reduceat(rows, breaks[1], axis=1, dtype=np.int64)
 
     def summed(self) -> Self:
-        """The same as sums from the upper left corner, which windows are counted by."""
+        """Return the same as sums from the upper left corner, which windows are counted by."""
         sums = np.pad(self.cells, ((0, 0), (1, 0), (1, 0))).cumsum(1).cumsum(2)
         return type(self)(rows=self.rows, columns=self.columns, cells=sums)
 
     def min_counts(self, windows: _Windows) -> NDArray[np.int64]:
-        """Pixels (kind, window) of the cells that lie wholly in windows (window, 4) of start y, x and stop y, x."""
+        """Return pixels (kind, window) of the cells that lie wholly in windows (window, 4) of start y, x and stop y, x."""
         return self._counted(windows, wholly=True)
 
     def max_counts(self, windows: _Windows) -> NDArray[np.int64]:
-        """Pixels (kind, window) of the cells that share a pixel with windows (window, 4)."""
+        """Return pixels (kind, window) of the cells that share a pixel with windows (window, 4)."""
         return self._counted(windows, wholly=False)
 
     def _counted(self, windows: _Windows, *, wholly: bool) -> NDArray[np.int64]:
@@ -143,7 +143,7 @@ class TileIndex:
 
 
 def tile_starts(length: int, tile: int) -> list[int]:
-    """Where candidate tiles begin along an axis of `length` px; 0 alone where a tile is longer.
+    """Return where candidate tiles begin along an axis of `length` px; 0 alone where a tile is longer.
 
     Half a tile apart, because then each object of up to half a tile lies whole in one of them.
 
@@ -157,7 +157,7 @@ def tile_starts(length: int, tile: int) -> list[int]:
 
 
 def windows_of(starts: NDArray[np.int64], *, tile: int, shape: tuple[int, int]) -> NDArray[np.int64]:
-    """Windows (tile, 4) of start y, x and stop y, x, without what lies beyond the scene."""
+    """Return windows (tile, 4) of start y, x and stop y, x, without what lies beyond the scene."""
     return np.concatenate([starts, np.minimum(starts + tile, shape)], axis=1)
 
 
@@ -199,7 +199,7 @@ def index_tiles(
 
 
 def _counted(scene: TrainingScene, stored: SceneArrays, *, tile: int) -> tuple[IntegralImage, int]:
-    """Counts of a scene, and how many of its pixels have a class at all, valid or not."""
+    """Return counts of a scene, and how many of its pixels have a class at all, valid or not."""
     cell = max(tile // _CELLS_PER_TILE, _LEAST_CELL)
     cuts = [
         {*starts, *(start + tile for start in starts), *range(0, length, cell)}
@@ -242,7 +242,7 @@ def _scene_tiles(scene: TrainingScene, counts: IntegralImage, *, tile: int, min_
 
 
 def _shows(outlines: Sequence[shapely.Geometry], starts: NDArray[np.int64], *, tile: int) -> NDArray[np.bool_]:
-    """Which tiles that begin there (tile, 2) meet any of some outlines in pixel coordinates."""
+    """Return which tiles that begin there (tile, 2) meet any of some outlines in pixel coordinates."""
     shows = np.zeros(len(starts), bool)
     if len(outlines):
         y, x = starts.T

@@ -231,7 +231,7 @@ def fitted(box: Box, size: tuple[int, int]) -> Box:
 
 
 def ground_scale(crs: str, box: Box) -> float:
-    """Metres on the ground of one unit of a CRS along x, in the middle of a box; 1 where that is beyond the Earth."""
+    """Return metres on the ground of one unit of a CRS along x, in the middle of a box; 1 where that is beyond the Earth."""
     y, width = (box[1] + box[3]) / 2, (box[2] - box[0]) / 100
     x = (box[0] + box[2]) / 2
     there = Transformer.from_crs(crs, "OGC:CRS84", always_xy=True)
@@ -242,7 +242,7 @@ def ground_scale(crs: str, box: Box) -> float:
 
 
 def scale_length(width_m: float) -> tuple[float, str]:
-    """Length of a scale bar for a map of some width, and what it says.
+    """Return the length of a scale bar for a map of some width, and what it says.
 
     Examples
     --------
@@ -356,7 +356,7 @@ class LivePrediction:
 
 
 def _blank(predicted: xr.Dataset) -> xr.Dataset:
-    """Room for a prediction, in which nothing is known yet."""
+    """Return room for a prediction, in which nothing is known yet."""
     made = {}
     for name, layer in predicted.data_vars.items():
         fill = False if layer.dtype.kind == "b" else layer.attrs.get("_FillValue", np.nan)
@@ -365,7 +365,7 @@ def _blank(predicted: xr.Dataset) -> xr.Dataset:
 
 
 def _parts(predicted: xr.Dataset) -> Iterator[tuple[slice, slice]]:
-    """Windows of its chunks, so that each is shown when it is done."""
+    """Yield windows of its chunks, so that each is shown when it is done."""
     lengths = [predicted.chunksizes.get(dim, (predicted.sizes[dim],)) for dim in ("y", "x")]
     spans = [[slice(sum(sizes[:place]), sum(sizes[: place + 1])) for place in range(len(sizes))] for sizes in lengths]
     for y in spans[0]:

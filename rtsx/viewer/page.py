@@ -281,7 +281,7 @@ class MapPage:
         ]
 
     def _select(self, title: str, slider: Slider) -> Mapping[str, int]:
-        """Place of the last time of an image that is not after the chosen one."""
+        """Return the place of the last time of an image that is not after the chosen one."""
         cube = self.images[title].cube
         dates = _dates(cube)
         if "time" not in cube.dims or not dates or len(self.times) < 2:
@@ -372,7 +372,7 @@ class MapPage:
                 slider.title = f"{str(slider.title).partition(':')[0]}: {day}"
 
     def _legend(self, pictures: Sequence[Picture | None]) -> str:
-        """What the colours of the map say, as HTML; every name is escaped."""
+        """Return what the colours of the map say, as HTML; every name is escaped."""
         lines = []
         for layer, picture in zip(self.layers, pictures, strict=False):
             if picture is None:
@@ -410,7 +410,7 @@ class MapPage:
             self.run(put)
 
     def _values(self, title: str, image: Pyramid, *, x: float, y: float) -> list[str]:
-        """Values of every layer and class of an image at a place, as HTML; none beyond it."""
+        """Return values of every layer and class of an image at a place, as HTML; none beyond it."""
         # Of what is seen, because the image may have other units than the map.
         half = (self.box[2] - self.box[0]) * 1e-9
         named = {name: style for name, style in self.styles[title].items() if style.kind not in ("composite", "relief")}
@@ -497,7 +497,7 @@ def still_page(view: MapView, *, size: tuple[int, int]) -> str:
 
 
 def _dates(cube: xr.Dataset) -> list[np.datetime64]:
-    """Dates of the times of an image, in their order; none where one of them means none."""
+    """Return dates of the times of an image, in their order; none where one of them means none."""
     times = times_of(cube)
     return [] if any(map(np.isnat, times)) else [time.astype("datetime64[ns]") for time in times]
 
@@ -507,7 +507,7 @@ def _problem(title: str, error: Exception) -> str:
 
 
 def _event(function: Callable[[Any], Any]) -> EventCallback:
-    """A handler of events; Bokeh looks at the signature of what it is given."""
+    """Return a handler of events; Bokeh looks at the signature of what it is given."""
 
     def handle(event: Any) -> None:
         function(event)

@@ -247,7 +247,7 @@ class Pyramid:
         return max((place for place, year in years if year is not None and year <= self.year), default=0)
 
     def _has_times(self, level: Level) -> bool:
-        """Whether a level has all times: overviews lack the year of a campaign that was not collected yet."""
+        """Test whether a level has all times: overviews lack the year of a campaign that was not collected yet."""
         cube = level.open()[0]
         # Asked of the level first, because opening another asks catalogs.
         return "time" not in cube.dims or cube["time"].equals(self.cube["time"])
@@ -290,14 +290,14 @@ def _padded(box: Box, size: tuple[int, int]) -> Box:
 
 
 def _span(edges: Sequence[float], length: int, step: int) -> slice:
-    """Pixels between two edges, clipped to the image; begins at a multiple of the step, so that a pan shows the same ones."""
+    """Return pixels between two edges, clipped to the image; begins at a multiple of the step, so that a pan shows the same ones."""
     start = min(max(math.floor(edges[0] / step) * step, 0), length // step * step)
     stop = min(max(math.ceil(edges[1] / step) * step, start), length)
     return slice(start, stop)
 
 
 def _gather(layer: xr.DataArray, row: NDArray[Any], column: NDArray[Any], *, known: NDArray[np.bool_]) -> xr.DataArray:
-    """Values at places; missing where there are none: NaN, and False in what is True or False."""
+    """Return values at places; missing where there are none: NaN, and False in what is True or False."""
     if layer.dtype.kind == "b":
         filled = np.zeros(known.shape, bool)
     else:
@@ -332,7 +332,7 @@ def _of_file(path: str) -> tuple[Level, ...]:
 
 
 def _of_recipe(recipe: CubeRecipe, cell: Cell | GeoBox | None) -> tuple[Level, ...]:
-    """Levels whose sources read their own overviews; each asks the catalogs when it is first seen."""
+    """Return levels whose sources read their own overviews; each asks the catalogs when it is first seen."""
     from rtsx.cube.load import recipe_geobox  # compiles the warp, which stores do not need
 
     raster = recipe_geobox(recipe, cell)

@@ -69,7 +69,7 @@ class Picture:
 
 
 def styles_of(cube: xr.Dataset) -> dict[str, Style]:
-    """Ways of drawing a cube or map by name, the first the best one to begin with.
+    """Return ways of drawing a cube or map by name, the first the best one to begin with.
 
     Examples
     --------
@@ -100,7 +100,7 @@ def styles_of(cube: xr.Dataset) -> dict[str, Style]:
 
 
 def _places(layer: xr.DataArray) -> Iterator[tuple[list[str], tuple[tuple[str, int], ...]]]:
-    """Places along dimensions such as `class` and `member`, with their names; one without a name where there is no choice."""
+    """Yield places along dimensions such as `class` and `member`, with their names; one without a name where there is no choice."""
     dims = [dim for dim in layer.dims if dim not in ("time", "y", "x") and layer.sizes[dim] > 1]
     names = []
     for dim in dims:
@@ -213,7 +213,7 @@ def colours_of(name: str) -> Any:
 
 
 def physical(layer: xr.DataArray) -> NDArray[np.float32]:
-    """Values (y, x) in physical units, NaN where there are none."""
+    """Return values (y, x) in physical units, NaN where there are none."""
     packed = packing(layer)
     stored = layer.values
     scale, offset = np.float32(packed["scale_factor"]), np.float32(packed["add_offset"])
@@ -224,7 +224,7 @@ def physical(layer: xr.DataArray) -> NDArray[np.float32]:
 
 
 def limits_of(values: NDArray[Any], *, valid: NDArray[np.bool_] | None = None) -> tuple[float, float]:
-    """Values drawn darkest and brightest: percentiles 1 and 99, because single pixels would set the scale.
+    """Return values drawn darkest and brightest: percentiles 1 and 99, because single pixels would set the scale.
 
     Clouds are not valid, so they do not darken the ground; where nothing is valid, what is there counts.
     """
@@ -243,7 +243,7 @@ def _flat(where: NDArray[np.bool_], colour: Sequence[int]) -> NDArray[np.uint8]:
 
 
 def _shaded(elevation: NDArray[np.float32], pixel: float) -> NDArray[np.float32]:
-    """Brightness of ground that is lit from the north-west, 0 to 1; NaN beside missing pixels."""
+    """Return the brightness of ground that is lit from the north-west, 0 to 1; NaN beside missing pixels."""
     if min(elevation.shape) < 2:
         return np.where(np.isfinite(elevation), np.float32(0.7), np.float32(np.nan))
     down, right = np.gradient(elevation * _STEEPER, pixel)
@@ -357,7 +357,7 @@ class OutlineLayer:
         return next((name for name in _PREFERRED if name in self.columns), None)
 
     def seen(self, box: Box, kept: NDArray[np.bool_], *, most: int) -> NDArray[np.intp]:
-        """Numbers of the rows that meet a box; the largest `most` of them, in the order of the table."""
+        """Return numbers of the rows that meet a box; the largest `most` of them, in the order of the table."""
         found = np.sort(self.table.sindex.query(shapely.box(*box)))
         found = found[kept[found]]
         if len(found) > most:
@@ -366,7 +366,7 @@ class OutlineLayer:
         return found
 
     def kept(self, conditions: str) -> NDArray[np.bool_]:
-        """Rows that conditions keep, such as ``max_probability >= 0.65, area_m2 > 500, region ~ yukon``.
+        """Return rows that conditions keep, such as ``max_probability >= 0.65, area_m2 > 500, region ~ yukon``.
 
         Signs are ``< <= > >= = !=`` and ``~`` for "contains"; a comma is "and".
 
@@ -424,7 +424,7 @@ class OutlineLayer:
         return ColumnColours(coloured, None, classes)
 
     def cells(self, rows: Sequence[int] | NDArray[np.intp]) -> dict[str, list[Any]]:
-        """Values of rows by column, as a browser can show them: numbers, and text for the rest."""
+        """Return values of rows by column, as a browser can show them: numbers, and text for the rest."""
         part = self.table.iloc[rows]
         return {name: _plain(part[name]) for name in self.columns}
 

@@ -61,7 +61,7 @@ class _PageServer(BokehTornado):
     """Puts the JavaScript into the page, so that it works below any prefix that a proxy has, and without a network."""
 
     def resources(self, absolute_url: str | bool | None = None) -> Resources:
-        """Resources that are in the page."""
+        """Return resources that are in the page."""
         return Resources(mode="inline")
 
 
@@ -136,7 +136,7 @@ _served: dict[int, str] = {}
 
 
 def address_in_notebook(view: MapView) -> str:
-    """Address of a map, served by a thread of this process as long as that runs."""
+    """Return the address of a map, served by a thread of this process as long as that runs."""
     if id(view) not in _served:
         address: Future[str] = Future()
 

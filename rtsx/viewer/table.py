@@ -188,7 +188,7 @@ class OutlineTable:
         self.rows.data = cells | edges
 
     def seen(self, drawn: Drawn, *, box: Box, pixel: float) -> SeenOutlines:
-        """Outlines in the window as polygons, and as dots those that are too small to be seen as such."""
+        """Return outlines in the window as polygons, and as dots those that are too small to be seen as such."""
         one = drawn.outlines
         is_chosen = one is self._of_table
         kept = np.ones(len(one.table), bool)
@@ -211,7 +211,7 @@ class OutlineTable:
         )
 
     def legend(self) -> list[str]:
-        """What their colours say, as HTML; every name is escaped."""
+        """Return what their colours say, as HTML; every name is escaped."""
         lines = []
         for drawn in self.drawn:
             one = drawn.outlines
@@ -240,7 +240,7 @@ def on_change(model: Any, *functions: Callable[[], None], of: Sequence[str] = ("
 
 
 def _rings(shape: Any) -> tuple[list[list[list[float]]], list[list[list[float]]]]:
-    """Coordinates of an outline: of each polygon, of each ring."""
+    """Return coordinates of an outline: of each polygon, of each ring."""
     xs, ys = [], []
     for part in shapely.get_parts(shape):
         rings = [shapely.get_coordinates(ring) for ring in shapely.get_rings(part)]

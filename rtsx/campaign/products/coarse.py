@@ -63,7 +63,7 @@ RAMP: tuple[tuple[float, str], ...] = (
 
 
 def colour_table() -> dict[int, tuple[int, int, int, int]]:
-    """Colours (red, green, blue, alpha) of stored probabilities, per cent, and of missing pixels."""
+    """Return colours (red, green, blue, alpha) of stored probabilities, per cent, and of missing pixels."""
     stops = [100 * probability for probability, _ in RAMP]
     channels = np.array([[int(colour[at : at + 2], 16) for at in (1, 3, 5)] for _, colour in RAMP])
     mixed = np.stack([np.interp(np.arange(101), stops, channel) for channel in channels.T], axis=-1).round().astype(int)
@@ -165,7 +165,7 @@ class CoarseMap(MapSummary):
 
 
 def _parts(first: int, stop: int) -> list[int]:
-    """Cells of a range in each partition."""
+    """Return cells of a range in each partition."""
     edges = [first, *range((first // SIDE + 1) * SIDE, stop, SIDE), stop]
     return [high - low for low, high in pairwise(edges)]
 
@@ -248,7 +248,7 @@ def _raster_of(
 
 
 def _samples(plan: CampaignPlan, states: CellStates, crs: CRS) -> NDArray[np.float64]:
-    """Points (n, 2) in all finished cells with a map, at most a quarter of a cell of the grids apart."""
+    """Return points (n, 2) in all finished cells with a map, at most a quarter of a cell of the grids apart."""
     grid = plan.grid
     side = grid.cell_size * grid.resolution
     steps = int(np.ceil(4 * grid.cell_size * native_size(plan, crs) / DENSITY_M)) + 1
@@ -272,7 +272,7 @@ class ExpectedArea(MapSummary):
         return SumCells(mesh=PixelMesh(self.plan.geobox), side=side, degrees=degrees, levels=100)
 
     def sums(self, partition: str) -> Record:
-        """Sums of a partition, as JSON values: `cells` (row upwards and column), and of each the areas by class and the valid one, m²."""
+        """Return sums of a partition, as JSON values: `cells` (row upwards and column), and of each the areas by class and the valid one, m²."""
         found = [[CellSums.nothing()] for _ in self.targets]
         for cell in group_by_partition(mapped_cells(self.states))[partition]:
             whole, columns = self.plan.region(cell)
@@ -286,7 +286,7 @@ class ExpectedArea(MapSummary):
         return {"cells": joined[0].cells.tolist(), "m2": areas.tolist()}
 
     def totals(self, records: Mapping[str, Record]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Cells of all partitions, each once, and their areas by class and the valid one, m²."""
+        """Return cells of all partitions, each once, and their areas by class and the valid one, m²."""
         every = [records[name] for name in sorted(records)]
         width = len(self.targets) + 1
         stacked = np.concatenate([np.array(one["cells"], np.int64).reshape(-1, 2) for one in every])

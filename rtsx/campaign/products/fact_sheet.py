@@ -183,7 +183,7 @@ class Facts:
         return [(f"{title}, estimated from the reviewed sample", f"{value} ({low} to {high})")]
 
     def html(self) -> str:
-        """The fact sheet as one page."""
+        """Return the fact sheet as one page."""
         return render_page(
             "delivery.html",
             {
@@ -195,21 +195,21 @@ class Facts:
         )
 
     def markdown(self) -> str:
-        """The fact sheet as Markdown."""
+        """Return the fact sheet as Markdown."""
         return render_text("fact_sheet.md", {"facts": self}) + "\n"
 
     def caveats_page(self) -> str:
-        """What whoever uses it has to know, a sentence or two each, as Markdown."""
+        """Return what whoever uses it has to know, a sentence or two each, as Markdown."""
         return render_text("caveats.md", {"facts": self, "has_spread": "spread" in delivered(self.plan)}) + "\n"
 
     def readme(self, files: Sequence[Row]) -> str:
-        """The page to begin with, which lists files and what they are."""
+        """Return the page to begin with, which lists files and what they are."""
         has_spread = "spread" in delivered(self.plan)
         return render_text("package.md", {"facts": self, "files": files, "has_spread": has_spread}) + "\n"
 
 
 def _of_accuracy(estimates: Sequence[Mapping[str, Any]]) -> Section:
-    """Table of measures, areas in km²."""
+    """Return the table of measures, areas in km²."""
     rows: list[Row] = []
     for one in estimates:
         per = 1e6 if one["measure"] == "area_m2" else 1.0
@@ -219,7 +219,7 @@ def _of_accuracy(estimates: Sequence[Mapping[str, Any]]) -> Section:
 
 
 def _counted(title: str, areas: "pd.Series[float]", kinds: "Iterable[tuple[str, pd.Series[bool]]]") -> Section:
-    """Table of the objects of each kind, which have these areas, m²."""
+    """Return the table of the objects of each kind, which have these areas, m²."""
     rows = [(name, int(of.sum()), float(areas[of].sum()) / 1e6) for name, of in kinds]
     return Section(title, rows, ("", "Objects", "Area, km²"))
 
@@ -231,7 +231,7 @@ FACTS_OF_OUTLINES = (
 
 
 def _of_outlines(outlines: pd.DataFrame) -> list[Section]:
-    """Tables of objects by class where there are several, by size, by latitude, and by confidence where they have a class of it."""
+    """Return tables of objects by class where there are several, by size, by latitude, and by confidence where they have a class of it."""
     areas = outlines["area_m2"]
     edges = (0, *_SIZES_M2, float("inf"))
     names = [f"up to {_SIZES_M2[0]:,} m²"]

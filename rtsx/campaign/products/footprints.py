@@ -97,7 +97,7 @@ def collect_tables(
 
 
 def _cut(rows: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
-    """Rows that may go on in a neighbouring cell."""
+    """Return rows that may go on in a neighbouring cell."""
     return rows[rows["cut"].to_numpy(bool)]
 
 
@@ -211,7 +211,7 @@ def are_collected(
 
 
 def stored_footprints(objects: ObjectStore, plan: CampaignPlan) -> geopandas.GeoDataFrame:
-    """Footprints of a year as they are stored: those that were collected, else those of its cells."""
+    """Return footprints of a year as they are stored: those that were collected, else those of its cells."""
     layout = YearLayout(plan.year)
     for folder in (f"{layout.products}/{FOOTPRINTS}", layout.outlines):
         found = {one.key: objects.get(one.key) for one in objects.list(folder) if one.key.endswith(".parquet")}
@@ -243,7 +243,7 @@ class _FootprintParts:
         return bool(record["cells"] == self._digest([*self.cells[name], *visited]))
 
     def make(self, name: str) -> tuple[geopandas.GeoDataFrame, Record]:
-        """Footprints whose first pixel lies in the partition."""
+        """Return footprints whose first pixel lies in the partition."""
         own = self.cells[name]
         rows, reached = collect_tables(own, self._read, grid=self.plan.grid)
         owner = dict(zip(rows["footprint_id"], zip(rows.pop("iy"), rows.pop("ix"), strict=True), strict=True))
@@ -304,7 +304,7 @@ class _FootprintParts:
         return digest_of(content)
 
     def _missing(self, cells: Iterable[Address]) -> set[Address]:
-        """Planned cells beside these that are not finished. Those that are not planned were flagged when cells ran."""
+        """Return planned cells beside these that are not finished. Those that are not planned were flagged when cells ran."""
         given = list(cells)
         reach = -(-self.spec.edge_distance // self.plan.grid.cell_size)
         near = neighbour_cells(given, reach=reach) | set(given)
@@ -366,7 +366,7 @@ _KEPT = 32
 
 
 def collected_years(objects: ObjectStore, years: Iterable[int]) -> dict[int, dict[str, Record]]:
-    """Records of the footprints of those years that were collected, by rising year."""
+    """Return records of the footprints of those years that were collected, by rising year."""
     found = {year: PartTable.of(objects, YearLayout(year), FOOTPRINTS).records.read() for year in sorted(years)}
     return {year: records for year, records in found.items() if records}
 
@@ -401,7 +401,7 @@ class _TrackParts:
         return bool(record["years"] == list(self.records) and record["parts"] == parts)
 
     def make(self, name: str) -> tuple[geopandas.GeoDataFrame, Record]:
-        """Rows of tracks whose footprint is in the partition."""
+        """Return rows of tracks whose footprint is in the partition."""
         own = {year: self.read((year, name)) for year, of_year in self.records.items() if name in of_year}
         taken = self._gathered(name, own)
         yearly = {}
@@ -421,7 +421,7 @@ class _TrackParts:
     def _gathered(
         self, name: str, own: Mapping[int, geopandas.GeoDataFrame]
     ) -> dict[PartitionKey, geopandas.GeoDataFrame]:
-        """Outlines of other partitions that hang together with those of this one."""
+        """Return outlines of other partitions that hang together with those of this one."""
         others: dict[PartitionKey, geopandas.GeoDataFrame] = {}
         taken: dict[PartitionKey, NDArray[np.bool_]] = {}
         going_on = [_outlines(table) for table in own.values()]
@@ -443,7 +443,7 @@ class _TrackParts:
         return {part: table[taken[part]] for part, table in others.items() if taken[part].any()}
 
     def _near(self, rows: Geometries) -> list[PartitionKey]:
-        """Partitions of all years whose outlines' box meets that of one of the rows."""
+        """Return partitions of all years whose outlines' box meets that of one of the rows."""
         if not len(rows):
             return []
         left, bottom, right, top = shapely.bounds(rows).T
@@ -455,7 +455,7 @@ class _TrackParts:
         return found
 
     def _digests(self, name: str, reach: Sequence[float] | None) -> dict[str, str]:
-        """Digests of the partition and of all that its outlines could hang together with, by year and name."""
+        """Return digests of the partition and of all that its outlines could hang together with, by year and name."""
         parts = {(year, name) for year, of_year in self.records.items() if name in of_year}
         if reach is not None:
             parts |= set(self._near(np.array([shapely.box(*reach)], np.object_)))
@@ -475,6 +475,6 @@ def _outlines(table: geopandas.GeoDataFrame) -> Geometries:
 
 
 def _reach(tables: Iterable[geopandas.GeoDataFrame]) -> list[float] | None:
-    """Box around all rows; None where there are none."""
+    """Return the box around all rows; None where there are none."""
     outlines = np.concatenate([_outlines(table) for table in tables])
     return [float(edge) for edge in shapely.total_bounds(outlines)] if len(outlines) else None

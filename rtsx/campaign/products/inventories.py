@@ -79,7 +79,7 @@ _QUARTER = re.compile(r"(?<!\d)((?:19|20)\d\d)q([1-4])(?!\d)")
 
 
 def days_of(image: str) -> tuple[date, date] | None:
-    """First and last day that the id of an image or mosaic states; None where it states none.
+    """Return first and last day that the id of an image or mosaic states; None where it states none.
 
     Examples
     --------
@@ -196,7 +196,7 @@ class InventoryRows:
             )
 
     def arts(self, table: geopandas.GeoDataFrame, start: int) -> geopandas.GeoDataFrame:
-        """Rows of ARTS, in EPSG:3413."""
+        """Return rows of ARTS, in EPSG:3413."""
         rows: dict[str, Any] = dict.fromkeys(ARTS)
         table = _decided(table)
         noted = pd.DataFrame(table).reindex(columns=_NOTED)
@@ -223,7 +223,7 @@ class InventoryRows:
         return made
 
     def darts_level1(self, table: geopandas.GeoDataFrame, start: int) -> geopandas.GeoDataFrame:
-        """Rows of DARTS for outlines whose cells were made of one image of one day, in EPSG:4326: what several images show together is in no one of them."""
+        """Return rows of DARTS for outlines whose cells were made of one image of one day, in EPSG:4326: what several images show together is in no one of them."""
         table = _of_network(table)
         images = self._images(table)
         # Of one day, because a mosaic shows many.
@@ -239,7 +239,7 @@ class InventoryRows:
         return conform(rows, to_geographic(table[single]).geometry, dtypes=DARTS_LEVEL1)
 
     def darts_level2(self, table: geopandas.GeoDataFrame, start: int) -> geopandas.GeoDataFrame:
-        """Rows of DARTS of the year, in EPSG:4326."""
+        """Return rows of DARTS of the year, in EPSG:4326."""
         table = _of_network(table)
         images = self._images(table)
         spans = [_span(one) if one else (None, None) for one in images]
@@ -267,7 +267,7 @@ class InventoryRows:
         return round(float(self.plan.grid.resolution * metres), 3)
 
     def _images(self, table: geopandas.GeoDataFrame) -> list[list[DatedImage]]:
-        """Images of the year that the cells under each outline were made of, the earliest first."""
+        """Return images of the year that the cells under each outline were made of, the earliest first."""
         grid, (x, y) = self.plan.grid, self.plan.grid.origin
         side = grid.cell_size * grid.resolution
         found = []
@@ -293,12 +293,12 @@ _NOTED = ("footprint_id", "bundle_digest", "prob_max", "verdict", "is_added", "a
 
 
 def _decided(table: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
-    """Outlines that reviewers have confirmed or refused; all where nobody was asked."""
+    """Return outlines that reviewers have confirmed or refused; all where nobody was asked."""
     return table[table["verdict"].isin(["target", "other"])] if "verdict" in table.columns else table
 
 
 def _of_network(table: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
-    """Outlines that the network has found and nobody has refused."""
+    """Return outlines that the network has found and nobody has refused."""
     is_known = "verdict" in table.columns
     return table[(table["verdict"] != "other") & ~table["is_added"]] if is_known else table
 
@@ -360,7 +360,7 @@ class InventoryFile:
     def walk(
         self, inventory: InventoryRows, parts: Iterable[geopandas.GeoDataFrame]
     ) -> Iterator[geopandas.GeoDataFrame]:
-        """Rows of parts of the outlines, one after the other."""
+        """Yield rows of parts of the outlines, one after the other."""
         start = 0
         for part in parts:
             made = self.rows(inventory, part, start)

@@ -286,7 +286,7 @@ Tiling = CellTiling | MatrixTiling
 
 
 def delivered(plan: CampaignPlan) -> tuple[str, ...]:
-    """Variables of the map that are delivered: all but `valid`, which their missing pixels say."""
+    """Return variables of the map that are delivered: all but `valid`, which their missing pixels say."""
     return answers_of(plan)[:-1]
 
 

@@ -121,7 +121,7 @@ class Verdicts:
             )
 
     def applied(self, part: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
-        """Outlines of the map with what reviewers say; what they have corrected is as they have drawn it."""
+        """Return outlines of the map with what reviewers say; what they have corrected is as they have drawn it."""
         found = self.rows.reindex(part["footprint_id"])
         said = {name: found[name].to_numpy() for name in ("verdict", "agreement", "review_date")}
         corrected = _flag(found, "is_corrected").to_numpy()
@@ -135,7 +135,7 @@ class Verdicts:
         return _in_order(made)
 
     def drawn(self, plan: CampaignPlan, further: Iterable[str]) -> geopandas.GeoDataFrame:
-        """What reviewers have drawn, as outlines with the columns of the others."""
+        """Return what reviewers have drawn, as outlines with the columns of the others."""
         dtypes = {
             name: str(dtype)
             for name, dtype in empty_outlines(plan.grid.crs, *further).dtypes.items()
@@ -147,7 +147,7 @@ class Verdicts:
 
 
 def reviewed_empty(crs: str, *further: str) -> geopandas.GeoDataFrame:
-    """Outlines without a row, with the columns of a review."""
+    """Return outlines without a row, with the columns of a review."""
     empty = empty_outlines(crs, *further)
     return _in_order(_with_review(empty.assign(verdict=None)))
 

@@ -55,17 +55,17 @@ Document = dict[str, Any]
 
 
 def collection_id(plan: CampaignPlan) -> str:
-    """Id of the collection of a year."""
+    """Return the id of the collection of a year."""
     return f"{plan.name}-{plan.year}"
 
 
 def item_id(plan: CampaignPlan, cell: Address) -> str:
-    """Id of the item of a cell."""
+    """Return the id of the item of a cell."""
     return f"{collection_id(plan)}-{cell_id(*cell)}"
 
 
 def item_document(plan: CampaignPlan, cell: Address, state: FinishedCell, *, key: str) -> Document:
-    """The item of a finished cell that lies at `key`."""
+    """Return the item of a finished cell that lies at `key`."""
     geobox, ground = plan.grid[cell].geobox, plan.grid[cell].lonlat
     layout = YearLayout(plan.year)
     assets = {"map": asset(MAP, beside=key, media_type=ZARR, title="Map of all cells and years", roles=("data",))}
@@ -110,7 +110,7 @@ def item_document(plan: CampaignPlan, cell: Address, state: FinishedCell, *, key
 def branch_document(
     plan: CampaignPlan, name: str, items: Sequence[Address], *, key: str, box: Sequence[float]
 ) -> Document:
-    """The catalog of a partition, at `key`.
+    """Return the catalog of a partition, at `key`.
 
     It states an extent, as only collections have to, so that a search passes over partitions elsewhere.
     """
@@ -131,7 +131,7 @@ def branch_document(
 def collection_document(
     plan: CampaignPlan, branches: Sequence[str], assets: Mapping[str, Document], *, key: str, box: Sequence[float]
 ) -> Document:
-    """The collection of a year, at `key`."""
+    """Return the collection of a year, at `key`."""
     return {
         "type": "Collection",
         "stac_version": STAC_VERSION,
@@ -192,7 +192,7 @@ def year_collection(
     summaries: Mapping[str, Any],
     variables: Sequence[str],
 ) -> Document:
-    """A collection that stands alone, beside its files.
+    """Return a collection that stands alone, beside its files.
 
     Parameters
     ----------
@@ -311,7 +311,7 @@ def item_table(plan: CampaignPlan, files: Sequence[RasterFile], *, variables: Se
 
 
 def root_document(name: str, collections: Mapping[int, str]) -> Document:
-    """The catalog of all years, beside the map; collections by the year, as keys."""
+    """Return the catalog of all years, beside the map; collections by the year, as keys."""
     return {
         "type": "Catalog",
         "stac_version": STAC_VERSION,
@@ -325,13 +325,13 @@ def root_document(name: str, collections: Mapping[int, str]) -> Document:
 
 
 def asset(key: str, *, beside: str, media_type: str, title: str, roles: Sequence[str] = ("data",)) -> Document:
-    """An asset of the document at the key `beside`."""
+    """Return an asset of the document at the key `beside`."""
     href = posixpath.relpath(key, posixpath.dirname(beside))
     return {"href": href, "type": media_type, "title": title, "roles": list(roles)}
 
 
 def link(rel: str, href: str, *, media_type: str = _JSON, title: str | None = None) -> dict[str, str]:
-    """A STAC link."""
+    """Return a STAC link."""
     return {"rel": rel, "href": href, "type": media_type} | ({"title": title} if title else {})
 
 
@@ -346,7 +346,7 @@ def _year(year: int) -> Document:
 
 
 def _bands(variable: str, plan: CampaignPlan) -> list[Document]:
-    """Bands of a GeoTIFF: one for each class where there are several."""
+    """Return bands of a GeoTIFF: one for each class where there are several."""
     several = len(plan.prediction.classes) > 1
     names = [f"{variable} {name}" for name in plan.prediction.classes] if several else [variable]
     scaled = {"raster:scale": 0.01, "raster:offset": 0.0} if variable != "binary" else {}
@@ -358,7 +358,7 @@ CATALOG = "catalog.json"
 
 
 def collection_key(layout: YearLayout) -> str:
-    """Key of the collection of a year."""
+    """Return the key of the collection of a year."""
     return f"{layout.products}/stac/collection.json"
 
 

@@ -97,22 +97,22 @@ CellStates = dict[Address, FinishedCell]
 
 
 def cell_states(marks: Iterable[CommitRecord], layout: YearLayout) -> CellStates:
-    """States of all cells that have a mark; the marks themselves are let go one by one."""
+    """Return states of all cells that have a mark; the marks themselves are let go one by one."""
     return {mark.cell: _state(mark, layout) for mark in marks}
 
 
 def mapped_cells(states: CellStates) -> list[Address]:
-    """Finished cells with a map."""
+    """Return finished cells with a map."""
     return [cell for cell, state in states.items() if not state.is_empty]
 
 
 def sha256_of(content: bytes) -> str:
-    """SHA-256 of bytes, as hexadecimal digits."""
+    """Return SHA-256 of bytes, as hexadecimal digits."""
     return sha256(content).hexdigest()
 
 
 def digest_of(content: object) -> str:
-    """SHA-256 of JSON values; equal ones have equal digests."""
+    """Return SHA-256 of JSON values; equal ones have equal digests."""
     return sha256_of(json.dumps(content, sort_keys=True).encode())
 
 
@@ -161,7 +161,7 @@ def group_by_partition(cells: Iterable[Address]) -> dict[str, list[Address]]:
 
 
 def partition_sources(states: CellStates) -> dict[str, str]:
-    """What the map of each partition is made of: digests by its name."""
+    """Return what the map of each partition is made of: digests by its name."""
     parts = group_by_partition(mapped_cells(states))
     return {name: digest_of([(cell_id(*cell), states[cell].map) for cell in cells]) for name, cells in parts.items()}
 
@@ -171,7 +171,7 @@ WORKERS = min(os.cpu_count() or 1, 8)
 
 
 def parquet_bytes(table: geopandas.GeoDataFrame) -> bytes:
-    """GeoParquet 1.1 with a column `bbox` for spatial filters; equal tables give equal bytes."""
+    """Return GeoParquet 1.1 with a column `bbox` for spatial filters; equal tables give equal bytes."""
     buffer = io.BytesIO()
     plainly_typed(table).to_parquet(
         buffer, index=False, compression="zstd", write_covering_bbox=True, schema_version="1.1.0"
@@ -180,7 +180,7 @@ def parquet_bytes(table: geopandas.GeoDataFrame) -> bytes:
 
 
 def parquet_of_parts(parts: Iterable[geopandas.GeoDataFrame], *, empty: geopandas.GeoDataFrame) -> bytes:
-    """`parquet_bytes` of all parts together, a row group each, of which one is in memory at a time.
+    """Return `parquet_bytes` of all parts together, a row group each, of which one is in memory at a time.
 
     Parameters
     ----------
@@ -213,7 +213,7 @@ def parquet_of_parts(parts: Iterable[geopandas.GeoDataFrame], *, empty: geopanda
 
 
 def read_outlines(content: bytes, *, name: str) -> geopandas.GeoDataFrame:
-    """Footprints of such bytes, with the columns and dtypes that they were made with.
+    """Return footprints of such bytes, with the columns and dtypes that they were made with.
 
     Raises
     ------
@@ -229,7 +229,7 @@ def read_outlines(content: bytes, *, name: str) -> geopandas.GeoDataFrame:
 def joined_outlines(
     contents: Mapping[str, bytes], *, crs: str, further: Iterable[str] = ()
 ) -> tuple[geopandas.GeoDataFrame, NDArray[np.int64]]:
-    """Footprints of many small files as one table, and for each row the number of its file.
+    """Return footprints of many small files as one table, and for each row the number of its file.
 
     Joined before they become a table, because making one takes a hundred times as long as reading its bytes.
 
@@ -275,7 +275,7 @@ def plainly_typed(table: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
 
 
 def empty_outlines(crs: str, *further: str) -> geopandas.GeoDataFrame:
-    """Footprints without a row, with some of the optional columns."""
+    """Return footprints without a row, with some of the optional columns."""
     columns: dict[str, object] = {name: [] for name in known_dtypes(further) if name in (*COLUMNS, *further)}
     return coerce(columns, geopandas.GeoSeries([], crs=crs))
 
@@ -336,7 +336,7 @@ class PartTable:
         return f"{self.folder}/{name}.parquet"
 
     def read(self, name: str) -> geopandas.GeoDataFrame:
-        """Rows of a partition.
+        """Return rows of a partition.
 
         Raises
         ------
@@ -349,7 +349,7 @@ class PartTable:
         return read_outlines(content, name=self.key(name))
 
     def walk(self, names: Collection[str]) -> Iterator[geopandas.GeoDataFrame]:
-        """Rows of partitions, one after the other."""
+        """Return rows of partitions, one after the other."""
         return (self.read(name) for name in sorted(names))
 
     def refresh(self, wanted: Collection[str], *, is_current: IsCurrent, make: Make) -> Refreshed:

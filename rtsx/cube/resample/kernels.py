@@ -48,13 +48,13 @@ _called = numba.njit(nogil=True, error_model="numpy")
 
 @_inline
 def _through(start, middle, end, at):  # type: ignore[no-untyped-def]
-    """The parabola through three values at 0, 1/2 and 1."""
+    """Return the parabola through three values at 0, 1/2 and 1."""
     return start + at * ((4 * middle - 3 * start - end) + at * (2 * (start - 2 * middle + end)))
 
 
 @_called
 def _runs(block):  # type: ignore[no-untyped-def]
-    """Pixels of one row and one transform cell as (y, x, length), cell by cell.
+    """Yield pixels of one row and one transform cell as (y, x, length), cell by cell.
 
     Not row by row, because the source pixels of a cell stay in the fastest cache whichever way the source is turned.
     """
@@ -73,28 +73,28 @@ def _runs(block):  # type: ignore[no-untyped-def]
 
 @_inline
 def _cell_of(block, y, x):  # type: ignore[no-untyped-def]
-    """Row and column of the transform cell of a pixel, counted from that of the first pixel."""
+    """Return the row and column of the transform cell of a pixel, counted from that of the first pixel."""
     row, column, _, _, _, _ = block
     return (row + y) // _CELL - row // _CELL, (column + x) // _CELL - column // _CELL
 
 
 @_inline
 def _place_of(block, y, x):  # type: ignore[no-untyped-def]
-    """Row and column of a pixel in its transform cell."""
+    """Return the row and column of a pixel in its transform cell."""
     row, column, _, _, _, _ = block
     return float((row + y) % _CELL), float((column + x) % _CELL)
 
 
 @_inline
 def _goal_of(block, y, x):  # type: ignore[no-untyped-def]
-    """Row and column of a pixel in the output."""
+    """Return the row and column of a pixel in the output."""
     _, _, _, _, top, left = block
     return np.uintp(top + y), np.uintp(left + x)
 
 
 @_inline
 def _fill_line(nodes, cell, v, begin, length, out):  # type: ignore[no-untyped-def]
-    """The quadratic of one cell on a line: at (v, begin) and on, in pixels of the cell, a pixel apart."""
+    """Return the quadratic of one cell on a line: at (v, begin) and on, in pixels of the cell, a pixel apart."""
     ky, kx, at = 2 * cell[0], 2 * cell[1], v / _CELL
     start = _through(nodes[ky, kx], nodes[ky + 1, kx], nodes[ky + 2, kx], at)
     middle = _through(nodes[ky, kx + 1], nodes[ky + 1, kx + 1], nodes[ky + 2, kx + 1], at)
@@ -107,7 +107,7 @@ def _fill_line(nodes, cell, v, begin, length, out):  # type: ignore[no-untyped-d
 
 @_called
 def _fill_positions(block, positions, y, x, length, rows, columns):  # type: ignore[no-untyped-def]
-    """Source positions of a run of target pixels into `rows` and `columns`."""
+    """Return source positions of a run of target pixels into `rows` and `columns`."""
     node_rows, node_columns, is_exact, exact_rows, exact_columns = positions
     cell = _cell_of(block, y, x)
     if is_exact[cell]:
@@ -122,7 +122,7 @@ def _fill_positions(block, positions, y, x, length, rows, columns):  # type: ign
 
 @_inline
 def _all_within(frame, rows, columns, length, margin):  # type: ignore[no-untyped-def]
-    """Whether every position of a run is `margin` pixels inside the window, so that no tap needs a look."""
+    """Test whether every position of a run is `margin` pixels inside the window, so that no tap needs a look."""
     first_row, first_column, height, width, _, _, _ = frame
     top, bottom = first_row + margin, first_row + height - margin
     left, right = first_column + margin, first_column + width - margin
@@ -141,7 +141,7 @@ def _is_missing(frame, value):  # type: ignore[no-untyped-def]
 
 @_inline
 def _row_of(frame, row):  # type: ignore[no-untyped-def]
-    """Row in the window; -1 where there is none."""
+    """Return the row in the window; -1 where there is none."""
     top, _, height, _, _, _, _ = frame
     place = row - top
     return place if 0 <= place < height else -1
@@ -149,7 +149,7 @@ def _row_of(frame, row):  # type: ignore[no-untyped-def]
 
 @_inline
 def _column_of(frame, column):  # type: ignore[no-untyped-def]
-    """Column in the window; -1 where there is none."""
+    """Return the column in the window; -1 where there is none."""
     _, left, _, width, period, _, _ = frame
     place = column - left
     if period:
@@ -159,7 +159,7 @@ def _column_of(frame, column):  # type: ignore[no-untyped-def]
 
 @_inline
 def _holder(frame, row, column):  # type: ignore[no-untyped-def]
-    """Row and column in the window of the pixel that holds a position; (-1, -1) where there is none."""
+    """Return the row and column in the window of the pixel that holds a position; (-1, -1) where there is none."""
     if not (abs(row) < _FAR and abs(column) < _FAR):
         return -1, -1
     y = _row_of(frame, math.floor(row + _NUDGE))
@@ -169,20 +169,20 @@ def _holder(frame, row, column):  # type: ignore[no-untyped-def]
 
 @_inline
 def _tap(pixels, band, y, x):  # type: ignore[no-untyped-def]
-    """A pixel of the window; unsigned, because Python's negative indices would cost a look at each."""
+    """Return a pixel of the window; unsigned, because Python's negative indices would cost a look at each."""
     return pixels[band, np.uintp(y), np.uintp(x)]
 
 
 @_inline
 def _rounded(value, rule):  # type: ignore[no-untyped-def]
-    """A value as it can be stored, but for the one that means missing."""
+    """Return a value as it can be stored, but for the one that means missing."""
     is_integer, low, high, _, _, _, _ = rule
     return min(max(np.rint(value), low), high) if is_integer else value
 
 
 @_inline
 def _beside(value, rule):  # type: ignore[no-untyped-def]
-    """What is stored of a valid value that would be read as missing."""
+    """Return what is stored of a valid value that would be read as missing."""
     _, _, _, _, fill, above, below = rule
     return above if value >= fill else below
 
@@ -206,7 +206,7 @@ def _nearest(block, positions, pixels, frame, out, valid, rule):  # type: ignore
 
 @_inline
 def _taps(frame, row, column, are_within):  # type: ignore[no-untyped-def]
-    """Rows and columns in the window of the two by two pixels around a position; -1 where there is none."""
+    """Return rows and columns in the window of the two by two pixels around a position; -1 where there is none."""
     y, x = math.floor(row - 0.5), math.floor(column - 0.5)
     if are_within:
         top, left, _, _, _, _, _ = frame
@@ -216,7 +216,7 @@ def _taps(frame, row, column, are_within):  # type: ignore[no-untyped-def]
 
 @_inline
 def _outer_taps(frame, row, column, are_within):  # type: ignore[no-untyped-def]
-    """Rows and columns before and after those of `_taps`."""
+    """Return rows and columns before and after those of `_taps`."""
     y, x = math.floor(row - 0.5), math.floor(column - 0.5)
     if are_within:
         top, left, _, _, _, _, _ = frame
@@ -231,7 +231,7 @@ def _exist(ys, xs):  # type: ignore[no-untyped-def]
 
 @_inline
 def _weights(row, column):  # type: ignore[no-untyped-def]
-    """Weights of the two by two pixels around a position, row by row."""
+    """Return weights of the two by two pixels around a position, row by row."""
     fy, fx = row - 0.5, column - 0.5
     dy, dx = fy - math.floor(fy), fx - math.floor(fx)
     return (1 - dy) * (1 - dx), (1 - dy) * dx, dy * (1 - dx), dy * dx
@@ -239,7 +239,7 @@ def _weights(row, column):  # type: ignore[no-untyped-def]
 
 @_inline
 def _four(pixels, frame, band, ys, xs, weights):  # type: ignore[no-untyped-def]
-    """Weighted sum of four taps that exist, and whether all of them are valid.
+    """Return the weighted sum of four taps that exist, and whether all of them are valid.
 
     A tap that is not finite makes the sum so, which saves looking at each.
     """
@@ -253,7 +253,7 @@ def _four(pixels, frame, band, ys, xs, weights):  # type: ignore[no-untyped-def]
 
 @_called
 def _some_of_four(pixels, frame, band, ys, xs, weights):  # type: ignore[no-untyped-def]
-    """Weighted mean of those of four taps that exist and are valid."""
+    """Return the weighted mean of those of four taps that exist and are valid."""
     total = 0.0
     weight = 0.0
     for i in range(2):
@@ -268,7 +268,7 @@ def _some_of_four(pixels, frame, band, ys, xs, weights):  # type: ignore[no-unty
 
 
 def _bilinear(block, positions, pixels, frame, out, valid, rule):  # type: ignore[no-untyped-def]
-    """Mean of the four pixels around each position, weighted by nearness; missing ones are left out."""
+    """Return the mean of the four pixels around each position, weighted by nearness; missing ones are left out."""
     rows = np.empty(_CELL)
     columns = np.empty(_CELL)
     _, _, _, has_fill, fill, _, _ = rule
@@ -298,7 +298,7 @@ def _bilinear(block, positions, pixels, frame, out, valid, rule):  # type: ignor
 
 @_inline
 def _keys(distance):  # type: ignore[no-untyped-def]
-    """The four weights of cubic convolution with a = -0.5 (Keys 1981), `distance` after the second tap."""
+    """Return the four weights of cubic convolution with a = -0.5 (Keys 1981), `distance` after the second tap."""
     t = distance
     return (
         ((-0.5 * t + 1.0) * t - 0.5) * t,
@@ -310,7 +310,7 @@ def _keys(distance):  # type: ignore[no-untyped-def]
 
 @_inline
 def _line(pixels, frame, band, y, xs, outer, weights):  # type: ignore[no-untyped-def]
-    """Weighted sum of four taps of one row, and whether one of them is nodata."""
+    """Return the weighted sum of four taps of one row, and whether one of them is nodata."""
     v0, v1 = _tap(pixels, band, y, outer[0]), _tap(pixels, band, y, xs[0])
     v2, v3 = _tap(pixels, band, y, xs[1]), _tap(pixels, band, y, outer[1])
     _, _, _, _, _, has_nodata, nodata = frame
@@ -320,7 +320,7 @@ def _line(pixels, frame, band, y, xs, outer, weights):  # type: ignore[no-untype
 
 @_inline
 def _sixteen(pixels, frame, band, ys, xs, outer_ys, outer_xs, wy, wx):  # type: ignore[no-untyped-def]
-    """Weighted sum of sixteen taps that exist, and whether all of them are valid."""
+    """Return the weighted sum of sixteen taps that exist, and whether all of them are valid."""
     a, is_missing_a = _line(pixels, frame, band, outer_ys[0], xs, outer_xs, wx)
     b, is_missing_b = _line(pixels, frame, band, ys[0], xs, outer_xs, wx)
     c, is_missing_c = _line(pixels, frame, band, ys[1], xs, outer_xs, wx)
@@ -330,7 +330,7 @@ def _sixteen(pixels, frame, band, ys, xs, outer_ys, outer_xs, wy, wx):  # type: 
 
 
 def _cubic(block, positions, pixels, frame, out, valid, rule):  # type: ignore[no-untyped-def]
-    """Cubic convolution of the sixteen pixels around each position; bilinear where one of them is missing."""
+    """Return the cubic convolution of the sixteen pixels around each position; bilinear where one of them is missing."""
     rows = np.empty(_CELL)
     columns = np.empty(_CELL)
     _, _, _, has_fill, fill, _, _ = rule
@@ -362,7 +362,7 @@ def _cubic(block, positions, pixels, frame, out, valid, rule):  # type: ignore[n
 
 
 def _average(block, positions, pixels, frame, out, valid, rule, samples):  # type: ignore[no-untyped-def]
-    """Mean of the valid ones of evenly spaced samples in each target pixel; a sample is the pixel that holds it."""
+    """Return the mean of the valid ones of evenly spaced samples in each target pixel; a sample is the pixel that holds it."""
     rows = np.empty(_CELL)
     columns = np.empty(_CELL)
     edges = np.empty((2, 2, _CELL + 1))
@@ -418,7 +418,7 @@ def _average(block, positions, pixels, frame, out, valid, rule, samples):  # typ
 
 @_inline
 def _edge(quad, v):  # type: ignore[no-untyped-def]
-    """Positions (row, column) on the left and on the right edge of a pixel, `v` of its height down."""
+    """Return positions (row, column) on the left and on the right edge of a pixel, `v` of its height down."""
     start = (1 - v) * quad[0, 0, 0] + v * quad[1, 0, 0], (1 - v) * quad[0, 0, 1] + v * quad[1, 0, 1]
     end = (1 - v) * quad[0, 1, 0] + v * quad[1, 1, 0], (1 - v) * quad[0, 1, 1] + v * quad[1, 1, 1]
     return start, end
@@ -426,7 +426,7 @@ def _edge(quad, v):  # type: ignore[no-untyped-def]
 
 @_called
 def _exact_corners(samples, y, x, column, quad):  # type: ignore[no-untyped-def]
-    """Corners of a pixel of an exact cell into `quad` (y, x, row and column), and the samples they ask for."""
+    """Return corners of a pixel of an exact cell into `quad` (y, x, row and column), and the samples they ask for."""
     _, limit, corner_rows, corner_columns, turn = samples
     for i in range(2):
         for j in range(2):
@@ -445,7 +445,7 @@ def _exact_corners(samples, y, x, column, quad):  # type: ignore[no-untyped-def]
 
 @_inline
 def _count(step, limit):  # type: ignore[no-untyped-def]
-    """Samples along a target pixel that is `step` source pixels long: two for each, so that half a pixel counts half."""
+    """Return samples along a target pixel that is `step` source pixels long: two for each, so that half a pixel counts half."""
     if not step < limit:
         return limit
     return max(1, min(limit, 2 * math.ceil(step - 1e-3)))

@@ -29,7 +29,7 @@ _HIGHEST = 100_000.0
 
 
 def _minus_circle_mean(dem: Heights, half_widths: NDArray[np.int32]) -> Heights:
-    """Height minus the mean of the valid heights in a circle around it, NaN where the middle is invalid.
+    """Return the height minus the mean of the valid heights in a circle around it, NaN where the middle is invalid.
 
     Row by row of the circle, two look-ups in running sums each: pixels x 2 x reach instead of pixels x reach².
     """
@@ -92,7 +92,7 @@ def _mirrored(value: float, opposite: float, centre: float) -> float:
 
 @_part
 def _neighbours(dem: Heights, row: int, column: int) -> tuple[float, float, float, float, float, float, float, float]:
-    """North-west, north, north-east, west, east, south-west, south, south-east in the array; extrapolated where missing."""
+    """Return north-west, north, north-east, west, east, south-west, south, south-east in the array; extrapolated where missing."""
     z = np.float64(dem[row, column])
     given_nw, given_n, given_ne = (
         _at(dem, row - 1, column - 1),
@@ -118,7 +118,7 @@ def _neighbours(dem: Heights, row: int, column: int) -> tuple[float, float, floa
 
 @_part
 def _gradient(dem: Heights, row: int, column: int, height: float, width: float) -> tuple[float, float]:
-    """Rise per metre along x and along y of the map, after Horn (1981); lengths are signed like the CRS's axes."""
+    """Return the rise per metre along x and along y of the map, after Horn (1981); lengths are signed like the CRS's axes."""
     nw, n, ne, w, e, sw, s, se = _neighbours(dem, row, column)
     along_x = ((ne + 2 * e + se) - (nw + 2 * w + sw)) / (8 * width)
     along_y = ((sw + 2 * s + se) - (nw + 2 * n + ne)) / (8 * height)
@@ -126,7 +126,7 @@ def _gradient(dem: Heights, row: int, column: int, height: float, width: float) 
 
 
 def _slope(dem: Heights, heights: Lengths, widths: Lengths) -> Heights:
-    """Angle to the horizontal in degrees."""
+    """Return the angle to the horizontal in degrees."""
     out = np.empty(dem.shape, np.float32)
     for row in range(dem.shape[0]):
         for column in range(dem.shape[1]):
@@ -136,7 +136,7 @@ def _slope(dem: Heights, heights: Lengths, widths: Lengths) -> Heights:
 
 
 def _aspect(dem: Heights, heights: Lengths, widths: Lengths, north: NDArray[np.float32]) -> Heights:
-    """Downhill direction in degrees clockwise from true north, 0 up to 360; 0 where the ground is level."""
+    """Return the downhill direction in degrees clockwise from true north, 0 up to 360; 0 where the ground is level."""
     out = np.empty(dem.shape, np.float32)
     for row in range(dem.shape[0]):
         for column in range(dem.shape[1]):
@@ -156,7 +156,7 @@ def _aspect(dem: Heights, heights: Lengths, widths: Lengths, north: NDArray[np.f
 def _hillshade(
     dem: Heights, heights: Lengths, widths: Lengths, north: NDArray[np.float32], sun: tuple[float, float]
 ) -> Heights:
-    """Cosine of the angle between the sun (azimuth, elevation in degrees) and the ground's normal; 0 where turned away."""
+    """Return the cosine of the angle between the sun (azimuth, elevation in degrees) and the ground's normal; 0 where turned away."""
     out = np.empty(dem.shape, np.float32)
     to_east = cos(radians(sun[1])) * sin(radians(sun[0]))
     to_north = cos(radians(sun[1])) * cos(radians(sun[0]))
@@ -172,7 +172,7 @@ def _hillshade(
 
 
 def _curvatures(dem: Heights, heights: Lengths, widths: Lengths, which: int) -> Heights:
-    """Curvature after Zevenbergen & Thorne (1987) in 1/100 m: 0 total, 1 profile, 2 plan."""
+    """Return curvature after Zevenbergen & Thorne (1987) in 1/100 m: 0 total, 1 profile, 2 plan."""
     out = np.empty(dem.shape, np.float32)
     for row in range(dem.shape[0]):
         height, width = heights[row], widths[row]

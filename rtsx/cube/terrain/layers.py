@@ -35,7 +35,7 @@ def terrain_layer(
     is_angle: bool = False,
     limits: tuple[float, float] | None = None,
 ) -> Callable[[TerrainKernel], TerrainKernel]:
-    """Decorator that makes a function a terrain layer which recipes and YAML files can name.
+    """Return a decorator that makes a function a terrain layer which recipes and YAML files can name.
 
     Parameters
     ----------
