@@ -113,6 +113,9 @@ def plan_encodings(source: SourceRecipe, images: Sequence[Image]) -> tuple[Layer
                 "--calc 'abs(A)' --outfile AMPLITUDE.tif"
             )
         require_nodata(recipe.wanted.nodata, np.dtype(one.dtype), layer=recipe.name)
+        _refuse_mixed_classes(source, recipe, images)
+        if source.terrain:
+            _require_metres(source.name, recipe.name, bands)
         dtype = np.dtype(one.dtype if recipe.dtype is None else recipe.dtype)
         # Of integers, only what a stored pixel can have.
         nodata = one.nodata if dtype.kind == "f" else output_nodata(one.nodata, dtype)
@@ -123,6 +126,39 @@ def plan_encodings(source: SourceRecipe, images: Sequence[Image]) -> tuple[Layer
             LayerEncoding(recipe=recipe, dtype=dtype, nodata=nodata, scale_factor=one.scale_factor, add_offset=offset)
         )
     return tuple(layers)
+
+
+_FEET_M = dict.fromkeys(("us survey foot", "us_survey_foot", "us-ft", "ftus"), 1200 / 3937)
+_METRES = {"mm": 0.001, "cm": 0.01, "dm": 0.1, "km": 1000.0, "ft": 0.3048, "foot": 0.3048, "feet": 0.3048} | _FEET_M
+"""Metres of units that elevation is stored in."""
+
+
+def _require_metres(source: str, layer: str, bands: Sequence[tuple[str, BandSource]]) -> None:
+    """Raise for elevation in another unit, which nobody has brought to metres: its slopes are others."""
+    for image, each in bands:
+        factor = _METRES.get(each.units.strip().lower())
+        if factor is not None and "scale_factor" not in each.settled:
+            raise CubeError(
+                f"Source {source!r}: terrain is computed from metres, and {layer!r} of image {image!r} is stated to be in "
+                f"{each.units}. Write `scale_factor: {factor * each.scale_factor:.9g}` in the layer, which brings it to metres, or "
+                "correct the unit of the file or item."
+            )
+
+
+def _refuse_mixed_classes(source: SourceRecipe, recipe: LayerRecipe, images: Sequence[Image]) -> None:
+    """Raise where numbers of classes are resampled or composited to numbers between them, which are other classes."""
+    named = next((image.id for image in images if image.bands[recipe.name].has_classes), None)
+    is_mixed = source.composite == "mean" or percent_of(source.composite) is not None
+    for mixes, key, value, cure in (
+        (recipe.resampling != "nearest", "resampling", recipe.resampling, "nearest"),
+        (is_mixed and len(images) > 1, "composite", source.composite, "first"),
+    ):
+        if named is not None and mixes:
+            raise CubeError(
+                f"Source {source.name!r}: the numbers of layer {recipe.name!r} of image {named!r} stand for classes, by its colour table, "
+                f"its flag_values or its item, and {value} gives numbers between them, which are other classes or none. Write "
+                f"`{key}: {cure}`; where they measure something, take that statement out of the file or item."
+            )
 
 
 @dataclass(frozen=True, order=True)
@@ -380,7 +416,7 @@ class ChunkLoader:
         groups: dict[object, list[LayerEncoding]] = {}
         for layer in self.layers:
             bands = image.bands[layer.recipe.name]
-            key = (replace(bands, bands=(), asset="", stamp=""), layer.recipe.resampling, layer.dtype)
+            key = (replace(bands, bands=(), asset="", stamp="", units=""), layer.recipe.resampling, layer.dtype)
             groups.setdefault(key, []).append(layer)
         return list(groups.values())
 

@@ -15,7 +15,7 @@ from affine import Affine
 from numpy.typing import NDArray
 
 from rtsx.cube.encoding import MISSING, MISSING_ATTRS, decoded_packing, is_sparse, missing_values, packing, with_packing
-from rtsx.cube.georeference import COORDINATE_NOISE, validate_georeference, with_axes, with_crs
+from rtsx.cube.georeference import COORDINATE_NOISE, in_crs_units, validate_georeference, with_axes, with_crs
 from rtsx.cube.rasterio import read_header
 from rtsx.cube.sensors import require_layer_names
 from rtsx.errors import CubeError
@@ -35,7 +35,7 @@ _PER_BAND = {
 """Attributes that may hold one value for each band, and the word for that of one layer."""
 _OF_A_LAYER = frozenset({*_PER_BAND, *MISSING_ATTRS})
 """Attributes of an array or Dataset that describe its layers rather than the whole."""
-_NAMELESS = re.compile(r"band_?\d+|__xarray_dataarray_variable__")
+NAMELESS = re.compile(r"band_?\d+|__xarray_dataarray_variable__")
 """Names that a library gives because it knows none."""
 _PREDICTED = frozenset({"class", "member"})
 """Dimensions of a prediction; those of a layer may be called anything else."""
@@ -79,7 +79,7 @@ def as_cube(given: xr.Dataset | xr.DataArray, *, layers: Sequence[str] | None = 
         cube = _named(with_axis_names(given), layers)
     else:
         raise CubeError(_no_cube(given))
-    cube = _with_whole_longitudes(with_axes(with_crs(_arranged(cube))))
+    cube = _with_whole_longitudes(with_axes(in_crs_units(with_crs(_arranged(cube)))))
     layered = [name for name, layer in cube.data_vars.items() if _is_layer(layer)]
     require_layer_names(layered, cure="Rename them, with cube.rename({'name': 'another'}).")
     if "source" in cube.encoding and {"y", "x"} <= set(cube.coords):  # opened by xarray
@@ -238,10 +238,12 @@ def _band_names(array: xr.DataArray, dim: Any, layers: Sequence[str] | None) -> 
     names: list[Any] = list(layers or [])
     if not names and all(isinstance(one, str) for one in coordinate):
         names = list(coordinate)
-    if not names and count == 1 and isinstance(array.name, str) and not _NAMELESS.fullmatch(array.name):
+    if not names and count == 1 and isinstance(array.name, str) and not NAMELESS.fullmatch(array.name):
         names = [array.name]
     if not names:
         names = [_of_band(told, _place(number, coordinate)) for number in range(count)]
+    if not any(names) and "chunks" in array.encoding:
+        names = [f"band_{number}" for number in range(1, count + 1)]  # as those of a file that does not describe them
     if len(set(names)) != count or not all(isinstance(one, str) and one for one in names):
         raise CubeError(
             f"The {count} bands along {dim!r} have no names of their own, only {list(coordinate)} and long_name {told!r}. Name "
@@ -309,8 +311,9 @@ def _state_stac(variable: xr.Variable, layer: xr.DataArray) -> None:
 
 def _ask_for_nodata(array: xr.DataArray) -> None:
     """Raise for integers that may have lost it: xarray forgets attributes in `to_dataarray`, stackstac its fill value."""
-    if array.dtype.kind not in "ui" or "rasterio_dtype" in array.encoding or "AREA_OR_POINT" in array.attrs:
-        return  # rioxarray says nothing of a file that has no nodata value
+    is_read = {"rasterio_dtype", "chunks"} & set(array.encoding) or "AREA_OR_POINT" in array.attrs
+    if array.dtype.kind not in "ui" or is_read:
+        return  # a file or store without a nodata value says nothing
     raise CubeError(
         f"This array of {array.dtype} does not say which pixels are missing: stackstac does not name its fill_value, and "
         "to_dataarray() forgets the attributes of the variables. Give the Dataset itself, or set array.attrs['nodata'] to the "
@@ -359,7 +362,7 @@ def _new_names(cube: xr.Dataset, names: Sequence[Any], layers: Sequence[str] | N
                 f"The Dataset has layers {names}; got the names {list(layers)}. Name every one, in this order."
             )
         return {old: new for old, new in zip(names, layers, strict=True) if old != new}
-    nameless = [name for name in names if not isinstance(name, str) or _NAMELESS.fullmatch(name)]
+    nameless = [name for name in names if not isinstance(name, str) or NAMELESS.fullmatch(name)]
     new = {name: cube[name].attrs.get("long_name") for name in nameless}
     texts = [one for one in new.values() if isinstance(one, str) and one]
     if len(texts) == len(new) and len({*texts, *names}) == len(new) + len(names):
@@ -509,7 +512,7 @@ def validate_cube(cube: xr.Dataset | xr.DataArray) -> None:
         if valid.dtype != bool or valid.dims not in (("y", "x"), ("time", "y", "x")):
             raise CubeError(
                 f"`valid` has to be boolean on (y, x) or (time, y, x), True where a pixel can be trusted; got {valid.dtype} "
-                f"on {valid.dims}. Make it so with cube['valid'] != 0, or call it otherwise, with cube.rename(valid='mask'), if it "
+                f"on {valid.dims}. Make it so with cube['valid'] == 1 where 1 is valid, or call it otherwise, with cube.rename(valid='mask'), if it "
                 "is a layer."
             )
 

@@ -9,6 +9,7 @@ from os.path import lexists
 from pathlib import PurePosixPath
 from typing import Any
 
+import numpy as np
 import xarray as xr
 from affine import Affine
 from odc.geo.geobox import GeoBox
@@ -115,6 +116,10 @@ class FileImages:
         return replace(header, descriptions=sensor_names(header, get_sensor(self.sensor)))
 
 
+_YES_OR_NO = 2
+"""Numbers of a layer such as `binary`, between which rounding is the nearer one."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class StoreImages:
     """A Zarr store, v2 or v3, as one image: its arrays are the bands."""
@@ -158,7 +163,14 @@ class StoreImages:
             found = {key: packed[key] for key in ("nodata", "scale_factor", "add_offset")}
             dtype = stored[name].dtype.name
             bands[one.name] = BandSource(
-                href=self.path, bands=(name,), geobox=geobox, dtype=dtype, opener="zarr", **found | one.stated
+                href=self.path,
+                bands=(name,),
+                geobox=geobox,
+                dtype=dtype,
+                opener="zarr",
+                units=str(stored[name].attrs.get("units", "")),
+                has_classes=np.size(stored[name].attrs.get("flag_values", ())) > _YES_OR_NO,
+                **found | one.stated,
             )
         return (Image(id=_file_name(self.path).stem, bands=bands, time=self.time),)
 
@@ -175,7 +187,7 @@ def _as_stored(geobox: GeoBox, turned: Sequence[str]) -> GeoBox:
 def _unaligned(raw: xr.Dataset, name: str, *, has_nodata: bool) -> str | None:
     """Return what of an array the aligned reader, which reads the arrays themselves, would take for something else; None where nothing is."""
     if name not in raw:
-        return None  # a band of an array with a dimension of bands, which `open_zarr_cube` has made a layer
+        return f"layer {name!r} is not an array of its own"
     layer = raw[name]
     missing = () if has_nodata else missing_values(layer)
     if len(missing) > 1:
@@ -253,6 +265,8 @@ def _asset_bands(headers: Mapping[str, RasterHeader], wanted: BandRequest) -> Ba
         dtype=dtype,
         asset=asset,
         settled=frozenset(wanted.stated),
+        units=header.units[places[0]] or "",
+        has_classes=not {*numbers}.isdisjoint(header.coloured),
         **found | wanted.stated,
     )
 

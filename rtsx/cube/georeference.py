@@ -209,6 +209,22 @@ def require_ground(geobox: GeoBox, what: str, *, cure: str) -> None:
         )
 
 
+_KILOMETRES = frozenset({"km", "kilometer", "kilometers", "kilometre", "kilometres"})
+"""How CF writes the one unit that coordinates have beside a CRS in metres."""
+
+
+def in_crs_units(cube: xr.Dataset) -> xr.Dataset:
+    """Return a Dataset with `y` and `x` in the unit of its CRS, where their `units` are kilometres and that is another; else itself."""
+    far = [name for name in ("y", "x") if name in cube.coords and cube[name].attrs.get("units") in _KILOMETRES]
+    crs = cube.odc.crs if far and "spatial_ref" in cube.coords else None
+    if crs is None or crs.geographic:
+        return cube
+    factor = 1000 / crs.proj.axis_info[0].unit_conversion_factor
+    attrs = {name: {key: value for key, value in cube[name].attrs.items() if key != "units"} for name in far}
+    axes = {name: (name, cube[name].values.astype(np.float64) * factor, attrs[name]) for name in far}
+    return cube if factor == 1 else cube.assign_coords(axes)
+
+
 def with_axes(cube: xr.Dataset) -> xr.Dataset:
     """Return a Dataset with `y` and `x` of the transform that it states, where it has no such coordinates, or only float32 rounds them.
 

@@ -75,6 +75,10 @@ class BandSource:
     like: "RasterHeader | None" = None
     """Header of another file that answered for this one, which has to say the same of what is left in it: names of bands, and their packing
     where there are `scales`; None where none did."""
+    units: str = ""
+    """Physical unit that the file, store or item states; empty where none does."""
+    has_classes: bool = False
+    """Whether its file, store or item says that its numbers stand for classes, so that none between two of them means anything."""
     reader: "WindowReader | None" = None
     """Of what is computed; None where `opener` reads a file."""
 

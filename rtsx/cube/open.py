@@ -14,7 +14,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from rtsx.cube.conventions import as_cube, validate_cube, validate_times
+from rtsx.cube.conventions import as_cube, validate_cube, validate_times, with_axis_names
 from rtsx.cube.georeference import GRID_MAPPING, describe_geobox, geobox_of, validate_georeference
 from rtsx.cube.graph import lazy_bands
 from rtsx.cube.load import recipe_geobox
@@ -48,7 +48,8 @@ def apply_mask(
     cube
         Any cube, or what `as_cube` makes one.
     data
-        UDM2 or scene classification on the cube's own pixels: path of a raster file, or an array on ([band,] y, x).
+        UDM2 or scene classification on the cube's own pixels: path of a raster file, or an array on ([band,] y, x), whose
+        coordinates, where it has any, say which way it lies.
     rule
         Name in `MASK_RULES`, or what `mask_rule` makes of expressions.
     keep_low
@@ -61,8 +62,7 @@ def apply_mask(
     """
     cube = as_cube(cube)
     found = rule if isinstance(rule, MaskRule) else mask_rule(rule, data=None)
-    geobox = geobox_of(cube)
-    bands = _array_bands(data, geobox, found) if isinstance(data, xr.DataArray) else _file_bands(str(data), cube, found)
+    bands = _array_bands(data, cube, found) if isinstance(data, xr.DataArray) else _file_bands(str(data), cube, found)
     blocks = bands.rechunk({0: -1})
     valid = da.map_blocks(
         _valid_block,
@@ -86,13 +86,29 @@ def _valid_block(block: NDArray[Any], *, rule: MaskRule, least: int) -> NDArray[
     return np.asarray(rule.quality(block) >= least, bool)
 
 
-def _array_bands(data: xr.DataArray, geobox: GeoBox, rule: MaskRule) -> da.Array:
+def _array_bands(data: xr.DataArray, cube: xr.Dataset, rule: MaskRule) -> da.Array:
+    """Return the bands of an array (band, y, x) in the directions of the cube's axes."""
+    geobox = geobox_of(cube)
+    data = with_axis_names(data)
     stacked = data if data.ndim == 3 else data.expand_dims("band")
+    if stacked.ndim == 3 and {"y", "x"} <= set(stacked.dims):
+        stacked = stacked.transpose(..., "y", "x")
     if stacked.dims[1:] != ("y", "x") or stacked.shape != (rule.bands, *geobox.shape):
         raise CubeError(
             f"Rule {rule.name!r} needs quality data on the cube's pixels, ({rule.bands}, {geobox.shape[0]}, "
             f"{geobox.shape[1]}); got {dict(data.sizes)}."
         )
+    for name, size in (("y", geobox.affine.e), ("x", geobox.affine.a)):
+        if name not in data.coords:
+            continue
+        if size * (data[name].values[-1] - data[name].values[0]) < 0:
+            stacked = stacked.isel({name: slice(None, None, -1)})
+        wanted, own = cube[name].values, stacked[name].values
+        if np.abs(own - wanted).max() > 0.01 * abs(size):
+            raise CubeError(
+                f"Quality data has to lie on the cube's pixels: along {name!r} it goes from {own[0]:.10g} to {own[-1]:.10g}, the cube "
+                f"from {wanted[0]:.10g} to {wanted[-1]:.10g}. Warp it first with nearest neighbour, e.g. with gdalwarp -r near."
+            )
     bands: da.Array = da.asarray(stacked.data)
     return bands
 

@@ -104,6 +104,8 @@ class RasterHeader:
     """Number of the alpha band; None where there is none."""
     overview: int | None = None
     """Which overview `geobox` is of, 0 the finest; None for the raster itself."""
+    coloured: tuple[int, ...] = ()
+    """Bands, from 1, with a colour table: their numbers stand for classes."""
 
     @property
     def count(self) -> int:
@@ -410,6 +412,7 @@ def _header_of(file: rasterio.DatasetReader, path: str) -> RasterHeader:
         stamp=_stamp(path),
         masked=_masked_bands(file),
         alpha=_alpha_of(file),
+        coloured=tuple(band for band, kind in enumerate(file.colorinterp, start=1) if kind is ColorInterp.palette),
     )
 
 

@@ -9,12 +9,13 @@ from os import PathLike
 from pathlib import PurePosixPath
 from typing import Any
 
+import numpy as np
 import odc.geo
 import xarray as xr
 from odc.geo.geobox import GeoBox
 
 from rtsx.arguments import typed
-from rtsx.cube.encoding import packing_attrs, require_nodata
+from rtsx.cube.encoding import output_nodata, packing_attrs, require_nodata
 from rtsx.cube.georeference import crs_name, pixels_apart, with_georeference
 from rtsx.cube.graph import lazy_bands
 from rtsx.cube.rasterio import RasterHeader, read_header, read_overview_geobox, stored_dtype
@@ -208,6 +209,7 @@ def sensor_names(header: RasterHeader, sensor: Sensor) -> tuple[str, ...]:
         The product has no file with as many bands, or files of it need their items.
     """
     sensor.require_packing()
+    _require_packing_of(header, sensor)
     names = [_ALPHA if band == header.alpha else "" for band in range(1, header.count + 1)]
     if header.alpha is None or header.count - 1 not in map(len, sensor.bands):
         names = [""] * header.count
@@ -218,6 +220,24 @@ def sensor_names(header: RasterHeader, sensor: Sensor) -> tuple[str, ...]:
     described = [(text or "").lower() for text, name in zip(header.descriptions, names, strict=True) if not name]
     rest = iter(described if sorted(described) == sorted(own) else own)
     return tuple(name or next(rest) for name in names)
+
+
+def _require_packing_of(header: RasterHeader, sensor: Sensor) -> None:
+    """Raise where the file itself declares another scale, offset or nodata than the sensor has."""
+    usual = (sensor.scale_factor, sensor.add_offset or 0.0)
+    for band in header.data_bands:
+        own, nodata = (header.scales[band - 1], header.offsets[band - 1]), header.nodata[band - 1]
+        missing = output_nodata(nodata, stored_dtype(header, band))
+        if own != (1.0, 0.0) and not np.allclose(own, usual, rtol=1e-5, atol=1e-9):
+            told, other = f"scale {own[0]:g} and offset {own[1]:g}", f"{usual[0]:g} and {usual[1]:g}"
+        elif None not in (missing, sensor.nodata) and missing != sensor.nodata:
+            told, other = f"nodata {missing:g}", f"{sensor.nodata:g}"
+        else:
+            continue
+        raise CubeError(
+            f"Band {band} of {header.path} declares {told}, and sensor {sensor.name!r} has {other}. Take the sensor that fits, such as "
+            "sentinel2-l2a-04.00 for an offset of -0.1, or none, and name the layers, so that what the file declares counts."
+        )
 
 
 def _unique(found: Sequence[Selection]) -> tuple[Selection, ...]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from xarray.backends.zarr import ZarrArrayWrapper
 from xarray.core.indexing import CopyOnWriteArray, LazilyIndexedArray, MemoryCachedArray
 
-from rtsx.cube.conventions import as_cube, layer_names, with_axis_names
+from rtsx.cube.conventions import NAMELESS, as_cube, layer_names, with_axis_names
 from rtsx.cube.encoding import is_sparse
 from rtsx.cube.georeference import geobox_of, with_georeference, with_pixel_centres
 from rtsx.cube.rasters import AUTO_CHUNK, cell_window
@@ -44,6 +44,9 @@ def open_zarr_cube(
     except CubeError as error:
         raise CubeError(f"{path}: {error}") from error
     if layers is not None:
+        own = layer_names(cube)
+        if len(own) == len(layers) and all(map(NAMELESS.fullmatch, own)) and not set(own) & set(layers):
+            cube = cube.rename(dict(zip(own, layers, strict=True)))
         if missing := [name for name in layers if name not in cube.data_vars]:
             raise CubeError(f"Layers {missing} are not in {path}, which has {list(layer_names(cube))}.")
         cube = cube[[*layers, *(["valid"] if "valid" in cube and "valid" not in layers else [])]]
@@ -87,11 +90,36 @@ def read_metadata(path: str, options: StorageOptions) -> xr.Dataset:
             decode_coords="all",
             mask_and_scale=False,
         )
+    if not any(variable.ndim > 1 for variable in stored.variables.values()):
+        _name_groups(group, path)
     for name, layer in with_axis_names(stored).data_vars.items():
         if {"y", "x"} <= set(layer.dims) and not is_sparse(layer):
             require_chunks(group, str(name))
     stored.encoding = {}  # so that `as_cube` leaves all chunks to those who read them
     return stored
+
+
+_SHOWN_GROUPS = 12
+"""Groups that an error lists; a product of Sentinel-2 has about as many with rasters."""
+
+
+def _name_groups(group: zarr.Group, path: str) -> None:
+    """Refuse a group without arrays of its own where the groups in it have rasters, as in levels of a pyramid and products of EOPF.
+
+    Raises
+    ------
+    CubeError
+        Names those groups.
+    """
+    found: dict[str, list[str]] = {}
+    for name, array in group.members(max_depth=None):
+        if isinstance(array, zarr.Array) and array.ndim > 1:
+            inner, _, own = name.rpartition("/")
+            found.setdefault(inner, []).append(own)
+    if found:
+        told = [f"{path.rstrip('/')}/{inner} ({', '.join(sorted(names))})" for inner, names in sorted(found.items())]
+        more = f"; and {len(told) - _SHOWN_GROUPS} more" * (len(told) > _SHOWN_GROUPS)
+        raise CubeError(f"{path} has its rasters in groups. Open one of them: {'; '.join(told[:_SHOWN_GROUPS])}{more}.")
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from rtsx.cube.georeference import describe_geobox
 from rtsx.errors import CubeError, EvaluationError, FootprintError, LabelError
 from rtsx.evaluation.counts import Unit
 from rtsx.footprints.blocks import polygonize
-from rtsx.footprints.class_maps import missing_pixels, thresholds_of
+from rtsx.footprints.class_maps import is_found, missing_pixels, thresholds_of
 from rtsx.labels import LabelRaster, open_label_raster, rasterize_labels
 from rtsx.labels.label_rasters import same_pixels, warp_onto
 from rtsx.labels.rasterize import to_pixels
@@ -357,7 +357,7 @@ def _decided(
     if name not in outputs:
         raise EvaluationError(f"The prediction{of_scene(scene.name)} has no {name}: {cure}.")
     if threshold is None:
-        found = outputs[name] == 1
+        found: xr.DataArray = xr.apply_ufunc(is_found, outputs[name], dask="parallelized", output_dtypes=[bool])
     else:
         steps = outputs[name]
         if steps.dtype.kind == "f":

@@ -19,6 +19,7 @@ from rtsx.errors import EvaluationError
 from rtsx.evaluation.cases import UNCOUNTED, EvaluationSettings, RasterCase, of_scene
 from rtsx.evaluation.counts import ClassCounts, ObjectPieces, join_pieces, pieces_of, pixel_area_m2
 from rtsx.footprints.blocks import ExtractionBlock, ExtractionPlan
+from rtsx.footprints.class_maps import FAR_FROM_ONE, OF_NO_LEVEL
 from rtsx.footprints.extract import add_window, boxed
 from rtsx.labels import IGNORED, LabelRaster, TruthWindow
 from rtsx.scores import PixelTally, boundary_buffer
@@ -111,8 +112,7 @@ def check_range(values: NDArray[Any], *, levels: int, window: TruthWindow) -> No
         y, x = window
         raise EvaluationError(
             f"probability runs from 0 to {greatest:g}, but a pixel in rows {y.start}-{y.stop - 1}, columns "
-            f"{x.start}-{x.stop - 1} has {values.max()} or {values.min()}: mark such pixels in `valid`, or correct the "
-            "scale_factor of `probability`"
+            f"{x.start}-{x.stop - 1} has {values.max()} or {values.min()}: {FAR_FROM_ONE if values.dtype.kind == 'f' else OF_NO_LEVEL}"
         )
 
 

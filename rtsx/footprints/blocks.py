@@ -14,6 +14,7 @@ import shapely
 from numpy.typing import NDArray
 
 from rtsx.errors import FootprintError
+from rtsx.footprints.class_maps import FAR_FROM_ONE, OF_NO_LEVEL, is_found
 from rtsx.footprints.pieces import Outlines, Pieces, least_level
 from rtsx.scores.counts import near_any
 
@@ -383,7 +384,7 @@ def touches_nodata(invalid: NDArray[np.bool_], *, block: ExtractionBlock, reach:
 def _is_object(probability: StoredArray, binary: StoredArray | None, *, rule: ExtractionRule) -> NDArray[np.bool_]:
     if rule.threshold is None:
         assert binary is not None, "without a threshold the binary map decides"
-        return np.asarray(binary == 1)
+        return is_found(binary)
     least = rule.threshold if probability.dtype.kind == "f" else least_level(rule.threshold, rule.levels)
     return np.asarray(probability >= np.asarray(least, probability.dtype))
 
@@ -418,7 +419,7 @@ def _describe(
         raise FootprintError(
             f"probability runs from 0 to {rule.levels if level is probability else 1}, but an object pixel in rows "
             f"{block.y[0]}-{block.y[1] - 1}, columns {block.x[0]}-{block.x[1] - 1} has {probability.max()} or "
-            f"{probability.min()}: mark such pixels in `valid`, or correct the scale_factor of `probability`"
+            f"{probability.min()}: {FAR_FROM_ONE if probability.dtype.kind == 'f' else OF_NO_LEVEL}"
         )
     steps = rule.levels + 1
     key = owner.astype(np.int64) * steps + level.astype(np.int64)

@@ -2,10 +2,12 @@
 
 import difflib
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
+from numpy.typing import NDArray
 
 from rtsx.cube import class_names
 from rtsx.cube.times import times_of, years_of
@@ -150,10 +152,35 @@ def _class_map(one: xr.Dataset, *, single: bool, threshold: float | None, water:
     )
 
 
+OF_NO_LEVEL = "mark such pixels in `valid`, or correct the scale_factor of `probability`"
+FAR_FROM_ONE = (
+    "floats are not scaled again. Where `where`, `merge` or a mean has made floats of stored per cent, take the map as it was "
+    "predicted, which says in `valid` which pixels count; in Python, pred.assign(probability=pred['probability'] / 100) scales them"
+)
+"""What to do where integers are beyond their levels, and floats beyond 0 to 1."""
+
+
 def missing_pixels(prediction: xr.DataArray) -> xr.DataArray:
     """Return where a variable of a prediction has no value."""
     nodata = prediction.attrs.get("_FillValue", _NODATA)
-    return prediction.isnull() if prediction.dtype.kind == "f" else prediction == nodata
+    stored: xr.DataArray = prediction == nodata
+    return stored | prediction.isnull() if prediction.dtype.kind == "f" else stored
+
+
+def is_found(binary: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return where a binary map says 1.
+
+    Raises
+    ------
+    FootprintError
+        It says something between 0 and 1.
+    """
+    if binary.dtype.kind == "f" and (parts := binary[(binary > 0) & (binary < 1)]).size:
+        raise FootprintError(
+            f"binary is 0 or 1, but a pixel has {parts[0]:g}, as means and resampling give: take the map as it was predicted, or "
+            "give a threshold, so that probability decides"
+        )
+    return np.asarray(binary == 1)
 
 
 def _moment(one: xr.Dataset) -> tuple[pd.Timestamp | None, int | None, list[str]]:

@@ -201,3 +201,25 @@ def test_a_zarr_store_is_aligned_by_its_coordinates_or_refused(
     warped = warp(open_reader(image.bands["red"]), box, resampling="nearest", anchor=(0, 0))
     np.testing.assert_array_equal(warped.valid[0], valid)
     np.testing.assert_array_equal(warped.pixels[0][valid], pixels[valid])
+
+
+def test_numbers_of_classes_are_known_by_a_colour_table_and_by_flags(tmp_path: Path) -> None:
+    write(tmp_path / "plain.tif", bands=1)
+    profile = {"driver": "GTiff", "count": 1, "height": 20, "width": 30, "dtype": "uint8", "photometric": "palette"}
+    place = {"crs": "EPSG:32608", "transform": Affine(3, 0, 500_000, 0, -3, 7_500_000)}
+    with rasterio.open(tmp_path / "cover.tif", "w", **profile, **place) as file:
+        file.write_colormap(1, {1: (0, 90, 0, 255)})
+        file.write(np.ones((1, 20, 30), np.uint8))
+    cover = open_source(tmp_path / "cover.tif")
+    for name, flags in (("binary", [0, 1]), ("kinds", [1, 2, 3])):
+        write_cube(cover.assign(cover=cover["cover"].assign_attrs(flag_values=flags)), tmp_path / f"{name}.zarr")
+    found = {
+        source: source.find(EVERYWHERE, None, [BandRequest(name="cover", bands=bands)])[0].bands["cover"].has_classes
+        for source, bands in (
+            (FileImages(assets={"image": (f"{tmp_path}/plain.tif",)}), (1,)),
+            (FileImages(assets={"image": (f"{tmp_path}/cover.tif",)}), (1,)),
+            (StoreImages(path=f"{tmp_path}/binary.zarr"), ()),
+            (StoreImages(path=f"{tmp_path}/kinds.zarr"), ()),
+        )
+    }
+    assert list(found.values()) == [False, True, False, True]

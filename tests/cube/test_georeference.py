@@ -288,3 +288,15 @@ def test_coordinates_that_float32_rounds_are_those_of_the_transform(part: slice)
     shifted = rounded.assign_coords(y=rounded.y + np.float32(1.5))
     with pytest.raises(CubeError, match=r"contradict each other|step by one pixel"):
         validate_cube(shifted)
+
+
+@pytest.mark.parametrize("crs", ["EPSG:3413", "+proj=stere +lat_0=90 +lat_ts=70 +lon_0=-45 +datum=WGS84 +units=km"])
+def test_coordinates_in_kilometres_are_brought_to_the_unit_of_the_crs(crs: str, tmp_path: Path) -> None:
+    axes = {"y": -1000 - 0.01 * np.arange(20), "x": -2000 + 0.01 * np.arange(30)}
+    coords = {name: (name, axis, {"units": "km", "axis": name.upper()}) for name, axis in axes.items()}
+    cube = xr.Dataset({"red": (("y", "x"), np.ones((20, 30), np.uint16))}, coords=coords).rio.write_crs(crs)
+    size = 0.01 if "km" in crs else 10.0
+    cube.to_zarr(tmp_path / "far.zarr", consolidated=False)
+    for one in (as_cube(cube), open_source(tmp_path / "far.zarr")):
+        np.testing.assert_allclose(one.odc.geobox.affine[:6], (size, 0, -200_000.5 * size, 0, -size, -99_999.5 * size))
+    assert cube["x"].attrs["units"] == "km"

@@ -397,3 +397,36 @@ def test_a_region_around_the_earth_is_refused_before_its_chunks_are_planned(grou
     swapped = shapely.union(shapely.box(-180, 69.4, -135.0, 69.41), shapely.box(-134.9, 69.4, 180, 69.41))
     with pytest.raises(CubeError, match=r"pixels, which are [\d,]+ chunks, .* 1,000,000 at most.*WEST is the larger"):
         rtsx.open_cube(replace(given, region=swapped, grid=replace(given.grid, resolution=0.5), chunk=256))
+
+
+@pytest.mark.parametrize(
+    ("resampling", "composite", "message"),
+    [
+        ("bilinear", "first", "`resampling: nearest`"),
+        ("nearest", "median", "`composite: first`"),
+        ("nearest", "first", ""),
+    ],
+)
+def test_numbers_of_classes_are_not_mixed(ground: Ground, resampling: str, composite: str, message: str) -> None:
+    images = [ground.scene(name, time=at(f"2024-07-0{day}")) for day, name in enumerate("ab", start=1)]
+    classes = [
+        replace(image, bands={name: replace(bands, has_classes=name == "red") for name, bands in image.bands.items()})
+        for image in images
+    ]
+    source = optical(classes, composite=composite)
+    layers = tuple(replace(layer, resampling=resampling) for layer in source.layers)
+    made = recipe(replace(source, layers=layers), chunk=60)
+    if not message:
+        assert rtsx.open_cube(made, CUBE)["red"].dtype == np.uint16
+        return
+    with pytest.raises(CubeError, match=f"layer 'red' of image '[ab]' stand for classes.*Write {message}"):
+        rtsx.open_cube(made, CUBE)
+
+
+def test_terrain_of_elevation_in_feet_is_refused_unless_scaled(ground: Ground) -> None:
+    image = ground.heights("dem")
+    feet = replace(image, bands={"dem": replace(image.bands["dem"], units="ft")})
+    with pytest.raises(CubeError, match=r"'dem' of image 'dem' is stated to be in ft. Write `scale_factor: 0.3048`"):
+        rtsx.open_cube(recipe(elevation([feet])), CUBE)
+    scaled = replace(feet.bands["dem"], scale_factor=0.3048, settled=frozenset({"scale_factor"}))
+    assert "slope" in rtsx.open_cube(recipe(elevation([replace(image, bands={"dem": scaled})])), CUBE)

@@ -12,6 +12,7 @@ import zarr
 from affine import Affine
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from shapely import box
 
 import rtsx.cube.graph
 from rtsx.cube import (
@@ -30,6 +31,7 @@ from rtsx.cube import (
     quality_level,
     write_cube,
 )
+from rtsx.cube.file_images import FileImages, StoreImages
 from rtsx.cube.open import coarse_recipe, small_store
 from rtsx.cube.zarr_cube import StoredPixels
 from rtsx.errors import CubeError
@@ -450,3 +452,58 @@ def test_what_cannot_be_read_is_named_by_its_place(
     monkeypatch.setattr(xr.Variable, "to_numpy", fail)
     with pytest.raises(CubeError, match=rf"/data/a.zarr: red cannot be read at {place}: ValueError: disk on fire"):
         pixels[key]
+
+
+def test_groups_that_hold_the_rasters_of_a_store_are_named(random_cube: Make, tmp_path: Path) -> None:
+    for number in range(2):
+        random_cube()[["red"]].to_zarr(tmp_path / "levels.zarr", group=f"deep/{number}", consolidated=False)
+    with pytest.raises(
+        CubeError, match=r"has its rasters in groups. Open one of them: .*levels.zarr/deep/0 \(red\); .*/1 \(red\)"
+    ):
+        open_source(tmp_path / "levels.zarr")
+    assert list(open_source(tmp_path / "levels.zarr/deep/1")) == ["red"]
+
+
+@pytest.mark.parametrize(("bands", "names"), [([1, 2], ["band_1", "band_2"]), (["red", "nir"], ["red", "nir"])])
+def test_bands_of_one_array_of_a_store_are_layers(
+    bands: list[Any], names: list[str], random_cube: Make, tmp_path: Path
+) -> None:
+    one = random_cube()[["red"]]
+    pixels = np.stack([one["red"].values, one["red"].values + 1])
+    stack = xr.Dataset({"sr": (("band", "y", "x"), pixels)}, coords=one.coords).assign_coords(band=bands)
+    stack.drop_attrs(deep=False).to_zarr(tmp_path / "stack.zarr", zarr_format=2, consolidated=False)
+    cube = open_source(tmp_path / "stack.zarr")
+    assert list(cube) == names
+    np.testing.assert_array_equal(cube[names[1]].values, pixels[1])
+    if names[0] == "band_1":
+        named = open_source(tmp_path / "stack.zarr", layers=["swir", "nir"])
+        np.testing.assert_array_equal(named["nir"].values, pixels[1])
+    with pytest.raises(CubeError, match="is not an array of its own, and a store that is aligned"):
+        StoreImages(path=str(tmp_path / "stack.zarr")).find(box(-180, -90, 180, 90), None, [BandRequest(name=names[0])])
+
+
+def test_a_sensor_that_contradicts_the_file_is_refused_at_both_doors(write_tif: WriteTif) -> None:
+    import rasterio
+
+    harmonised, other = write_tif("harmonised.tif", SCENE, nodata=0), write_tif("other.tif", SCENE, nodata=65535)
+    with rasterio.open(harmonised, "r+") as file:
+        file.scales, file.offsets = (1e-4,) * 4, (-0.1,) * 4
+    assert packing(open_source(harmonised, sensor="sentinel2-l2a-04.00")["red"])["add_offset"] == -0.1
+    for path, message in ((harmonised, "scale 0.0001 and offset -0.1, .* has 0.0001 and 0"), (other, "nodata 65535")):
+        with pytest.raises(CubeError, match=message):
+            open_source(path, sensor="sentinel2-l2a")
+        with pytest.raises(CubeError, match=message):
+            FileImages(assets={"image": (str(path),)}, sensor="sentinel2-l2a").find(
+                box(-180, -90, 180, 90), None, [BandRequest(name="red")]
+            )
+
+
+def test_quality_data_in_an_array_lies_as_its_coordinates_say(write_tif: WriteTif) -> None:
+    cube = open_source(write_tif("scene.tif", SCENE), sensor="planetscope")
+    classes = xr.DataArray(np.full((200, 170), 4, np.uint8), dims=("y", "x"), coords={"y": cube["y"], "x": cube["x"]})
+    classes[:90, :30] = 9
+    for turned in (classes, classes[::-1], classes[:, ::-1], classes.transpose("x", "y")):
+        valid = apply_mask(cube, turned, rule="sentinel2-scl")["valid"].values
+        np.testing.assert_array_equal(valid, classes.values == 4)
+    with pytest.raises(CubeError, match="has to lie on the cube's pixels: along 'x'"):
+        apply_mask(cube, classes.assign_coords(x=classes["x"] + 3), rule="sentinel2-scl")

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from rtsx.errors import FootprintError
-from rtsx.footprints.class_maps import split_classes, thresholds_of
+from rtsx.footprints.class_maps import is_found, split_classes, thresholds_of
 
 
 def test_nothing_is_computed(pred):
@@ -105,3 +105,15 @@ def test_classes_are_named_by_coordinate_then_bundle_then_number(pred):
     (one,) = split_classes(pred.assign_coords({"class": "rest"}), threshold=None, class_name="rest", water=None)
     assert one.class_name == "rest"
     assert one.name == ""
+
+
+def test_means_of_a_binary_map_are_refused():
+    assert is_found(np.array([0, 1, 255, np.nan])).tolist() == [False, True, False, False]
+    with pytest.raises(FootprintError, match=r"a pixel has 0.25, as means and resampling give.* give a threshold"):
+        is_found(np.array([0, 0.25, 1], np.float32))
+
+
+def test_floats_of_a_fill_value_are_missing(pred):
+    pred["probability"][0, 0] = 255
+    (one,) = split_classes(pred.astype("float32"), threshold=None, class_name=None, water=None)
+    assert np.flatnonzero(one.invalid.values).tolist() == [0]

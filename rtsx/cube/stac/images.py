@@ -30,6 +30,7 @@ from rtsx.cube.stac.item import (
     cloud_cover_of,
     densify_in_source_crs,
     etag_of,
+    has_classes,
     item_footprint,
     item_name,
     overlaps,
@@ -39,6 +40,7 @@ from rtsx.cube.stac.item import (
     same_band_name,
     sun_of,
     time_of,
+    unit_of,
 )
 from rtsx.errors import CubeError
 from rtsx.storage import without_query
@@ -201,6 +203,7 @@ def _asset_bands(draft: _Draft, headers: dict[str | tuple[str, str], RasterHeade
     if wanted.nodata is None:
         found["nodata"] = _one(draft, "nodata", [band.nodata for band in bands])
     geobox = headers[draft.href].geobox if draft.geobox is None else draft.geobox
+    numbers = {band.number for band in bands}
     return BandSource(
         href=draft.href,
         bands=tuple(band.name or band.number for band in bands) if _is_zarr(draft) else tuple(b.number for b in bands),
@@ -211,6 +214,11 @@ def _asset_bands(draft: _Draft, headers: dict[str | tuple[str, str], RasterHeade
         settled=frozenset(wanted.stated),
         stamp=etag_of(draft.item, draft.choice.asset),
         like=like,
+        units=unit_of(draft.item, draft.choice.asset, bands[0].number)
+        or (own and own.units[bands[0].number - 1])
+        or "",
+        has_classes=has_classes(draft.item, draft.choice.asset, numbers)
+        or (own is not None and not numbers.isdisjoint(own.coloured)),
         **found | wanted.stated,
     )
 

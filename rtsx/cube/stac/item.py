@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import zip_longest
@@ -453,6 +453,30 @@ def _stated_of(item: ItemDict, key: str) -> Mapping[str, Any]:
     properties: Mapping[str, Any] = item.get("properties") or {}
     asset: Mapping[str, Any] = item["assets"][key]
     return {name: properties[name] for name in _OF_ALL_ASSETS if name in properties} | dict(asset)
+
+
+def has_classes(item: ItemDict, key: str, numbers: Container[int]) -> bool:
+    """Test whether an item says that the numbers of an asset, or of one of these bands of it, counted from 1, stand for classes.
+
+    Examples
+    --------
+    >>> has_classes({"id": "a", "assets": {"scl": {"classification:classes": [{"value": 4}]}}}, "scl", {1})
+    True
+    """
+    told = _told_of(item, key, numbers)
+    return any(one.get("classification:classes") or one.get("classification:bitfields") for one in told)
+
+
+def unit_of(item: ItemDict, key: str, number: int) -> str:
+    """Return the physical unit that an item states of a band, counted from 1, of an asset; empty where it states none."""
+    return next((str(one["unit"]) for one in _told_of(item, key, {number}) if one.get("unit")), "")
+
+
+def _told_of(item: ItemDict, key: str, numbers: Container[int]) -> list[Mapping[str, Any]]:
+    """Return what an item states of some bands of an asset, and of the asset itself."""
+    asset = item["assets"][key]
+    listed = [pair for name in ("bands", "raster:bands", "eo:bands") for pair in enumerate(asset.get(name) or (), 1)]
+    return [*(band for number, band in listed if number in numbers and isinstance(band, Mapping)), asset]
 
 
 def band_of_file(item: ItemDict, key: str, *, number: int, name: str | None, count: int) -> Band:

@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from rtsx.cube.stac.item import bands_of
+from rtsx.cube.stac.item import bands_of, has_classes, unit_of
 
 
 def bands(asset: dict[str, Any], **properties: Any) -> list[tuple[Any, ...]]:
@@ -58,3 +58,10 @@ def test_no_bands_and_unknown_dtypes() -> None:
     assert [band[3] for band in bands({"raster:bands": [{"data_type": "other"}, {"data_type": "cint16"}, {}]})] == [
         None
     ] * 3
+
+
+def test_classes_and_units_are_those_of_the_band_or_of_its_asset() -> None:
+    listed = [{"unit": "ft"}, {"classification:bitfields": [{"offset": 0, "length": 1}]}]
+    item = {"id": "a", "assets": {"two": {"raster:bands": listed}, "one": {"unit": "m", "bands": [{}]}}}
+    assert [has_classes(item, "two", {number}) for number in (1, 2)] == [False, True]
+    assert [unit_of(item, *band) for band in (("two", 1), ("two", 2), ("one", 1))] == ["ft", "", "m"]
