@@ -341,7 +341,7 @@ def campaign_tiling(
     rows: tuple[int, int],
     columns: tuple[int, int],
     side: int,
-    habits: TilingNeeds,
+    needs: TilingNeeds,
     spec: PredictionSpec,
     largest: int,
     fits: Callable[[TilePlan], bool],
@@ -358,7 +358,7 @@ def campaign_tiling(
         Rows and columns of cells that the map has room for, half-open.
     side
         Side of a cell, px.
-    habits
+    needs
         What the bundles need.
     spec
         What the operator has chosen.
@@ -389,7 +389,7 @@ def campaign_tiling(
         chosen = choose_tiling(
             shape,
             (rows[0] * side, columns[0] * side),
-            habits=habits,
+            needs=needs,
             tile=choice.tile,
             overlap=choice.overlap,
             trim=choice.trim,
@@ -397,15 +397,15 @@ def campaign_tiling(
             largest=most,
             cost=cost,
         )
-        if choice.tile != "auto" or habits.reach is None or 4 * habits.reach > most:
+        if choice.tile != "auto" or needs.reach is None or 4 * needs.reach > most:
             return chosen
         return min([chosen, *_meeting_borders(chosen, side=side, largest=most)], key=cost)
 
     if spec.blend != "auto":
         return tiling_by(spec)
-    if habits.reach is not None and spec.trim is None:
+    if needs.reach is not None and spec.trim is None:
         cropped = tiling_by(replace(spec, blend="crop"))
-        if cropped.trim >= habits.reach:
+        if cropped.trim >= needs.reach:
             return cropped
     return tiling_by(replace(spec, blend="linear"))
 

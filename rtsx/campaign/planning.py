@@ -121,7 +121,7 @@ class TaskMemory:
             rows=rows,
             columns=columns,
             side=self.side,
-            habits=needs,
+            needs=needs,
             spec=spec,
             largest=largest_tile(self.bundles, hardware=self.hardware, precision=spec.precision, available=available),
             fits=lambda tiling: self.estimate(tiling).total_bytes <= available,

@@ -219,11 +219,9 @@ def opened_sample(
             return open_source(cube, cube.grid[iy, ix])
         except (NoImageError, CellNotFetchedError) as error:
             missing = error
-    tried = (
-        f"{most} of the campaign's {len(cells)} cells, spread over all of them,"
-        if len(cells) > most
-        else f"the campaign's {len(cells)} cells"
-    )
+    tried = f"the campaign's {len(cells)} cells"
+    if len(cells) > most:
+        tried = f"{most} of {tried}, spread over all of them,"
     raise CampaignError(
         f"None of {tried} has images of every required source. The last answer was: {missing} Look at the year and the dates, or narrow the region to the ground of the images."
     ) from missing

@@ -220,11 +220,8 @@ def draw_cube(cube: xr.Dataset, path: Path, *, title: str, layers: Sequence[str]
     if "time" in cube.dims:
         # Not the last that is stored, because overviews of a campaign have its years as they were run.
         last = int(np.argsort(cube["time"].values)[-1])
-        title = (
-            f"{title}, {str(cube['time'].values[last])[:10]}"
-            if cube.sizes["time"] > 1 and "time" in cube.coords
-            else title
-        )
+        if cube.sizes["time"] > 1 and "time" in cube.coords:
+            title = f"{title}, {str(cube['time'].values[last])[:10]}"
         cube = cube.isel(time=last)
     cube = cube.compute()
     panels = [*([None] if layers is None and set(_BANDS) <= set(known) else []), *names]

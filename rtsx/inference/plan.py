@@ -215,7 +215,7 @@ def choose_tiling(
     shape: tuple[int, int],
     offset: tuple[int, int],
     *,
-    habits: TilingNeeds,
+    needs: TilingNeeds,
     tile: TileChoice,
     overlap: TileChoice,
     trim: int | None,
@@ -229,7 +229,7 @@ def choose_tiling(
     ----------
     shape, offset
         Pixels of the raster, and the position of its first one on the grid, (y, x).
-    habits
+    needs
         What the bundles need.
     tile, overlap
         Pixels, `"bundle"` or `"auto"`.
@@ -244,8 +244,8 @@ def choose_tiling(
 
     Examples
     --------
-    >>> habits = TilingNeeds(stride=32, tile=256, overlap=64, trim=None, reach=50)
-    >>> print(choose_tiling((4096, 4096), (0, 0), habits=habits, tile="auto", overlap="auto", trim=None,
+    >>> needs = TilingNeeds(stride=32, tile=256, overlap=64, trim=None, reach=50)
+    >>> print(choose_tiling((4096, 4096), (0, 0), needs=needs, tile="auto", overlap="auto", trim=None,
     ...                     blend="linear", largest=3000))
     4 tiles of 2176 px, overlap 128, trim 50, linear, over 4096 x 4096 px: over-compute 1.13
     """
@@ -254,46 +254,44 @@ def choose_tiling(
     for name, choice in (("tile", tile), ("overlap", overlap)):
         if not isinstance(choice, int) and choice not in ("auto", "bundle"):
             raise PlanError(f"{name} has to be a number of pixels, 'auto' or 'bundle'; got {choice!r}.")
-    if tile == "auto" and (habits.reach is None or 4 * habits.reach > largest):
+    if tile == "auto" and (needs.reach is None or 4 * needs.reach > largest):
         tile = "bundle"  # nothing larger is known to give the same output, or to fit
-    size = habits.tile if tile == "bundle" else tile
-    shared = _overlap(size, overlap, habits=habits)
-    edge = _trim(shared, trim, blend=blend, habits=habits, by_reach=overlap == "auto" or size == "auto")
+    size = needs.tile if tile == "bundle" else tile
+    shared = _overlap(size, overlap, needs=needs)
+    edge = _trim(shared, trim, blend=blend, needs=needs, by_reach=overlap == "auto" or size == "auto")
 
     def plan(pixels: int) -> TilePlan:
         return TilePlan(
-            shape=shape, offset=offset, tile=pixels, overlap=shared, trim=edge, stride=habits.stride, blend=blend
+            shape=shape, offset=offset, tile=pixels, overlap=shared, trim=edge, stride=needs.stride, blend=blend
         )
 
     if size != "auto":
         return plan(size)
-    grain = -(-_GRAIN // habits.stride) * habits.stride
+    grain = -(-_GRAIN // needs.stride) * needs.stride
     least = max(2 * shared, grain)
     candidates = [plan(pixels) for pixels in range(-(-least // grain) * grain, largest + 1, grain)]
-    return (
-        min(candidates, key=cost or attrgetter("over_compute"))
-        if candidates
-        else plan(-(-(shared + 1) // grain) * grain)
-    )
+    if not candidates:
+        return plan(-(-(shared + 1) // grain) * grain)
+    return min(candidates, key=cost or attrgetter("over_compute"))
 
 
-def _overlap(tile: int | Literal["auto"], overlap: TileChoice, *, habits: TilingNeeds) -> int:
+def _overlap(tile: int | Literal["auto"], overlap: TileChoice, *, needs: TilingNeeds) -> int:
     if isinstance(overlap, int):
         return overlap
-    stride, wanted = habits.stride, habits.overlap
-    if overlap == "auto" and habits.reach is not None:
-        wanted = 2 * -(-max(habits.reach, habits.trim or 0) // stride) * stride
+    stride, wanted = needs.stride, needs.overlap
+    if overlap == "auto" and needs.reach is not None:
+        wanted = 2 * -(-max(needs.reach, needs.trim or 0) // stride) * stride
     return wanted if tile == "auto" else min(wanted, tile // 2 // stride * stride)
 
 
-def _trim(overlap: int, trim: int | None, *, blend: Blend, habits: TilingNeeds, by_reach: bool) -> int:
+def _trim(overlap: int, trim: int | None, *, blend: Blend, needs: TilingNeeds, by_reach: bool) -> int:
     if blend == "crop":
         return overlap // 2
     if trim is not None:
         return trim
-    if by_reach and habits.reach is not None:
-        return min(max(habits.reach, habits.trim or 0), overlap // 2)
-    return overlap // 8 if habits.trim is None else min(habits.trim, overlap // 2)
+    if by_reach and needs.reach is not None:
+        return min(max(needs.reach, needs.trim or 0), overlap // 2)
+    return overlap // 8 if needs.trim is None else min(needs.trim, overlap // 2)
 
 
 Region = tuple[slice, slice]

@@ -239,7 +239,7 @@ def predict_cube(
     tiling = choose_tiling(
         (cube.sizes["y"], cube.sizes["x"]),
         grid_offset(geobox_of(cube), lattice_origin(cube)),
-        habits=tiling_needs_of(bundles, scales=scales, measures="auto" in (tile, overlap)),
+        needs=tiling_needs_of(bundles, scales=scales, measures="auto" in (tile, overlap)),
         tile=tile,
         overlap=overlap,
         trim=trim,

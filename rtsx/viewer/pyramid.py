@@ -264,11 +264,9 @@ class Pyramid:
         known = np.isfinite(at_x) & np.isfinite(at_y)
         left, bottom, right, top = self.box
         known &= (at_x >= left) & (at_x <= right) & (at_y >= bottom) & (at_y <= top)
-        seen = (
-            (float(at_x[known].min()), float(at_y[known].min()), float(at_x[known].max()), float(at_y[known].max()))
-            if known.any()
-            else (left, top, left, top)
-        )
+        seen = left, top, left, top
+        if known.any():
+            seen = *(float(at[known].min()) for at in (at_x, at_y)), *(float(at[known].max()) for at in (at_x, at_y))
         there_is = self.read(names, _padded(seen, size), size=size, select=select)
         rows, columns = there_is.cube.sizes["y"], there_is.cube.sizes["x"]
         known &= rows > 0 and columns > 0

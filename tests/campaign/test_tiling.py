@@ -24,14 +24,14 @@ def square(count: int) -> CellTable:
 
 
 def tiling_of(
-    habits: TilingNeeds, *, side: int = 12288, first: int = 0, cells: int = 3, largest: int = 4096, **choices: object
+    needs: TilingNeeds, *, side: int = 12288, first: int = 0, cells: int = 3, largest: int = 4096, **choices: object
 ) -> TilePlan:
     window = (first, first + cells)
     return campaign_tiling(
         rows=window,
         columns=window,
         side=side,
-        habits=habits,
+        needs=needs,
         spec=PredictionSpec(**choices),
         largest=largest,
         fits=lambda tiling: True,
@@ -115,7 +115,7 @@ def test_memory_bounds_the_tile() -> None:
         rows=(0, 1),
         columns=(0, 1),
         side=12288,
-        habits=FINITE,
+        needs=FINITE,
         spec=PredictionSpec(),
         largest=4096,
         fits=lambda tiling: tiling.tile < 900,
@@ -148,14 +148,14 @@ def test_a_cell_that_no_step_divides_gets_the_least_that_there_is() -> None:
 
 
 def test_a_tile_that_was_settled_on_stays() -> None:
-    for habits in (FINITE, WHOLE):
+    for needs in (FINITE, WHOLE):
         for largest in (256, 1000, 4096):
-            first = tiling_of(habits, largest=largest)
+            first = tiling_of(needs, largest=largest)
             again = campaign_tiling(
                 rows=(0, 3),
                 columns=(0, 3),
                 side=12288,
-                habits=habits,
+                needs=needs,
                 spec=PredictionSpec(),
                 largest=3000,
                 fits=lambda tiling: False,
@@ -176,8 +176,8 @@ def test_what_is_asked_for_is_taken() -> None:
 
 
 def test_larger_cells_lose_less_at_their_borders() -> None:
-    def over_compute(habits: TilingNeeds, side: int) -> float:
-        return mean_over_compute(tiling_of(habits, side=side, cells=16), side=side)
+    def over_compute(needs: TilingNeeds, side: int) -> float:
+        return mean_over_compute(tiling_of(needs, side=side, cells=16), side=side)
 
     small, large = (over_compute(FINITE, side) for side in (256, 1024))
     assert small == pytest.approx((448 / 256) ** 2)

@@ -8,9 +8,9 @@ from rtsx.tiling import TilePlan
 
 
 def choose(shape: tuple[int, int] = (4096, 4096), *, reach: int | None = 50, **given: object) -> TilePlan:
-    habits = TilingNeeds(stride=32, tile=256, overlap=64, trim=None, reach=reach)
+    needs = TilingNeeds(stride=32, tile=256, overlap=64, trim=None, reach=reach)
     options = {"tile": "auto", "overlap": "auto", "trim": None, "blend": "linear", "largest": 4096} | given
-    return choose_tiling(shape, (0, 0), habits=habits, **options)
+    return choose_tiling(shape, (0, 0), needs=needs, **options)
 
 
 def test_auto_covers_the_reach_at_the_least_cost() -> None:
