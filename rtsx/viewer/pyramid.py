@@ -266,7 +266,8 @@ class Pyramid:
         known &= (at_x >= left) & (at_x <= right) & (at_y >= bottom) & (at_y <= top)
         seen = left, top, left, top
         if known.any():
-            seen = *(float(at[known].min()) for at in (at_x, at_y)), *(float(at[known].max()) for at in (at_x, at_y))
+            x, y = at_x[known], at_y[known]
+            seen = float(x.min()), float(y.min()), float(x.max()), float(y.max())
         there_is = self.read(names, _padded(seen, size), size=size, select=select)
         rows, columns = there_is.cube.sizes["y"], there_is.cube.sizes["x"]
         known &= rows > 0 and columns > 0
