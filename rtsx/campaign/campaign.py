@@ -25,6 +25,7 @@ from rtsx.errors import CampaignError
 from rtsx.grid.grid import cell_id
 from rtsx.pages import html_table
 from rtsx.storage import cloud_of, options_beside
+from rtsx.storage.lock import turn
 from rtsx.storage.object_store import ObjectStore, open_object_store
 
 if TYPE_CHECKING:
@@ -506,6 +507,8 @@ class Campaign:
     ) -> "Collected":
         """Make products of all cells that are done; called again after more are done, only what they touch is written.
 
+        One at a time in each output: another process that collects a year is waited for.
+
         Parameters
         ----------
         formats
@@ -573,7 +576,7 @@ class Campaign:
 
         Probability and its binary map as cloud-optimised GeoTIFFs, outlines in several formats, a fact sheet, caveats, provenance,
         a STAC collection, and last of all `SHA256SUMS`. Products alone, no pixel of an image. Outlines are collected
-        first where that is needed.
+        first where that is needed. Another process that delivers the year is waited for.
 
         Parameters
         ----------
@@ -634,25 +637,30 @@ class Campaign:
 
         to = os.fspath(to)
         marked = self.ledger.moments()
-        delivered = deliver_year(
-            self,
-            to,
-            to_options=self._options_at(to, storage_options),
-            tiles=tiles,
-            zoom=zoom,
-            tile_zoom=tile_zoom,
-            outlines=outlines,
-            allow_missing=allow_missing,
-            verify=verify,
-            licence=license,
-            providers=providers,
-            fields=fields,
-            arts=arts or {},
-            names=names,
-            accuracy=accuracy if accuracy is None or isinstance(accuracy, Mapping) else os.fspath(accuracy),
-            review=review,
-            expected_area=expected_area,
-        )
+        with turn(
+            f"{self.output.rstrip('/')}/deliver-{self.plan.year}",
+            self.storage_options,
+            what=f"delivers {self.plan.year}",
+        ):
+            delivered = deliver_year(
+                self,
+                to,
+                to_options=self._options_at(to, storage_options),
+                tiles=tiles,
+                zoom=zoom,
+                tile_zoom=tile_zoom,
+                outlines=outlines,
+                allow_missing=allow_missing,
+                verify=verify,
+                licence=license,
+                providers=providers,
+                fields=fields,
+                arts=arts or {},
+                names=names,
+                accuracy=accuracy if accuracy is None or isinstance(accuracy, Mapping) else os.fspath(accuracy),
+                review=review,
+                expected_area=expected_area,
+            )
         note_stage(self.objects, self.plan, "delivered", marked=marked)
         return delivered
 

@@ -9,6 +9,7 @@ Zarr reads a shard that is there before it replaces it: a request more, and an e
 import asyncio
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from itertools import count
 from typing import Any
@@ -34,6 +35,7 @@ from rtsx.inference.predict import variable_attrs
 from rtsx.parsing import first_difference
 from rtsx.storage import is_url, local_path, write_object
 from rtsx.storage.codecs import fast_codecs
+from rtsx.storage.lock import turn
 from rtsx.storage.object_store import ObjectStore, open_object_store, single_attempts
 from rtsx.storage.zarr import (
     COMPLETE,
@@ -140,10 +142,16 @@ def create_map(output: str, plan: CampaignPlan, *, bundle_id: str, storage_optio
     place = _claimed(objects, group, claim)
     # Only where something is new, because another run may be adding a year, of which readers are not to be told before it is whole.
     if not _is_whole(store, {place: claim}):
-        # Until nothing is left to write: two runs that write at once may each undo what the other wrote, the claims never.
-        while not _is_whole(store, claims := map_claims(objects)):
-            _write_steps(store, claims)
-            consolidate(store)
+        with map_turn(output, storage_options):
+            # Until nothing is left to write: where there are no locks, two that write at once may undo what the other wrote, the claims never.
+            while not _is_whole(store, claims := map_claims(objects)):
+                _write_steps(store, claims)
+                consolidate(store)
+
+
+def map_turn(output: str, storage_options: Mapping[str, Any]) -> AbstractContextManager[None]:
+    """Be alone with the metadata and times of the map, which all years share."""
+    return turn(map_path(output), storage_options, what=f"writes the metadata of {map_path(output)}")
 
 
 def damaged_coordinates(output: str, plan: CampaignPlan, *, storage_options: Mapping[str, Any]) -> dict[str, str]:

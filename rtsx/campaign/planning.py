@@ -25,6 +25,7 @@ from rtsx.inference.memory import MemoryPlan, available_bytes, largest_tile, mas
 from rtsx.inference.runner import forward_bytes_per_pixel, needed_layers, packings_of, prediction_plan
 from rtsx.model import ModelBundle, OutlineChoice
 from rtsx.storage import refuse_other_format
+from rtsx.storage.lock import turn
 from rtsx.storage.object_store import ObjectStore, open_object_store
 from rtsx.tiling import TilePlan
 
@@ -349,6 +350,15 @@ def create_plan(recipe: CampaignRecipe, *, config: str) -> CampaignPlan:
     refuse_other_format(recipe.output, what="the folder of a campaign")
     objects = open_object_store(recipe.output, recipe.storage_options)
     check_object_store(objects, lease_s=recipe.retry.lease_s)
+    if read_plan(objects, recipe.year) is not None:
+        return _planned(recipe, objects, config=config)
+    # One plans, and the others find its plan: a tile that follows from the memory would be another one elsewhere, and what searches answer, too.
+    with turn(f"{recipe.output.rstrip('/')}/plan", recipe.storage_options, what=f"plans a year of {recipe.output}"):
+        return _planned(recipe, objects, config=config)
+
+
+def _planned(recipe: CampaignRecipe, objects: ObjectStore, *, config: str) -> CampaignPlan:
+    """Return the plan that is stored, or make and store it."""
     stored = read_plan(objects, recipe.year)
     answered = None if stored is None else cubes_of(recipe, stored, objects, digest=stored.digest)
     if recipe.fetched is not None:

@@ -33,6 +33,7 @@ from rtsx.cube.write import coords_beside, next_overview, overviews_of, prepare_
 from rtsx.errors import CubeError
 from rtsx.grid import Cell
 from rtsx.storage import is_url, local_path, refuse_other_format
+from rtsx.storage.lock import exclusive_lock
 from rtsx.storage.zarr import LAYERS, WholeStore, finish_store, store_of
 
 _STEP_BYTES = 256 * 2**20
@@ -199,7 +200,7 @@ def build_store(
         "overviews": overviews,
         "raster": [list(geobox.shape.yx), [float(value) for value in tuple(geobox.affine)[:6]]],
     }
-    with build_state.exclusive_lock(target, options):
+    with exclusive_lock(target, options):
         if overwrite:
             build_state.remove_store(target, options)
         stored = build_state.read_status(target, options, described)

@@ -5,17 +5,13 @@ readers look at nothing but metadata until they are asked.
 """
 
 import errno
-import fcntl
 import json
-import os
-import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from datetime import date
 from hashlib import sha256
 from math import isfinite
-from pathlib import Path
 from typing import Any, Protocol
 
 import zarr
@@ -34,9 +30,7 @@ from rtsx.errors import CubeError, OutputExistsError, OutputNotWritableError, Rt
 from rtsx.parsing import first_difference, parsed_json, wrap_damage
 from rtsx.redaction import redacted
 from rtsx.storage import file_system, is_url, local_path, remove
-from rtsx.storage.object_store import create_generation, open_object_store
 from rtsx.storage.zarr import BUILD, COMPLETE, WholeStore, refuse_what_is_no_store, store_of
-from rtsx.threads import repeated
 
 _MARKS = "build/marks"
 
@@ -289,8 +283,6 @@ class PartSource(Protocol):
         """Write what follows from all parts; called again where it was stopped. `gaps` are images left out."""
 
 
-_LOCK_S = 60
-"""Seconds after its last sign of life at which a build on an object store counts as dead."""
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
 
@@ -391,105 +383,6 @@ def init_store(
 def set_state(store: Store, state: Mapping[str, Any]) -> None:
     """Write down how far a build is; through a fresh group, because an older one would restore its own attributes."""
     zarr.open_group(store, mode="r+", use_consolidated=False).attrs[BUILD] = state
-
-
-@contextmanager
-def exclusive_lock(target: str, options: Mapping[str, Any]) -> Iterator[None]:
-    """Keep others from building or replacing the same store: look at it, and change it, only within.
-
-    A local store has a lock beside it that ends with its process; one behind a URL has objects beside it that are renewed,
-    and count for nothing once they were not for a while.
-
-    Raises
-    ------
-    OutputExistsError
-        Somebody else is at it.
-    """
-    if is_url(target):
-        with _alone_remote(target, options):
-            yield
-        return
-    folder = local_path(target)
-    lock = folder.with_name(f".{folder.name}.lock")
-    made = [parent for parent in folder.parents if not parent.exists()]
-    handle = _locked(lock, folder, target=target)
-    try:
-        yield
-    finally:
-        if handle is not None:
-            with suppress(OSError):
-                lock.unlink()  # before it is let go, so that whoever waits for the name gets a new one
-            os.close(handle)
-        for parent in made:
-            with suppress(OSError):  # not empty, as it should be
-                parent.rmdir()
-
-
-def _locked(lock: Path, folder: Path, *, target: str) -> int | None:
-    """Return the handle of a locked file; None where there can be no lock."""
-    while True:
-        name = lock
-        try:
-            lock.parent.mkdir(parents=True, exist_ok=True)
-            handle = os.open(lock, os.O_CREAT | os.O_RDWR, 0o644)
-        except OSError:  # nothing can be begun or removed here, so the store itself will do, if it is there
-            name = folder
-            try:
-                handle = os.open(folder, os.O_RDONLY)
-            except OSError:
-                return None
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(handle)
-            raise OutputExistsError(f"{target} is being built by another process. Wait for it, or stop it.") from error
-        except OSError:
-            return handle  # a file system that knows no locks
-        with suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(handle), name.stat()):
-                return handle
-        os.close(handle)  # removed by whoever held it, between opening and locking
-
-
-@dataclass(frozen=True)
-class _SignOfLife:
-    """What a build on an object store writes down from time to time: the time."""
-
-    generation: int
-
-    def to_json(self) -> str:
-        return str(time.time())
-
-
-@contextmanager
-def _alone_remote(target: str, options: Mapping[str, Any]) -> Iterator[None]:
-    objects, key = open_object_store(f"{target.rstrip('/')}.lock", options), "{:06d}".format
-
-    def is_alive(said: bytes) -> bool:
-        return time.time() - float(said) < _LOCK_S
-
-    try:
-        sign, other = create_generation(objects, key, document=_SignOfLife, is_taken=is_alive)
-    except OSError as error:
-        raise OutputNotWritableError(
-            f"{target} cannot be written: {error}. Choose a place that you may write to."
-        ) from error
-    if other is not None:
-        raise OutputExistsError(
-            f"{target} is being built by another process, which said so {time.time() - float(other):.0f} s ago. Wait for it, "
-            f"or stop it; one that was killed counts no more after {_LOCK_S} s."
-        )
-
-    def renew() -> None:
-        objects.put(key(sign.generation), sign.to_json().encode())
-
-    try:
-        with repeated(renew, every_s=_LOCK_S / 4, name="rtsx-build-lock", patience_s=_LOCK_S / 4):
-            yield
-    finally:
-        for number in range(1, sign.generation + 1):
-            with suppress(Exception):  # it ends by itself
-                objects.delete(key(number))
 
 
 def remove_partial_files(target: str) -> None:

@@ -1,8 +1,6 @@
 """The map before any cell is run: what is made, what is added, and what is refused."""
 
-import asyncio
 import shutil
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -12,14 +10,11 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
-from zarr.abc.store import Store
-from zarr.core.buffer import Buffer
 from zarr.core.sync import sync
-from zarr.storage import WrapperStore
 
 from rtsx import open_cube
 from rtsx.campaign.layout import MAP
-from rtsx.campaign.map import create_map, damaged_coordinates, map_path, map_store, map_year, open_map
+from rtsx.campaign.map import ANSWERS, create_map, damaged_coordinates, map_path, map_store, map_year, open_map
 from rtsx.campaign.stages import Verification
 from rtsx.cli.info import prediction_rows
 from rtsx.cube import validate_cube
@@ -28,11 +23,12 @@ from rtsx.errors import CampaignError, CubeError, FootprintError, OutputExistsEr
 from rtsx.footprints import extract_footprints
 from rtsx.grid import Grid
 from rtsx.model.metadata import OutlineChoice
-from rtsx.storage.object_store import ObjectStore, open_object_store
+from rtsx.storage.object_store import open_object_store
 from rtsx.storage.zarr import COMPLETE, MAP_IDENTITY, RetryingStore, consolidate
 from tests.campaign.random_campaign import make_bundle, make_plan, make_recipe
 from tests.cube.buildable import bytes_of
 from tests.faults import FaultyProxy
+from tests.meanwhile import Meanwhile
 
 if TYPE_CHECKING:
     from rtsx.campaign.plan import CampaignPlan
@@ -284,75 +280,35 @@ def test_a_store_is_asked_once_for_each_attempt_unless_the_user_wants_more(
         assert proxy.asked == requests
 
 
-class Interruption:
-    """Something else happens to the end before the n-th write."""
-
-    def __init__(self, n: int, act: Callable[[], None]) -> None:
-        self.left, self.act = n, act
-
-    def tick(self, key: str, value: bytes) -> None:
-        self.left -= 1
-        if self.left == -1:
-            self.act()
-        if key.removeprefix(f"{MAP}/") == "zarr.json":
-            assert MAP_IDENTITY.encode() in value, "workers that come meanwhile find a map of a campaign at all times"
-
-
-class InterruptedStore(WrapperStore[Store]):
-    """The same store, interrupted."""
-
-    def __init__(self, store: Store, interruption: Interruption) -> None:
-        super().__init__(store)
-        self.interruption = interruption
-
-    async def set(self, key: str, value: Buffer) -> None:
-        await asyncio.to_thread(self.interruption.tick, key, value.to_bytes())
-        await super().set(key, value)
-
-    def with_read_only(self, read_only: bool = False) -> Store:
-        return self._store.with_read_only(read_only)
-
-
-class InterruptedObjects:
-    """The same objects, interrupted."""
-
-    def __init__(self, objects: ObjectStore, interruption: Interruption) -> None:
-        self.objects, self.interruption = objects, interruption
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.objects, name)
-
-    def create(self, key: str, content: bytes) -> bool:
-        self.interruption.tick(key, content)
-        return self.objects.create(key, content)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(("place", "is_first"), [("local", True), ("memory", True), ("memory", False)])
-def test_two_years_that_begin_at_once_get_a_step_each(
-    tmp_path: Path, place: str, is_first: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_years_that_begin_at_once_get_a_step_each(tmp_path: Path, place: str, is_first: bool) -> None:
     """Another year is begun and finished before each single write of the first one: no interleaving loses anything."""
     step = {("local", True): 9, ("memory", True): 3, ("memory", False): 1}[place, is_first]
     for n in range(0, 200, step):  # a disk takes ten times as long, and differs in its claims alone
         output = str(tmp_path / str(n)) if place == "local" else f"memory://years-{is_first}/{n}"
         if not is_first:
             create_map(output, plan_of(year=2022), bundle_id="demo", storage_options={})
-        happened: list[int] = []
 
-        def other(output: str = output, happened: list[int] = happened) -> None:
-            happened.append(1)
-            monkeypatch.undo()
+        ended: list[int] = []
+
+        def other(output: str = output, ended: list[int] = ended) -> None:
             create_map(output, replace(plan_of(year=2025), name="other"), bundle_id="demo", storage_options={})
+            ended.append(1)
 
-        interruption = Interruption(n, other)
-        store = InterruptedStore(map_store(output, {}), interruption)
-        objects = InterruptedObjects(open_object_store(output, {}), interruption)
-        monkeypatch.setattr("rtsx.campaign.map.map_store", lambda *_, store=store: store)
-        monkeypatch.setattr("rtsx.campaign.map.open_object_store", lambda *_, objects=objects: objects)
-        create_map(output, plan_of(year=2024), bundle_id="demo", storage_options={})
-        monkeypatch.undo()
-        if not happened:
+        def look(output: str = output, ended: list[int] = ended) -> None:
+            root = open_object_store(output, {}).get(f"{MAP}/zarr.json")
+            assert root is None or MAP_IDENTITY.encode() in root, "workers find a map of a campaign at all times"
+            if ended:
+                group = zarr.open_group(map_store(output, {}), mode="r", use_consolidated=False)
+                step = map_year(group, 2025)
+                shortest = min(array.shape[0] for name, array in group.arrays() if name in (*ANSWERS, "time"))
+                assert step < shortest, "cells of the other year, which may be running, have their place at all times"
+
+        meanwhile = Meanwhile(n, other, look=look)
+        with meanwhile.happening():
+            create_map(output, plan_of(year=2024), bundle_id="demo", storage_options={})
+        if not meanwhile.has_happened:
             assert n > 5, "there were writes to come between"
             return
         years = [2024, 2025] if is_first else [2022, 2024, 2025]
@@ -465,16 +421,11 @@ def test_damaged_metadata_is_named_and_written_anew_once_it_is_removed(tmp_path:
         assert bytes_of(tmp_path) == whole
 
 
-def test_of_two_maps_that_begin_at_once_one_is_there_and_the_other_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_of_two_maps_that_begin_at_once_one_is_there_and_the_other_told(tmp_path: Path) -> None:
     def other() -> None:
-        monkeypatch.undo()
         create_map(str(tmp_path), plan_of(3), bundle_id="demo", storage_options={})
 
-    objects = InterruptedObjects(open_object_store(str(tmp_path), {}), Interruption(0, other))
-    monkeypatch.setattr("rtsx.campaign.map.open_object_store", lambda *_: objects)
-    with pytest.raises(CampaignError, match=r"classes is .* there and .* here"):
+    with Meanwhile(0, other).happening(), pytest.raises(CampaignError, match=r"classes is .* there and .* here"):
         create_map(str(tmp_path), plan_of(), bundle_id="demo", storage_options={})
     assert open_map(str(tmp_path), storage_options={}).sizes == {"time": 1, "class": 3, "y": 192, "x": 192}
 

@@ -10,7 +10,8 @@ import pytest
 from shapely import box
 
 from rtsx import ModelBundle
-from rtsx.campaign.planning import TaskMemory, plan_campaign
+from rtsx.campaign import planning
+from rtsx.campaign.planning import TaskMemory, create_plan, plan_campaign
 from rtsx.campaign.preflight import opened_sample
 from rtsx.campaign.recipe import OutlineSpec, PredictionSpec
 from rtsx.cube import CubeRecipe, GivenImages
@@ -23,6 +24,7 @@ from rtsx.synthetic import demo_bundle_path
 from rtsx.tiling import TilePlan
 from tests.campaign.plans import FIRST, GRID, beside, ground, make_bundle, make_recipe, make_source
 from tests.campaign.random_campaign import whole
+from tests.meanwhile import Meanwhile
 
 
 def test_a_plan_has_the_cells_of_the_region_and_all_that_bytes_depend_on(tmp_path: Path) -> None:
@@ -70,6 +72,23 @@ def test_a_tile_that_memory_decides_is_kept_on_other_machines(tmp_path: Path) ->
     assert plan_campaign(monkey, like=first).prediction == first.prediction
     other = replace(monkey, bundles=(make_bundle(12),), prediction=recipe.prediction)
     assert plan_campaign(other, like=first).prediction.tiling.overlap == 24
+
+
+def test_of_machines_that_plan_at_once_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiling = TaskMemory.tiling
+
+    def as_memory_holds(self: TaskMemory, *given: Any, settled: int | None, **named: Any) -> TilePlan:
+        return tiling(self, *given, settled=settled or tiles.pop(), **named)
+
+    monkeypatch.setattr(TaskMemory, "tiling", as_memory_holds)
+    monkeypatch.setattr(planning, "check_object_store", lambda *_, **__: None)  # whose writes are many
+    recipe = make_recipe(tmp_path, output="memory://planned")
+    tiles = [80, 48]
+    meanwhile = Meanwhile(1, lambda: create_plan(recipe, config=""))
+    with meanwhile.happening():
+        plan = create_plan(recipe, config="")
+    assert meanwhile.has_happened
+    assert create_plan(recipe, config="") == plan
 
 
 def test_many_cells_take_little_memory(tmp_path: Path) -> None:

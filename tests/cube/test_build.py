@@ -18,7 +18,6 @@ import zarr
 
 from rtsx.cube import build_state as records
 from rtsx.cube.build import CubeBuilder, build_store
-from rtsx.cube.build_state import exclusive_lock
 from rtsx.cube.check import build_state, check_cube
 from rtsx.cube.georeference import geobox_of
 from rtsx.cube.images import GivenImages, Image
@@ -28,6 +27,7 @@ from rtsx.cube.open import open_source
 from rtsx.cube.recipe import CubeRecipe
 from rtsx.cube.terrain import get_terrain
 from rtsx.errors import CubeError, MissingCoverageWarning, OutputExistsError
+from rtsx.storage.lock import exclusive_lock
 from tests import warm
 from tests.cube.buildable import REGION, assert_same, bytes_of, make_mixed, make_scenes
 from tests.cube.scenes import CUBE, GRID, Ground, at, optical, recipe, trend

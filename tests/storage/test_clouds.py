@@ -18,10 +18,10 @@ from rtsx import Campaign, ModelBundle
 from rtsx.campaign.preflight import check_object_store
 from rtsx.cli.options import require_absent
 from rtsx.cube import open_source, write_cube
-from rtsx.cube.build_state import exclusive_lock
 from rtsx.errors import CampaignError, MissingExtraError, OutputExistsError, OutputNotWritableError, RtsxError
 from rtsx.footprints import ConfidenceRule
 from rtsx.review import open_review
+from rtsx.storage.lock import exclusive_lock
 from rtsx.storage.object_store import FsspecObjects, RetryingObjects, open_object_store
 from rtsx.storage.retry import classify_error
 from rtsx.storage.zarr import atomic_store

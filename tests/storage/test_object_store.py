@@ -15,9 +15,9 @@ import fsspec
 import pytest
 
 from rtsx.campaign.plan import write_plan
-from rtsx.cube.build_state import exclusive_lock
 from rtsx.errors import OutputExistsError
 from rtsx.storage import stage
+from rtsx.storage.lock import exclusive_lock
 from rtsx.storage.object_store import (
     FsspecObjects,
     LocalObjects,

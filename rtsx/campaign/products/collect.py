@@ -43,6 +43,7 @@ from rtsx.cube.write import overviews_of
 from rtsx.errors import CampaignError
 from rtsx.footprints import ConfidenceRule
 from rtsx.storage import options_beside
+from rtsx.storage.lock import turn
 from rtsx.storage.object_store import ObjectStore, open_object_store
 from rtsx.storage.zarr import open_group
 
@@ -145,7 +146,7 @@ def collect_year(
 ) -> Collected:
     """Make one product of each kind of the cells that are finished, and write only what changed since the last time.
 
-    Cells may be running meanwhile, and may be missing: outlines beside planned cells that are not finished get
+    One that is called meanwhile waits for it. Cells may be running, and may be missing: outlines beside planned cells that are not finished get
     `touches_edge`. What is written is the same, byte for byte, whether all is collected at once or cell by cell; a call that
     was stopped is made good by the next one. Files are replaced whole, one by one, so that a reader meanwhile may see some
     partitions of before and some of after.
@@ -204,27 +205,31 @@ def collect_year(
     options = storage_options or {}
     objects = open_object_store(output, options)
     layout = YearLayout(plan.year)
-    rule = _kept_rule(objects, plan, confidence_rule, options=options_beside(confidence_rule, output, options))
-    states = cell_states(CampaignLedger(objects, layout).marks(), layout)
-    opening = Lock()
+    # One after the other, because records, overviews, tracks and catalog follow from what was there when the other began; years share some.
+    with turn(f"{output.rstrip('/')}/collect", options, what=f"collects products of {output}"):
+        rule = _kept_rule(objects, plan, confidence_rule, options=options_beside(confidence_rule, output, options))
+        states = cell_states(CampaignLedger(objects, layout).marks(), layout)
+        opening = Lock()
 
-    @cache  # because a box that crosses cells reads each of them, and on S3 to open takes far longer than to read
-    def opened() -> tuple[Any, int]:
-        group = open_group(map_path(output), options)
-        return group["valid"], map_year(group, plan.year)
+        @cache  # because a box that crosses cells reads each of them, and on S3 to open takes far longer than to read
+        def opened() -> tuple[Any, int]:
+            group = open_group(map_path(output), options)
+            return group["valid"], map_year(group, plan.year)
 
-    def valid(y: slice, x: slice) -> NDArray[np.bool_]:
-        with opening:  # partitions are made in several threads
-            array, year = opened()
-        return np.asarray(array[year, y, x], bool)
+        def valid(y: slice, x: slice) -> NDArray[np.bool_]:
+            with opening:  # partitions are made in several threads
+                array, year = opened()
+            return np.asarray(array[year, y, x], bool)
 
-    vectors = _collect_vectors(objects, plan, states, valid=valid, rule=rule, forms=forms, levels=levels, tracks=tracks)
-    tables = vectors.tables
-    shards = collect_overviews(output, plan, states, objects=objects, options=options) if overviews else 0
-    documents = CollectedStac(n_items=0, rewritten=(), removed=())
-    if stac:
-        years = sorted({*planned_years(objects), plan.year})
-        documents = collect_stac(objects, plan, states, assets=_assets(vectors, layout, rule=rule), years=years)
+        vectors = _collect_vectors(
+            objects, plan, states, valid=valid, rule=rule, forms=forms, levels=levels, tracks=tracks
+        )
+        tables = vectors.tables
+        shards = collect_overviews(output, plan, states, objects=objects, options=options) if overviews else 0
+        documents = CollectedStac(n_items=0, rewritten=(), removed=())
+        if stac:
+            years = sorted({*planned_years(objects), plan.year})
+            documents = collect_stac(objects, plan, states, assets=_assets(vectors, layout, rule=rule), years=years)
     folders = {name: f"{layout.products}/{name}" for name in tables}
     every: list[Refreshed | CollectedStac] = [*tables.values(), documents]
     return Collected(

@@ -16,7 +16,7 @@ from zarr.abc.store import Store
 
 from rtsx.campaign.cells import Address
 from rtsx.campaign.layout import YearLayout
-from rtsx.campaign.map import array_of, map_store, map_year, open_map, stored_answers
+from rtsx.campaign.map import array_of, map_store, map_turn, map_year, open_map, stored_answers
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.products.tables import CellStates, Records, group_by_partition
 from rtsx.cube.encoding import packing
@@ -213,7 +213,8 @@ def collect_overviews(
     if len(levels) == 1:
         return 0
     store = map_store(output, options)
-    group = prepare_levels(store, levels, plan=plan)
+    with map_turn(output, options):
+        group = prepare_levels(store, levels, plan=plan)
     records = Records(objects, f"{YearLayout(plan.year).products}/collected/overviews")
     now = {cell: state.map for cell, state in states.items() if state.map}
     changed = _changes(records, now)

@@ -56,6 +56,7 @@ from rtsx.storage.object_store import LocalObjects
 from tests.campaign.collect.finished import LEFT, TOP, Output, Pixels, make_pixels, masked, plan_of
 from tests.campaign.conftest import S3
 from tests.campaign.products.in_qgis import open_in_qgis
+from tests.meanwhile import Meanwhile
 
 SET = morecantile.tms.get("WebMercatorQuad")
 ZOOM = 12
@@ -64,6 +65,7 @@ CORNER = SET.xy_bounds(0, 0, 0)
 ARCHIVED = Grid("EPSG:3857", SIZE, cell_size=64, origin=(CORNER.left + 64 * 1000 * SIZE, CORNER.top - 64 * 1000 * SIZE))
 """Pixels of zoom 12 of WebMercatorQuad, near 82 degrees north."""
 LAST = (TOP + 1, LEFT + 2)
+LAST_OF_TWO = (TOP, LEFT + 1)
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -507,6 +509,22 @@ def test_a_second_call_writes_nothing_and_projects_cells_once(
     again = polar.campaign.deliver(to, **options)
     assert (again.rewritten, again.removed, changed(to)) == ((), (), before)
     assert set(asked.values()) == {1}
+
+
+def test_two_deliveries_at_once_leave_checksums_of_what_is_there(tmp_path: Path) -> None:
+    made = Finished(tmp_path, plan_of(1, 2, cell=64))
+    to = tmp_path / "to"
+    made.campaign.deliver(to)
+
+    def other() -> None:
+        made.campaign.ledger.retire(LAST_OF_TWO)
+        made.output.finish(make_pixels(made.plan, seed=5, smooth=3.0, threshold=0.2), [LAST_OF_TWO])
+        made.campaign.deliver(to)
+
+    with Meanwhile(0, other).happening():
+        made.campaign.deliver(to, providers=["We"])
+    stated = dict(reversed(line.split("  ")) for line in (to / "SHA256SUMS").read_text().splitlines())
+    assert {key: hashlib.sha256((to / key).read_bytes()).hexdigest() for key in stated} == stated
 
 
 def test_tiles_equal_the_map_where_grids_agree(agreeing: Finished, tmp_path: Path) -> None:

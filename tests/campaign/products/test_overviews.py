@@ -1,5 +1,7 @@
 """Room for overviews that was stopped half way is made whole the next time, and readers are never told of less than before."""
 
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,13 +11,15 @@ from zarr.abc.store import Store
 from zarr.core.attributes import Attributes
 
 from rtsx.campaign.layout import MAP
-from rtsx.campaign.map import create_map, map_store
+from rtsx.campaign.map import create_map, map_path, map_store, open_map
 from rtsx.campaign.plan import CampaignPlan
-from rtsx.campaign.products import overviews
+from rtsx.campaign.products import collect_year, overviews
 from rtsx.campaign.products.overviews import prepare_levels
 from rtsx.cube import write
 from rtsx.cube.write import Levels, overviews_of
+from rtsx.storage.zarr import YEARS
 from tests.campaign.collect.finished import plan_of
+from tests.meanwhile import Meanwhile
 
 
 @pytest.fixture(autouse=True)
@@ -90,3 +94,34 @@ def test_nothing_is_written_where_nothing_is_new(
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / MAP).rglob("*") if path.is_file()}
     prepare_levels(store, levels, plan=plan)
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / MAP).rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("other", [create_map, collect_year])
+def test_a_year_that_is_begun_or_collected_meanwhile_is_not_undone(other: Callable[..., object]) -> None:
+    """Before every seventh write of a first collection."""
+    plan, later = plan_of(2, 4), plan_of(2, 4, year=2025)
+    for n in range(1, 100, 7):
+        output = f"memory://{other.__name__}/{n}"
+        create_map(output, plan, bundle_id="demo", storage_options={})
+        if other is collect_year:
+            create_map(output, later, bundle_id="demo", storage_options={})
+        named = {"bundle_id": "demo"} if other is create_map else {"stac": False}
+        meanwhile = Meanwhile(n, partial(other, output, later, storage_options={}, **named))
+        with meanwhile.happening():
+            collect_year(output, plan, stac=False)
+        if not meanwhile.has_happened:
+            assert n > 5, "there were writes to come between"
+            return
+        for group in (open_map(output, storage_options={}), *_levels(output, plan, other)):
+            assert sorted(group["time"].dt.year.values) == [2024, 2025], f"before write {n}"
+        attrs = zarr.open_group(map_path(output), mode="r").attrs
+        assert len(attrs["multiscales"]["layout"]) == len(overviews_of(plan.geobox, overviews=True))
+        assert sorted(attrs[YEARS]) == ["2024", "2025"]
+    raise AssertionError("never ended")
+
+
+def _levels(output: str, plan: CampaignPlan, other: Callable[..., object]) -> Iterator[xr.Dataset]:
+    """Overviews, which know of a year that was collected."""
+    for name, _ in overviews_of(plan.geobox, overviews=other is collect_year)[1:]:
+        yield xr.open_zarr(f"{map_path(output)}/{name}", consolidated=True, mask_and_scale=False)
