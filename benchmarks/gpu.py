@@ -6,6 +6,7 @@ does not suffice for, is written down as such, and the next begins. On a CPU it 
 
 import gc
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -42,6 +43,8 @@ class Report:
     """Rows of the table, written anew after each, so that what has been found survives whatever comes."""
 
     out: Path
+    head: str
+    """What it is about."""
     until: float
     """When the time is over, by `time.monotonic`."""
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -60,7 +63,14 @@ class Report:
         row["seconds"] = round(time.monotonic() - begun, 2)
         self.rows.append(row)
         (self.out / "rows.json").write_text(json.dumps(self.rows, indent=1))
+        rows = (f"| {row['step']} | {row['result']} | {row['seconds']} |" for row in self.rows)
+        self.table.write_text("\n".join([self.head, "", "| step | result | s |", "|---|---|---|", *rows]) + "\n")
         print(f"{row['step']} | {row['result']} | {row['seconds']}", flush=True)
+
+    @property
+    def table(self) -> Path:
+        """Where the table is."""
+        return self.out / "gpu.md"
 
     def has_time(self) -> bool:
         """Whether another step may begin."""
@@ -83,9 +93,10 @@ def run(out: Path, *, minutes: float, size: int, networks: tuple[tuple[str, str,
     """
     out.mkdir(parents=True, exist_ok=True)
     device = resolve_device("auto")
-    report = Report(out, time.monotonic() + 60 * minutes)
+    report = Report(out, _head(device, size=size), time.monotonic() + 60 * minutes)
     tile, overlap = (TILE, OVERLAP) if device.type == "cuda" else (64, 32)
     steps: list[tuple[str, Callable[[dict[str, Any]], None]]] = [("tests/gpu", partial(_tests, report=report))]
+    compiled: list[tuple[str, Callable[[dict[str, Any]], None]]] = []
     with tempfile.TemporaryDirectory() as folder:
         cube = make_cube(size)
         for architecture, encoder, members in networks:
@@ -107,7 +118,7 @@ def run(out: Path, *, minutes: float, size: int, networks: tuple[tuple[str, str,
                 ),
             ]
             if device.type == "cuda":
-                steps.append(
+                compiled.append(
                     (
                         f"{name}, compiled",
                         partial(
@@ -116,7 +127,7 @@ def run(out: Path, *, minutes: float, size: int, networks: tuple[tuple[str, str,
                     )
                 )
         steps.append(("trace", partial(_trace, bundles=_Bundles(*networks[0]), cube=cube, out=out)))
-        for name, work in steps:
+        for name, work in steps + compiled:  # which nothing can stop, so they come last
             with report.step(name) as row:
                 if report.has_time():
                     work(row)
@@ -125,7 +136,8 @@ def run(out: Path, *, minutes: float, size: int, networks: tuple[tuple[str, str,
             gc.collect()
             if device.type == "cuda":
                 torch.cuda.empty_cache()
-    return _table(report, device, size=size)
+    print(report.table.read_text())
+    return report.table
 
 
 @dataclass
@@ -148,11 +160,20 @@ class _Bundles:
 
 def _tests(row: dict[str, Any], *, report: Report) -> None:
     """In a process of its own, which may lose its GPU."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(TESTS)]
+    command = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", str(TESTS)]
     left = max(1.0, (report.until - time.monotonic()) / 3)  # the rest is for what is measured
-    done = subprocess.run(command, capture_output=True, text=True, timeout=left, check=False, cwd=TESTS.parents[1])
-    (report.out / "tests.txt").write_text(done.stdout + done.stderr)
-    row["result"] = (done.stdout.strip().splitlines() or ["nothing"])[-1].strip("= ")
+    said = report.out / "tests.txt"
+    # Else Triton's kernels are compiled one by one, as in the rest of the tests, of which several run at once.
+    environment = os.environ | {"TORCHINDUCTOR_COMPILE_THREADS": str(os.cpu_count())}
+    with said.open("w") as file:
+        try:
+            subprocess.run(
+                command, stdout=file, stderr=file, timeout=left, check=False, cwd=TESTS.parents[1], env=environment
+            )
+            ended = ""
+        except subprocess.TimeoutExpired:
+            ended = f"stopped after {left:.0f} s: "
+    row["result"] = ended + (said.read_text().strip().splitlines() or ["nothing"])[-1].strip("= ")
 
 
 def _bare(row: dict[str, Any], *, bundles: _Bundles, device: torch.device, tile: int, precision: str) -> None:
@@ -224,19 +245,9 @@ def _trace(row: dict[str, Any], *, bundles: _Bundles, cube: xr.Dataset, out: Pat
     row["result"] = f"trace.json; the host waited for the device {waits} times"
 
 
-def _table(report: Report, device: torch.device, *, size: int) -> Path:
+def _head(device: torch.device, *, size: int) -> str:
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "zarr", "dask", "numpy"))
     card = Hardware.of(device)
     memory = f", {card.memory_bytes / 2**30:.0f} GiB" if card.memory_bytes else ""
     where = f"{card.name}{memory}; Python {sys.version.split()[0]}, {versions}, CUDA {torch.version.cuda}"
-    lines = [
-        f"{where}; scene of {size} px, tiles of {TILE if device.type == 'cuda' else 64} px",
-        "",
-        "| step | result | s |",
-        "|---|---|---|",
-        *(f"| {row['step']} | {row['result']} | {row['seconds']} |" for row in report.rows),
-    ]
-    path = report.out / "gpu.md"
-    path.write_text("\n".join(lines) + "\n")
-    print("\n".join(lines))
-    return path
+    return f"{where}; scene of {size} px, tiles of {TILE if device.type == 'cuda' else 64} px"

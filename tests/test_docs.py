@@ -14,12 +14,12 @@ import torch
 from typer.main import get_command
 
 import rtsx
-from rtsx.campaign.clusters import _BROKEN_GPU
 from rtsx.cli.app import LazyGroup, app
 from rtsx.cli.demo import demo_config
 from rtsx.config.yaml import dump_yaml
 from rtsx.model import ModelBundle, build_network
 from rtsx.model.network import _OUT_OF_MEMORY
+from rtsx.storage.retry import LOST_GPU
 from rtsx.synthetic import demo_spec, write_demo_scene
 
 ROOT = Path(__file__).parent.parent
@@ -141,7 +141,5 @@ def test_messages_of_the_troubleshooting_are_those_that_are_raised(tmp_path: Pat
         signal.strsignal(9),
     ]
     for message in re.findall(r"^\| `([^`]+)` \|", theirs, re.MULTILINE):
-        known = (
-            any(message in str(one) for one in heard) or _OUT_OF_MEMORY.search(message) or _BROKEN_GPU.search(message)
-        )
+        known = any(message in str(one) for one in heard) or _OUT_OF_MEMORY.search(message) or LOST_GPU.search(message)
         assert known, message

@@ -5,7 +5,6 @@ Workers that come later are checked, too: for the versions of the libraries that
 
 import logging
 import os
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -23,6 +22,7 @@ from distributed.comm.registry import get_backend
 from rtsx.campaign.recipe import ClusterSpec
 from rtsx.campaign.records import Failure, hardware_name, versions_here
 from rtsx.errors import ClusterError, MissingExtraError
+from rtsx.storage.retry import LOST_GPU
 
 if TYPE_CHECKING:
     from dask_gateway import Gateway, GatewayCluster
@@ -167,9 +167,11 @@ def _gpus() -> list[str]:
     """Return GPUs of this machine that this process may use, as CUDA_VISIBLE_DEVICES names them."""
     import torch  # heavy, and a client of other machines does not need it
 
+    named = (os.environ.get("CUDA_VISIBLE_DEVICES") or "").split(",")
+    if named[0].startswith("MIG-"):  # slices, of which CUDA counts the first alone
+        return named
     count = torch.cuda.device_count()
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return (named.split(",") if named else [str(number) for number in range(count)])[:count]
+    return (named if named[0] else [str(number) for number in range(count)])[:count]
 
 
 def _settings(workers: int) -> dict[str, Any]:
@@ -438,8 +440,6 @@ def refusals_topic(client: Client) -> str:
     return f"{GUARD}-{client.id}"
 
 
-_BROKEN_GPU = re.compile(r"CUDA error(?!: out of memory)")
-"""What torch says when a kernel, or the card, has failed: the context of the process is lost with it."""
 _unfit: list[str] = []
 """What is wrong with this process, where a guard has found something."""
 
@@ -484,7 +484,7 @@ def replace_worker_after(failure: Failure) -> None:
 
     Nothing happens where there is no nanny. Cells that this process still takes are handed to others.
     """
-    if not _BROKEN_GPU.search(failure.message):
+    if not LOST_GPU.search(failure.message):
         return
     worker = get_worker()
     if worker.nanny is not None and not _unfit:

@@ -2,10 +2,13 @@
 
 import os
 import shutil
+import threading
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -84,28 +87,47 @@ def open_eager(module: torch.nn.Module, *, device: torch.device, dtype: torch.dt
 
 
 def _moved(module: torch.nn.Module, device: torch.device) -> torch.nn.Module:
-    """Move a module, an exported one with its constants and the devices that its graph names."""
+    """Move a module: an exported one with its constants and the devices that its graphs name, a traced one with what its graph has fixed."""
     module = module.to(device)
-    if isinstance(module, torch.fx.GraphModule):
-        for node in module.graph.nodes:
-            if node.op == "get_attr" and isinstance(value := getattr(module, node.target, None), torch.Tensor):
-                setattr(module, node.target, value.to(device))
-            elif "device" in node.kwargs:
-                node.update_kwarg("device", device)
-            elif node.target is torch.ops.aten.to.device:
-                node.update_arg(1, device)
-        module.recompile()
+    for part in module.modules():
+        if isinstance(part, torch.fx.GraphModule):  # another one within for what stands under no_grad or autocast
+            for node in part.graph.nodes:
+                if node.op == "get_attr":
+                    path, _, name = str(node.target).rpartition(".")
+                    owner = part.get_submodule(path)
+                    if isinstance(value := getattr(owner, name), torch.Tensor):
+                        setattr(owner, name, value.to(device))
+                elif "device" in node.kwargs:
+                    node.update_kwarg("device", device)
+                elif node.target is torch.ops.aten.to.device:
+                    node.update_arg(1, device)
+            part.recompile()
+        elif isinstance(part, torch.jit.ScriptModule) and hasattr(part, "graph"):
+            _fix_convolutions(part.graph)
     return module
+
+
+def _fix_convolutions(graph: Any) -> None:
+    """Have convolutions of a traced graph, which keeps torch's settings of when it was traced, compute in float32 and in one way."""
+    for node in graph.findAllNodes("aten::_convolution", recurse=True):
+        *_, benchmark, deterministic, _, allow_tf32 = range(node.inputsSize())
+        for place, value in ((benchmark, False), (deterministic, True), (allow_tf32, False)):
+            constant = graph.insertConstant(value)
+            constant.node().moveBefore(node)
+            node.replaceInput(place, constant)
 
 
 def cast_forward(module: torch.nn.Module, *, device: torch.device, dtype: torch.dtype) -> Forward:
     """Return the raw forward pass of a module: channels_last input, autocast to `dtype` unless that is float32, no gradients."""
-
     # no_grad instead of inference_mode, because callers blend answers in place and an inference tensor refuses that.
+    # Whose first passes on a GPU would be profiled and those after them be fused, with other last bits.
+    is_unfused = isinstance(module, torch.jit.ScriptModule) and device.type == "cuda"
+    optimized: Any = torch.jit.optimized_execution if is_unfused else lambda _: nullcontext()  # type: ignore[attr-defined]
+
     def forward(batch: torch.Tensor) -> torch.Tensor:
         # No cache of cast weights, because it is one for all threads, whose streams do not wait for each other.
         cast = torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32, cache_enabled=False)
-        with torch.no_grad(), cast:
+        with torch.no_grad(), cast, optimized(False):
             return single_output(module(batch.contiguous(memory_format=torch.channels_last)))
 
     return forward
@@ -158,7 +180,8 @@ def can_compile(device: torch.device) -> bool:
 def open_compiled(module: torch.nn.Module, *, device: torch.device, dtype: torch.dtype) -> Forward:
     """Return the raw forward pass whose kernels are compiled at the first call of each shape of batch.
 
-    Weights are frozen into the kernels, so that normalisation folds into convolutions.
+    Weights are frozen into the kernels, so that normalisation folds into convolutions. Kernels are chosen by rule and not by what is
+    fastest here, where torch can, so that processes agree to the bit.
 
     Raises
     ------
@@ -173,8 +196,29 @@ def open_compiled(module: torch.nn.Module, *, device: torch.device, dtype: torch
     if isinstance(module, torch.jit.ScriptModule) or uses_batch_statistics(module):
         raise BundleError("Scripted networks and batch statistics cannot be compiled. Run them with backend='eager'.")
     module = _moved(module, device).to(memory_format=torch.channels_last)
-    forward = cast_forward(module, device=device, dtype=dtype)
-    return torch.compile(forward, dynamic=False, options={"freezing": True})
+    import torch._inductor.config as inductor  # takes a second
+
+    # Not as options of torch.compile, because what traces the network reads freezing, too, and never sees those.
+    settings = {"freezing": True, **({"deterministic": True} if hasattr(inductor, "deterministic") else {})}
+    # All networks share the code of their forward pass, and beyond its limit torch would run the next of them uncompiled.
+    limits = {"recompile_limit": 1 << 16, "accumulated_recompile_limit": 1 << 16}
+    compiled = torch.compile(cast_forward(module, device=device, dtype=dtype), dynamic=False)
+    shapes: set[torch.Size] = set()
+
+    @torch.no_grad()  # around all of it, because what needs gradients is not frozen
+    def forward(batch: torch.Tensor) -> torch.Tensor:
+        if batch.shape in shapes:
+            return single_output(compiled(batch))
+        with _COMPILING, inductor.patch(settings), torch._dynamo.config.patch(limits):
+            answer = single_output(compiled(batch))
+        shapes.add(batch.shape)
+        return answer
+
+    return forward
+
+
+_COMPILING = threading.Lock()
+"""Around the settings of torch's compiler, which are the process's."""
 
 
 def open_openvino(model: torch.nn.Module | Path, *, n_layers: int, tile: int) -> Forward:

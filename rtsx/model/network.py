@@ -18,6 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import KW_ONLY, dataclass, field
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import torch
@@ -26,6 +27,7 @@ from rtsx.errors import BundleError
 from rtsx.model.backends import Forward, open_compiled, open_eager, open_openvino, uses_batch_statistics
 from rtsx.model.metadata import Activation
 from rtsx.model.onnx import exported_onnx, onnx_runs_on_gpus, open_onnx
+from rtsx.storage.retry import LOST_GPU
 
 if TYPE_CHECKING:
     from rtsx.model.source import NetworkSource
@@ -36,10 +38,11 @@ BACKENDS = ("eager", "compile", "onnx", "openvino")
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _FLOAT32_ONLY = {"onnx", "openvino"}
 _OUT_OF_MEMORY = re.compile(
-    r"out of memory|unable to find an engine to execute|CUBLAS_STATUS_ALLOC_FAILED|CUDNN_STATUS_ALLOC_FAILED|"
-    r"Failed to allocate memory|can't allocate memory"
+    r"out of memory|unable to find an engine to execute|ALLOC(?:ATION)?_FAILED|(?:CUBLAS|CUDNN)_STATUS_NOT_INITIALIZED|"
+    r"NVML_SUCCESS ==|Failed to allocate memory|can't allocate memory"
 )
-"""What CUDA, cuDNN (which finds no algorithm whose workspace fits), cuBLAS, ONNX Runtime and torch on a CPU say."""
+"""What CUDA, cuDNN (which finds no algorithm whose workspace fits), cuBLAS (which cannot begin), torch's allocator (which asks how
+full the card is), ONNX Runtime and torch on a CPU say."""
 _ROUNDING = 1e-4
 """How far beyond 0..1 a probability may be before it counts as a missing activation."""
 
@@ -150,7 +153,7 @@ class ProbabilityNetwork(Network):
         except BundleError:
             raise
         except Exception as error:  # whatever a foreign network raises at a tile that it cannot take
-            if isinstance(error, MemoryError) or is_out_of_memory(error) or "CUDA error" in str(error):
+            if isinstance(error, MemoryError) or is_out_of_memory(error) or LOST_GPU.search(str(error)):
                 raise  # the device failed, not the network
             raise BundleError(
                 f"The network failed on a batch of shape {tuple(batch.shape)} with {self.backend}: {error}. "
@@ -210,7 +213,7 @@ def resolve_device(device: str, *, backends: Collection[str] = ()) -> torch.devi
     Raises
     ------
     BundleError
-        The name means nothing to torch, or names a GPU that is not there.
+        The name means nothing to torch, or names a GPU that is not there or that this torch has no kernels for.
 
     Warns
     -----
@@ -228,15 +231,37 @@ def resolve_device(device: str, *, backends: Collection[str] = ()) -> torch.devi
         raise BundleError(f"device has to be 'auto', 'cpu', 'cuda' or 'cuda:N'; got {device!r}.") from error
     n_gpus = torch.cuda.device_count() if resolved.type == "cuda" else 0
     if resolved.type == "cuda" and (resolved.index or 0) >= n_gpus:
-        raise BundleError(f"device={device!r} was asked for, but torch sees {n_gpus} GPUs here. Use 'auto' or 'cpu'.")
+        raise BundleError(
+            f"device={device!r} was asked for, but torch sees {n_gpus} GPUs here. Use 'auto' or 'cpu'; where processes of one "
+            "machine have a GPU each, it is 'cuda' to all of them."
+        )
     if resolved.type == "cuda" and torch.cuda._is_in_bad_fork():
         raise BundleError(
             "This process was forked from one that uses a GPU already, and CUDA does not survive that. Start it by the method "
             "'spawn' of multiprocessing, or use device='cpu'."
         )
-    if str(resolved) == "cuda":  # by number, because threads and weights are kept by device
-        return torch.device("cuda", torch.cuda.current_device() if torch.cuda.is_initialized() else 0)
+    if resolved.type != "cuda":
+        return resolved
+    resolved = torch.device("cuda", resolved.index or 0)  # by number, because threads and weights are kept by device
+    if lacking := _lacking_kernels(resolved):
+        raise BundleError(f"device={device!r}: {lacking}, or take 'cpu'.")
     return resolved
+
+
+@cache
+def _lacking_kernels(device: torch.device) -> str:
+    """Say that this torch has no kernels for a GPU; nothing where it has."""
+    capability = torch.cuda.get_device_capability(device)
+    archs = torch.cuda.get_arch_list()
+    # A kernel of 7.5 runs on 7.5 to 7.9; code of compute_75 is translated for every later card.
+    known = re.findall(r"(sm|compute)_(\d+)(\d)", " ".join(archs))
+    built = [(kind, (int(major), int(minor))) for kind, major, minor in known]
+    if not built or any(of <= capability and (kind == "compute" or of[0] == capability[0]) for kind, of in built):
+        return ""
+    return (
+        f"{torch.cuda.get_device_name(device)} is of compute capability {capability[0]}.{capability[1]}, and torch "
+        f"{torch.__version__} is built for {', '.join(archs)}. Install a torch that is built for this GPU, of an earlier CUDA"
+    )
 
 
 def _automatic_device(backends: Collection[str]) -> torch.device:
@@ -249,6 +274,9 @@ def _automatic_device(backends: Collection[str]) -> torch.device:
             RuntimeWarning,
             stacklevel=3,
         )
+        return torch.device("cpu")
+    if lacking := _lacking_kernels(torch.device("cuda", 0)):
+        warnings.warn(f"{lacking}; until then this runs on the CPU.", RuntimeWarning, stacklevel=3)
         return torch.device("cpu")
     return torch.device("cuda")
 
@@ -465,39 +493,47 @@ def _float32_arithmetic() -> Iterator[None]:
     global _n_inside
     with _LOCK:
         _n_inside += 1
-        if not _FLAGS_BEFORE:
-            for where, name, value in _flags():
-                _FLAGS_BEFORE.append((where, name, getattr(where, name)))
-                setattr(where, name, value)
+        if not _UNDO:
+            _UNDO.extend(_ask_for_float32())
     try:
         yield
     finally:
         with _LOCK:
             _n_inside -= 1
-            while _FLAGS_BEFORE and not _n_inside:
-                setattr(*_FLAGS_BEFORE.pop())
+            while _UNDO and not _n_inside:
+                _UNDO.pop()()
 
 
-_FLAGS_BEFORE: list[tuple[Any, str, Any]] = []
-"""What a flag was before threads of GPUs changed it."""
+_UNDO: list[Callable[[], None]] = []
+"""Sets a flag to what it was before threads of GPUs changed it; from the last one on."""
 _n_inside = 0
 """How many threads rely on the changed ones."""
 
 
-def _flags() -> list[tuple[Any, str, Any]]:
-    """Return torch's flags and what they have to be."""
-    cudnn: Any = torch.backends.cudnn
-    matmul = torch.backends.cuda.matmul
-    # torch before 2.9 has the older names only, which later ones refuse to read where the newer were used.
-    is_new = hasattr(matmul, "fp32_precision")
-    name, value = ("fp32_precision", "ieee") if is_new else ("allow_tf32", False)
-    convolutions = cudnn.conv if is_new else cudnn
-    return [
-        (convolutions, name, value),
-        (matmul, name, value),
-        (cudnn, "deterministic", True),
-        (cudnn, "benchmark", False),
+def _ask_for_float32() -> list[Callable[[], None]]:
+    """Set torch's flags, and return what sets them back.
+
+    Both names of TF32, because torch from 2.9 on refuses to compute where the older and the newer one say different things. It
+    also refuses to read the older one where a user has set the newer one alone, and the older then is as it begins.
+    """
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    flags: list[tuple[Any, str, Any]] = [(cudnn, "deterministic", True), (cudnn, "benchmark", False)]
+    if hasattr(matmul, "fp32_precision"):
+        flags += [(where, "fp32_precision", "ieee") for where in (cudnn.conv, cudnn.rnn, matmul)]  # type: ignore[attr-defined]
+    undo: list[Callable[[], None]] = [partial(setattr, where, name, getattr(where, name)) for where, name, _ in flags]
+    older: list[tuple[Callable[[], Any], Callable[[Any], None], Any, Any]] = [
+        (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, "highest", "highest"),
+        (partial(getattr, cudnn, "allow_tf32"), partial(setattr, cudnn, "allow_tf32"), False, True),
     ]
+    for read, write, value, begin in older:
+        try:
+            undo.append(partial(write, read()))
+        except RuntimeError:
+            undo.append(partial(write, begin))
+        write(value)
+    for where, name, value in flags:
+        setattr(where, name, value)
+    return undo
 
 
 def _forget() -> None:

@@ -348,9 +348,20 @@ def _session(model: Path | bytes, device: torch.device) -> "onnxruntime.Inferenc
             f"This build of ONNX Runtime cannot run on {device}: it offers {onnxruntime.get_available_providers()}. "
             "Install onnxruntime-gpu in its place, or take device='cpu'."
         )
+    # Float32 is float32, and every process takes the same algorithms: by rule, and not by which was the fastest there.
+    of_gpus = {"device_id": device.index or 0, "use_tf32": 0, "cudnn_conv_algo_search": "DEFAULT"}
     try:
-        return onnxruntime.InferenceSession(
-            str(model) if isinstance(model, Path) else model, options, providers=[provider]
+        session = onnxruntime.InferenceSession(
+            str(model) if isinstance(model, Path) else model,
+            options,
+            providers=[(provider, of_gpus if device.type == "cuda" else {})],
         )
     except Exception as error:  # its own classes, which share no base and move between versions
         raise BundleError(f"ONNX Runtime cannot read the model: {error}. Export it again.") from error
+    session.disable_fallback()  # to the CPU, of which it says nothing
+    if provider not in session.get_providers():
+        raise BundleError(
+            f"ONNX Runtime runs on {session.get_providers()} instead of {device}: libraries of CUDA or cuDNN that it needs are missing, or "
+            "of another version. Install those that its version asks for, or take device='cpu'."
+        )
+    return session

@@ -101,10 +101,16 @@ _DENIED_NAMES = {
 }
 _DENIED_TEXT = "Forbidden: "
 """How gcsfs begins an error where Google answers 403; it has no number."""
+LOST_GPU = re.compile(
+    r"CUDA (?:driver )?error(?!: (?:out of memory|CUBLAS_STATUS_(?:ALLOC_FAILED|NOT_INITIALIZED)))|"
+    r"Triton Error \[CUDA\](?!: out of memory)|CUDA failure (?!2\b)\d+|CUDNN_STATUS_EXECUTION_FAILED"
+)
+"""What torch, Triton, ONNX Runtime (whose number 2 is too little memory) and cuDNN say when a kernel, or the card, has failed: the
+context of the process is lost with it."""
 _PASSING_TEXT = re.compile(
     r"HTTP (?:response code|error code)\s*:?\s*(?:0\b|408|429|5\d\d)|CURL error|timed? ?out|could not resolve host|"
     r"connection (?:reset|refused|was reset|timed out|died)|recv failure|empty reply from server|CUDA error|"
-    r"'/vsicurl/[^']*' does not exist in the file system",
+    rf"{LOST_GPU.pattern}|'/vsicurl/[^']*' does not exist in the file system",
     re.IGNORECASE,
 )
 """What GDAL and CUDA say; their errors carry no numbers. The last is a server that gave no answer: a file that is not there is

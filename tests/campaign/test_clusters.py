@@ -14,7 +14,7 @@ import pytest
 from dask.system import CPU_COUNT
 from distributed import Worker
 
-from rtsx.campaign.clusters import WorkerRequirements, connect_cluster, require_environment
+from rtsx.campaign.clusters import WorkerRequirements, _gpus, connect_cluster, require_environment
 from rtsx.campaign.dask_runner import run_on_cluster
 from rtsx.campaign.recipe import ClusterSpec, RetrySpec
 from rtsx.campaign.records import RunSummary, versions_here
@@ -209,6 +209,27 @@ def test_a_worker_keeps_memory_has_its_cores_leaves_nothing_behind_and_says_noth
     assert not Path(folder).exists()
     assert dict(os.environ) == environment
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("named", "count", "found"),
+    [
+        (None, 2, ["0", "1"]),
+        ("", 0, []),
+        ("4,7", 2, ["4", "7"]),
+        ("4,9", 1, ["4"]),
+        ("MIG-a,MIG-b,MIG-c", 1, ["MIG-a", "MIG-b", "MIG-c"]),  # CUDA counts the first of them alone
+    ],
+)
+def test_gpus_have_the_names_that_a_process_is_given(
+    monkeypatch: pytest.MonkeyPatch, named: str | None, count: int, found: list[str]
+) -> None:
+    if named is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: count)
+    assert _gpus() == found
 
 
 @pytest.mark.slow

@@ -2,8 +2,11 @@
 
 import subprocess
 import sys
+import threading
 import warnings
+from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import dask
 import numpy as np
@@ -14,13 +17,15 @@ from numpy.typing import NDArray
 
 from benchmarks.scene import LAYERS, make_bundle, make_cube, make_unet
 from rtsx import ModelBundle, predict_cube
+from rtsx.inference import kernel
 from rtsx.inference.device import _HUBS, Hardware
 from rtsx.model.metadata import Reach
 
 # Asked when it runs, because a process that was forked from one that has asked cannot use a GPU.
 pytestmark = pytest.mark.skipif("not torch.cuda.is_available()", reason="needs a GPU, and torch sees none")
 
-PLAN = {"tile": 256, "overlap": 64, "trim": 0, "backend": "eager", "device": "cuda"}
+PLAN = {"tile": 256, "overlap": 64, "trim": 0, "backend": "eager", "device": "cuda", "batch_size": 4}
+"""Small batches, so that the scene takes several, and both threads of the card."""
 
 
 @pytest.fixture(scope="module")
@@ -59,29 +64,46 @@ def test_every_stored_dtype_is_predicted_as_on_a_cpu(bundle: ModelBundle, cube: 
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
+class Batches:
+    """Counts batches by the thread that runs them; the `full`-th finds no memory."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.of: Counter[str] = Counter()
+        self.full = 0
+        self._real = kernel.forward_tiles
+        monkeypatch.setattr(kernel, "forward_tiles", self)
+
+    def __call__(self, *given: Any, **how: Any) -> torch.Tensor:
+        self.of[threading.current_thread().name] += 1
+        if self.of.total() == self.full:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return self._real(*given, **how)
+
+
+@pytest.fixture
+def batches(monkeypatch: pytest.MonkeyPatch) -> Batches:
+    return Batches(monkeypatch)
+
+
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
-def test_chunks_and_threads_change_no_bit(bundle: ModelBundle, cube: xr.Dataset, precision: str) -> None:
+def test_chunks_and_threads_change_no_bit(
+    bundle: ModelBundle, cube: xr.Dataset, precision: str, batches: Batches
+) -> None:
     whole = probability(cube, bundle, precision=precision)
     for chunk, scheduler in ((256, "synchronous"), (300, "threads"), (1024, "threads"), (256, "threads")):
         with dask.config.set(scheduler=scheduler, num_workers=8):
             np.testing.assert_array_equal(probability(cube.chunk(y=chunk, x=chunk), bundle, precision=precision), whole)
+    assert len(batches.of) == 2, "both threads, each with a stream and plans of cuDNN of its own"
 
 
-def test_memory_that_ends_once_changes_no_bit(
-    bundle: ModelBundle, cube: xr.Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from rtsx.inference import kernel
-
-    whole, real, calls = probability(cube, bundle), kernel.forward_tiles, [0]
-
-    def once(*given: object, **how: object) -> torch.Tensor:
-        calls[0] += 1
-        if calls[0] == 2:
-            raise torch.OutOfMemoryError("CUDA out of memory.")
-        return real(*given, **how)
-
-    monkeypatch.setattr(kernel, "forward_tiles", once)
-    np.testing.assert_array_equal(probability(cube.chunk(y=512, x=512), bundle), whole)
+def test_memory_that_ends_once_changes_no_bit(bundle: ModelBundle, cube: xr.Dataset, batches: Batches) -> None:
+    whole = probability(cube, bundle)
+    batches.full = batches.of.total() + 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        found = probability(cube.chunk(y=512, x=512), bundle)
+    assert batches.of.total() > batches.full
+    np.testing.assert_array_equal(found, whole)
 
 
 def test_a_small_share_of_the_card_is_enough(bundle: ModelBundle, cube: xr.Dataset, share: None) -> None:
@@ -113,7 +135,7 @@ def test_the_host_waits_once_for_a_block(bundle: ModelBundle, cube: xr.Dataset) 
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiled:
         probability(cube, bundle)
     waits = sum(event.count for event in profiled.key_averages() if event.key == "cudaStreamSynchronize")
-    assert waits <= 8, "one block of 2048 px, and its finite check"
+    assert 1 <= waits <= 8, "one block of 2048 px, and its finite check"
 
 
 def test_a_compiled_network_has_one_shape(bundle: ModelBundle, cube: xr.Dataset) -> None:
@@ -131,11 +153,11 @@ def test_the_card_is_known_by_its_name() -> None:
 
 POISONED = """
 import torch
-from rtsx.campaign.clusters import _BROKEN_GPU
+from rtsx.storage.retry import LOST_GPU
 try:
     torch.ones(1, device="cuda")[torch.tensor([9], device="cuda")].cpu()
 except Exception as error:
-    assert _BROKEN_GPU.search(str(error)), error
+    assert LOST_GPU.search(str(error)), error
     print("recognised")
 """
 

@@ -1,10 +1,14 @@
 """Every backend gives eager's answer; what cannot run says why."""
 
+from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch._inductor import freezing
 
 from rtsx.errors import BundleError, MissingExtraError
 from rtsx.model import ModelBundle, backends
@@ -17,6 +21,7 @@ from rtsx.model.backends import (
     single_output,
     uses_batch_statistics,
 )
+from rtsx.model.exported import TorchScriptSource
 from rtsx.model.network import BACKENDS
 
 NEEDS = {"onnx": "onnxscript", "openvino": "openvino"}
@@ -60,15 +65,27 @@ def run(bundle: ModelBundle, backend: str, batch: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "eager"])
-def test_every_backend_agrees_with_eager(bundle: ModelBundle, backend: str) -> None:
+def test_every_backend_agrees_with_eager(bundle: ModelBundle, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if backend in NEEDS and find_spec(NEEDS[backend]) is None:
         pytest.skip(f"{NEEDS[backend]} is not installed")
     if backend == "compile" and not can_compile(torch.device("cpu")):
         pytest.skip("no C++ compiler")
+    left: list[int] = []
+    real = freezing.freeze
+
+    def freeze(*given: Any) -> Any:
+        frozen = real(*given)
+        left.append(len(frozen[1]))
+        return frozen
+
+    monkeypatch.setattr(freezing, "freeze", freeze)
     for shape in ((1, 2, 32, 32), (2, 2, 64, 64)):
         batch = torch.rand(shape)
         expected = run(bundle, "eager", batch)
         torch.testing.assert_close(run(bundle, backend, batch), expected, atol=1e-4, rtol=0)
+    assert left == ([1, 1] if backend == "compile" else []), (
+        "weights are within the kernels, of which tiles are the one input"
+    )
 
 
 def test_what_compiles_is_looked_for_where_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,6 +97,39 @@ def test_what_compiles_is_looked_for_where_it_is_needed(monkeypatch: pytest.Monk
         open_compiled(Small(), device=torch.device("cpu"), dtype=torch.float32)
     monkeypatch.setattr("rtsx.model.backends.shutil.which", lambda name: name == "gcc")
     assert can_compile(torch.device("cuda"))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning", "ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("is_frozen", [True, False])
+def test_a_traced_network_computes_in_float32_and_in_one_way(is_frozen: bool) -> None:
+    """Its graph says how torch was set when it was traced: with TF32, and with whichever algorithm."""
+    module, tiles = torch.nn.Sequential(Small().eval(), torch.nn.Conv2d(1, 1, 1)).eval(), torch.rand(3, 2, 32, 32)
+    traced = torch.jit.trace(module, tiles)
+    traced = torch.jit.freeze(traced) if is_frozen else traced
+    traced = TorchScriptSource.from_module(traced).load_module()
+    forward = open_eager(traced, device=torch.device("cpu"), dtype=torch.float32)
+    for _ in range(3):
+        torch.testing.assert_close(forward(tiles), module(tiles).detach())
+    graph = traced.inlined_graph
+    settings = [[one.toIValue() for one in node.inputs()][-4:] for node in graph.findAllNodes("aten::_convolution")]
+    assert settings == [[False, True, True, False]] * 3  # benchmark, deterministic, cuDNN, TF32
+
+
+def test_more_networks_are_compiled_than_torch_compiles_of_one_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They share the code of their forward pass; beyond its limit of eight torch would run them uncompiled, without a word."""
+    compiled: list[torch.fx.GraphModule] = []
+
+    def compiler(graph: torch.fx.GraphModule, _: object) -> Callable[..., Any]:
+        compiled.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=compiler))
+    tiles = torch.rand(1, 2, 8, 8)
+    for _ in range(9):
+        module = torch.nn.Conv2d(2, 1, 1)
+        forward = open_compiled(module, device=torch.device("cpu"), dtype=torch.float32)
+        torch.testing.assert_close(forward(tiles), module(tiles).detach())
+    assert len(compiled) == 9
 
 
 def test_half_precision_keeps_no_cast_weights() -> None:
@@ -100,10 +150,21 @@ def test_an_exported_program_moves_with_the_devices_that_it_names() -> None:
         def __init__(self) -> None:
             super().__init__()
             self.convolution = torch.nn.Conv2d(2, 1, 3, padding=1)
+            self.scaled = Scaled()
 
         def forward(self, batch: torch.Tensor) -> torch.Tensor:
             ramp = torch.arange(batch.shape[-1], dtype=torch.float32, device=batch.device)
-            return self.convolution(batch) + ramp.to("cpu") + torch.tensor([2.0])
+            with torch.no_grad(), torch.autocast("cpu", enabled=False):  # a graph within the graph
+                ramp = ramp + torch.ones(batch.shape[-1], device=batch.device)
+            return self.scaled(self.convolution(batch) + ramp.to("cpu") + torch.tensor([2.0]))
+
+    class Scaled(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = torch.tensor([0.5])  # neither parameter nor buffer
+
+        def forward(self, batch: torch.Tensor) -> torch.Tensor:
+            return batch * self.scale
 
     program = torch.export.export(Position().eval(), (torch.rand(2, 2, 32, 32),))
     moved = backends._moved(program.module(), torch.device("meta"))

@@ -5,6 +5,7 @@ import os
 import sys
 import threading
 import weakref
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 
@@ -18,6 +19,7 @@ from rtsx.model.network import (
     OpenedNetworks,
     ProbabilityNetwork,
     StubNetwork,
+    _lacking_kernels,
     open_network,
     resolve_device,
     resolve_dtype,
@@ -187,10 +189,16 @@ def test_a_gpu_that_is_not_there_is_refused():
 
 
 @pytest.fixture
-def gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+def gpus(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """torch sees two GPUs."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "A card")
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_90", "compute_90"])
+    _lacking_kernels.cache_clear()
+    yield
+    _lacking_kernels.cache_clear()
 
 
 @pytest.mark.usefixtures("gpus")
@@ -209,30 +217,90 @@ def test_what_cannot_use_a_gpu_runs_on_the_cpu_by_default(monkeypatch: pytest.Mo
     assert resolve_device("auto", backends=["onnx"]).type == "cuda"
 
 
-def test_a_gpu_is_used_by_two_threads_with_a_stream_each(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("gpus")
+@pytest.mark.parametrize(
+    ("capability", "built", "runs"),
+    [
+        ((7, 5), ["sm_75", "sm_120"], True),
+        ((8, 9), ["sm_75", "sm_86"], True),
+        ((7, 0), ["sm_75", "sm_120"], False),
+        ((6, 1), ["sm_75", "compute_75"], False),
+        ((12, 1), ["sm_75", "sm_120", "compute_120"], True),
+        ((13, 0), ["sm_120", "compute_120"], True),
+        ((13, 0), ["sm_90a", "sm_120"], False),
+        ((9, 0), ["gfx90a"], True),
+        ((9, 0), [], True),
+    ],
+)
+def test_a_gpu_that_torch_is_not_built_for_is_told(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], built: list[str], runs: bool
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: built)
+    if runs:
+        assert resolve_device("auto") == resolve_device("cuda") == torch.device("cuda", 0)
+        return
+    with pytest.raises(BundleError, match=r"A card is of compute capability .* is built for .*, or take 'cpu'"):
+        resolve_device("cuda:0")
+    with pytest.warns(RuntimeWarning, match="A card is of compute capability"):
+        assert resolve_device("auto").type == "cpu"
+
+
+ASKED_FOR_TF32: dict[str, Callable[[], object]] = {
+    "nothing": lambda: None,
+    "precision": lambda: torch.set_float32_matmul_precision("medium"),
+    "older": lambda: [setattr(part, "allow_tf32", True) for part in (CUDNN, MATMUL)],
+    "newer": lambda: [setattr(part, "fp32_precision", "tf32") for part in (CUDNN.conv, MATMUL)],
+    "all": lambda: setattr(torch.backends, "fp32_precision", "tf32"),
+}
+CUDNN, MATMUL = torch.backends.cudnn, torch.backends.cuda.matmul
+
+
+@pytest.fixture
+def flags_kept() -> Iterator[None]:
+    yield
+    torch.backends.fp32_precision = "none"
+    torch.set_float32_matmul_precision("highest")
+    CUDNN.allow_tf32 = True
+
+
+@pytest.mark.usefixtures("flags_kept")
+@pytest.mark.parametrize("asked", ASKED_FOR_TF32)
+def test_a_gpu_is_used_by_two_threads_with_a_stream_each(monkeypatch: pytest.MonkeyPatch, asked: str) -> None:
+    """Float32 is float32 there, whatever the user has asked torch for by whichever name, and is what it was afterwards."""
     streams: list[torch.device] = []
     monkeypatch.setattr(torch.cuda, "Stream", lambda device: streams.append(device) or device)
     for name in ("set_device", "set_stream"):
         monkeypatch.setattr(torch.cuda, name, lambda given: given)
     device = torch.device("cuda", 1)
+    ASKED_FOR_TF32[asked]()
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
     before = _flags_now()
 
     def work() -> tuple[int, list[object]]:
+        # What products and convolutions read, which torch refuses where names say different things.
+        assert not torch._C._get_cublas_allow_tf32()
+        assert not torch._C._get_cudnn_allow_tf32()
         return threading.get_ident(), _flags_now()
 
     ran = [start_in_torch_thread(work, device, number % torch_threads(device)).result() for number in range(50)]
     for number in (0, 1):
         _POOLS.pop((device, number)).shutdown()
     assert len({thread for thread, _ in ran}) == len(streams) == 2
-    assert all(flags == ["ieee", "ieee", True, False] for _, flags in ran)
+    assert all(flags == ["ieee", "ieee", "ieee", True, False, "highest", False] for _, flags in ran)
     assert _flags_now() == before
 
 
 def _flags_now() -> list[object]:
-    """Those that decide whether float32 is float32, as torch 2.9 and later name them, and whether it is so again."""
-    cudnn = torch.backends.cudnn
-    return [cudnn.conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision, cudnn.deterministic, cudnn.benchmark]
+    """Those that decide whether float32 is float32, and whether it is so again, None where torch refuses to read them."""
+    found: list[object] = [CUDNN.conv.fp32_precision, CUDNN.rnn.fp32_precision, MATMUL.fp32_precision]
+    found += [CUDNN.deterministic, CUDNN.benchmark]
+    for read in (torch.get_float32_matmul_precision, lambda: CUDNN.allow_tf32):
+        try:
+            found.append(read())
+        except RuntimeError:
+            found.append(None)
+    return found
 
 
 @pytest.mark.parametrize(
@@ -240,6 +308,11 @@ def _flags_now() -> list[object]:
     [
         RuntimeError("GET was unable to find an engine to execute this computation"),
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_NOT_INITIALIZED"),
+        RuntimeError('NVML_SUCCESS == r INTERNAL ASSERT FAILED at "CUDACachingAllocator.cpp":1100'),
+        RuntimeError("[ONNXRuntimeError] : 1 : FAIL : CUDA failure 2: out of memory ; GPU=0"),
         BundleError(
             "ONNX Runtime failed on tiles (8, 3, 32, 32): Failed to allocate memory for requested buffer of size 8"
         ),

@@ -3,9 +3,10 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
 from rtsx.errors import BundleError, MissingExtraError
-from rtsx.model.onnx import OnnxShapes, OnnxSource
+from rtsx.model.onnx import OnnxShapes, OnnxSource, open_onnx
 
 onnx = pytest.importorskip("onnx", reason="needs the onnx extra")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402 - after the check that it is there
@@ -127,3 +128,21 @@ def test_channels_that_come_first_stay(given, n_channels):
     data = model(given, ("n", 2, "h", "w")).SerializeToString()
     source = OnnxSource.from_bytes(data)
     assert (source.data, source.shapes.n_channels) == (data, n_channels)
+
+
+def test_a_gpu_that_onnx_runtime_cannot_use_is_told_instead_of_taking_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It offers what it was built for, and goes on without where a library of CUDA does not load."""
+    onnxruntime = pytest.importorskip("onnxruntime", reason="needs the onnx extra")
+    given: list[object] = []
+    real = onnxruntime.InferenceSession
+
+    def session(model: bytes, options: object, *, providers: list[object]) -> object:
+        given.extend(providers)
+        return real(model, options, providers=["CPUExecutionProvider"])
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    with pytest.raises(BundleError, match=r"ONNX Runtime runs on \['CPUExecutionProvider'\] instead of cuda:1"):
+        open_onnx(model().SerializeToString(), device=torch.device("cuda", 1))
+    ((name, options),) = given
+    assert (name, options["device_id"], options["use_tf32"]) == ("CUDAExecutionProvider", 1, 0)
