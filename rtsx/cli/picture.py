@@ -1,7 +1,7 @@
 """Pictures of a cube and of the demo."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,11 +12,12 @@ import shapely
 import xarray as xr
 from numpy.typing import NDArray
 
-from rtsx.cube import geobox_of, layer_names, packing
+from rtsx.cube import geobox_of, layer_names
 from rtsx.cube.conventions import validate_times
 from rtsx.errors import CubeError, require_extra
 from rtsx.storage import staged
-from rtsx.viewer.render import LAYER_COLOURS, NO_PICTURES, limits_of, physical
+from rtsx.viewer.mapview import scale_length
+from rtsx.viewer.render import LAYER_COLOURS, NO_PICTURES, TRUE_COLOUR, composite, limits_of, physical
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,13 +27,8 @@ _ZOOM = 512
 """Side of the lower row's window, px."""
 _DRAWN = 1000
 """Pixels that a panel can show; larger rasters are thinned."""
-_BANDS = ("red", "green", "blue")
-_GAMMA = 0.8
-"""Exponent of the stretch: below 1 brightens the dark tundra."""
-
-
-Stretch = Mapping[str, tuple[float, float]]
-"""Stored values of each band that are drawn black and white."""
+Stretch = Sequence[tuple[float, float]]
+"""Physical values of red, green and blue that are drawn darkest and brightest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,35 +71,14 @@ def draw(scene: PictureLayers, path: Path, *, title: str) -> None:
     _save(figure, path)
 
 
-def stretch(cube: xr.Dataset, valid: NDArray[np.bool_]) -> Stretch:
-    """Return stored values of each band that are drawn black and white: 1st and 99th percentile of the valid pixels.
-
-    Clouds are not valid, so they do not darken the ground; where nothing is valid, what is there counts.
-
-    Examples
-    --------
-    >>> band = xr.DataArray(np.arange(101, dtype="uint16").reshape(1, -1), dims=("y", "x"))
-    >>> stretch(xr.Dataset({"red": band, "green": band, "blue": band}), np.ones((1, 101), bool))["red"]
-    (1.0, 99.0)
-    """
-    limits = {}
-    for name in _BANDS:
-        stored = cube[name].values
-        low, high = np.percentile(stored[valid] if valid.any() else stored, (1, 99))
-        limits[name] = (float(low), max(float(high), float(low) + 1e-6))
-    return limits
+def stretch(cube: xr.Dataset, valid: NDArray[np.bool_] | None) -> Stretch:
+    """Return the limits of true colour, which pixels that are not valid (y, x), such as clouds, leave as they are."""
+    return [limits_of(physical(cube[name]), valid=valid) for name in TRUE_COLOUR]
 
 
-def colour_composite(cube: xr.Dataset, limits: Stretch) -> NDArray[np.float32]:
-    """Return true-colour image (y, x, 3) in 0-1; nodata is white."""
-    bands = []
-    for name in _BANDS:
-        stored = cube[name].values
-        nodata = packing(cube[name])["nodata"]
-        present = np.isfinite(stored) if nodata is None else stored != nodata
-        low, high = limits[name]
-        bands.append(np.where(present, np.clip((stored.astype(np.float32) - low) / (high - low), 0, 1) ** _GAMMA, 1))
-    return np.stack(bands, axis=-1).astype(np.float32)
+def true_colour(cube: xr.Dataset, limits: Stretch) -> NDArray[np.uint8]:
+    """Return RGBA (y, x, 4) of a cube with `red`, `green` and `blue`."""
+    return composite([physical(cube[name]) for name in TRUE_COLOUR], limits)
 
 
 def busiest_window(truth: gpd.GeoDataFrame, cube: xr.Dataset, *, side: int) -> tuple[slice, slice]:
@@ -147,11 +122,12 @@ def _draw_row(
     place = {"y": slice(window[0].start, window[0].stop, step), "x": slice(window[1].start, window[1].stop, step)}
     cube, pred = scene.cube.isel(place), scene.pred.isel(place)
     extent = _extent(scene.cube, window)
-    image = colour_composite(cube, limits)
+    image = true_colour(cube, limits)
+    grey = np.where(image[..., 3] == 0, 255, image[..., :3].mean(axis=-1))
     probability = np.where(pred["valid"].values, pred["probability"].values * 0.01, np.nan)
     for axis in axes:
         axis.imshow(image, extent=extent, interpolation="nearest")
-    axes[1].imshow(image.mean(axis=-1), extent=extent, cmap="gray", vmin=-0.4, vmax=1)
+    axes[1].imshow(grey, extent=extent, cmap="gray", vmin=-100, vmax=255)
     # Transparent where nothing is likely, so that the ground can be read beneath.
     alpha = np.nan_to_num(np.clip(probability * 3, 0, 1))
     axes[1].imshow(probability, extent=extent, cmap="inferno", vmin=0, vmax=1, alpha=alpha, interpolation="nearest")
@@ -182,12 +158,9 @@ def _rings(table: gpd.GeoDataFrame) -> list[NDArray[np.float64]]:
 def _scale_bar(axis: "Axes", extent: tuple[float, float, float, float]) -> None:
     left, right, bottom, top = extent
     width = right - left
-    length = max(
-        step for step in (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000) if step <= max(width / 4, 10)
-    )
+    length, label = scale_length(width)
     x, y = left + 0.04 * width, bottom + 0.04 * (top - bottom)
     axis.plot([x, x + length], [y, y], color="black", linewidth=3, solid_capstyle="butt")
-    label = f"{length / 1000:g} km" if length >= 1000 else f"{length} m"
     axis.annotate(label, (x, y), xytext=(0, 4), textcoords="offset points", fontsize=9)
 
 
@@ -214,7 +187,7 @@ def draw_cube(cube: xr.Dataset, path: Path, *, title: str, layers: Sequence[str]
     if unknown:
         raise CubeError(f"Layers {unknown} are not in this cube, which has {known}. Name some of these.")
     names = list(layers) if layers is not None else known
-    wanted = dict.fromkeys([*names, *_BANDS, "valid"])
+    wanted = dict.fromkeys([*names, *TRUE_COLOUR, "valid"])
     cube = cube[[name for name in wanted if name in cube]]
     validate_times(cube)
     if "time" in cube.dims:
@@ -224,17 +197,16 @@ def draw_cube(cube: xr.Dataset, path: Path, *, title: str, layers: Sequence[str]
             title = f"{title}, {str(cube['time'].values[last])[:10]}"
         cube = cube.isel(time=last)
     cube = cube.compute()
-    panels = [*([None] if layers is None and set(_BANDS) <= set(known) else []), *names]
+    panels = [*([None] if layers is None and set(TRUE_COLOUR) <= set(known) else []), *names]
     columns = min(_COLUMNS, len(panels))
     rows = math.ceil(len(panels) / columns)
     figure = Figure(figsize=(_PANEL * columns, (_PANEL + 0.3) * rows + 0.4), layout="constrained", dpi=110)
     figure.suptitle(title, fontsize=12)
     axes = np.atleast_1d(np.array(figure.subplots(rows, columns))).ravel()
-    valid = cube["valid"].values if "valid" in cube else np.ones((cube.sizes["y"], cube.sizes["x"]), bool)
+    valid = cube["valid"].values if "valid" in cube else None
     for axis, name in zip(axes, panels, strict=False):
         if name is None:
-            limits = stretch(cube, valid)
-            axis.imshow(np.dstack([colour_composite(cube, limits), _present(cube)]), interpolation="nearest")
+            axis.imshow(true_colour(cube, stretch(cube, valid)), interpolation="nearest")
             axis.set_title("true colour", fontsize=10)
         else:
             _draw_layer(axis, cube[name])
@@ -265,9 +237,3 @@ def _draw_layer(axis: "Axes", layer: xr.DataArray) -> None:
     axis.set_title(str(layer.name) + (f" ({units})" if units not in ("", "1") else ""), fontsize=10)
     figure: Any = axis.figure
     figure.colorbar(drawn, ax=axis, shrink=0.8, aspect=30, location="bottom", pad=0.02)
-
-
-def _present(cube: xr.Dataset) -> NDArray[np.float32]:
-    """Return 1 where all bands of true colour hold data, 0 elsewhere: what is drawn and what is transparent."""
-    present: NDArray[np.float32] = np.isfinite(sum(physical(cube[name]) for name in _BANDS)).astype(np.float32)
-    return present

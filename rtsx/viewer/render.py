@@ -182,17 +182,21 @@ def draw_picture(window: ReadWindow, style: Style) -> Picture:
             reach = max(map(abs, style.limits[0])) if style.limits is not None else 1.0
             style = replace(style, limits=((-reach, reach),))
     assert style.limits is not None
-    limited = zip(values, style.limits, strict=True)
-    scaled = [np.clip((value - low) / (high - low), 0, 1) for value, (low, high) in limited]
     if style.kind == "composite":
-        present = np.isfinite(sum(scaled))
-        colour = np.stack([np.nan_to_num(value) ** _GAMMA for value in scaled], axis=-1)
-        rgba = np.dstack([np.rint(255 * colour), 255 * present]).astype(np.uint8)
-    else:
-        rgba = colours_of(style.colours)(scaled[0], bytes=True)
-        opacity = np.clip(scaled[0] * 3, 0, 1) if style.fades else np.ones_like(scaled[0])
-        rgba[..., 3] = np.rint(255 * np.where(np.isfinite(scaled[0]), opacity, 0))
+        return Picture(composite(values, style.limits), window.box, style)
+    ((low, high),) = style.limits
+    scaled = np.clip((values[0] - low) / (high - low), 0, 1)
+    rgba = colours_of(style.colours)(scaled, bytes=True)
+    opacity = np.clip(scaled * 3, 0, 1) if style.fades else np.ones_like(scaled)
+    rgba[..., 3] = np.rint(255 * np.where(np.isfinite(scaled), opacity, 0))
     return Picture(rgba, window.box, style)
+
+
+def composite(bands: Sequence[NDArray[np.float32]], limits: Sequence[tuple[float, float]]) -> NDArray[np.uint8]:
+    """Stretch physical red, green and blue (y, x) between limits, and return RGBA (y, x, 4), transparent where one is missing."""
+    scaled = [np.clip((band - low) / (high - low), 0, 1) for band, (low, high) in zip(bands, limits, strict=True)]
+    colour = np.stack([np.nan_to_num(band) ** _GAMMA for band in scaled], axis=-1)
+    return np.dstack([np.rint(255 * colour), 255 * np.isfinite(sum(scaled))]).astype(np.uint8)
 
 
 def colours_of(name: str) -> Any:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import rtsx
-from rtsx.cli.picture import PictureLayers, busiest_window, colour_composite, draw, draw_cube, stretch
+from rtsx.cli.picture import PictureLayers, busiest_window, draw, draw_cube, stretch, true_colour
 from rtsx.cube import geobox_of
 from rtsx.errors import CubeError
 from rtsx.synthetic import SceneFiles
@@ -52,13 +52,13 @@ def test_without_outlines_the_middle_is_shown(scene: SceneFiles) -> None:
     assert busiest_window(squares(cube).set_crs(32608), cube, side=100) == (slice(78, 178), slice(78, 178))
 
 
-def test_missing_pixels_are_white() -> None:
+def test_missing_pixels_are_transparent() -> None:
     stored = np.array([[0, 500, 900]], np.uint16)
     band = xr.DataArray(stored, dims=("y", "x"), attrs={"_FillValue": 0})
     cube = xr.Dataset({"red": band, "green": band, "blue": band})
-    image = colour_composite(cube, stretch(cube, stored > 0))
-    np.testing.assert_array_equal(image[0, 0], 1)
-    assert 0 <= image[0, 1, 0] < image[0, 2, 0] <= 1
+    image = true_colour(cube, stretch(cube, stored > 0))
+    np.testing.assert_array_equal(image[0, :, 3], [0, 255, 255])
+    assert image[0, 1, 0] < image[0, 2, 0]
 
 
 def test_nodata_looks_like_no_value(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_nodata_looks_like_no_value(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     cube = xr.Dataset({name: (("y", "x"), one, words.get(name, {"_FillValue": 0})) for name, one in stored.items()})
     draw_cube(cube, tmp_path / "a.png", title="a", layers=None)
     colour, probability = drawn[0].axes[:2]
-    np.testing.assert_array_equal(colour.images[0].get_array()[0, :, 3], [0, 1, 1])
+    np.testing.assert_array_equal(colour.images[0].get_array()[0, :, 3], [0, 255, 255])
     np.testing.assert_array_equal(np.ma.getmaskarray(probability.images[0].get_array())[0], [True, False, False])
     assert {axis.patch.get_hatch() for axis in (colour, probability)} == {"////"}
 
@@ -82,9 +82,9 @@ def test_clouds_do_not_darken_the_ground() -> None:
     stored = np.array([[500, 510, 520, 9000]], np.uint16)
     band = xr.DataArray(stored, dims=("y", "x"))
     cube = xr.Dataset({"red": band, "green": band, "blue": band})
-    image = colour_composite(cube, stretch(cube, stored < 9000))
-    assert image[0, 1, 0] > 0.4
-    assert image[0, 3, 0] == 1
+    image = true_colour(cube, stretch(cube, stored < 9000))
+    assert image[0, 1, 0] > 100
+    assert image[0, 3, 0] == 255
 
 
 def test_draws_all_panels(scene: SceneFiles, tmp_path: Path) -> None:
