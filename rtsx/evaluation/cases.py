@@ -22,6 +22,7 @@ from rtsx.footprints.class_maps import is_found, missing_pixels, thresholds_of
 from rtsx.labels import LabelRaster, open_label_raster, rasterize_labels
 from rtsx.labels.label_rasters import same_pixels, warp_onto
 from rtsx.labels.rasterize import to_pixels
+from rtsx.labels.standardise import marked_absent
 from rtsx.scores import LEVELS_OF_FLOAT
 
 Truth: TypeAlias = LabelRaster | xr.DataArray | gpd.GeoDataFrame
@@ -145,6 +146,8 @@ class EvaluationScene:
 
 UNCOUNTED = 255
 """Value of a decision where the prediction is not valid."""
+NEITHER = 2
+"""Value of a decision where `binary` says neither yes nor no, which is refused when it counts."""
 _BACKGROUND = "background"
 _TARGET = "target"
 
@@ -364,6 +367,8 @@ def _decided(
             steps = xr.apply_ufunc(np.rint, steps * levels, dask="allowed")
         found = steps >= np.ceil(threshold * levels - 1e-3)  # as `PixelTally.above` does
     decided = found.astype(np.uint8)
+    if threshold is None:
+        decided = decided.where((outputs[name] == 0) | (outputs[name] == 1), np.uint8(NEITHER))
     for each in outputs.values():
         decided = decided.where(~missing_pixels(each), np.uint8(UNCOUNTED))
     if valid is not None:
@@ -446,6 +451,9 @@ def _named(table: gpd.GeoDataFrame) -> list[str]:
 
 def _checked_outlines(scene: EvaluationScene, table: gpd.GeoDataFrame, *, what: str) -> gpd.GeoDataFrame:
     where = f"of the {what}{of_scene(scene.name)}"
+    if what == "truth":
+        _, absent, _ = marked_absent(table)
+        table = table[~absent]
     if table.crs is None:
         raise EvaluationError(f"The outlines {where} need a CRS, but it is None: set it with outlines.set_crs(...).")
     kinds = sorted({str(kind) for kind in table.geom_type.unique()} - {"Polygon", "MultiPolygon"})

@@ -16,7 +16,7 @@ from dask.highlevelgraph import HighLevelGraph
 from numpy.typing import NDArray
 
 from rtsx.errors import EvaluationError
-from rtsx.evaluation.cases import UNCOUNTED, EvaluationSettings, RasterCase, of_scene
+from rtsx.evaluation.cases import NEITHER, UNCOUNTED, EvaluationSettings, RasterCase, of_scene
 from rtsx.evaluation.counts import ClassCounts, ObjectPieces, join_pieces, pieces_of, pixel_area_m2
 from rtsx.footprints.blocks import ExtractionBlock, ExtractionPlan
 from rtsx.footprints.class_maps import FAR_FROM_ONE, OF_NO_LEVEL
@@ -75,6 +75,11 @@ def count_block(
     counts, pieces = [], []
     for place, number in enumerate(numbers):
         counted = (decided[place] != UNCOUNTED) & (truth != IGNORED)
+        if (counted & (decided[place] == NEITHER)).any():
+            raise EvaluationError(
+                "binary is 1 where an object is, 0 elsewhere, and its _FillValue where nothing is known, but a pixel that counts has another "
+                "value: recode it, or mark such pixels in `valid`"
+            )
         found, true = counted & (decided[place] == 1), counted & (truth == number)
         bands = [boundary_buffer(mask, counted, distance=boundary)[core] for mask in (found, true)]
         inner_counted, inner_found, inner_true = counted[core], found[core], true[core]

@@ -32,6 +32,7 @@ from rtsx.evaluation.counts import ClassCounts, ObjectPieces, SceneCounts, equal
 from rtsx.evaluation.dask import count_rasters, evaluate_rasters, least_pixels
 from rtsx.evaluation.result import Evaluation
 from rtsx.footprints.extract import default_min_area_m2, stated_number
+from rtsx.footprints.geometry import repeats
 from rtsx.labels import RasterizedLabels, read_labels
 from rtsx.labels.label_rasters import read_label_raster
 from rtsx.model import ModelBundle, OutlineChoice
@@ -81,6 +82,8 @@ def match_outlines(case: OutlineCase, *, rule: EvaluationSettings) -> tuple[Clas
             raise EvaluationError(
                 f"No outline{of_scene(case.name)}, found or true, lies on the ground that was mapped. Is that of another place?"
             )
+    for what, outlines_of in (("prediction", found), ("truth", true)):
+        _warn_of_repeats(case, outlines_of, what=what, iou=rule.object_iou)
     shared = shapely.area(shapely.intersection(shapely.union_all(found), shapely.union_all(true)))
     all_found, all_true = (float(shapely.area(shapely.union_all(each))) for each in (found, true))
     scores = _overlaps(found, true).at_least(rule.min_object_area_m2).match(rule.object_iou)
@@ -114,6 +117,18 @@ def _warn_of_truth_elsewhere(case: OutlineCase, found: NDArray[np.object_], true
             "found, and count as missed. If not all of that ground was mapped, say with mapped= what was.",
             TruthWarning,
             stacklevel=3,
+        )
+
+
+def _warn_of_repeats(case: OutlineCase, outlines: NDArray[np.object_], *, what: str, iou: float) -> None:
+    """Warn of outlines on others of their own table, as of several dates, of which one alone can be matched."""
+    count = int(repeats(outlines, iou=iou).sum())
+    if count:
+        warnings.warn(
+            f"{count} of {len(outlines)} outlines of the {what}{of_scene(case.name)} lie on another of them with an IoU of {iou:g} or more, "
+            "as of several dates or authors: each counts as an object, and one of them alone can be matched. Give one set of outlines.",
+            TruthWarning,
+            stacklevel=4,
         )
 
 
@@ -286,6 +301,11 @@ def listed_scenes(
         if truth is None:
             raise EvaluationError("A prediction is evaluated by a truth: give it as the second argument.")
         return [EvaluationScene(name=ALONE, prediction=scenes, truth=truth)]
+    if isinstance(scenes, xr.DataArray):
+        raise EvaluationError(
+            "A prediction is a Dataset with `probability` or `binary`, and this is an array alone; in Python, "
+            "array.to_dataset(name='probability')."
+        )
     if truth is not None:
         raise EvaluationError("Scenes hold their own truth: give no second argument with them.")
     listed = [scenes] if isinstance(scenes, EvaluationScene) else list(scenes)

@@ -284,6 +284,8 @@ def polygonize_block(
     mask[block.core] = _is_object(probability, binary, rule=rule)[block.core]
     (tall, wide), (y, x) = block.halo(rule.edge_distance), block.window
     own = invalid[y.start - tall.start : y.stop - tall.start, x.start - wide.start : x.stop - wide.start]
+    if rule.threshold is None and binary is not None:
+        check_binary(binary[~own])
     mask &= ~own
     labels, found = scipy.ndimage.label(mask, CONNECTIVITY)
     flat = np.flatnonzero(labels)
@@ -379,6 +381,22 @@ def touches_nodata(invalid: NDArray[np.bool_], *, block: ExtractionBlock, reach:
     `invalid` has a halo of `reach` pixels, cut to the raster; what lies beyond the raster counts as invalid.
     """
     return near_any(np.pad(invalid, block.beyond(reach), constant_values=True), reach=reach)
+
+
+def check_binary(values: StoredArray) -> None:
+    """Refuse valid values of a binary map that say neither yes nor no, such as the 255 of a mask of bytes.
+
+    Raises
+    ------
+    FootprintError
+        Names one.
+    """
+    strange = values[(values != 0) & (values != 1)]
+    if strange.size:
+        raise FootprintError(
+            f"binary is 1 where an object is, 0 elsewhere, and its _FillValue, or 255, where nothing is known; a valid pixel has {strange[0]}: recode it, "
+            "or mark such pixels in `valid`"
+        )
 
 
 def _is_object(probability: StoredArray, binary: StoredArray | None, *, rule: ExtractionRule) -> NDArray[np.bool_]:

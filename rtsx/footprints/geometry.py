@@ -105,6 +105,25 @@ def intersecting(outlines: Geometries, *, distance: float) -> tuple[NDArray[np.i
     return one[ordered].astype(np.int64), other[ordered].astype(np.int64)
 
 
+def repeats(outlines: Geometries, *, iou: float) -> NDArray[np.bool_]:
+    """Tell which outlines lie on an earlier one with at least an intersection over union, `(n,)`.
+
+    Examples
+    --------
+    >>> repeats(np.array([shapely.box(0, 0, 4, 4), shapely.box(0, 0, 3, 4), shapely.box(4, 0, 8, 4)]), iou=0.5).tolist()
+    [False, True, False]
+    """
+    area = shapely.area(outlines)
+    later, earlier = shapely.STRtree(outlines).query(outlines, predicate="intersects")
+    ratio = np.minimum(area[later], area[earlier]) / np.maximum(area[later], area[earlier])
+    possible = (earlier < later) & (ratio >= iou)
+    later, earlier = later[possible], earlier[possible]
+    shared = shapely.area(shapely.intersection(outlines[later], outlines[earlier]))
+    found = np.zeros(len(outlines), bool)
+    found[later[shared >= iou * (area[later] + area[earlier] - shared)]] = True
+    return found
+
+
 def dissolve(pieces: Geometries, *, tolerance: float) -> shapely.Geometry:
     """Unite outlines in ground coordinates that touch or overlap.
 

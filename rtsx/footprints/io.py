@@ -14,10 +14,11 @@ from pyproj import CRS
 from rtsx.errors import FootprintError, LabelError
 from rtsx.footprints.schema import COLUMNS, check_geometry, coerce, validate_footprints
 from rtsx.footprints.tracks import check_tracks
+from rtsx.footprints.geometry import repeats
 from rtsx.geometry.crs import densified, transformed
 from rtsx.labels.io import read_table, require_format, without_layer, write_table
 from rtsx.labels.schema import match_columns, read_days
-from rtsx.labels.standardise import ABSENT
+from rtsx.labels.standardise import marked_absent, spelled_alike
 from rtsx.storage import local_path
 
 
@@ -181,8 +182,11 @@ def read_years(files: Mapping[int, str | Path]) -> dict[int, geopandas.GeoDataFr
         tables[year] = _outlines(Path(path), year=year)
     systems = [CRS.from_user_input(table.crs) for table in tables.values()]
     target = next((crs for crs in systems if crs.is_projected), systems[0])
-    known = {str(name) for table in tables.values() for name in table["class_name"].dropna()}
+    names = [*dict.fromkeys(str(name) for table in tables.values() for name in table["class_name"].dropna())]
+    alike = dict(zip(names, spelled_alike(names, known=()), strict=True))
+    known = {*alike.values()}
     for year, table in tables.items():
+        table["class_name"] = pd.Series([alike.get(name) for name in table["class_name"]], table.index, dtype=object)
         if len(known) == 1 and table["class_name"].isna().all():
             table["class_name"] = pd.Series(next(iter(known)), index=table.index, dtype=object)
         if CRS.from_user_input(table.crs) != target:
@@ -212,15 +216,15 @@ def _outlines(path: Path, *, year: int) -> geopandas.GeoDataFrame:
     return geopandas.GeoDataFrame(columns, geometry=outlines, crs=table.crs)
 
 
+_SAME = 0.5
+"""Intersection over union from which on two outlines of one file are taken for one object."""
+
+
 def _targets(table: geopandas.GeoDataFrame, path: Path, *, year: int) -> geopandas.GeoDataFrame:
     """Leave out rows that are marked as none of the target, and those that repeat another one; warn of them, and of other years."""
     columns = match_columns([str(name) for name in table.columns if name != table.geometry.name], {})
-    # Not `label`, by which many files number their rows.
-    said = columns.get("class_name") if columns.get("class_name") != "label" else None
+    said, absent, is_only = marked_absent(table)
     classes = pd.Series("", table.index) if said is None else table[said].astype(str).str.strip().str.lower()
-    plain = classes.str.replace(r"\.0+$", "", regex=True)
-    is_only = pd.Series(bool((plain == "0").all()), table.index)  # the only class of a detector that numbers from 0
-    absent = plain.isin(ABSENT) & ~is_only
     shapes = shapely.to_wkb(shapely.normalize(np.asarray(table.geometry.array, np.object_)))
     again = pd.DataFrame({"shape": shapes, "class": classes}, table.index).duplicated() & ~absent
     dated, ends = (columns.get(name) for name in ("image_date", "image_date_end"))
@@ -231,6 +235,7 @@ def _targets(table: geopandas.GeoDataFrame, path: Path, *, year: int) -> geopand
     )
     first, last = (pd.Series(one).dt.year for one in (days.first, days.last))
     of_others = ((first > year) | (last < year)).to_numpy() & ~absent.to_numpy()
+    overlapping = pd.Series(repeats(np.asarray(table.geometry.array, np.object_), iou=_SAME), table.index) & ~again & ~absent
     for rows, what in (
         (absent, f"say in the column {said!r} that they are none of the target: left out"),
         (
@@ -238,6 +243,11 @@ def _targets(table: geopandas.GeoDataFrame, path: Path, *, year: int) -> geopand
             f"are of class 0 by their column {said!r}: taken for the target. If they are none of it, delete them",
         ),
         (again, "repeat another one: left out"),
+        (
+            overlapping,
+            f"lie on another one with an IoU of {_SAME} or more, as of several authors or dates: their ground counts more than once in areas and "
+            "growth. Give one set of outlines",
+        ),
         (of_others, f"are of another year than {year} by their column {dated!r}"),
     ):
         if rows.any():

@@ -1,5 +1,6 @@
 """Read and write tables of labels, whatever vector format they are in; written whole or not at all."""
 
+import tarfile
 import zipfile
 from collections.abc import Callable
 from functools import partial
@@ -14,6 +15,7 @@ import shapely.errors
 
 from rtsx.errors import InputNotFoundError, LabelError, OutputNotWritableError, RtsxError
 from rtsx.labels.schema import LABEL_COLUMNS, validate_labels
+from rtsx.redaction import redacted
 from rtsx.storage import absolute, file_name, file_problem, local_path, staged
 from rtsx.storage.diagnosis import campaign_around, gdal_problem, is_raster
 
@@ -58,13 +60,16 @@ def read_table(path: str | Path, *, layer: str | None = None, what: str = "label
     _refuse_folder(source, what=what)
     source = _inside(source, what=what)
     suffix = Path(file_name(source)).suffix.lower()
-    is_parquet = suffix in (".parquet", ".geoparquet")
+    is_parquet = suffix in (".parquet", ".geoparquet") or _begins(source, b"PAR1")
     options = {"GEOM_POSSIBLE_NAMES": _WKT_COLUMNS} if suffix in (".csv", ".tsv", ".txt") else {}
     try:
         # By the name of the file, because that is what GDAL calls the only layer of a format without layers.
         names = [Path(source).stem] if is_parquet else [str(one) for one, kind in pyogrio.list_layers(source) if kind]
         chosen = _layer(source, names, named if layer is None else layer)
-        table = geopandas.read_parquet(source) if is_parquet else geopandas.read_file(source, layer=chosen, **options)
+        if is_parquet:
+            table = _read_parquet(source, what=what)
+        else:
+            table = geopandas.read_file(source, layer=chosen, **options)
     except LabelError:
         raise
     except _UNREADABLE as error:
@@ -90,6 +95,20 @@ def read_table(path: str | Path, *, layer: str | None = None, what: str = "label
     if not isinstance(table, geopandas.GeoDataFrame):
         raise LabelError(f"{source} is a table without geometry, and {what} are outlines. Give the file that has them.")
     return table
+
+
+def _read_parquet(source: str, *, what: str) -> geopandas.GeoDataFrame:
+    if "://" not in source:
+        return geopandas.read_parquet(source)
+    try:
+        return geopandas.read_parquet(source)
+    except Exception as error:  # of whatever client fsspec reads with
+        if "geo metadata" in str(error):
+            raise
+        said = "there is no such file" if isinstance(error, FileNotFoundError) else f"{error}".rstrip(".")
+        raise LabelError(
+            f"{redacted(source)} cannot be read as {what}: {redacted(said)}. Check the address and who may read it, or copy the file here."
+        ) from error
 
 
 def without_layer(path: str | Path) -> tuple[str, str | None]:
@@ -127,15 +146,31 @@ _IN_ARCHIVES = (".shp", ".gpkg", ".geojson", ".fgb", ".kml")
 """Endings of vector files in archives."""
 
 
+
+def _begins(source: str, magic: bytes) -> bool:
+    """Test whether a local file begins with some bytes, whatever it is called."""
+    path = Path(source)
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(magic)) == magic
+
+
 def _inside(source: str, *, what: str) -> str:
-    """Return the path of the one vector file in a zip archive, else the path as it is.
+    """Return the path of the one vector file in a zip or tar archive, or of what gzip has packed, else the path as it is.
 
     GDAL looks neither in folders of an archive nor beside other files, and reads KMZ without its columns.
     """
-    if Path(source).suffix.lower() not in (".zip", ".shz", ".kmz") or not zipfile.is_zipfile(source):
+    if source.lower().endswith((".tar", ".tgz", ".tar.gz")) and Path(source).is_file() and tarfile.is_tarfile(source):
+        with tarfile.open(source) as tarred:
+            names, system = tarred.getnames(), "/vsitar"
+    elif source.lower().endswith(".gz") and Path(source).is_file():
+        return f"/vsigzip/{source}"
+    elif Path(source).suffix.lower() in (".zip", ".shz", ".kmz") and zipfile.is_zipfile(source):
+        with zipfile.ZipFile(source) as archive:
+            names, system = archive.namelist(), "/vsizip"
+    else:
         return source
-    with zipfile.ZipFile(source) as archive:
-        names = archive.namelist()
     lower = {name.lower() for name in names}
     found = [name for name in names if name.lower().endswith(_IN_ARCHIVES) and not name.startswith(("__MACOSX/", "."))]
     for name in found:
@@ -145,12 +180,12 @@ def _inside(source: str, *, what: str) -> str:
             [end for end in (".shx", ".dbf") if name.lower().endswith(".shp") and f"{shape}{end}".lower() not in lower],
         )
     if len(found) == 1:
-        return f"/vsizip/{source}/{found[0]}"
+        return f"{system}/{source}/{found[0]}"
     if any("/" in name or not name.lower().endswith(".shp") for name in found):
         raise LabelError(
-            f"{source} holds several files of {what}: {', '.join(found)}. Name the one that is meant: /vsizip/{source}/{found[-1]}."
+            f"{source} holds several files of {what}: {', '.join(found)}. Name the one that is meant: {system}/{source}/{found[-1]}."
         )
-    return source  # GDAL takes several shapefiles of an archive for layers
+    return source if system == "/vsizip" else f"{system}/{source}"  # GDAL takes several shapefiles of an archive for layers
 
 
 def _refuse_lone_part(source: str) -> None:

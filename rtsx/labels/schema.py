@@ -292,7 +292,7 @@ _KNOWN = {
     "class_name": ("classname", "class", "trainclass", "label"),
     "region": ("region", "regionname"),
     "site": ("site", "sitename", "studysite"),
-    "image_date": ("imagedate", "basemapdate", "acquisitiondate", "acquired", "acqdate", "date"),
+    "image_date": ("imagedate", "basemapdate", "acquisitiondate", "acquired", "acqdate", "date", "imageyear", "year"),
     "image_date_end": ("imagedateend",),
     "image_ids": ("imageids", "imageid", "basemapid", "sceneids", "sceneid", "itemids", "itemid"),
     "image_source": ("imagesource", "basemapsource", "sensor", "satellite"),
@@ -447,7 +447,7 @@ def _period(value: Any) -> tuple[date, date] | None:
         return value, value
     is_whole = isinstance(value, (int, float, np.number)) and float(value).is_integer()
     text = str(int(value) if is_whole else value).strip()
-    if not text or text.lower() in ("none", "nan", "nat", "null"):
+    if not text or text.lower() in ("none", "nan", "nat", "null", "<na>"):
         return None
     parts = [part.strip() for part in text.split(",")]
     if len(parts) == 1 and text.count("/") == 1:

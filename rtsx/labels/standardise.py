@@ -41,8 +41,8 @@ from rtsx.labels.schema import (
 NEGATIVE = "negative"
 """Class of outlines of what the target is not, as ARTS has them."""
 
-_PRESENT = ("", "1", "true", "yes", "positive")
-ABSENT = ("0", "false", "no", "negative")
+_PRESENT = ("", "1", "true", "t", "yes", "y", "positive", "pos")
+ABSENT = ("0", "false", "f", "no", "n", "negative", "neg")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -119,7 +119,7 @@ class LabelSource:
         if isinstance(class_name, Mapping):
             texts = {_text(value) or "": name for value, name in class_name.items()}
             named = {"" if text.lower() in _NOTHING else text: name for text, name in texts.items()}
-            found = _spelled_alike(found, known=named)
+            found = spelled_alike(found, known=named)
             unknown = sorted(set(found) - set(named))
             if unknown:
                 raise LabelError(
@@ -129,7 +129,7 @@ class LabelSource:
             return [named[text] for text in found]
         target = default if class_name is None else class_name
         told = [target if text.lower() in _PRESENT else NEGATIVE if text.lower() in ABSENT else text for text in found]
-        return _spelled_alike(told, known=(target,))
+        return spelled_alike(told, known=(target,))
 
     @property
     def _centroids(self) -> list[str | None]:
@@ -141,6 +141,24 @@ class LabelSource:
         if theirs is None:
             return np.full(len(self.table), np.nan)
         return np.asarray(pd.to_numeric(self.table[theirs], errors="coerce"), np.float64)
+
+
+def marked_absent(table: geopandas.GeoDataFrame) -> tuple[str | None, "pd.Series[bool]", "pd.Series[bool]"]:
+    """Tell which rows of a table of any schema its column of classes marks as none of the target, as ARTS does.
+
+    Returns
+    -------
+    tuple
+        The column, None where there is none (`label` is none, by which many files number their rows); which rows it marks; and
+        which are of class 0 with all others, as of a detector that numbers its only class from 0, and count.
+    """
+    said = match_columns([str(name) for name in table.columns if name != table.geometry.name], {}).get("class_name")
+    if said is None or said == "label":
+        none = pd.Series(False, table.index)
+        return None, none, none
+    classes = table[said].astype(str).str.strip().str.lower().str.replace(r"\.0+$", "", regex=True)
+    is_only = pd.Series(bool((classes == "0").all()), table.index)
+    return said, classes.isin(ABSENT) & ~is_only, is_only
 
 
 def _crs(name: str, table: geopandas.GeoDataFrame, given: str | None) -> CRS:
@@ -183,7 +201,7 @@ def _are_degrees(table: geopandas.GeoDataFrame) -> bool:
     return not len(table) or not np.abs(table.total_bounds).max() > 540
 
 
-def _spelled_alike(texts: Sequence[str], *, known: Iterable[str]) -> list[str]:
+def spelled_alike(texts: Sequence[str], *, known: Iterable[str]) -> list[str]:
     """Return texts, those that differ by capitals alone in one spelling: that of `known`, else the first."""
     exact = dict.fromkeys(known)
     spellings: dict[str, str] = {}

@@ -27,7 +27,7 @@ from rtsx.errors import BundleError, UntrustedModelError
 from rtsx.model.exported import ModuleSource
 from rtsx.model.inputs import canonical_layers, preset_named
 from rtsx.model.metadata import Metadata
-from rtsx.model.smp import SmpSource, options_of
+from rtsx.model.smp import SmpSource, build_network, options_of
 from rtsx.model.source import NetworkSource
 from rtsx.parsing import LimitedLoader, json_value
 
@@ -136,15 +136,15 @@ PRETRAINED_CONFIG = "config.json"
 """File that `save_pretrained` writes beside ``model.safetensors``."""
 
 
-def read_pretrained(data: bytes, config: bytes, *, told: Mapping[str, object]) -> LoadedModel:
-    """Read safetensors of a network of segmentation-models-pytorch, as its `save_pretrained` and the hub of Hugging Face have them.
+def read_pretrained(data: bytes, config: bytes | None, *, told: Mapping[str, object]) -> LoadedModel:
+    """Read safetensors of a network of segmentation-models-pytorch, as its `save_pretrained` and the hub of Hugging Face have them, or alone.
 
     Parameters
     ----------
     data
         The whole file.
     config
-        The JSON beside it, which names the architecture and its arguments.
+        The JSON beside it, which names the architecture and its arguments; None where there is none, and `told` has to.
     told
         As of `read_checkpoint`.
 
@@ -157,6 +157,12 @@ def read_pretrained(data: bytes, config: bytes, *, told: Mapping[str, object]) -
         state = safetensors.torch.load(data)
     except (safetensors.SafetensorError, ValueError) as error:
         raise BundleError(_damaged(error)) from error
+    if config is None:
+        contents = _other(state, told=told)
+        network = build_network(str(contents.model["architecture"]), {"encoder_name": contents.model["encoder"]})
+        first = next(name for name, one in network.state_dict().items() if name.startswith("encoder.") and one.ndim == 4)
+        channels = {"in_channels": contents.state[first].shape[1]} if first in contents.state else {}
+        return _assemble(replace(contents, model={**contents.model, **channels}), told=told)
     stated = _mapping(json_value(config, what=PRETRAINED_CONFIG, error=BundleError), PRETRAINED_CONFIG)
     content = {"state_dict": state, "hyper_parameters": {**stated, "architecture": stated.get("_model_class")}}
     contents = _other(content, told=told)

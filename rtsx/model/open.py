@@ -487,12 +487,12 @@ def _open_file(
     suffix = location.name.rpartition(".")[2].lower()
     if suffix == "safetensors":
         beside = location.parent / PRETRAINED_CONFIG
-        if not beside.is_file:
+        if not beside.is_file and location.name == "weights.safetensors":
             raise BundleError(
                 f"{location.path} holds weights without their description: there is no {ITEM_NAME} beside it. Open the "
                 "bundle's whole folder, or the checkpoint that they were taken from."
             )
-        pretrained = read_pretrained(data, beside.read(), told=network)
+        pretrained = read_pretrained(data, beside.read() if beside.is_file else None, told=network)
         return _loaded(pretrained.source, said.over(pretrained.metadata), described=location.path)
     kind = "onnx" if suffix == "onnx" else archive_kind(data)
     if kind is None:

@@ -392,6 +392,12 @@ def _fitting_state(
 ) -> dict[str, torch.Tensor]:
     wanted = _shapes(network)
     renamed = {_deeplab_name(name, wanted=set(wanted)): tensor for name, tensor in state.items()}
+    # Averages of weights are often kept without this count, which nothing that is computed depends on.
+    renamed |= {
+        name: torch.zeros(shape, dtype=torch.int64)
+        for name, shape in wanted.items()
+        if name.endswith(".num_batches_tracked") and name not in renamed
+    }
     missing = sorted(set(wanted) - set(renamed))
     unexpected = sorted(set(renamed) - set(wanted))
     if missing or unexpected:
