@@ -178,10 +178,15 @@ def memory_bytes(given: int | str) -> int:
         counted = int(parse_bytes(given))
     except (ValueError, TypeError) as error:
         raise ValueError(f"memory is a number with a unit, such as 8GB or 8GiB; got {given!r}") from error
-    if counted < 1:
-        raise ValueError(f"memory is above 0; got {given!r}")
+    if counted < _LEAST_MEMORY:
+        raise ValueError(
+            f"memory is a number with a unit, such as 8GB or 8GiB; got {given!r}, which is {counted} bytes"
+        )
     return counted
 
+
+_LEAST_MEMORY = 1000
+"""Bytes; a smaller number lacks its unit."""
 
 Memory = Annotated[int, BeforeValidator(memory_bytes, json_schema_input_type=int | str)]
 """Bytes; a document may have them with a unit, such as 8GB."""

@@ -258,7 +258,7 @@ def _of_map(path: str, year: int | None, *, models: list[str], trust: bool) -> "
 def _of_sample(path: str, out: Path | None, *, rule: Path | None, precision_floor: float, started: float) -> None:
     from rtsx.evaluation import assess_accuracy, derive_confidence_rule
 
-    reviewed = options.drawn_units(options.open_reviewed(path))
+    reviewed = options.drawn_units(options.open_reviewed(path, needs_outlines=False))
     accuracy = assess_accuracy(reviewed)
     derived = None if rule is None else derive_confidence_rule(reviewed, precision_floor=precision_floor)
     if out is not None:

@@ -410,8 +410,10 @@ def open_campaign(given: str, *, year: int | None, of_all_years: bool = False) -
     return opened
 
 
-def open_reviewed(path: str) -> "geopandas.GeoDataFrame":
+def open_reviewed(path: str, *, needs_outlines: bool = True) -> "geopandas.GeoDataFrame":
     """Merge a review into one table of outlines with verdicts, those last that reviewers have drawn; or read what a merge wrote.
+
+    Where outlines are not needed, a CSV may lack them.
 
     Raises
     ------
@@ -428,6 +430,10 @@ def open_reviewed(path: str) -> "geopandas.GeoDataFrame":
             )
         from rtsx.labels.io import read_table  # here, because they are heavy
 
+        if not needs_outlines and file.suffix.lower() == ".csv":
+            import pandas as pd
+
+            return pd.read_csv(file, sep=None, engine="python", dtype=str, encoding="utf-8-sig")
         return read_table(path, what="a review")
     from rtsx.review import merge_review, open_review
     from rtsx.review.merge import read_merged
@@ -438,7 +444,9 @@ def open_reviewed(path: str) -> "geopandas.GeoDataFrame":
 
 def drawn_units(reviewed: "geopandas.GeoDataFrame") -> "geopandas.GeoDataFrame":
     """Return a reviewed sample without what reviewers have added, which nobody has drawn at random."""
-    return reviewed if "is_added" not in reviewed.columns else reviewed[~reviewed["is_added"].astype(bool)]
+    if "is_added" not in reviewed.columns:
+        return reviewed
+    return reviewed[~reviewed["is_added"].astype(str).str.lower().isin(("true", "1"))]  # a CSV has words
 
 
 def has_valid_pixel(pred: "xr.Dataset") -> bool:

@@ -95,6 +95,20 @@ class _PlaceConfig(ConfigModel):
     wkt: str | None = None
     """Outline in longitude and latitude as well-known text."""
 
+    @field_validator("bbox")
+    @classmethod
+    def _in_one_turn(cls, bbox: tuple[float, float, float, float] | None) -> tuple[float, float, float, float] | None:
+        """Take longitudes from 0 to 360 for those from -180 to 180."""
+        if bbox is None:
+            return None
+        west, south, east, north = bbox
+        if not west < east <= west + 360 or max(-west, east) > 360 or max(-west, east) <= 180:
+            return bbox
+        if east == west + 360:
+            return (-180.0, south, 180.0, north)
+        # Of the antimeridian, a box to the east of it begins at -180, and one to the west of it ends at 180.
+        return ((west + 180) % 360 - 180, south, 180 - (180 - east) % 360, north)
+
     @model_validator(mode="after")
     def _one(self) -> Self:
         *ways, last = (name for name in type(self).model_fields if name != "layer")
@@ -353,12 +367,19 @@ class AreaConfig(_PlaceConfig):
         return ground
 
 
+_FOUR_NUMBERS = re.compile(r"\s*(-?\d+(\.\d+)?[,; ]+){3}-?\d+(\.\d+)?\s*")
+
+
 def _spelt(given: object) -> object:
     """``arctic``, a path, four numbers, or names of tiles as the model has them."""
     if given == "arctic":
         return {"north_of": ARCTIC}
     if isinstance(given, str):
-        return {"file": given}
+        if _FOUR_NUMBERS.fullmatch(given):
+            raise ValueError(
+                f"a box is a list, [{', '.join(re.split('[,; ]+', given.strip()))}], without quotes; got {given!r}"
+            )
+        return {"wkt" if given.lstrip().upper().startswith(("POLYGON", "MULTIPOLYGON")) else "file": given}
     if isinstance(given, list | tuple):
         return {"arcticdem" if all(isinstance(one, str) for one in given) else "bbox": given}
     if isinstance(given, Mapping | AreaConfig):

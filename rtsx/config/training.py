@@ -1,6 +1,7 @@
 """The config of a training, and training from it."""
 
 import json
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -17,7 +18,7 @@ from rtsx.config.inputs import Augmentations, Inputs, Losses, NamedOne, Network,
 from rtsx.config.scenes import ClassValues, LabelReader, Labels, SceneConfig, ScenesConfig, open_scene
 from rtsx.config.yaml import Checked, ConfigModel, is_glance, map_texts, read_yaml, validate_config
 from rtsx.cube import layer_names
-from rtsx.errors import BundleError, ConfigError, LabelError, OutputExistsError, TrainingError
+from rtsx.errors import BundleError, ConfigError, LabelError, OutputExistsError, TrainingError, TruthWarning
 from rtsx.labels.label_rasters import check_classes
 from rtsx.model import preset_named
 from rtsx.names import is_background
@@ -229,7 +230,10 @@ class TrainConfig(ConfigModel):
         ]
         reader.refuse_labels_elsewhere()
         listed = zip(("training", "validation", "test"), sets, strict=True)
-        reader.refuse_divided_reviews({name: [scene.name for scene in scenes] for name, scenes in listed})
+        by_name = dict(listed)
+        reader.refuse_divided_reviews({name: [scene.name for scene in scenes] for name, scenes in by_name.items()})
+        if self.scenes.split is not None:
+            _warn_of_divided_ground(by_name)
         own = {
             "training": sets[0],
             "validation": sets[1],
@@ -268,6 +272,20 @@ class TrainConfig(ConfigModel):
                 )
             cube = cube[[*self.inputs.names, *(("valid",) if "valid" in cube else ())]]
         return TrainingScene(name=str(scene.name), cube=cube, truth=truth, group=str(scene.group))
+
+
+def _warn_of_divided_ground(sets: Mapping[str, Sequence[TrainingScene]]) -> None:
+    """Warn where a split at random divides scenes that show the same ground."""
+    from rtsx.evaluation.folds import divided_ground  # here, because most configs are only checked
+
+    if pairs := divided_ground(sets):
+        one, other = pairs[0]
+        warnings.warn(
+            f"{len(pairs)} pairs of scenes of different sets show the same ground, such as {one} and {other}: what is learnt from the one is known "
+            "in the other, and scores are too good. Give such scenes one group, which is never divided.",
+            TruthWarning,
+            stacklevel=4,
+        )
 
 
 def _checked(check: Callable[..., object], *given: Any, **how: Any) -> None:

@@ -519,8 +519,16 @@ Checked = Annotated[_T, WrapValidator(_with_place)]
 """A value of another room, whose refusals come with line and key."""
 
 
+_SHELL_VARIABLE = re.compile(r"\$([A-Za-z_][A-Za-z0-9_]*)(?:/|$)")
+"""A variable as shells write it, which would be the name of a folder here."""
+
+
 def from_folder(path: str, info: ValidationInfo) -> str:
     """A path that does not depend on the working directory: relative ones count from the folder of the config."""
+    if not path.strip():
+        raise ValueError("a path is expected, and this is empty; leave the key out, or say where")
+    if match := _SHELL_VARIABLE.match(path):
+        raise ValueError(f"a variable of the environment is written ${{{match[1]}}}; got {path!r}")
     folder = (info.context or {}).get("folder") if isinstance(info.context, Mapping) else None
     return absolute(path, folder=folder)
 

@@ -2,6 +2,8 @@
 
 import json
 import math
+import re
+import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -14,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from rtsx.arguments import typed
-from rtsx.errors import EvaluationError
+from rtsx.errors import EvaluationError, TruthWarning
 from rtsx.evaluation.result import check_drawable, draw_estimates
 from rtsx.evaluation.sampling import SAMPLE_COLUMNS, stratum_bands
 from rtsx.footprints import ConfidenceRule, ConfidenceStratum
@@ -229,17 +231,13 @@ def assess_accuracy(sample: gpd.GeoDataFrame, *, confidence: float = 0.95) -> Ac
     """
     if not 0 < confidence < 1:
         raise EvaluationError(f"confidence is above 0 and under 1; got {confidence}.")
-    missing = [name for name in SAMPLE_COLUMNS if name not in sample.columns]
-    if missing:
-        raise EvaluationError(
-            f"A sample has the columns {', '.join(SAMPLE_COLUMNS)}, and this lacks {', '.join(missing)}: give what was "
-            "drawn to be reviewed, with all of its columns."
-        )
+    sample = as_drawn(sample)
     if not len(sample):
         raise EvaluationError("The sample has no rows.")
     if sample["design"].nunique() > 1 or sample["sample_id"].duplicated().any():
         raise EvaluationError("These are several samples in one table, which do not add up: assess one at a time.")
-    verdict = sample["verdict"].where(sample["verdict"].notna(), None)
+    _warn_of_missing(sample["sample_id"])
+    verdict = sample["verdict"]
     strange = sorted({str(value) for value in verdict.dropna()} - set(VERDICTS))
     if strange:
         raise EvaluationError(f"A verdict is one of {', '.join(VERDICTS)}, or missing; got {', '.join(strange)}.")
@@ -269,6 +267,56 @@ def assess_accuracy(sample: gpd.GeoDataFrame, *, confidence: float = 0.95) -> Ac
             ReviewedStratum(region=str(region), stratum=str(stratum), drawn=len(units), unsure=n_unsure, counts=counts)
         )
     return Accuracy(design=design, confidence=confidence, reviewed=tuple(strata))
+
+
+def as_drawn(sample: pd.DataFrame) -> pd.DataFrame:
+    """Return a sample with the columns and dtypes that it was drawn with, whatever a shapefile, a CSV or a spreadsheet made of them.
+
+    Verdicts lose their capitals and blanks.
+
+    Raises
+    ------
+    EvaluationError
+        Columns are missing, or a size is no number.
+    """
+    cut = {name[:_DBASE]: name for name in SAMPLE_COLUMNS if name not in sample.columns}
+    table = sample.rename(columns=cut)
+    missing = [name for name in SAMPLE_COLUMNS if name not in table.columns]
+    if missing:
+        raise EvaluationError(
+            f"A sample has the columns {', '.join(SAMPLE_COLUMNS)}, and this lacks {', '.join(missing)}: give what was "
+            "drawn to be reviewed, with all of its columns."
+        )
+    columns: dict[str, pd.Series] = {}
+    for name in ("stratum_size", "inclusion_probability"):
+        text = table[name].astype(str).str.replace(",", ".", regex=False)
+        columns[name] = table[name] if table[name].dtype.kind in "iuf" else pd.to_numeric(text, errors="coerce")
+        if columns[name].isna().any():
+            raise EvaluationError(
+                f"{name} of a sample is a number in every row, as it was drawn; got {table[name][columns[name].isna()].iloc[0]!r}."
+            )
+    columns["mapped"] = table["mapped"].astype(str).str.strip().str.lower().isin(("true", "t", "1", "1.0"))
+    columns |= {name: table[name].fillna("") for name in ("region", "stratum")}
+    said = table["verdict"].astype(object).map(lambda one: str(one).strip().lower(), na_action="ignore")
+    columns["verdict"] = said.where(said.notna() & (said != ""), None)
+    return table.assign(**columns)
+
+
+_DBASE = 10
+"""Length that names of columns are cut to in shapefiles."""
+
+
+def _warn_of_missing(names: "pd.Series[str]") -> None:
+    """Warn where units that were drawn, `s1` to `sN`, are not in the table any more."""
+    numbers = {int(str(name)[1:]) for name in names if re.fullmatch(r"s\d+", str(name))}
+    gone = sorted(set(range(1, max(numbers, default=0) + 1)) - numbers)
+    if gone:
+        warnings.warn(
+            f"{len(gone)} units that were drawn are not in this table, such as s{gone[0]}, and a stratum of which all are gone counts for nothing. Keep "
+            "rows of which nobody has decided, with an empty verdict.",
+            TruthWarning,
+            stacklevel=4,
+        )
 
 
 @typed(EvaluationError, but=("sample",))
@@ -328,6 +376,7 @@ def derive_confidence_rule(
     if not 0 < precision_floor <= 1:
         raise EvaluationError(f"precision_floor is above 0 and up to 1; got {precision_floor}.")
     accuracy = assess_accuracy(sample, confidence=confidence)
+    sample = as_drawn(sample)
     if accuracy.design != "outlines":
         raise EvaluationError("Classes of outlines follow from a sample of outlines; this is one of the ground.")
     digest, class_name = _only(sample, "bundle_digest"), _only(sample, "class_name")

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Self
 
@@ -262,21 +262,34 @@ class SceneExtent:
 
 def overlap_of(scene: "TrainingScene") -> SceneExtent:
     """Return what a scene shows; reads its truth once, rows at a time, and nothing of its cube."""
-    geobox = geobox_of(scene.cube)
     height, width = scene.truth.shape
     positives = 0
     for start in range(0, height, _ROWS_AT_ONCE):
         values = scene.truth.read((slice(start, min(start + _ROWS_AT_ONCE, height)), slice(0, width)))
         positives += int(np.count_nonzero((values != 0) & (values != IGNORED)))
+    return replace(_extent_of(scene), positives=positives, labels=frozenset(getattr(scene.truth, "label_ids", ())))
+
+
+def _extent_of(scene: "TrainingScene") -> SceneExtent:
+    geobox = geobox_of(scene.cube)
     return SceneExtent(
         name=scene.name,
         group=scene.group,
         outline=geobox.extent.geom,
         crs=CRS.from_user_input(geobox.crs),
         pixel_m2=abs(geobox.affine.determinant),
-        positives=positives,
-        labels=frozenset(getattr(scene.truth, "label_ids", ())),
+        positives=0,
+        labels=frozenset(),
     )
+
+
+def divided_ground(sets: Mapping[str, Sequence["TrainingScene"]]) -> tuple[tuple[str, str], ...]:
+    """Return pairs of scenes of different sets that share more ground than a pixel, as ``training/a``; reads no pixel."""
+    extents = [(name, _extent_of(scene)) for name, scenes in sets.items() for scene in scenes]
+    grounds = [extent for _, extent in extents]
+    titles = [f"{name}/{extent.name}" for name, extent in extents]
+    pairs = _overlapping(grounds, _apart_m(grounds))
+    return tuple((titles[i], titles[j]) for i, j in pairs if extents[i][0] != extents[j][0])
 
 
 def planned_units(grounds: Sequence[SceneExtent], *, merge: bool) -> tuple[FoldUnit, ...]:

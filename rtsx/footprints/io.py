@@ -12,9 +12,9 @@ import shapely
 from pyproj import CRS
 
 from rtsx.errors import FootprintError, LabelError
+from rtsx.footprints.geometry import repeats
 from rtsx.footprints.schema import COLUMNS, check_geometry, coerce, validate_footprints
 from rtsx.footprints.tracks import check_tracks
-from rtsx.footprints.geometry import repeats
 from rtsx.geometry.crs import densified, transformed
 from rtsx.labels.io import read_table, require_format, without_layer, write_table
 from rtsx.labels.schema import match_columns, read_days
@@ -228,6 +228,8 @@ def _targets(table: geopandas.GeoDataFrame, path: Path, *, year: int) -> geopand
     shapes = shapely.to_wkb(shapely.normalize(np.asarray(table.geometry.array, np.object_)))
     again = pd.DataFrame({"shape": shapes, "class": classes}, table.index).duplicated() & ~absent
     dated, ends = (columns.get(name) for name in ("image_date", "image_date_end"))
+    if dated == "year":  # which `check_years` refuses
+        dated = None
     days = read_days(
         [None] * len(table) if dated is None else table[dated],
         None if ends is None else table[ends],
@@ -235,7 +237,9 @@ def _targets(table: geopandas.GeoDataFrame, path: Path, *, year: int) -> geopand
     )
     first, last = (pd.Series(one).dt.year for one in (days.first, days.last))
     of_others = ((first > year) | (last < year)).to_numpy() & ~absent.to_numpy()
-    overlapping = pd.Series(repeats(np.asarray(table.geometry.array, np.object_), iou=_SAME), table.index) & ~again & ~absent
+    overlapping = (
+        pd.Series(repeats(np.asarray(table.geometry.array, np.object_), iou=_SAME), table.index) & ~again & ~absent
+    )
     for rows, what in (
         (absent, f"say in the column {said!r} that they are none of the target: left out"),
         (
@@ -245,8 +249,10 @@ def _targets(table: geopandas.GeoDataFrame, path: Path, *, year: int) -> geopand
         (again, "repeat another one: left out"),
         (
             overlapping,
-            f"lie on another one with an IoU of {_SAME} or more, as of several authors or dates: their ground counts more than once in areas and "
-            "growth. Give one set of outlines",
+            (
+                f"lie on another one with an IoU of {_SAME} or more, as of several authors or dates: their ground counts more than once in areas and "
+                "growth. Give one set of outlines"
+            ),
         ),
         (of_others, f"are of another year than {year} by their column {dated!r}"),
     ):

@@ -66,10 +66,7 @@ def read_table(path: str | Path, *, layer: str | None = None, what: str = "label
         # By the name of the file, because that is what GDAL calls the only layer of a format without layers.
         names = [Path(source).stem] if is_parquet else [str(one) for one, kind in pyogrio.list_layers(source) if kind]
         chosen = _layer(source, names, named if layer is None else layer)
-        if is_parquet:
-            table = _read_parquet(source, what=what)
-        else:
-            table = geopandas.read_file(source, layer=chosen, **options)
+        table = _read_parquet(source, what=what) if is_parquet else geopandas.read_file(source, layer=chosen, **options)
     except LabelError:
         raise
     except _UNREADABLE as error:
@@ -146,7 +143,6 @@ _IN_ARCHIVES = (".shp", ".gpkg", ".geojson", ".fgb", ".kml")
 """Endings of vector files in archives."""
 
 
-
 def _begins(source: str, magic: bytes) -> bool:
     """Test whether a local file begins with some bytes, whatever it is called."""
     path = Path(source)
@@ -185,7 +181,9 @@ def _inside(source: str, *, what: str) -> str:
         raise LabelError(
             f"{source} holds several files of {what}: {', '.join(found)}. Name the one that is meant: {system}/{source}/{found[-1]}."
         )
-    return source if system == "/vsizip" else f"{system}/{source}"  # GDAL takes several shapefiles of an archive for layers
+    return (
+        source if system == "/vsizip" else f"{system}/{source}"
+    )  # GDAL takes several shapefiles of an archive for layers
 
 
 def _refuse_lone_part(source: str) -> None:

@@ -160,7 +160,9 @@ def read_pretrained(data: bytes, config: bytes | None, *, told: Mapping[str, obj
     if config is None:
         contents = _other(state, told=told)
         network = build_network(str(contents.model["architecture"]), {"encoder_name": contents.model["encoder"]})
-        first = next(name for name, one in network.state_dict().items() if name.startswith("encoder.") and one.ndim == 4)
+        first = next(
+            name for name, one in network.state_dict().items() if name.startswith("encoder.") and one.ndim == 4
+        )
         channels = {"in_channels": contents.state[first].shape[1]} if first in contents.state else {}
         return _assemble(replace(contents, model={**contents.model, **channels}), told=told)
     stated = _mapping(json_value(config, what=PRETRAINED_CONFIG, error=BundleError), PRETRAINED_CONFIG)

@@ -185,3 +185,24 @@ def test_an_empty_file_is_told(tmp_path: Path) -> None:
 def test_a_resolution_in_the_unit_of_another_crs_is_refused(crs: str, resolution: float, message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         GridConfig(crs=crs, resolution=resolution)
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ([227.0, 67, 228.0, 68], (-133.0, 67, -132.0, 68)),
+        ([170.0, 67, 190.0, 68], (170.0, 67, -170.0, 68)),
+        ([-190.0, 67, -170.0, 68], (170.0, 67, -170.0, 68)),
+        ([180.0, 67, 200.0, 68], (-180.0, 67, -160.0, 68)),
+        ([-200.0, 67, -180.0, 68], (160.0, 67, 180.0, 68)),
+        ([0.0, 60, 360.0, 90], (-180.0, 60, 180.0, 90)),
+    ],
+)
+def test_longitudes_from_0_to_360(given: Any, meant: Any) -> None:
+    assert GROUND.validate_python(given).bbox == meant
+
+
+def test_a_box_and_well_known_text_in_quotes() -> None:
+    with pytest.raises(ValidationError, match=r"a box is a list, \[-132.05, 67, -131, 68\], without quotes"):
+        GROUND.validate_python("-132.05, 67, -131 68")
+    assert GROUND.validate_python("POLYGON ((1 60, 2 60, 2 61, 1 60))").geometry().area == 0.5

@@ -12,7 +12,7 @@ import shapely
 import yaml
 
 from rtsx.config import load_train_config, load_training_recipe, train_bundle, training_schema
-from rtsx.errors import ConfigError, OutputExistsError, TrainingError
+from rtsx.errors import ConfigError, OutputExistsError, TrainingError, TruthWarning
 from rtsx.evaluation import EvaluationScene, choose_objects
 from rtsx.inference import predict_cube
 from rtsx.model import InputLayer, ModelBundle, preset_named
@@ -27,6 +27,8 @@ from rtsx.training import (
     read_run,
 )
 
+# All scenes of the archive lie in one place.
+pytestmark = pytest.mark.filterwarnings("ignore:.*show the same ground:rtsx.errors.TruthWarning")
 BANDS = ["blue", "green", "red", "nir"]
 SMALL = {
     "architecture": "Unet",
@@ -368,3 +370,16 @@ def test_augmentations_beside_ndvi_wait_for_the_cube(tmp_path: Path, values: dic
     inputs = {"layers": {"ndvi": {"range": [-1, 1]}}}
     config = load_train_config(write(tmp_path, {**values, "inputs": inputs, "augment": {"Blur": {"layers": ["red"]}}}))
     assert config.augment == {"Blur": {"layers": ["red"]}}
+
+
+def test_a_split_that_divides_the_same_ground_is_warned_of(values, archive, tmp_path):
+    # Both names stand for one image.
+    for name in ("one", "two"):
+        (source,) = sorted(archive.glob("*_SR.tif"))[:1]
+        (tmp_path / f"{name}.tif").symlink_to(source)
+        (tmp_path / f"{name}.parquet").symlink_to(str(source).replace("_3B_AnalyticMS_SR.tif", "_slumps.parquet"))
+    training = {"files": "{scene}.tif", "labels": "{scene}.parquet"}
+    scenes = {"training": training, "split": {"validation": 0.5}}
+    with pytest.warns(TruthWarning, match="1 pairs of scenes of different sets show the same ground"):
+        load_training_recipe(write(tmp_path, {**values, "scenes": scenes}))
+    load_training_recipe(write(tmp_path, {**values, "scenes": {"training": {**training, "group": "a"}}}))

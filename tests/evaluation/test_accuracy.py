@@ -6,7 +6,7 @@ import geopandas as gpd
 import numpy as np
 import pytest
 
-from rtsx.errors import EvaluationError
+from rtsx.errors import EvaluationError, TruthWarning
 from rtsx.evaluation import assess_accuracy
 from rtsx.scores.estimates import wilson_interval
 
@@ -92,3 +92,28 @@ def test_what_is_no_reviewed_sample_is_refused():
         assess_accuracy(sample.assign(stratum_size=np.arange(len(sample), dtype=float) + 1))
     with pytest.raises(EvaluationError, match="confidence is above 0"):
         assess_accuracy(sample, confidence=95)
+
+
+@pytest.mark.parametrize("decimal", [".", ","])
+def test_a_sample_that_went_through_a_spreadsheet_is_the_same(decimal):
+    sample = make_sample(GROUND)
+    words = (
+        sample.drop(columns="geometry")
+        .astype(str)
+        .replace({"region": {"": None}, "verdict": {"target": " Target", "None": ""}})
+    )
+    words["stratum_size"] = words["stratum_size"].str.replace(".", decimal)
+    assert (
+        assess_accuracy(words.rename(columns={"inclusion_probability": "inclusion_"})).to_json()
+        == assess_accuracy(sample).to_json()
+    )
+    with pytest.raises(
+        EvaluationError, match="stratum_size of a sample is a number in every row, as it was drawn; got 'many'"
+    ):
+        assess_accuracy(words.assign(stratum_size="many"))
+
+
+def test_units_that_are_gone_are_missed():
+    sample = make_sample(GROUND)
+    with pytest.warns(TruthWarning, match="99 units that were drawn are not in this table, such as s1"):
+        assess_accuracy(sample[sample["stratum"] == "found"])

@@ -16,7 +16,7 @@ import xarray as xr
 from pyproj import Geod
 
 import rtsx
-from rtsx.errors import BundleError, EvaluationError, TruthWarning
+from rtsx.errors import BundleError, EvaluationError, FootprintError, TruthWarning
 from rtsx.evaluation import Evaluation, EvaluationScene, choose_objects
 from rtsx.inference.plan import PredictionPlan
 from rtsx.labels import StubLabelRaster, rasterize_labels
@@ -301,6 +301,7 @@ def test_ground_counts_once_but_outlines_are_objects_each():
     assert (row["objects_matched"], row["objects_found"], row["objects_true"]) == (1, 2, 1)
 
 
+@pytest.mark.filterwarnings("ignore:.*lie on another of them:rtsx.errors.TruthWarning")
 @pytest.mark.parametrize("seed", range(4))
 def test_shapely_objects_are_those_of_a_search(seed):
     random = np.random.default_rng(seed)
@@ -516,3 +517,50 @@ def test_what_cannot_be_chosen_is_refused():
         choose_objects(
             make_prediction(several, valid=valid, classes=names), StubLabelRaster(several_truth, classes=names)
         )
+
+
+def three_slumps(columns=30):
+    """A map that finds two of three boxes, and the boxes."""
+    level = np.zeros((20, 3 * columns), int)
+    level[:, :20] = level[:, columns : columns + 20] = 90
+    boxes = [
+        shapely.box(600_000 + 3 * left, -900_060, 600_000 + 3 * (left + 20), -900_000)
+        for left in range(0, 3 * columns, columns)
+    ]
+    return make_prediction(level), boxes
+
+
+@pytest.mark.parametrize(("column", "said"), [("TrainClass", "Positive"), ("class_name", "rts")])
+def test_what_the_truth_marks_as_none_of_the_target_is_none(column, said):
+    pred, boxes = three_slumps()
+    truth = gpd.GeoDataFrame({column: [said, "Negative", said]}, geometry=boxes, crs="EPSG:3413")
+    row = rtsx.evaluate(pred, truth).pooled.iloc[0]
+    assert (row["precision"], row["recall"]) == (0.5, 0.5)
+    row = rtsx.evaluate(truth.iloc[:2].drop(columns=column), truth, mapped=pred).pooled.iloc[0]
+    assert (row["object_precision"], row["object_recall"]) == (0.5, 0.5)
+
+
+def test_outlines_of_several_dates_are_warned_of():
+    pred, boxes = three_slumps()
+    one = gpd.GeoDataFrame(geometry=boxes, crs="EPSG:3413")
+    with pytest.warns(TruthWarning, match="3 of 6 outlines of the truth lie on another of them with an IoU of 0.5"):
+        rtsx.evaluate(one, pd.concat([one, one], ignore_index=True), mapped=pred)
+    with pytest.warns(TruthWarning, match="1 of 4 outlines of the prediction lie"):
+        rtsx.evaluate(pd.concat([one, one.iloc[:1]], ignore_index=True), one, mapped=pred)
+
+
+def test_a_mask_of_other_numbers_than_0_and_1_is_refused():
+    pred, boxes = three_slumps()
+    truth = gpd.GeoDataFrame(geometry=boxes, crs="EPSG:3413")
+    other = pred.assign(binary=pred["binary"] + 1)
+    with pytest.raises(EvaluationError, match="binary is 1 where an object is"):
+        rtsx.evaluate(other, truth)
+    rtsx.evaluate(other.assign(valid=other["binary"] == 1).chunk(x=50), truth.iloc[:1])
+    with pytest.raises(FootprintError, match="a valid pixel has 2"):
+        rtsx.extract_footprints(other)
+
+
+def test_an_array_is_no_prediction():
+    pred, boxes = three_slumps()
+    with pytest.raises(EvaluationError, match="a Dataset with `probability` or `binary`"):
+        rtsx.evaluate(pred["probability"], gpd.GeoDataFrame(geometry=boxes, crs="EPSG:3413"))

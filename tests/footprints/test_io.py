@@ -273,3 +273,21 @@ def test_a_year_without_outlines(footprints_of_yearly_files, tmp_path):
     tracks = track_footprints(yearly)
     assert tracks.attrs["years"] == [2023, 2024]
     assert np.array_equal(tracks["event"].unique(), ["new"])
+
+
+def test_capitals_and_outlines_that_overlap_in_a_year(drawn, tmp_path):
+    drawn = drawn.iloc[:2].assign(class_name=["RTS", "rts"])
+    drawn.to_file(tmp_path / "2010.gpkg")
+    drawn.assign(class_name="rts").to_file(tmp_path / "2011.gpkg")
+    yearly = read_years({2010: tmp_path / "2010.gpkg", 2011: tmp_path / "2011.gpkg"})
+    assert {name for table in yearly.values() for name in table["class_name"]} == {"RTS"}
+    moved = drawn.iloc[[0]].translate(1e-5, 0)
+    pd.concat([drawn, drawn.iloc[[0]].set_geometry(moved)]).to_file(tmp_path / "2012.gpkg")
+    with pytest.warns(RuntimeWarning, match="1 of 3 outlines of .*2012.gpkg lie on another one"):
+        read_years({2012: tmp_path / "2012.gpkg"})
+
+
+def test_a_column_of_years_is_looked_at_in_any_spelling(drawn, tmp_path):
+    drawn.assign(Year=2009).to_file(tmp_path / "drawn.gpkg")
+    with pytest.warns(RuntimeWarning, match="3 of 3 outlines .* are of another year than 2010 by their column 'Year'"):
+        read_years({2010: tmp_path / "drawn.gpkg"})

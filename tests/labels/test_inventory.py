@@ -692,3 +692,12 @@ class TestReport:
             self.report.write(tmp_path / "report.csv")
         with pytest.raises(OutputNotWritableError, match="cannot be written"):
             self.report.write(tmp_path / "none" / "report.csv")
+
+
+def test_short_words_for_yes_and_no():
+    found = geopandas.GeoDataFrame(
+        {"TrainClass": ["Pos", "neg", "t", "F", "Y", "n"]},
+        geometry=[shapely.box(lon, 69, lon + 0.01, 69.01) for lon in range(6)],
+        crs="EPSG:4326",
+    )
+    assert read_labels(found)["class_name"].tolist() == ["rts", "negative"] * 3

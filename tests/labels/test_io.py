@@ -1,5 +1,7 @@
 """One layer of a file that has several, wherever vector files are read."""
 
+import gzip
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -88,3 +90,25 @@ def test_points_and_polygons_of_one_table_stay_what_they_are(tmp_path: Path, end
     table = gpd.GeoDataFrame({"a": [1, 2]}, geometry=[NORTH.centroid, SOUTH], crs="EPSG:4326")
     path = write_table(table, tmp_path / f"both.{ending}", overwrite=False, what="places")
     assert {one.geom_type for one in read_table(str(path)).geometry} == {"Point", "Polygon"}
+
+
+@pytest.mark.parametrize("name", ["two.gpkg.gz", "two.tgz", "two.pq", "two"])
+def test_packed_files_and_parquet_of_any_name(tmp_path: Path, name: str) -> None:
+    table = gpd.GeoDataFrame({"year": [2019, 2020]}, geometry=[NORTH, SOUTH], crs="EPSG:4326")
+    if name in ("two.pq", "two"):
+        table.to_parquet(tmp_path / name)
+    else:
+        table.to_file(tmp_path / "two.gpkg")
+    if name == "two.gpkg.gz":
+        (tmp_path / name).write_bytes(gzip.compress((tmp_path / "two.gpkg").read_bytes()))
+    if name == "two.tgz":
+        with tarfile.open(tmp_path / name, "w:gz") as archive:
+            archive.add(tmp_path / "two.gpkg", "data/two.gpkg")
+    found = rtsx.read_labels(tmp_path / name)
+    assert found.total_bounds == pytest.approx(table.total_bounds)
+    assert found["image_date_end"].dt.year.tolist() == [2019, 2020]
+
+
+def test_parquet_that_cannot_be_reached_is_told() -> None:
+    with pytest.raises(RtsxError, match="Protocol not known: nowhere"):
+        rtsx.read_labels("nowhere://bucket/slumps.parquet")

@@ -9,6 +9,7 @@ import zipfile
 import fsspec
 import numpy as np
 import pytest
+import safetensors.torch
 import segmentation_models_pytorch
 import torch
 import yaml
@@ -245,7 +246,8 @@ def test_onnx_weights_beside_the_file_are_found(tmp_path):
     [
         ("net.pt", b"", "It is empty"),
         ("net.pt", b"what is this", "neither a zip archive nor a pickle"),
-        ("net.safetensors", b"12345678", "holds weights without their description: there is no item.json"),
+        ("weights.safetensors", b"12345678", "holds weights without their description: there is no item.json"),
+        ("net.safetensors", b"12345678", "cannot be read"),
     ],
 )
 def test_files_that_are_no_models_are_refused(tmp_path, name, content, message):
@@ -632,3 +634,21 @@ def test_untrained_networks_of_the_library_return_scores(architecture):
 def test_a_program_exported_for_a_number_of_tiles_gets_that_number():
     program = torch.export.export(torch.nn.Conv2d(2, 1, 1), (torch.rand(3, 2, 64, 64),)).module()
     assert smoke_test(program, n_layers=2, classes=CLASSES, tile=64, stride=1).shape == (3, 1, 64, 64)
+
+
+@pytest.mark.parametrize("prefix", ["", "module.model."])
+def test_safetensors_alone_open_where_the_network_is_said(tmp_path, prefix):
+    state = {
+        f"{prefix}{name}": one
+        for name, one in build_network("Unet", {"encoder_name": "efficientnet-b0", "in_channels": 2})
+        .state_dict()
+        .items()
+    }
+    safetensors.torch.save_file(state, tmp_path / "net.safetensors")
+    said = {**SAID, "classes": ("a",), "overlap": 32}
+    opened = ModelBundle.open(tmp_path / "net.safetensors", architecture="unet", encoder="efficientnet-b0", **said)
+    assert opened.n_parameters == sum(
+        one.numel() for name, one in state.items() if not name.endswith(("mean", "var", "tracked"))
+    )
+    with pytest.raises(BundleError, match="does not say what its network is"):
+        ModelBundle.open(tmp_path / "net.safetensors", **said)

@@ -197,3 +197,14 @@ def test_deeplab_decoders_of_older_releases_load(layout):
 def test_it_has_no_onnx_file():
     with pytest.raises(BundleError, match=r"Unet/resnet18 is a torch network and has no ONNX file. Run it with"):
         SmpSource.from_network(build_network("Unet", OPTIONS)).onnx_path()
+
+
+def test_averages_of_weights_need_no_count_of_batches():
+    options = {"encoder_name": "resnet18", "in_channels": 3, "classes": 1}
+    state = build_network("Unet", options).state_dict()
+    kept = {name: one for name, one in state.items() if not name.endswith("num_batches_tracked")}
+    assert len(kept) < len(state)
+    assert (
+        SmpSource.from_state("Unet", options, state=kept).digest
+        == SmpSource.from_state("Unet", options, state=state).digest
+    )
