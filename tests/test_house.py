@@ -80,6 +80,7 @@ INNER_IMPORTS = {
     ("rtsx.config.place", "rtsx.labels.io"): "geopandas, when a region is a file",
     ("rtsx.config.starter", "rtsx.config.training"): "0.3 s, which a cube to start from does not need",
     ("rtsx.config.training", "rtsx.evaluation"): "torch, when outlines are chosen by objects",
+    ("rtsx.config.training", "rtsx.evaluation.folds"): "scipy, when a split divides scenes",
     ("rtsx.config.training", "rtsx.inference"): "torch, when outlines are chosen by objects",
     ("rtsx.config.training", "rtsx.training"): "torch, when a training begins",
     ("rtsx.config.training", "rtsx.training.augment"): "torch, when augmentations are checked",

@@ -431,9 +431,9 @@ def open_reviewed(path: str, *, needs_outlines: bool = True) -> "geopandas.GeoDa
         from rtsx.labels.io import read_table  # here, because they are heavy
 
         if not needs_outlines and file.suffix.lower() == ".csv":
-            import pandas as pd
+            from rtsx.evaluation.accuracy import read_sample_csv
 
-            return pd.read_csv(file, sep=None, engine="python", dtype=str, encoding="utf-8-sig")
+            return read_sample_csv(file)
         return read_table(path, what="a review")
     from rtsx.review import merge_review, open_review
     from rtsx.review.merge import read_merged

@@ -269,6 +269,11 @@ def assess_accuracy(sample: gpd.GeoDataFrame, *, confidence: float = 0.95) -> Ac
     return Accuracy(design=design, confidence=confidence, reviewed=tuple(strata))
 
 
+def read_sample_csv(path: Path) -> pd.DataFrame:
+    """Read a sample from a CSV, with or without outlines and whatever stands between its columns, as text; `as_drawn` knows the rest."""
+    return pd.read_csv(path, sep=None, engine="python", dtype=str, encoding="utf-8-sig")
+
+
 def as_drawn(sample: pd.DataFrame) -> pd.DataFrame:
     """Return a sample with the columns and dtypes that it was drawn with, whatever a shapefile, a CSV or a spreadsheet made of them.
 

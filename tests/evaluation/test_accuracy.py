@@ -8,6 +8,7 @@ import pytest
 
 from rtsx.errors import EvaluationError, TruthWarning
 from rtsx.evaluation import assess_accuracy
+from rtsx.evaluation.accuracy import read_sample_csv
 from rtsx.scores.estimates import wilson_interval
 
 
@@ -117,3 +118,9 @@ def test_units_that_are_gone_are_missed():
     sample = make_sample(GROUND)
     with pytest.warns(TruthWarning, match="99 units that were drawn are not in this table, such as s1"):
         assess_accuracy(sample[sample["stratum"] == "found"])
+
+
+def test_a_csv_with_semicolons_and_without_outlines(tmp_path):
+    sample = make_sample(GROUND)
+    sample.drop(columns="geometry").to_csv(tmp_path / "s.csv", sep=";", decimal=",", index=False, encoding="utf-8-sig")
+    assert assess_accuracy(read_sample_csv(tmp_path / "s.csv")).to_json() == assess_accuracy(sample).to_json()
