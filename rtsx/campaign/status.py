@@ -178,6 +178,11 @@ def status_of(
     there = (run for run in runs if not run.ended and now - datetime.fromisoformat(run.written) < _THERE)
     present = [datetime.fromisoformat(run.started) for run in there] or begins[-1:] or [now]
     rate = _rate(done.values(), since=min(present), now=now) if running else None
+    last_done = max(done.values(), default=None)
+    last_run = max((run for run in runs if run.done), key=lambda run: datetime.fromisoformat(run.written), default=None)
+    finished = last_done if len(done) == len(plan.cells) else None
+    if finished is not None and last_run is not None and last_run.ended:
+        finished = min(finished, datetime.fromisoformat(last_run.written))  # because marks of a copy are as old as the copy
     return CampaignStatus(
         name=plan.name,
         year=plan.year,
@@ -186,8 +191,8 @@ def status_of(
         running=running,
         failed=failed,
         started=begins[0].isoformat(timespec="seconds") if begins else "",
-        finished=max(done.values()).isoformat(timespec="seconds") if len(done) == len(plan.cells) else "",
-        last_done=max(done.values(), default=None),
+        finished="" if finished is None else finished.isoformat(timespec="seconds"),
+        last_done=last_done,
         rate_per_hour=rate,
         time_to_go_s=left / rate * 3600 if rate else None,
         costs=Costs.paid(runs, prices),

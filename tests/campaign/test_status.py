@@ -98,6 +98,13 @@ def test_all_marks_are_the_end() -> None:
     assert (found.is_complete, found.left, found.finished) == (True, 0, _ago(minutes=1))
 
 
+@pytest.mark.parametrize(("ended", "done", "minutes"), [(True, 8, 300), (False, 8, 1), (True, 0, 1)])
+def test_a_copy_was_finished_when_its_last_run_was(ended: bool, done: int, minutes: int) -> None:
+    run = a_run(written=_ago(minutes=300), ended=ended, done=done)
+    again = a_run(run="again", ended=True, done=0)  # came to no cell
+    assert status(marked=marked([3, 2, 1, 1, 1, 1, 1, 1]), runs=(run, again)).finished == _ago(minutes=minutes)
+
+
 def test_the_text_names_failures() -> None:
     found = status(failures={(1, 2): a_failure((1, 2))})
     assert "  r001c002 CubeError: scene.tif cannot be read" in str(found)
