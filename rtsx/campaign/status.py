@@ -182,7 +182,9 @@ def status_of(
     last_run = max((run for run in runs if run.done), key=lambda run: datetime.fromisoformat(run.written), default=None)
     finished = last_done if len(done) == len(plan.cells) else None
     if finished is not None and last_run is not None and last_run.ended:
-        finished = min(finished, datetime.fromisoformat(last_run.written))  # because marks of a copy are as old as the copy
+        finished = min(
+            finished, datetime.fromisoformat(last_run.written)
+        )  # because marks of a copy are as old as the copy
     return CampaignStatus(
         name=plan.name,
         year=plan.year,

@@ -79,6 +79,8 @@ class BandSource:
     """Physical unit that the file, store or item states; empty where none does."""
     has_classes: bool = False
     """Whether its file, store or item says that its numbers stand for classes, so that none between two of them means anything."""
+    alone: tuple[str, ...] = ()
+    """Names of the band where the item lists no other: of several in its file, which has to be one of these; empty where a number was asked for."""
     reader: "WindowReader | None" = None
     """Of what is computed; None where `opener` reads a file."""
 

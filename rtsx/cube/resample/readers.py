@@ -1,7 +1,7 @@
 """Windows of rasters on their own grid: arrays, files that GDAL opens, and Zarr groups."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, Self
 
@@ -14,6 +14,7 @@ from rtsx.cube.encoding import output_nodata
 from rtsx.cube.georeference import crs_name, pixels_apart
 from rtsx.cube.images import BandSource
 from rtsx.cube.rasterio import RasterHeader, read_header, read_overview_geobox, read_window
+from rtsx.cube.stac.item import same_band_name
 from rtsx.errors import CubeError
 from rtsx.geometry.crs import same_crs
 from rtsx.storage.codecs import fast_codecs
@@ -143,6 +144,8 @@ class FileReader(_StoredBands):
     """Which of `nodata`, `scale_factor` and `add_offset` count whatever the file declares; the others must not contradict it."""
     like: RasterHeader | None = None
     """Header of another file that the bands were chosen and described by; None where it is the file's own, or the catalog said it all."""
+    alone: tuple[str, ...] = ()
+    """Names of the band where the catalog lists no other, so that one of several in the file has to have one of them."""
     overview: int | None = None
     """Which overview is read, 0 the finest; None for the raster itself."""
 
@@ -204,6 +207,12 @@ class FileReader(_StoredBands):
             differs.append(("transform", tuple(self.geobox.affine)[:6], tuple(found.affine)[:6]))
         cure = "The file was replaced, or the item is wrong: correct the item, or leave these fields out of it."
         _refuse_others(name, differs, cure=cure)
+        called = header.descriptions[self.bands[0] - 1]
+        if self.alone and len(header.data_bands) > 1 and not any(same_band_name(one, called) for one in self.alone):
+            raise CubeError(
+                f"{name} has {len(header.data_bands)} bands called {list(header.descriptions)}, and its item lists one, {self.alone[0]!r}: which "
+                "of them that is cannot be known. Give its number in the layer, as `band: 1`, or list all bands in the item."
+            )
         self._check_like(header)
         if not self.any_value:
             self._check_packing(header)
@@ -360,6 +369,8 @@ class ZarrReader(_StoredBands):
         expected = self.geobox.shape.yx
         if array.shape[-2:] != expected or not _is_plane(array.shape):
             differs.append(("shape (y, x)", expected, array.shape))
+        else:
+            differs += self._turned(group, array)
         _refuse_others(f"{name} of {self.name}", differs, cure="Correct its entry.")
         fill, declared = array.metadata.fill_value, array.attrs.get("_FillValue")
         # Format 2 has one word for what is missing and what a chunk that is not there reads as.
@@ -369,6 +380,26 @@ class ZarrReader(_StoredBands):
         if not is_stated:
             require_chunks(group, name)
         return array
+
+    def _turned(self, group: zarr.Group, array: zarr.Array[Any]) -> Iterator[tuple[str, object, object]]:
+        """Yield what would turn the pixels: axes in another order, or one whose coordinates are those of the raster in reverse."""
+        dims: Any = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS") or ()
+        if tuple(dims[-2:]) == ("x", "y"):
+            yield "axes", ("y", "x"), ("x", "y")
+        height, width = self.geobox.shape.yx
+        (left, top), (right, bottom) = self.geobox.affine * (0.5, 0.5), self.geobox.affine * (width - 0.5, height - 0.5)
+        for dim, length, first, last in zip(dims[-2:], (height, width), (top, left), (bottom, right), strict=False):
+            stored = group.get(str(dim))
+            if (
+                length > 1
+                and isinstance(stored, zarr.Array)
+                and stored.shape == (length,)
+                and stored.dtype.kind in "iuf"
+            ):
+                with store_failures(self.name, what=lambda dim=dim: f"{dim} cannot be read"):
+                    found = [float(np.asarray(stored[place]).item()) for place in (0, -1)]
+                if np.allclose(found, (last, first), rtol=0, atol=abs(last - first) / (length - 1)):
+                    yield f"first and last {dim}", (first, last), tuple(found)
 
 
 def _refuse_others(name: str, differs: Sequence[tuple[str, object, object]], *, cure: str) -> None:
@@ -419,5 +450,5 @@ def open_reader(bands: BandSource, *, any_value: bool = False) -> WindowReader:
     given |= {"nodata": None if any_value else bands.nodata, "any_value": any_value, "asset": bands.asset}
     if bands.opener == "zarr":
         return ZarrReader(arrays=names, **given)
-    packing = {name: getattr(bands, name) for name in ("scale_factor", "add_offset", "settled", "like")}
+    packing = {name: getattr(bands, name) for name in ("scale_factor", "add_offset", "settled", "like", "alone")}
     return FileReader(bands=numbers, **packing, **given)

@@ -219,8 +219,17 @@ def _asset_bands(draft: _Draft, headers: dict[str | tuple[str, str], RasterHeade
         or "",
         has_classes=has_classes(draft.item, draft.choice.asset, numbers)
         or (own is not None and not numbers.isdisjoint(own.coloured)),
+        alone=_alone(draft),
         **found | wanted.stated,
     )
+
+
+def _alone(draft: _Draft) -> tuple[str, ...]:
+    """Return the names of the one band that an item lists; empty where it lists others, or a number is wanted."""
+    listed = bands_of(draft.item, draft.choice.asset)
+    if not draft.is_described or len(listed) != 1 or any(isinstance(wish, int) for wish in draft.wanted.bands):
+        return ()
+    return tuple(name for name in (listed[0].name, listed[0].common_name, draft.wanted.name) if name)
 
 
 def _chosen(draft: _Draft, header: RasterHeader) -> tuple[Band, ...]:

@@ -240,6 +240,25 @@ def test_valid_is_read_as_the_layers_are(
         assert np.ma.getmaskarray(reader.read(slice(3, 40), slice(0, 50))).all()
 
 
+@pytest.mark.parametrize("turned", ["y", "x", "axes"])
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_pixels_that_the_transform_would_turn_are_refused(tmp_path: Path, turned: str, zarr_format: Any) -> None:
+    box = GeoBox.from_bbox((0, 0, 300, 300), "EPSG:32608", resolution=10)
+    coords = {"y": np.arange(295, 0, -10), "x": np.arange(5, 300, 10)}
+    cube = xr.Dataset({"red": (("y", "x"), np.arange(900, dtype="uint16").reshape(30, 30))}, coords)
+    reader = reader_of(tmp_path / "a.zarr", cube.odc.assign_crs(box.crs), "red", nodata=0)
+    turn = {"axes": lambda: cube.transpose("x", "y")}.get(turned, lambda: cube.isel({turned: slice(None, None, -1)}))
+    for made, refused in ((cube, False), (cube.drop_vars(("y", "x")), False), (turn(), True)):
+        made.to_zarr(tmp_path / "a.zarr", zarr_format=zarr_format, consolidated=False, mode="w")
+        if refused:
+            with pytest.raises(
+                CubeError, match=rf"red of .*a.zarr.* is not what its catalog says it is: .*{turned}.*: expected"
+            ):
+                reader.read(slice(0, 9), slice(0, 9))
+        else:
+            np.testing.assert_array_equal(reader.read(slice(0, 9), slice(0, 9))[0], cube["red"].values[:9, :9])
+
+
 def test_stores_of_our_own(tmp_path: Path, random_cube: RandomCube) -> None:
     cube = random_cube()
     path = tmp_path / "cube.zarr"

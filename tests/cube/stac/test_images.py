@@ -292,6 +292,37 @@ def test_assets_that_share_a_file_say_no_numbers(
 
 
 @pytest.mark.parametrize(
+    ("names", "wish", "is_refused"),
+    [
+        ((None,), (), False),
+        ((None, None), (), True),
+        (("blue", "red"), (), True),  # the first was read
+        (("Red", "nir"), (), False),
+        ((None, None), (1,), False),
+    ],
+)
+def test_the_one_band_that_an_item_lists_is_no_band_of_several_in_its_file(
+    names: tuple[str | None, ...],
+    wish: tuple[int, ...],
+    is_refused: bool,
+    make_item: Make,
+    write_tif: Callable[..., Path],
+) -> None:
+    path = write_tif("b.tif", np.ones((len(names), 50, 60), np.int16), crs="EPSG:4326", transform=HERE)
+    with rasterio.open(path, "r+") as file:
+        file.descriptions = names
+    stated = {"proj:transform": list(HERE)[:6], "proj:shape": [50, 60], "proj:code": "EPSG:4326"}
+    item = bare(make_item(), path, **stated, bands=[{"name": "red", "data_type": "int16"}])
+    (image,) = images_of([item], [BandRequest(name="red", asset="red", bands=wish)])
+    reader = open_reader(image.bands["red"])
+    if is_refused:
+        with pytest.raises(CubeError, match=r"b.tif.* has 2 bands called .*, and its item lists one, 'red'"):
+            reader.read(slice(0, 1), slice(0, 1))
+    else:
+        assert reader.read(slice(0, 1), slice(0, 1)).shape == (1, 1, 1)
+
+
+@pytest.mark.parametrize(
     ("first", "second", "is_refused"),
     [
         ({}, {}, False),
