@@ -37,6 +37,7 @@ from rtsx.cube.stac.item import (
     platform_of,
     proj_geobox,
     raster_footprint,
+    refuse_unread_nodata,
     same_band_name,
     sun_of,
     time_of,
@@ -201,6 +202,7 @@ def _asset_bands(draft: _Draft, headers: dict[str | tuple[str, str], RasterHeade
     if wanted.add_offset is None:
         found["add_offset"] = _one(draft, "offset", [band.offset for band in bands]) or 0.0
     if wanted.nodata is None:
+        refuse_unread_nodata(draft.item, draft.choice.asset)
         found["nodata"] = _one(draft, "nodata", [band.nodata for band in bands])
     geobox = headers[draft.href].geobox if draft.geobox is None else draft.geobox
     numbers = {band.number for band in bands}

@@ -444,7 +444,9 @@ def bands_of(item: ItemDict, key: str) -> tuple[Band, ...]:
     return tuple(_band(number, {**asset, **raster}, name) for number, (name, raster) in enumerate(pairs, start=1))
 
 
-_OF_ALL_ASSETS = ("data_type", "nodata", "raster:scale", "raster:offset")
+_NODATA = ("nodata", "raster:nodata", "file:nodata")
+"""Names of what marks missing pixels, of STAC 1.1, and as some items have it, the last of the file extension 1.0."""
+_OF_ALL_ASSETS = ("data_type", *_NODATA, "raster:scale", "raster:offset")
 """What STAC 1.1 lets properties state for all assets."""
 
 
@@ -537,10 +539,34 @@ def _band(number: int, stored: Mapping[str, Any], named: Mapping[str, Any]) -> B
         name=named.get("name"),
         common_name=common,
         dtype=_dtype(stored.get("data_type")),
-        nodata=_stated_number(stored.get("nodata")),
+        nodata=_stated_number(_nodata(stored)),
         scale=_stated_number(stored.get("raster:scale", stored.get("scale"))),
         offset=_stated_number(stored.get("raster:offset", stored.get("offset"))),
     )
+
+
+def _nodata(stored: Mapping[str, Any]) -> object:
+    """Return what marks missing pixels as it is stated: a value, or a list of it alone; None where nothing is."""
+    value = next((stored[name] for name in _NODATA if stored.get(name) is not None), None)
+    return value[0] if isinstance(value, list) and len(set(map(repr, value))) == 1 else value
+
+
+def refuse_unread_nodata(item: ItemDict, key: str) -> None:
+    """Refuse an asset of which a nodata is stated that is no number.
+
+    Raises
+    ------
+    CubeError
+        There is one; without it, missing pixels would count.
+    """
+    asset = _stated_of(item, key)
+    for stored in (asset, *(asset.get("bands") or ()), *(asset.get("raster:bands") or ())):
+        value = _nodata(stored) if isinstance(stored, Mapping) else None
+        if value is not None and _stated_number(value) is None:
+            raise CubeError(
+                f'Asset {key!r} of item {item_name(item)} states nodata {value!r:.80}; expected a number, or "nan". Correct the item, or '
+                "write nodata: in the layer."
+            )
 
 
 def _dtype(name: object) -> str | None:

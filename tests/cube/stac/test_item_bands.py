@@ -3,7 +3,10 @@
 import math
 from typing import Any
 
-from rtsx.cube.stac.item import bands_of, has_classes, unit_of
+import pytest
+
+from rtsx.cube.stac.item import bands_of, has_classes, refuse_unread_nodata, unit_of
+from rtsx.errors import CubeError
 
 
 def bands(asset: dict[str, Any], **properties: Any) -> list[tuple[Any, ...]]:
@@ -44,6 +47,23 @@ def test_stac_1_1_takes_from_the_properties_what_counts_for_all_assets() -> None
     stated = {"data_type": "uint16", "nodata": 0, "raster__scale": 1e-4, "raster__offset": -0.1}
     assert bands({"bands": [{"name": "B04"}]}, **stated) == [(1, "B04", None, "uint16", 0.0, 1e-4, -0.1)]
     assert bands({"nodata": 7, "bands": [{"name": "B04", "raster:scale": 2}]}, **stated)[0][4:] == (7.0, 2.0, -0.1)
+
+
+@pytest.mark.parametrize("name", ["nodata", "raster:nodata", "file:nodata"])
+@pytest.mark.parametrize("value", [0, "0", [0], [0, 0], "nan", "-Infinity", "none", [0, 255], True, []])
+@pytest.mark.parametrize("place", ["asset", "bands", "raster:bands", "properties"])
+def test_a_nodata_is_read_or_refused(name: str, value: Any, place: str) -> None:
+    stated = {name: value}
+    asset = stated if place == "asset" else {place: [stated]} if place.endswith("bands") else {}
+    asset = {"bands": [{}]} | asset if "raster:bands" not in asset else asset
+    item = {"id": "a", "assets": {"it": asset}, "properties": stated if place == "properties" else {}}
+    found = bands_of(item, "it")[0].nodata
+    if value in ("none", [0, 255], True, []) and value != [0]:
+        with pytest.raises(CubeError, match=r"Asset 'it' of item a states nodata .*; expected a number"):
+            refuse_unread_nodata(item, "it")
+    else:
+        refuse_unread_nodata(item, "it")
+        assert repr(found) == repr({"nan": math.nan, "-Infinity": -math.inf}.get(str(value), 0.0))
 
 
 def test_old_items_point_into_their_properties_by_number_and_by_name() -> None:
