@@ -20,7 +20,7 @@ from odc.geo.crs import CRS
 from rtsx.campaign.cells import Address
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.errors import CampaignError, LabelError
-from rtsx.geometry.crs import cached_transformer, longitude_period
+from rtsx.geometry.crs import cached_transformer, longitude_period, lonlat_transformer
 from rtsx.grid.grid import cell_id
 from rtsx.labels.io import read_table
 from rtsx.pages import render_page
@@ -74,6 +74,7 @@ class Coast:
             raise CampaignError(
                 f"{path} does not say its CRS, so where its coast lines are is not known. Give a file that does."
             )
+        lonlat_transformer(table.crs)  # refuses what is not on Earth
         shapes = np.asarray(table.geometry.dropna().array, object)
         dimension = shapely.get_dimensions(shapes)
         # In the file's own CRS, because polygons that hold a pole or cross 180 degrees are none in longitude and latitude.

@@ -18,7 +18,7 @@ from rtsx.config.yaml import ConfigModel, FilePath, Names
 from rtsx.cube.images import Period
 from rtsx.errors import ConfigError, InputNotFoundError
 from rtsx.geometry.antimeridian import split_at_antimeridian
-from rtsx.geometry.crs import length_text
+from rtsx.geometry.crs import length_text, lonlat_transformer
 from rtsx.grid import Grid, lonlat_region
 from rtsx.storage import file_name
 from rtsx.storage.diagnosis import RASTER_SUFFIXES
@@ -208,6 +208,7 @@ def _lonlat(table: "gpd.GeoDataFrame") -> BaseGeometry:
     """
     if table.crs is None:
         raise ValueError("it does not say in which CRS its coordinates are")
+    lonlat_transformer(table.crs)  # refuses what is not on Earth
     ground = shapely.make_valid(shapely.union_all(shapely.make_valid(shapely.force_2d(table.geometry.dropna().array))))
     if not table.crs.is_projected or not ground.area:
         return _in_one_turn(table.set_geometry([ground] * len(table)).iloc[:1].to_crs("EPSG:4326").union_all())

@@ -20,8 +20,8 @@ from pyproj import CRS as PROJ_CRS
 from pyproj import Transformer
 from pyproj.exceptions import CRSError, ProjError
 
-from rtsx.errors import CubeError
-from rtsx.geometry.crs import WGS84, apply_affine, crs_definition, crs_text, without_heights
+from rtsx.errors import CubeError, GridError
+from rtsx.geometry.crs import WGS84, apply_affine, cached_transformer, crs_definition, crs_text, without_heights
 
 GRID_MAPPING = {"grid_mapping": "spatial_ref", "coordinates": "spatial_ref"}
 """Encoding of a variable on (y, x): rather than attributes, which arithmetic may drop. As a coordinate too, because without
@@ -191,6 +191,10 @@ def require_ground(geobox: GeoBox, what: str, *, cure: str) -> None:
             "needed, because others do not say where on Earth a pixel lies. Bring the image onto the ground with control points (gdal_translate "
             f"-gcp, then gdalwarp -t_srs EPSG:...); where its coordinates are those of a known CRS already, write it with {cure}."
         )
+    try:
+        cached_transformer(str(crs), "EPSG:4326")  # by its text, which is kept
+    except GridError as error:
+        raise CubeError(f"{what} lies nowhere on Earth. {error}") from error
     left, bottom, right, top = geobox.boundingbox
     x, y, unit = max(abs(left), abs(right)), max(abs(bottom), abs(top)), crs.proj.axis_info[0]
     odd = ""

@@ -1,5 +1,6 @@
 """Coordinate reference systems: comparison, names, transformation of polygons with added vertices."""
 
+import re
 from collections.abc import Callable
 from functools import lru_cache
 from itertools import pairwise
@@ -10,8 +11,9 @@ import shapely
 from numpy.typing import NDArray
 from pyproj import CRS as PROJ_CRS
 from pyproj import Geod, Transformer
+from pyproj.exceptions import ProjError
 
-from rtsx.errors import LabelError
+from rtsx.errors import GridError, LabelError
 
 if TYPE_CHECKING:
     from affine import Affine
@@ -99,9 +101,25 @@ def crs_definition(crs: PROJ_CRS) -> str:
 
 @lru_cache(maxsize=64)
 def cached_transformer(source: str, target: str) -> Transformer:
-    """Return what moves points between two CRS, x (longitude) first in both; kept, because PROJ searches long for the way."""
+    """Return what moves points between two CRS, x (longitude) first in both; kept, because PROJ searches long for the way.
+
+    Raises
+    ------
+    GridError
+        Nothing leads from one to the other, as where one is of another planet or of a building site.
+    """
     # One for all threads: pyproj makes the C object behind it once per thread.
-    return Transformer.from_crs(source, target, always_xy=True)
+    try:
+        return Transformer.from_crs(source, target, always_xy=True)
+    except ProjError as error:
+        one, other = (PROJ_CRS(crs).name for crs in (source, target))
+        reason = re.sub(
+            r".*proj_create_operations: |\. You may override.*|\)+$", "", str(error).rstrip("."), flags=re.DOTALL
+        )
+        raise GridError(
+            f"Nothing leads from the CRS {one!r} to {other!r}: {reason}. Give everything in projected or geographic CRS of the Earth; where "
+            "the coordinates are of one, write the file with it."
+        ) from error
 
 
 def lonlat_transformer(crs: PROJ_CRS) -> Transformer:

@@ -18,7 +18,7 @@ from shapely.geometry.base import BaseGeometry
 from rtsx.arguments import typed
 from rtsx.errors import GridError
 from rtsx.geometry.antimeridian import lonlat_polygon
-from rtsx.geometry.crs import crs_definition
+from rtsx.geometry.crs import cached_transformer, crs_definition
 
 if TYPE_CHECKING:
     import odc.geo.geobox
@@ -171,6 +171,7 @@ class Grid:
         if not crs.is_projected and not crs.is_geographic:
             raise GridError(f"The CRS of a grid has to be projected or geographic; got {crs.name!r}.")
         object.__setattr__(self, "crs", crs_definition(crs))
+        cached_transformer(self.crs, "EPSG:4326")  # refuses what is not on Earth
         if not (math.isfinite(self.resolution) and self.resolution > 0):
             raise GridError(f"The resolution of a grid has to be a length above 0 in CRS units; got {self.resolution}.")
         if not (isinstance(self.cell_size, int | np.integer) and self.cell_size > 0):

@@ -18,6 +18,7 @@ from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from rtsx.cube import packing
 from rtsx.errors import CubeError, FootprintError, require_extra
+from rtsx.geometry.crs import cached_transformer
 from rtsx.viewer.pyramid import Box, Pyramid, ReadWindow
 
 NO_PICTURES = "Pictures need matplotlib, which is not installed: pip install 'rtsx[view]'"
@@ -324,6 +325,7 @@ class OutlineLayer:
             raise FootprintError(f"{title} are a GeoDataFrame or the path of one; got {type(table).__name__}.")
         if table.crs is None:
             raise FootprintError(f"The {title} do not say their CRS. Write it with table.set_crs('EPSG:...').")
+        cached_transformer(table.crs.to_wkt(), str(crs))  # refuses what is not on Earth
         known = table[~(table.geometry.is_empty | table.geometry.isna())].to_crs(crs)
         finite = np.isfinite(known.geometry.bounds.to_numpy()).all(axis=1)
         return cls(title=title, table=known[finite].reset_index(drop=True), colour=colour, colours=colours)
