@@ -396,7 +396,7 @@ class ZarrReader(_StoredBands):
                 and stored.shape == (length,)
                 and stored.dtype.kind in "iuf"
             ):
-                with store_failures(self.name, what=lambda dim=dim: f"{dim} cannot be read"):
+                with store_failures(self.name, what="coordinates cannot be read".__str__):
                     found = [float(np.asarray(stored[place]).item()) for place in (0, -1)]
                 if np.allclose(found, (last, first), rtol=0, atol=abs(last - first) / (length - 1)):
                     yield f"first and last {dim}", (first, last), tuple(found)
