@@ -1,4 +1,4 @@
-"""Names: public ones that load the module that defines them when they are first used, changed ones, and what somebody may have meant."""
+"""Names: public ones that load the module that defines them when they are first used, changed ones, and what somebody may have meant; packages by name."""
 
 import ast
 import re
@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any
@@ -112,3 +113,11 @@ def bundle_path(name: str) -> str:
     """Return the path of a model; `DEMO` is the bundle that ships with rtsx, unless a bundle or a file is called so here."""
     is_here = Path(name).is_file() or (Path(name) / "item.json").is_file()
     return name if name != DEMO or is_here else str(Path(__file__).parent / "synthetic" / "bundle")
+
+
+def version_of(package: str) -> str | None:
+    """Return the version of an installed package; None where it is not there."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -11,12 +11,12 @@ import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from typing import Literal, Self
 
 from rtsx import __version__
 from rtsx.campaign.cells import Address
 from rtsx.errors import CampaignError
+from rtsx.names import version_of
 from rtsx.pages import render_text
 from rtsx.parsing import Moment, StoredRecord
 from rtsx.redaction import redacted
@@ -279,16 +279,9 @@ def versions_here() -> dict[str, str]:
     >>> sorted(versions_here())
     ['dask', 'distributed', 'numpy', 'python', 'rtsx', 'torch', 'zarr', 'zarrs']
     """
-    return {"python": platform.python_version()} | {name: _version(name) for name in LIBRARIES}
-
-
-def _version(name: str) -> str:
-    if name == "rtsx":
-        return __version__  # instead of what was installed, which an editable checkout has left behind
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "missing"
+    found = {name: version_of(name) or "missing" for name in LIBRARIES}
+    # Instead of what was installed, which an editable checkout has left behind.
+    return {"python": platform.python_version(), **found, "rtsx": __version__}
 
 
 def hardware_name(device: str, *backends: str) -> str:

@@ -4,7 +4,6 @@ import json
 import os
 import platform
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +12,7 @@ import typer
 import rtsx
 from rtsx.cli import options
 from rtsx.cli.console import Commands, show
+from rtsx.names import version_of
 
 if TYPE_CHECKING:  # heavy, and `--help` should not wait for them
     import xarray as xr
@@ -37,6 +37,7 @@ _EXTRAS = {
     "train": "lightning",
     "view": "matplotlib",
 }
+_ABSENT = "not installed"
 GPU_DRIVERS = ("/dev/nvidiactl", "/dev/nvmap", "/dev/kfd", "/dev/dxg")
 """What drivers of NVIDIA, Jetson, AMD and WSL bring on Linux; without one there is no GPU that torch, which takes seconds, could
 tell of."""
@@ -86,17 +87,10 @@ def _installation() -> Rows:
     return [
         ("rtsx", rtsx.__version__),
         ("Python", platform.python_version()),
-        *((name, _version(name)) for name in _LIBRARIES),
+        *((name, version_of(name) or _ABSENT) for name in _LIBRARIES),
         ("devices", ", ".join([*devices, f"cpu ({processors} processors)"])),
-        *((f"extra {name}", _version(library)) for name, library in _EXTRAS.items()),
+        *((f"extra {name}", version_of(library) or _ABSENT) for name, library in _EXTRAS.items()),
     ]
-
-
-def _version(library: str) -> str:
-    try:
-        return version(library)
-    except PackageNotFoundError:
-        return "not installed"
 
 
 def cube_rows(cube: "xr.Dataset") -> Rows:

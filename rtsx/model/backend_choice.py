@@ -27,7 +27,8 @@ from rtsx.model.metadata import Reach
 from rtsx.model.network import Network, resolve_device, resolve_dtype, run_in_torch_thread
 from rtsx.model.onnx import OnnxSource
 from rtsx.model.receptive_field import SyntheticInputs, input_ranges, measure_receptive_field
-from rtsx.model.source import NetworkSource, version_of
+from rtsx.model.source import NetworkSource
+from rtsx.names import version_of
 from rtsx.storage import write_object
 
 AGREEMENT = 1e-4

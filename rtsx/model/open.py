@@ -20,8 +20,8 @@ from rtsx.model.network import run_in_torch_thread
 from rtsx.model.onnx import OnnxSource, open_onnx
 from rtsx.model.receptive_field import SyntheticInputs, input_ranges
 from rtsx.model.smp import SmpSource
-from rtsx.model.source import NetworkSource, digest_of_bytes, version_of
-from rtsx.names import DEMO, bundle_path
+from rtsx.model.source import NetworkSource, digest_of_bytes
+from rtsx.names import DEMO, bundle_path, version_of
 from rtsx.storage import file_name, file_system, start_problem, without_query
 
 _SIDE = 128

@@ -5,7 +5,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Protocol
@@ -181,14 +180,6 @@ class BatchStatisticsSource(NetworkSource):
     def artifact(self, *, n_layers: int, tile: int, stride: int) -> Artifact:
         """Pack the network with its stored averages."""
         return self.source.artifact(n_layers=n_layers, tile=tile, stride=stride)
-
-
-def version_of(package: str) -> str | None:
-    """Return the version of an installed package; None where it is not there."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def digest_of_bytes(data: bytes) -> str:

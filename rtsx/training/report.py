@@ -2,15 +2,14 @@
 
 import base64
 import html
+import io
 import json
 import math
 from collections.abc import Mapping, Sequence
-from warnings import catch_warnings, simplefilter
 
 import numpy as np
 from numpy.typing import NDArray
-from rasterio.errors import NotGeoreferencedWarning
-from rasterio.io import MemoryFile
+from PIL import Image
 
 from rtsx.cube import geobox_of
 from rtsx.cube.georeference import crs_name
@@ -186,12 +185,8 @@ def _hidden(picture: Picture, *, valid: NDArray[np.bool_]) -> Picture:
 
 def png_link(picture: Picture) -> str:
     """Return a picture as an address that holds its PNG file itself."""
-    height, width, _ = picture.shape
-    with MemoryFile() as file, catch_warnings():
-        simplefilter("ignore", NotGeoreferencedWarning)
-        with file.open(driver="PNG", height=height, width=width, count=3, dtype="uint8") as raster:
-            raster.write(np.moveaxis(picture, -1, 0))
-        return "data:image/png;base64," + base64.b64encode(file.getbuffer()).decode()
+    Image.fromarray(picture).save(drawn := io.BytesIO(), "PNG")
+    return "data:image/png;base64," + base64.b64encode(drawn.getvalue()).decode()
 
 
 def write_training_report(

@@ -19,8 +19,7 @@ from rtsx.errors import MissingExtraError, TrainingError
 from rtsx.model import InputLayer, ModelBundle, OutlineChoice, required_layers
 from rtsx.model.metadata import DISTRIBUTIONS, LayerDistribution, check_tiles
 from rtsx.model.network import resolve_device
-from rtsx.model.source import version_of
-from rtsx.names import is_background
+from rtsx.names import is_background, version_of
 from rtsx.training.augment import check_augmentations, check_dropped
 from rtsx.training.dataset import TileBatch, TileReader
 from rtsx.training.finish import TrainedModel, TrainedRun, finalise, result_of
