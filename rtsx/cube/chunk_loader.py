@@ -23,7 +23,7 @@ from rtsx.cube.mask_rules import GOOD, LOW
 from rtsx.cube.recipe import Composite, LayerRecipe, QualityRecipe, SourceRecipe, percent_of, trusted_level
 from rtsx.cube.resample.readers import open_reader
 from rtsx.cube.resample.warp import warp
-from rtsx.errors import CubeError, MissingCoverageWarning
+from rtsx.errors import CubeError, LayerValuesWarning, MissingCoverageWarning
 from rtsx.redaction import redacted
 
 
@@ -116,6 +116,17 @@ def plan_encodings(source: SourceRecipe, images: Sequence[Image]) -> tuple[Layer
         _refuse_mixed_classes(source, recipe, images)
         if source.terrain:
             _require_metres(source.name, recipe.name, bands)
+        if (
+            one.nodata is not None
+            and output_nodata(one.nodata, np.dtype(one.dtype)) is None
+            and np.dtype(one.dtype).kind in "iu"
+        ):
+            warnings.warn(
+                f"Source {source.name!r}: layer {recipe.name!r} is stored as {one.dtype}, which cannot hold the nodata {one.nodata:g} that item "
+                "or file states, so all of its pixels count. Write `nodata:` in the layer with the value that marks missing pixels.",
+                LayerValuesWarning,
+                stacklevel=2,
+            )
         dtype = np.dtype(one.dtype if recipe.dtype is None else recipe.dtype)
         # Of integers, only what a stored pixel can have.
         nodata = one.nodata if dtype.kind == "f" else output_nodata(one.nodata, dtype)

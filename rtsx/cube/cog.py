@@ -1,6 +1,7 @@
 """`export_cog`: a prediction as cloud-optimised GeoTIFF, for those who work with GDAL and QGIS."""
 
 import ctypes
+import math
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -87,7 +88,9 @@ def export_cog(
     missing = [name for name in names if name not in cube.data_vars or cube[name].dims[-2:] != ("y", "x")]
     if missing or not names:
         raise CubeError(
-            f"Variables to export have to be on (..., y, x); {missing or 'none'} of {list(cube.data_vars)}."
+            f"Variables to export are on (..., y, x), probability and binary if none are named; "
+            f"{f'{missing} are not among' if missing else 'neither is among'} {list(cube.data_vars)}. Name those that are meant; in "
+            "Python, with variables=['red', ...]."
         )
     targets = tuple(local_path(folder) / f"{prefix}{name}.tif" for name in names)
     return _export(cube, dict(zip(names, targets, strict=True)), overwrite=overwrite, progress=progress)
@@ -170,8 +173,8 @@ class _Raster:
     def __init__(self, cube: xr.Dataset, name: str, path: Path, *, colours: Colours | None = None) -> None:
         variable, geobox = cube[name], geobox_of(cube)
         pixels = da.asarray(variable.data).reshape((-1, *geobox.shape.yx))
-        if pixels.dtype == bool:
-            pixels = pixels.astype(np.uint8)
+        narrow = {np.dtype(bool): np.uint8, np.dtype(np.float16): np.float32}  # which GeoTIFF has, or GDAL of rasterio
+        pixels = pixels.astype(narrow.get(pixels.dtype, pixels.dtype))
         packed = packing(variable)
         file = rasterio.open(
             path,
@@ -183,7 +186,7 @@ class _Raster:
             dtype=pixels.dtype,
             crs=rasterio.CRS.from_user_input(str(geobox.crs)),
             transform=geobox.affine,
-            nodata=packed["nodata"],
+            nodata=math.nan if packed["nodata"] is None and pixels.dtype.kind == "f" else packed["nodata"],
             tiled=True,
             blockxsize=_BLOCK,
             blockysize=_BLOCK,

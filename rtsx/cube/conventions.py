@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import date
 from functools import partial
 from os import PathLike, fspath
@@ -452,18 +453,34 @@ def _plain_number(value: object) -> object:
 
 
 def _with_plain_attrs(cube: xr.Dataset) -> xr.Dataset:
-    """Return the attributes that can be stored: others become text, a transform its six numbers."""
-    odd = {key: value for key, value in cube.attrs.items() if not _is_plain(value)}
-    plain = {key: list(value)[:6] if isinstance(value, Affine) else str(value) for key, value in odd.items()}
-    return cube.assign_attrs(plain) if plain else cube
+    """Return the attributes that can be stored, of the whole and of its variables: a transform is its six numbers, what has no JSON text."""
+    whole = _plain_attrs(cube.attrs)
+    odd = {name: plain for name, one in cube.variables.items() if (plain := _plain_attrs(one.attrs)) is not one.attrs}
+    if odd:
+        changed = {name: cube[name].drop_attrs().assign_attrs(attrs) for name, attrs in odd.items()}
+        cube = cube.assign({name: one for name, one in changed.items() if name in cube.data_vars}).assign_coords(
+            {name: one for name, one in changed.items() if name in cube.coords}
+        )
+    return cube if whole is cube.attrs else cube.drop_attrs(deep=False).assign_attrs(whole)
 
 
-def _is_plain(value: object) -> bool:
-    try:
-        json.dumps(value, default=_plain_number)
-    except (TypeError, ValueError):
-        return False
-    return not isinstance(value, Affine)
+def _plain_attrs(attrs: dict[Any, Any]) -> dict[Any, Any]:
+    plain = {key: _plain(value) for key, value in attrs.items()}
+    return attrs if all(plain[key] is attrs[key] for key in attrs) else plain
+
+
+def _plain(value: Any) -> Any:
+    """Return the value itself where it can be stored, else its JSON with the numbers of NumPy within, else its text."""
+    if isinstance(value, Affine):
+        return list(value)[:6]
+    if isinstance(value, np.generic | np.ndarray) and value.dtype.kind in "biufU":
+        return value
+    with suppress(TypeError, ValueError):
+        json.dumps(value)
+        return value
+    with suppress(TypeError, ValueError):
+        return json.loads(json.dumps(value, default=_plain_number))
+    return str(value)
 
 
 def layer_names(cube: xr.Dataset) -> tuple[str, ...]:

@@ -125,7 +125,9 @@ def with_packing(layer: xr.DataArray) -> xr.DataArray:
     is silent, so they declare nothing.
     """
     layer = _within_range(_with_sign(layer))
-    missing = missing_values(layer)
+    # Beside an encoding of another dtype, which a layer keeps when it is converted, as it holds them now.
+    held = dict.fromkeys(_stored_value(number, layer.dtype) for number in missing_values(layer))
+    missing = [number for number in held if number is not None]
     attrs = {key: value for key, value in layer.attrs.items() if key not in MISSING_ATTRS}
     # NetCDF and HDF5 have lists of one, which xarray takes as numbers, too.
     lists = [key for key in ("scale_factor", "add_offset") if key in attrs and np.shape(attrs[key]) == (1,)]

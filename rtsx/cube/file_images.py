@@ -28,7 +28,9 @@ from rtsx.grid import lonlat_polygon
 from rtsx.parsing import STRICT, Several
 from rtsx.storage import absolute, is_url, without_query
 
-_DATE = re.compile(r"(?<!\d)((?:19|20)\d{2}[01]\d[0-3]\d)(?:[T_](\d{6}))?(?!\d)")
+_DATE = re.compile(r"(?<!\d)((?:19|20)\d{2})([-_]?)([01]\d)\2([0-3]\d)(?:[T_](\d{6}))?(?!\d)")
+_DAY_OF_YEAR = re.compile(r"\.A?((?:19|20)\d{5})(?:T(\d{6}))?\.")
+"""As HLS and MODIS have it."""
 """Date, and time of day where it follows, in the names of PlanetScope, Sentinel-2 and Landsat files."""
 
 
@@ -62,7 +64,7 @@ class FileImages:
         return hash(tuple(self.assets.items()))
 
     def find(self, area: BaseGeometry, period: Period | None, wanted: Sequence[BandRequest]) -> tuple[Image, ...]:
-        """Return images by name; see `ImageSource`. The time is the date in the name of the file, such as ``20240721_2007``.
+        """Return images by name; see `ImageSource`. The time is the date in the name of the file, such as ``20240721_200707`` or ``2024-07-21``.
 
         With a period, a file without a date in its name is an error rather than silently in or out.
         """
@@ -236,11 +238,15 @@ def _file_name(path: str) -> PurePosixPath:
 
 
 def _time_in(name: str) -> datetime | None:
-    match = _DATE.search(name)
-    if match is None:
+    """Return the first date in a name, of midnight where no hour is in it."""
+    if found := _DATE.search(name):
+        day, hour, written = found[1] + found[3] + found[4], found[5], "%Y%m%d%H%M%S"
+    elif found := _DAY_OF_YEAR.search(name):
+        day, hour, written = found[1], found[2], "%Y%j%H%M%S"
+    else:
         return None
     try:
-        return datetime.strptime(match[1] + (match[2] or "000000"), "%Y%m%d%H%M%S").replace(tzinfo=UTC)
+        return datetime.strptime(day + (hour or "000000"), written).replace(tzinfo=UTC)
     except ValueError:
         return None
 

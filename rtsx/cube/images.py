@@ -251,7 +251,7 @@ def group_images(
 
     A day is a solar day: the day in UTC of the time plus four minutes for every degree of longitude, so that a strip
     which was flown in one go is not cut in two at midnight in Greenwich. The longitude is that of the cube, one for all
-    images, so that the strip is not cut at the antimeridian either.
+    images, so that the strip is not cut at the antimeridian either. A time of midnight sharp is a date without an hour, and stays that day.
 
     Parameters
     ----------
@@ -290,7 +290,11 @@ def _label(image: Image, time: datetime, *, group: str, longitude: float) -> tup
     """Return the time of the step, and what else tells it from others of that time."""
     if group == "item":
         return time.astimezone(UTC), image.id
-    solar = (time.astimezone(UTC) + timedelta(minutes=4 * longitude)).date()
+    moment = time.astimezone(UTC)
+    is_date = (
+        moment.time() == moment.min.time()
+    )  # of an item or file name that says no hour: a day of the place already
+    solar = (moment + timedelta(minutes=0 if is_date else 4 * longitude)).date()
     return datetime(solar.year, *((solar.month, solar.day) if group == "day" else (1, 1)), tzinfo=UTC), ""
 
 

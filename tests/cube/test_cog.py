@@ -94,7 +94,7 @@ def test_what_is_there_is_refused_and_a_failure_leaves_nothing(random_cube: Make
 
 
 def test_a_variable_that_is_not_there_is_told(random_cube: Make, tmp_path: Path) -> None:
-    with pytest.raises(CubeError, match=r"\['slope'\] of \["):
+    with pytest.raises(CubeError, match=r"\['slope'\] are not among \["):
         export_cog(random_cube(), tmp_path, variables=["slope"])
     with pytest.raises(CubeError, match="none of"):
         export_cog(random_cube()[["dem"]], tmp_path)
@@ -127,3 +127,17 @@ def test_a_full_disk_is_one_error_and_no_line_of_gdal(
     gc.collect()
     assert capfd.readouterr().err == ""
     assert not list(tmp_path.rglob("*.tif"))
+
+
+def test_floats_without_a_missing_value_say_nan_and_half_ones_are_widened(tmp_path: Path) -> None:
+    pixels = np.array([[1.5, np.nan], [2, 3]], np.float16)
+    cube = xr.Dataset({"red": (("y", "x"), pixels)}, coords={"y": [95.0, 85.0], "x": [5.0, 15.0]}).rio.write_crs(
+        "EPSG:3413"
+    )
+    (path,) = export_cog(cube, tmp_path, variables=["red"])
+    with rasterio.open(path) as file:
+        assert file.dtypes == ("float32",)
+        assert np.isnan(file.nodata)
+        np.testing.assert_array_equal(file.read(1), pixels)
+    with pytest.raises(CubeError, match=r"neither is among \['red'\]"):
+        export_cog(cube, tmp_path / "none")

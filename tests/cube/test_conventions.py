@@ -11,6 +11,7 @@ import rioxarray
 import xarray as xr
 import zarr
 from affine import Affine
+from pyproj import CRS
 from shapely import box
 
 from rtsx.cube import (
@@ -336,3 +337,32 @@ def test_stores_of_our_own_have_every_chunk_of_layers_without_nodata(tmp_path: P
     assert not open_source(tmp_path / "a.zarr").compute()["red"].any()
     assert len(list((tmp_path / "a.zarr/red/c").rglob("*/*"))) == 4
     assert not (tmp_path / "a.zarr/dem/c").exists(), "nothing is stored of what is missing"
+
+
+def test_attributes_become_what_a_store_takes(random_cube: Make, tmp_path: Path) -> None:
+    when = np.datetime64("2024-07-01")
+    odd = {
+        "numbers": [np.int64(3)],
+        "inner": {"a": np.float32(1)},
+        "when": when,
+        "crs": CRS("EPSG:32608"),
+        "plain": ("a", 1),
+    }
+    cube = random_cube()
+    cube = cube.assign_attrs(odd).assign(red=cube["red"].assign_attrs(odd))
+    expected = {"numbers": [3], "inner": {"a": 1.0}, "when": "2024-07-01", "crs": "EPSG:32608"}
+    write_cube(cube, tmp_path / "cube.zarr")
+    for attrs in (
+        as_cube(cube).attrs,
+        as_cube(cube)["red"].attrs,
+        dict(zarr.open_group(tmp_path / "cube.zarr")["red"].attrs),
+    ):
+        assert {key: attrs[key] for key in expected} == expected
+    assert cube["red"].attrs["when"] is when
+
+
+def test_an_encoding_of_the_dtype_before_it_was_converted(random_cube: Make) -> None:
+    cube = random_cube()
+    cube["red"].attrs.pop("_FillValue", None)
+    cube["red"].encoding = {"dtype": "int16", "_FillValue": -1}
+    assert as_cube(cube)["red"].attrs["_FillValue"] == 65535

@@ -223,3 +223,20 @@ def test_numbers_of_classes_are_known_by_a_colour_table_and_by_flags(tmp_path: P
         )
     }
     assert list(found.values()) == [False, True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("name", "time"),
+    [
+        ("2024-07-21_red", datetime(2024, 7, 21, tzinfo=UTC)),
+        ("red_2024_07_21_b", datetime(2024, 7, 21, tzinfo=UTC)),
+        ("HLS.S30.T08WMB.2024183T202851.v2.0.B04", datetime(2024, 7, 1, 20, 28, 51, tzinfo=UTC)),
+        ("MOD09GA.A2024183.h12", datetime(2024, 7, 1, tzinfo=UTC)),
+        ("L15-2024-1012", None),
+        ("tile.2024399.red", None),
+    ],
+)
+def test_dates_in_names_of_files(name: str, time: datetime | None, tmp_path: Path) -> None:
+    write(tmp_path / f"{name}.tif", bands=1)
+    source = FileImages(assets={"image": (f"{tmp_path}/{name}.tif",)})
+    assert [image.time for image in source.find(EVERYWHERE, None, [BandRequest(name="red", bands=(1,))])] == [time]

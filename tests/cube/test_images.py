@@ -56,6 +56,15 @@ def test_a_solar_day_is_not_cut_at_midnight_in_greenwich() -> None:
     assert [step.time for step in steps] == [datetime(2024, 7, 1, tzinfo=UTC), datetime(2024, 7, 3, tzinfo=UTC)]
 
 
+@pytest.mark.parametrize("longitude", [-150.0, 150.0])
+def test_a_date_without_an_hour_is_a_day_of_the_place_already(longitude: float) -> None:
+    images = [image(day, f"{day}T00:00:00", lon=longitude) for day in ("2024-01-01", "2024-07-02")]
+    steps = group_images(images, group="day", order="cloud", longitude=longitude, source="s")
+    assert [step.time for step in steps] == [datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 7, 2, tzinfo=UTC)]
+    (year,) = group_images(images, group="year", order="cloud", longitude=longitude, source="s")
+    assert year.time == datetime(2024, 1, 1, tzinfo=UTC)
+
+
 @pytest.mark.parametrize(("longitude", "day"), [(179.0, 26), (-179.0, 25)])
 def test_scenes_on_both_sides_of_the_antimeridian_share_their_day(longitude: float, day: int) -> None:
     images = [image("a", "2023-06-25T23:46:00", lon=-178), image("b", "2023-06-25T23:46:10", lon=178)]
