@@ -166,7 +166,20 @@ def require_accepted(objects: ObjectStore, plan: CampaignPlan) -> None:
 
 
 def accept_drift(objects: ObjectStore, plan: CampaignPlan, *, name: str, reason: str) -> DriftCheck:
-    """Return a record that somebody lets a year run whose check has tripped; see `Campaign.accept_drift`."""
+    """Record that somebody lets a year run whose check has tripped; see `Campaign.accept_drift`."""
+    check = accepted_check(objects, plan, name=name, reason=reason)
+    write_check(objects, plan, check)
+    return check
+
+
+def accepted_check(objects: ObjectStore, plan: CampaignPlan, *, name: str, reason: str) -> DriftCheck:
+    """Return the check of a year as it is once somebody has accepted it; writes nothing.
+
+    Raises
+    ------
+    CampaignError
+        Name or reason is empty, or the check was not made or has not tripped.
+    """
     name, reason = name.strip(), reason.strip()
     if not name or not reason:
         raise CampaignError(
@@ -181,9 +194,7 @@ def accept_drift(objects: ObjectStore, plan: CampaignPlan, *, name: str, reason:
     if any((one.name, one.reason) == (name, reason) for one in check.acceptances):
         return check  # as whoever runs the same line again says it again
     accepted = Acceptance(name=name, reason=reason, when=datetime.now(UTC).isoformat())
-    check = replace(check, acceptances=(*check.acceptances, accepted))
-    write_check(objects, plan, check)
-    return check
+    return replace(check, acceptances=(*check.acceptances, accepted))
 
 
 def write_check(objects: ObjectStore, plan: CampaignPlan, check: DriftCheck) -> None:

@@ -4,6 +4,8 @@ What runs is imported within the commands, because it loads libraries that `rtsx
 """
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -15,7 +17,7 @@ import typer
 
 from rtsx.cli import options
 from rtsx.cli.console import Commands, campaign_progress, counting, print_info, show, show_line
-from rtsx.errors import CampaignError, ClusterError
+from rtsx.errors import CampaignError, ClusterError, RtsxError
 from rtsx.parsing import memory_bytes
 from rtsx.storage import absolute
 
@@ -31,13 +33,11 @@ def created(
     *,
     is_stored: bool = False,
     fetched: str | None = None,
-    accepted: str | None = None,
     retry: bool = False,
 ) -> "Campaign":
     """Return the campaign of a config, planned if it is not yet; the resolved config is stored beside the plan, unless it comes from there.
 
-    Images are read from the store `fetched`, where one is given; `accepted` is what --accept-drift says, and with `retry` cells that
-    were set aside are run again.
+    Images are read from the store `fetched`, where one is given; with `retry` cells that were set aside are run again.
 
     Raises
     ------
@@ -48,7 +48,6 @@ def created(
 
     text = "" if is_stored else config.resolved().without_secrets().to_yaml()
     campaign = Campaign.create(replace(config.recipe(), fetched=fetched), config=text)
-    _accept(campaign, accepted)
     if retry:
         campaign.retry()
     return campaign
@@ -231,17 +230,34 @@ def check(
         raise typer.Exit(options.FAULTY)
 
 
-def _accept(campaign: "Campaign", given: str | None) -> None:
-    """Record what --accept-drift says.
+@contextmanager
+def _accepting(campaign: "Campaign", given: str | None) -> Iterator[None]:
+    """Record what --accept-drift says, and take it back where the block is refused before anything runs.
 
     Raises
     ------
     CampaignError
         It is no name with a reason, or there is nothing to accept.
     """
-    if given is not None:
-        name, _, reason = given.partition(":")
-        campaign.accept_drift(name=name, reason=reason)
+    if given is None:
+        yield
+        return
+    from rtsx.campaign.drift import read_check, write_check
+
+    objects, plan = campaign.objects, campaign.plan
+    before, runs = read_check(objects, plan), campaign.ledger.runs(damaged=[])
+    campaign.accept_drift(**_who_and_why(given))
+    try:
+        yield
+    except RtsxError:
+        if before is not None and len(campaign.ledger.runs(damaged=[])) == len(runs):
+            write_check(objects, plan, before)
+        raise
+
+
+def _who_and_why(given: str) -> dict[str, str]:
+    name, _, reason = given.partition(":")
+    return {"name": name, "reason": reason}
 
 
 @app.command()
@@ -278,11 +294,12 @@ def run(
         profile=profile, auth=auth, adapt=adapt,
     )  # fmt: skip
     print_info("planning, or opening the plan that is there ...")
-    campaign = created(said, fetched=from_, accepted=accept_drift, retry=retry)
+    campaign = created(said, fetched=from_, retry=retry)
     print_info("opening the cluster ...")
     from rtsx.campaign.clusters import connect_cluster  # here, because it is heavy
 
-    with connect_cluster(spec) as client, campaign_progress("mapping") as progress:
+    accepting = _accepting(campaign, accept_drift)
+    with connect_cluster(spec) as client, accepting, campaign_progress("mapping") as progress:
         summary = campaign.run(client, progress=progress)
     show_line(str(summary))
     _require_complete(summary, f"run {_again(config, year=year, fetched=from_)}")
@@ -369,10 +386,10 @@ def work(
 
     ends = slurm_end() if until is None else until.astimezone()
     stored = not options.is_yaml(campaign)
-    made = created(said, is_stored=stored, fetched=from_, accepted=accept_drift, retry=retry)
+    made = created(said, is_stored=stored, fetched=from_, retry=retry)
     again = f"work {_again(campaign, year=year, fetched=from_)}"
     if is_one:
-        with campaign_progress("mapping") as progress:
+        with _accepting(made, accept_drift), campaign_progress("mapping") as progress:
             summary = made.work(until=ends, progress=progress)
         show_line(str(summary))
         _require_complete(summary, again)
@@ -380,17 +397,18 @@ def work(
     command = ["campaign", "work", campaign, "--year", str(made.plan.year), *(["--trust"] if trust else [])]
     command += [] if from_ is None else ["--from", from_]
     command += [] if ends is None else ["--until", ends.isoformat(timespec="seconds")]
-    statuses = run_in_processes(made, command, workers=workers or gpu or 1, gpus=gpu is not None)
-    found = made.status()
-    show_line(str(found))
-    if found.is_complete:
-        return
-    if TIME_IS_OVER in statuses:
-        raise typer.Exit(TIME_IS_OVER)
-    raise CampaignError(
-        f"{found.cells - found.done} of {found.cells} cells are not done, {len(found.failed)} of them set aside. The messages above "
-        f"tell why: cure it, and run rtsx campaign {again} --retry."
-    )
+    with _accepting(made, accept_drift):
+        statuses = run_in_processes(made, command, workers=workers or gpu or 1, gpus=gpu is not None)
+        found = made.status()
+        show_line(str(found))
+        if found.is_complete:
+            return
+        if TIME_IS_OVER in statuses:
+            raise typer.Exit(TIME_IS_OVER)
+        raise CampaignError(
+            f"{found.cells - found.done} of {found.cells} cells are not done, {len(found.failed)} of them set aside. The messages above "
+            f"tell why: cure it, and run rtsx campaign {again} --retry."
+        )
 
 
 def stored_config(given: str, *, year: int | None, trust: bool) -> "CampaignConfig":
@@ -463,10 +481,12 @@ def submit(
 
     # Which refuses what was not planned, because every member would do so.
     opened = options.open_campaign(campaign, year=year)
-    _accept(opened, accept_drift)
-    from rtsx.campaign.drift import require_accepted
+    from rtsx.campaign.drift import accepted_check, require_accepted
 
-    require_accepted(opened.objects, opened.plan)  # likewise
+    if accept_drift is None:
+        require_accepted(opened.objects, opened.plan)  # likewise
+    else:
+        accepted_check(opened.objects, opened.plan, **_who_and_why(accept_drift))
     try:
         job = BatchJob(
             system="slurm" if slurm else "pbs",
@@ -493,7 +513,8 @@ def submit(
         return
     if logs is not None:
         logs.expanduser().mkdir(parents=True, exist_ok=True)
-    show_line(job.submit())
+    with _accepting(opened, accept_drift):
+        show_line(job.submit())
 
 
 def wall_time(given: str) -> timedelta:
@@ -548,10 +569,11 @@ def update(
         said, local=local, workers=workers, threads=threads, memory=memory, scheduler=scheduler, gateway=gateway,
         profile=profile, auth=auth, adapt=adapt,
     )  # fmt: skip
-    campaign = created(said, fetched=from_, accepted=accept_drift)
+    campaign = created(said, fetched=from_)
     from rtsx.campaign.clusters import connect_cluster  # likewise
 
-    with connect_cluster(spec) as client, campaign_progress("checking and updating") as progress:
+    accepting = _accepting(campaign, accept_drift)
+    with connect_cluster(spec) as client, accepting, campaign_progress("checking and updating") as progress:
         updated = campaign.update(client, progress=progress)
     show_line(str(updated))
     again = _again(config, year=year, fetched=from_)

@@ -249,7 +249,9 @@ def test_another_plan_is_refused_by_name(rtsx_command: Command, tmp_path: Path, 
     assert (other.status, "bundle" in other.err) == (2, True), other.err
 
 
-def test_a_year_that_drifts_is_not_run_before_somebody_accepts_it(rtsx_command: Command, config: Path) -> None:
+def test_a_year_that_drifts_is_not_run_before_somebody_accepts_it(
+    rtsx_command: Command, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     passed = rtsx_command("campaign", "check", config)
     assert passed.status == 0, passed.err
     assert "6 alike" in rtsx_command("campaign", "status", config).out
@@ -266,8 +268,22 @@ def test_a_year_that_drifts_is_not_run_before_somebody_accepts_it(rtsx_command: 
         assert (refused.status, "--accept-drift" in refused.err) == (2, True), refused.err
     nobody = rtsx_command("campaign", "work", config, "--year", "2025", "--accept-drift", "Ada")
     assert (nobody.status, "a name and a reason" in nobody.err) == (2, True), nobody.err
-    submit = ("submit", config, "--year", "2025", "--slurm", "--workers", "2", "--time", "1:00", "--dry-run")
-    accepted = rtsx_command("campaign", *submit, "--accept-drift", "Ada: new product: level 2")
+    accept = ("--accept-drift", "Ada: new product: level 2")
+    submit = ("campaign", "submit", config, "--year", "2025", "--slurm", "--workers", "2", *accept, "--time")
+    dry = rtsx_command(*submit, "1:00", "--dry-run")
+    assert (dry.status, "#SBATCH" in dry.out) == (0, True), dry.err
+    check = config.parent / "out" / YearLayout(2025).drift
+    sbatch = tmp_path / "bin" / "sbatch"
+    sbatch.parent.mkdir()
+    monkeypatch.setenv("PATH", f"{sbatch.parent}:{os.environ['PATH']}")
+    sbatch.write_text("#!/bin/bash\nexit 1\n")
+    sbatch.chmod(0o755)
+    run = ("campaign", "run", config, "--year", "2025", *accept, "--gateway", "http://127.0.0.1:9")
+    # What does not come to run has not opened the gate.
+    assert [rtsx_command(*line).status for line in ((*submit, "0:02"), (*submit, "1:00"), run)] == [2, 2, 2]
+    assert json.loads(check.read_text())["acceptances"] == []
+    sbatch.write_text("#!/bin/bash\ncat > job.sh\n")
+    accepted = rtsx_command(*submit, "1:00")
     assert accepted.status == 0, accepted.err
     again = rtsx_command("campaign", "check", config, "--year", "2025")
     assert (again.status, "accepted by Ada on " in again.out, ": new product: level 2" in again.out) == (0, True, True)
