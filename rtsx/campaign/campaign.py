@@ -395,8 +395,8 @@ class Campaign:
     def watch(self, notify: Callable[[str], None], *, quiet: timedelta = timedelta(minutes=30)) -> CampaignStatus:
         """Look once, and send the alerts that are new: a drift check that has tripped, cells set aside, runs that stopped, silence, the end and its cost.
 
-        What was sent is kept in the output, so that a look from another process or machine repeats nothing. That the time of a
-        worker was over is no alert.
+        What was sent is kept in the output, so that a look from another process or machine repeats nothing; one that is under way is
+        waited for. That the time of a worker was over is no alert. The end, with cells set aside or not, is sent once all runs have ended.
 
         Parameters
         ----------
@@ -411,7 +411,9 @@ class Campaign:
         CampaignError
             The output cannot be read.
         """
-        return watch_campaign(self.objects, self.plan, prices=self.prices, notify=notify, quiet=quiet)
+        where, year = f"{self.output.rstrip('/')}/watch-{self.plan.year}", self.plan.year
+        with turn(where, self.storage_options, what=f"looks at {year} and sends alerts"):
+            return watch_campaign(self.objects, self.plan, prices=self.prices, notify=notify, quiet=quiet)
 
     def retry(self, cells: Iterable[Address] | None = None) -> int:
         """Let cells that were set aside be run again by the next run; how many there were.

@@ -64,6 +64,8 @@ class CampaignStatus:
     """Hours of all workers together, over all runs, and what they cost."""
     hardware: tuple[str, ...]
     """What its cells were computed with, as far as runs have said."""
+    is_manned: bool = False
+    """Whether a run that has not ended has written its record within two minutes, so that hours and costs are not all there."""
     stages: YearStages | None = None
     """Cells by stage, from the same listing; None where only records of a run were given."""
     damaged: tuple[str, ...] = ()
@@ -83,6 +85,11 @@ class CampaignStatus:
     def is_complete(self) -> bool:
         """Whether every cell is done."""
         return self.done == self.cells
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no cell is left or running and every run has ended, though cells may have been set aside."""
+        return not (self.left or self.running or self.is_manned)
 
     def _repr_html_(self) -> str:
         rows = [
@@ -175,7 +182,7 @@ def status_of(
     left = len(plan.cells) - len(done) - len(failed)
     begins = sorted(datetime.fromisoformat(run.started) for run in runs)
     # Of many workers, each of which is a run, the first of those that are there.
-    there = (run for run in runs if not run.ended and now - datetime.fromisoformat(run.written) < _THERE)
+    there = [run for run in runs if not run.ended and now - datetime.fromisoformat(run.written) < _THERE]
     present = [datetime.fromisoformat(run.started) for run in there] or begins[-1:] or [now]
     rate = _rate(done.values(), since=min(present), now=now) if running else None
     last_done = max(done.values(), default=None)
@@ -199,6 +206,7 @@ def status_of(
         time_to_go_s=left / rate * 3600 if rate else None,
         costs=Costs.paid(runs, prices),
         hardware=hardware_of(runs),
+        is_manned=bool(there),
     )
 
 
@@ -288,8 +296,17 @@ def due_alerts(
         key = f"quiet {max(signs).isoformat()}"
         if key not in sent:
             yield Alert((key,), f"{name}: nothing has happened since {max(signs):%Y-%m-%d %H:%M} UTC\n{status}")
-    if status.is_complete and (key := f"done {status.finished}") not in sent:
-        yield Alert((key,), f"{name}: every cell is done\n{status}")
+    if status.is_over:
+        if status.is_complete:
+            # By the last run that did something, not by times of marks, which a copy tells otherwise.
+            _, last = max(((run.started, run.run) for run in runs if run.done), default=("", ""))
+            key = f"done {last}"
+            text = f"{name}: every cell is done"
+        else:
+            key = f"ended {status.done} {max(one.when for one in status.failed.values())}"
+            text = f"{name}: it has ended with {len(aside):,} cells set aside"
+        if key not in sent:
+            yield Alert((key,), f"{text}\n{status}")
 
 
 def watch_campaign(
@@ -360,7 +377,15 @@ def _post(url: str, text: str) -> None:
 
 def _run(command: list[str], text: str) -> None:
     try:
-        answer = subprocess.run(command, input=text, capture_output=True, text=True, timeout=_ANSWER_S, check=False)
+        answer = subprocess.run(
+            command,
+            input=text,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=_ANSWER_S,
+            check=False,
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise CampaignError(f"The command that is notified cannot be run: {error}") from error
     if answer.returncode:

@@ -125,7 +125,7 @@ def watch(
     ] = 30,
     every: Annotated[
         float | None,
-        typer.Option(metavar="SECONDS", help="Look again so often until every cell is done; once if left out.", min=1),
+        typer.Option(metavar="SECONDS", help="Look again so often until it has ended; once if left out.", min=1),
     ] = None,
 ) -> None:
     """Send an alert once each: a tripped drift check, cells set aside, runs that stopped, silence, and the end with what it has cost.
@@ -144,7 +144,7 @@ def watch(
     send = partial(show_line, asked=True) if notify is None else notifier(notify)
     while True:
         try:
-            if opened.watch(send, quiet=timedelta(minutes=quiet)).is_complete or every is None:
+            if opened.watch(send, quiet=timedelta(minutes=quiet)).is_over or every is None:
                 return
         except (RtsxError, OSError) as error:
             if every is None:

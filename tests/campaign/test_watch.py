@@ -128,6 +128,49 @@ def test_the_end_is_told_once_with_its_cost_whoever_looks(campaign: Campaign) ->
     assert "USD" in text
 
 
+def test_the_end_is_told_with_cells_set_aside_once_every_run_has_ended() -> None:
+    marked = {(0, 0): ago(9), (0, 1): ago(8), (1, 0): ago(7)}
+    failures = {(1, 1): a_failure((1, 1))}
+    (aside,) = told(marked=marked, failures=failures, runs=(a_run(),))
+    assert aside.endswith("were set aside, 1 in all")
+    sent = {f"set aside r001c001 {failures[1, 1].when}"}
+    for run in (a_run(ended=True), a_run(written=ago(3).isoformat())):
+        assert told(marked=marked, failures=failures, runs=(run,), sent=sent) == [
+            "arctic 2024: it has ended with 1 cells set aside"
+        ]
+    assert told(marked=marked, failures=failures, sent={*sent, f"ended 3 {failures[1, 1].when}"}) == []
+    every = marked | {(1, 1): ago(1)}
+    assert told(marked=every, runs=(a_run(),)) == []  # its hours are not all there
+    assert told(marked=every, runs=(a_run(ended=True),)) == ["arctic 2024: every cell is done"]
+
+
+def test_the_end_of_a_copy_is_that_of_the_campaign() -> None:
+    runs = (a_run(ended=True), a_run(run="run-2", ended=True, done=0))
+    for minutes in (5, 500):  # marks of a copy are as old as the copy
+        assert told(marked=dict.fromkeys(PLAN.cells, ago(minutes)), runs=runs, sent={"done run-1"}) == []
+
+
+def test_looks_that_overlap_send_once(campaign: Campaign, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[str] = []
+    is_over = threading.Event()
+    monkeypatch.setattr("rtsx.storage.lock._pause", lambda seconds: is_over.set())
+
+    def other() -> None:
+        campaign.watch(heard.append)
+        is_over.set()
+
+    second = threading.Thread(target=other)
+
+    def slow(text: str) -> None:
+        second.start()
+        is_over.wait()
+        heard.append(text)
+
+    campaign.watch(slow)
+    second.join()
+    assert len(heard) == 1
+
+
 @contextmanager
 def hook(status: int) -> Iterator[tuple[str, list[Any]]]:
     """Address that takes messages, and what has come."""
@@ -155,6 +198,7 @@ def test_messages_go_to_an_address_or_a_command(tmp_path: Any) -> None:
         notifier(url)("a")
     notifier(f"tee {tmp_path / 'heard'}")("a\nb")
     assert (tmp_path / "heard").read_text() == "a\nb"
+    notifier(r"printf '\xff'")("a")  # an answer that is no text
     for wrong in ("https://hooks.example.org/a b", "http://[::1", 'mail -s "x', "https://"):
         with pytest.raises(CampaignError, match="--notify is a command"):
             notifier(wrong)
