@@ -123,11 +123,14 @@ def copy_campaign(
     documents, n_bytes = _documents(source, wanted)
     require_space(to, n_bytes - _documents(target, wanted)[1])
     check_object_store(target, lease_s=_LEASE_S)
-    copier.document(CAMPAIGN)  # first, by which a later copy knows whose place this is
-    last = [CATALOG, f"{MAP}/zarr.json", *(YearLayout(year).plan for year in wanted), *map(settings_key, wanted)]
+    copier.document(CAMPAIGN, source.get(CAMPAIGN))  # first, by which a later copy knows whose place this is
+    nodes = sorted((one.key for one in documents if _is_node(one.key)), reverse=True)  # the root last
+    last = [CATALOG, *nodes, *(YearLayout(year).plan for year in wanted), *map(settings_key, wanted)]
+    # Read before what they tell of, and written after it, so that they never tell of a year that was begun meanwhile and is not there.
+    told = dict(zip(last, map_in_threads(source.get, last, threads=_THREADS), strict=True))
     there = {found.key: found for found in _listed(target, wanted)}
-    stale = [one.key for one in documents if one.key not in last and not _is_newer(there.get(one.key), one)]
-    for _ in map_in_threads(copier.document, stale, threads=_THREADS):
+    stale = [one.key for one in documents if one.key not in told and not _is_newer(there.get(one.key), one)]
+    for _ in map_in_threads(lambda key: copier.document(key, source.get(key)), stale, threads=_THREADS):
         pass
     here = {one.key for one in documents}
     for year in wanted:
@@ -139,7 +142,7 @@ def copy_campaign(
         mine, theirs = (CampaignLedger(objects, YearLayout(year)) for objects in (source, target))
         theirs.reset(theirs.set_aside_cells() - mine.set_aside_cells())
     for key in last:
-        copier.document(key)
+        copier.document(key, told[key])
     found, damaged = Counter[_State](), dict[int, tuple[Address, ...]]()
     for year, cells in marked.items():
         states = [*map_in_threads(partial(copier.cell, YearLayout(year)), cells, threads=_THREADS)]
@@ -167,9 +170,8 @@ class _Copier:
         self._retired: dict[str, dict[Address, list[str]]] = {}
         """Keys of the marks of older states of each cell, by their folder in the copy."""
 
-    def document(self, key: str) -> None:
+    def document(self, key: str, content: bytes | None) -> None:
         """Copy what no mark names; what is gone meanwhile is left."""
-        content = self.source.get(key)
         if content is not None and self.target.get(key) != content:
             self._put(key, content)
 
@@ -271,6 +273,11 @@ def _is_valid(key: str) -> bool:
 def _is_newer(there: StoredObject | None, one: StoredObject) -> bool:
     """Test whether an object of the copy surely was written after that of the campaign."""
     return there is not None and there.n_bytes == one.n_bytes and there.changed - one.changed > _CLOCKS
+
+
+def _is_node(key: str) -> bool:
+    """Whether an object is the metadata of the map, of an overview, or of an array of the map."""
+    return key.startswith(f"{MAP}/") and key.endswith("/zarr.json") and key.count("/") <= 2
 
 
 def _listed(objects: ObjectStore, years: Iterable[int]) -> Iterator[StoredObject]:

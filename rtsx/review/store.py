@@ -36,6 +36,7 @@ from rtsx.review.plan import (
     plan_round,
     queue_outlines,
 )
+from rtsx.storage.lock import turn
 from rtsx.storage.object_store import ObjectStore, create_generation, open_object_store
 
 WEEK_S = 7 * 86400.0
@@ -383,11 +384,6 @@ def create_review(
     queue = queue_outlines(outlines, key=key, order=chosen, seed=seed)
     planned = plan_round(queue, number=1, batch_size=batch_size, repeats=repeats, seed=seed)
     objects = open_object_store(out, storage_options or {})
-    if _settings_in(objects) is not None:
-        raise OutputExistsError(
-            f"{out} is a review already. Go on with it: rtsx review serve; or choose another place."
-        )
-    _probe(objects)
     buffer = BytesIO()
     outlines.reset_index(drop=True).to_parquet(buffer, index=False, compression="zstd", schema_version="1.1.0")
     settings = ReviewSettings(
@@ -403,10 +399,17 @@ def create_review(
         created=_now(),
         digest=hashlib.sha256(buffer.getvalue()).hexdigest(),
     )
-    objects.put(_OUTLINES, buffer.getvalue())
-    objects.put(_round_key(1), planned.to_json().encode())
-    if not objects.create(_SETTINGS, settings.to_json().encode()):  # last, so that a review is there whole or not
-        raise OutputExistsError(f"{out} became a review while this one was made. Choose another place.")
+    # Alone, because another that came later would replace the outlines of the one that was first.
+    with turn(f"{out.rstrip('/')}/review", storage_options or {}, what=f"makes a review in {out}"):
+        if _settings_in(objects) is not None:
+            raise OutputExistsError(
+                f"{out} is a review already. Go on with it: rtsx review serve; or choose another place."
+            )
+        _probe(objects)
+        objects.put(_OUTLINES, buffer.getvalue())
+        objects.put(_round_key(1), planned.to_json().encode())
+        if not objects.create(_SETTINGS, settings.to_json().encode()):  # last, so that a review is there whole or not
+            raise OutputExistsError(f"{out} became a review while this one was made. Choose another place.")
     return Review(objects=objects, settings=settings)
 
 

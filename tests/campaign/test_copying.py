@@ -10,7 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import zarr
 
 from rtsx import Campaign
 from rtsx.campaign.cells import Address
@@ -18,14 +20,17 @@ from rtsx.campaign.copying import Copied, copy_campaign
 from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.ledger import CampaignLedger, held
 from rtsx.campaign.plan import CampaignPlan, write_plan
+from rtsx.campaign.products import collect_year
 from rtsx.campaign.records import CommitRecord
 from rtsx.campaign.stages import verify_year
+from rtsx.cube import write
 from rtsx.errors import CampaignError, OutputExistsError, OutputNotWritableError, RtsxError
 from rtsx.storage import atomic
 from rtsx.storage.object_store import ObjectStore, open_object_store
 from tests import warm
 from tests.campaign.collect.finished import Output, make_pixels, plan_of
 from tests.campaign.conftest import S3
+from tests.meanwhile import Meanwhile
 
 PLAN = plan_of(2, 3)
 PIXELS = make_pixels(PLAN, seed=1)
@@ -349,3 +354,28 @@ def test_a_store_that_gives_back_other_bytes_is_no_copy(tmp_path: Path, monkeypa
     with pytest.raises(OutputNotWritableError, match="gives back other bytes"):
         _copied(tmp_path / "a", target)
     assert CampaignLedger(open_object_store(str(target), {}), YEAR).done() == set()
+
+
+def test_of_a_year_that_is_begun_meanwhile_the_copy_says_nothing_or_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(write, "_SMALLEST_TOP_LEVEL", 64)
+    plan = plan_of(2, 4)
+    for n in range(10, 200, 30):
+        source, target = f"memory://copied/{n}/a", f"memory://copied/{n}/b"
+        write_plan(Output(plan, source).objects, plan)
+        collect_year(source, plan, stac=False)
+
+        def begin(source: str = source) -> None:
+            later = plan_of(2, 4, year=2025)
+            write_plan(Output(later, source).objects, later)
+            collect_year(source, later, stac=False)
+
+        meanwhile = Meanwhile(n, begin)
+        with meanwhile.happening():
+            copy_campaign(source, target, storage_options={}, to_options={}, years=[2024])
+        if not meanwhile.has_happened:
+            assert n > 20, "there were writes to come between"
+            return
+        for group in ("", "/2x"):
+            days = zarr.open_group(f"{target}/map.zarr{group}", mode="r")["time"][:]
+            assert np.datetime_as_string(days.astype("M8[D]"), "Y").tolist() in (["2024"], ["2024", "2025"])
+    raise AssertionError("never ended")

@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +10,7 @@ import xarray as xr
 from rtsx.errors import InputNotFoundError, OutputExistsError, OutputNotWritableError, ReviewError
 from rtsx.review import AddedOutline, Review, create_review, merge_review, open_review
 from rtsx.storage.object_store import open_object_store
+from tests.meanwhile import Meanwhile
 from tests.review.reviewers import Hands, answers, image, outlines_of, work_through
 
 OPENED = {"opener": lambda _: image(), "cubes": {"2024": "cube.zarr"}}
@@ -173,6 +175,25 @@ def test_a_review_is_neither_replaced_nor_made_of_another_s_outlines(make: Make,
     review.objects.put("outlines.parquet", b"others")
     with pytest.raises(ReviewError, match="removed or replaced"):
         _ = open_review(str(tmp_path / "review")).outlines
+
+
+def test_of_two_reviews_that_are_made_at_once_one_is_there_whole() -> None:
+    for n in range(20):
+        place = f"memory://reviews/{n}"
+
+        def other(place: str = place) -> None:
+            with suppress(OutputExistsError):
+                create_review(outlines_of(3), place, **OPENED)
+
+        meanwhile = Meanwhile(n, other)
+        with meanwhile.happening(), suppress(OutputExistsError):
+            create_review(outlines_of(9), place, **OPENED)
+        review = open_review(place)
+        assert review.progress() == (0, len(review.outlines))
+        if not meanwhile.has_happened:
+            assert n > 3, "there were writes to come between"
+            return
+    raise AssertionError("never ended")
 
 
 def test_a_review_lies_in_any_object_store() -> None:
