@@ -96,7 +96,7 @@ def test_what_is_there_is_refused_and_a_failure_leaves_nothing(random_cube: Make
 def test_a_variable_that_is_not_there_is_told(random_cube: Make, tmp_path: Path) -> None:
     with pytest.raises(CubeError, match=r"\['slope'\] are not among \["):
         export_cog(random_cube(), tmp_path, variables=["slope"])
-    with pytest.raises(CubeError, match="none of"):
+    with pytest.raises(CubeError, match="neither is among"):
         export_cog(random_cube()[["dem"]], tmp_path)
 
 
