@@ -189,9 +189,8 @@ def status_of(
     last_run = max((run for run in runs if run.done), key=lambda run: datetime.fromisoformat(run.written), default=None)
     finished = last_done if len(done) == len(plan.cells) else None
     if finished is not None and last_run is not None and last_run.ended:
-        finished = min(
-            finished, datetime.fromisoformat(last_run.written)
-        )  # because marks of a copy are as old as the copy
+        # Because marks of a copy are as old as the copy.
+        finished = min(finished, datetime.fromisoformat(last_run.written))
     return CampaignStatus(
         name=plan.name,
         year=plan.year,
@@ -378,13 +377,7 @@ def _post(url: str, text: str) -> None:
 def _run(command: list[str], text: str) -> None:
     try:
         answer = subprocess.run(
-            command,
-            input=text,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=_ANSWER_S,
-            check=False,
+            command, input=text, capture_output=True, encoding="utf-8", errors="replace", timeout=_ANSWER_S, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise CampaignError(f"The command that is notified cannot be run: {error}") from error

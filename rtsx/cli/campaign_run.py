@@ -29,11 +29,7 @@ if TYPE_CHECKING:
 
 
 def created(
-    config: "CampaignConfig",
-    *,
-    is_stored: bool = False,
-    fetched: str | None = None,
-    retry: bool = False,
+    config: "CampaignConfig", *, is_stored: bool = False, fetched: str | None = None, retry: bool = False
 ) -> "Campaign":
     """Return the campaign of a config, planned if it is not yet; the resolved config is stored beside the plan, unless it comes from there.
 

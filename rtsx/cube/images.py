@@ -291,9 +291,8 @@ def _label(image: Image, time: datetime, *, group: str, longitude: float) -> tup
     if group == "item":
         return time.astimezone(UTC), image.id
     moment = time.astimezone(UTC)
-    is_date = (
-        moment.time() == moment.min.time()
-    )  # of an item or file name that says no hour: a day of the place already
+    # Of an item or file name that says no hour: a day of the place already.
+    is_date = moment.time() == moment.min.time()
     solar = (moment + timedelta(minutes=0 if is_date else 4 * longitude)).date()
     return datetime(solar.year, *((solar.month, solar.day) if group == "day" else (1, 1)), tzinfo=UTC), ""
 

@@ -181,9 +181,8 @@ def _inside(source: str, *, what: str) -> str:
         raise LabelError(
             f"{source} holds several files of {what}: {', '.join(found)}. Name the one that is meant: {system}/{source}/{found[-1]}."
         )
-    return (
-        source if system == "/vsizip" else f"{system}/{source}"
-    )  # GDAL takes several shapefiles of an archive for layers
+    # GDAL takes several shapefiles of an archive for layers.
+    return source if system == "/vsizip" else f"{system}/{source}"
 
 
 def _refuse_lone_part(source: str) -> None:
