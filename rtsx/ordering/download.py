@@ -23,6 +23,7 @@ from rtsx.cube.stac.client import HostSession
 from rtsx.errors import CubeError, OrderError
 from rtsx.ordering.provider import Checksum, RemoteFile, checksum_of
 from rtsx.storage import file_system, replace_settled
+from rtsx.storage.lock import turn
 
 MOST_ATTEMPTS = 5
 """Times that one thing is tried."""
@@ -287,9 +288,14 @@ def fetch_file(
         It cannot be had, or is not what the provider says it is.
     """
     target = target.resolve()  # a link to another disk is followed, never replaced
-    if target.exists() and not _wrong(file, target):
-        return
     target.parent.mkdir(parents=True, exist_ok=True)
+    # Alone, because another order may bring the same scene into the same folder.
+    with turn(str(target), {}, what=f"fetches {target}", pause=pause):
+        if not target.exists() or _wrong(file, target):
+            _fetch(file, target, once=once, advance=advance, pause=pause)
+
+
+def _fetch(file: RemoteFile, target: Path, *, once: bool, advance: Advance, pause: Callable[[float], None]) -> None:
     draft, version = (target.with_name(f".{target.name}.{ending}") for ending in ("partial", "version"))
     patience = Patience(pause)
     while True:

@@ -4,7 +4,7 @@ import fcntl
 import os
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,9 @@ _SILENT_S = 5.0
 
 
 @contextmanager
-def turn(target: str, options: Mapping[str, Any], *, what: str) -> Iterator[None]:
+def turn(
+    target: str, options: Mapping[str, Any], *, what: str, pause: Callable[[float], None] | None = None
+) -> Iterator[None]:
     """Hold the lock of something during the block; waits for whoever has it. Who may not write there holds none.
 
     Parameters
@@ -35,6 +37,8 @@ def turn(target: str, options: Mapping[str, Any], *, what: str) -> Iterator[None
         Storage options of the file system behind a URL, such as `endpoint_url` or `anon`.
     what
         What the other does, for the warning.
+    pause
+        Waits so many seconds; None to sleep.
 
     Warns
     -----
@@ -53,7 +57,7 @@ def turn(target: str, options: Mapping[str, Any], *, what: str) -> Iterator[None
                     warnings.warn(
                         f"Another process {what}; this one waits until it is done.", RuntimeWarning, stacklevel=3
                     )
-                _pause(_LOOK_S)
+                (pause or _pause)(_LOOK_S)
             except OutputNotWritableError:  # so nothing can be changed there
                 break
         yield

@@ -1,5 +1,6 @@
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import fsspec
 import numpy as np
@@ -231,6 +232,29 @@ def test_paths_and_other_file_systems(tmp_path):
         assert (tmp_path / str(n)).read_bytes() == DATA
     with pytest.raises(OrderError, match="cannot be fetched"):
         fetch_file(RemoteFile(scene_id="s", asset="a", name="x", href=str(tmp_path / "none")), tmp_path / "y")
+
+
+def test_two_orders_that_bring_one_file_at_once_do_not_mix_it(tmp_path):
+    fsspec.filesystem("memory").pipe("/rtsx-ordering/shared.bin", data := os.urandom(3 << 20))
+    file = RemoteFile(scene_id="s", asset="a", name="x", href="memory://rtsx-ordering/shared.bin")
+    stuck, goes_on = threading.Event(), threading.Event()
+
+    def after_a_piece(*_):
+        stuck.set()
+        goes_on.wait(30)
+
+    def first_goes_on(_=None):
+        goes_on.set()
+
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(fetch_file, file, tmp_path / "x", advance=after_a_piece)
+        stuck.wait(30)
+        second = threads.submit(fetch_file, file, tmp_path / "x", pause=first_goes_on)
+        second.add_done_callback(first_goes_on)
+        first.result()
+        second.result()
+    assert (tmp_path / "x").read_bytes() == data
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
 
 def test_checksums_as_stac_has_them(tmp_path):
