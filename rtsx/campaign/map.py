@@ -8,8 +8,8 @@ Zarr reads a shard that is there before it replaces it: a request more, and an e
 
 import asyncio
 import json
-from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from itertools import count
 from typing import Any
@@ -485,6 +485,30 @@ def array_of(group: zarr.Group, name: str, *, level: str = ".") -> "zarr.Array[A
     array = group[name if level == "." else f"{level}/{name}"]
     assert isinstance(array, zarr.Array)  # we created it
     return array
+
+
+@contextmanager
+def named_damage(array: "zarr.Array[Any]", at: tuple[Any, ...]) -> Iterator[None]:
+    """Read or write a part of the map, or of a level of it, within: step of `time`, ellipsis, rows and columns.
+
+    Raises
+    ------
+    CampaignError
+        A chunk is damaged.
+    """
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:  # what codecs raise of it
+        place, _, rows, columns = at
+        cure = "rtsx campaign verify names its cell, and rtsx campaign retry --cell lets the next run make that anew."
+        if "/" in array.path:
+            cure = (
+                f"Remove {MAP}/{array.path}/c/{place} and, in the year's folder, products/collected/overviews; then rtsx campaign "
+                "collect makes it anew."
+            )
+        raise CampaignError(
+            f"{MAP}/{array.path} is damaged in rows {rows.start} to {rows.stop}, columns {columns.start} to {columns.stop} ({error}). {cure}"
+        ) from error
 
 
 class ShardEncoder:

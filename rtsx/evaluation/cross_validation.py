@@ -24,6 +24,7 @@ from rtsx.inference.memory import current_client
 from rtsx.model import ModelBundle
 from rtsx.parsing import json_value
 from rtsx.storage import local_path, refuse_other_format, write_whole
+from rtsx.storage.lock import exclusive_lock
 from rtsx.training import TrainingRecipe, TrainingScene, read_run, train
 from rtsx.training.run import check_recipe
 from rtsx.training.run_folder import recipe_record, stated_differences
@@ -45,20 +46,21 @@ def claimed(out: Path, *, plan: FoldPlan, recipe: TrainingRecipe, rule: Evaluati
     Raises
     ------
     OutputExistsError
-        It holds other folds, another recipe's, or something else altogether.
+        It holds other folds, another recipe's, or something else altogether, or another process is at it.
     """
     made = [folder for folder in (out, *out.parents) if not folder.exists()]
-    _claim(out, plan=plan, recipe=recipe, rule=rule)
-    try:
-        yield
-    except BaseException:
-        if not any(_kept(out / FOLDS)):  # a training that took no step has left nothing
-            (out / PLAN).unlink(missing_ok=True)
-            below = sorted((path for path in (out / FOLDS).rglob("*") if path.is_dir()), reverse=True)
-            for folder in (*below, out / FOLDS, *made):
-                with suppress(OSError):  # not empty
-                    folder.rmdir()
-        raise
+    with exclusive_lock(str(out), {}):
+        _claim(out, plan=plan, recipe=recipe, rule=rule)
+        try:
+            yield
+        except BaseException:
+            if not any(_kept(out / FOLDS)):  # a training that took no step has left nothing
+                (out / PLAN).unlink(missing_ok=True)
+                below = sorted((path for path in (out / FOLDS).rglob("*") if path.is_dir()), reverse=True)
+                for folder in (*below, out / FOLDS, *made):
+                    with suppress(OSError):  # not empty
+                        folder.rmdir()
+            raise
 
 
 def _kept(folder: Path) -> Iterator[Path]:

@@ -15,7 +15,7 @@ import shapely
 import rtsx
 from rtsx.cube import geobox_of
 from rtsx.errors import EvaluationError, MissingExtraError, OutputExistsError, TrainingError
-from rtsx.evaluation import CrossValidation, EvaluationScene, cross_validate, transfer_matrix
+from rtsx.evaluation import CrossValidation, EvaluationScene, cross_validate, cross_validation, transfer_matrix
 from rtsx.evaluation.cases import EvaluationSettings
 from rtsx.evaluation.cross_validation import FoldJob, run_folds
 from rtsx.evaluation.folds import ALL_OTHERS, Fold, FoldPlan, overlap_of, planned_units, transfer_plan
@@ -146,6 +146,22 @@ def test_folds_of_which_none_took_a_step_claim_no_folder(recipe, tmp_path, stopp
     assert out.exists() == bool(left)
     # Nor is it the folder of that recipe: the cure is most often another.
     run(leave_one_out, replace(recipe, epochs=recipe.epochs + 1), out, WritingTrainer(tmp_path))
+
+
+def test_a_second_call_at_the_same_time_is_refused_and_takes_nothing_from_the_first(recipe, tmp_path, monkeypatch):
+    def stopped(*_, **__):
+        raise EvaluationError("stopped")
+
+    def interrupted(jobs, **named):
+        monkeypatch.setattr(cross_validation, "run_jobs", stopped)
+        with pytest.raises(OutputExistsError, match="by another process"):
+            run(leave_one_out, recipe, tmp_path / "out", WritingTrainer(tmp_path))
+        monkeypatch.undo()
+        assert (tmp_path / "out" / "plan.json").is_file()
+        return cross_validation.run_jobs(jobs, **named)
+
+    monkeypatch.setattr(cross_validation, "run_jobs", interrupted)
+    assert len(run(leave_one_out, recipe, tmp_path / "out", WritingTrainer(tmp_path)).results) == 3
 
 
 def test_several_seeds_are_means_with_their_spread(recipe, tmp_path):

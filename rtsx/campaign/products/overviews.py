@@ -16,7 +16,7 @@ from zarr.abc.store import Store
 
 from rtsx.campaign.cells import Address
 from rtsx.campaign.layout import YearLayout
-from rtsx.campaign.map import array_of, map_store, map_turn, map_year, open_map, stored_answers
+from rtsx.campaign.map import array_of, map_store, map_turn, map_year, named_damage, open_map, stored_answers
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.products.tables import CellStates, Records, group_by_partition
 from rtsx.cube.encoding import packing
@@ -247,12 +247,15 @@ class _Step:
         group = zarr.open_group(self.store, mode="r+", use_consolidated=False)
         for name, (reduction, nodata) in self.rules.items():
             finer = array_of(group, name, level=self.above)
-            block = np.array(finer[(self.time, ..., *source)])
+            read, written = (self.time, ..., *source), (self.time, ..., *target)
+            with named_damage(finer, read):
+                block = np.array(finer[read])
             for window in blank:
                 block[(..., *window)] = finer.fill_value
             coarser = array_of(group, name, level=self.level)
             # A shard of nothing but nodata is not stored, and removed where there was one.
-            coarser[(self.time, ..., *target)] = halve(block, reduction=reduction, nodata=nodata)
+            with named_damage(coarser, written):
+                coarser[written] = halve(block, reduction=reduction, nodata=nodata)
 
 
 Job = tuple[Region, Region, tuple[Region, ...]]

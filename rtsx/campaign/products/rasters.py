@@ -16,7 +16,7 @@ from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 
 from rtsx.campaign.cells import Address
-from rtsx.campaign.map import answers_of, map_path, map_year
+from rtsx.campaign.map import answers_of, map_path, map_year, named_damage
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.products.tables import partition_of
 from rtsx.cube.cog import Colours, encoded_cog
@@ -390,7 +390,9 @@ class MapReader:
     def read(self, rows: slice, columns: slice) -> NDArray[Any]:
         """Return stored pixels (class, y, x)."""
         shape = self.count, rows.stop - rows.start, columns.stop - columns.start
-        pixels = np.array(self.array[(self.place, ..., rows, columns)], np.uint8).reshape(shape)
+        at = self.place, ..., rows, columns
+        with named_damage(self.array, at):
+            pixels = np.array(self.array[at], np.uint8).reshape(shape)
         for cell, (y, x) in self.plan.cells_under(rows, columns):
             if cell not in self.finished:
                 pixels[
