@@ -14,7 +14,7 @@ from pydantic import Field
 
 from rtsx.arguments import typed
 from rtsx.config.layers import SOURCE_KINDS
-from rtsx.config.place import GridConfig, PeriodConfig, RegionConfig
+from rtsx.config.place import GridConfig, PeriodConfig, Region, RegionConfig
 from rtsx.config.source import CUBE_PRESETS, CubePreset, PresetName, SourceConfig, tcvis_window
 from rtsx.config.yaml import ConfigModel, Names, map_texts, parse_yaml, read_yaml, validate_config
 from rtsx.cube.build import BuildResult, build_store
@@ -48,7 +48,7 @@ class CubeConfig(ConfigModel):
     """Published models whose preprocessing holds where nothing else is said."""
     grid: GridConfig = GridConfig()
     """The pixel grid."""
-    region: RegionConfig | None = None
+    region: Region | None = None
     """Ground of the cube; nothing where the caller names a cell."""
     period: PeriodConfig | None = None
     """Days of all sources that name none; all days if left out."""

@@ -12,7 +12,7 @@ from shapely import to_wkb
 from shapely.geometry.base import BaseGeometry
 
 from rtsx import ordering
-from rtsx.config.place import PeriodConfig, RegionConfig
+from rtsx.config.place import PeriodConfig, Region
 from rtsx.config.yaml import Checked, ConfigModel, FilePath, Names, read_yaml, validate_config
 from rtsx.cube.stac import HttpAccess
 from rtsx.cube.stac.assets import SignerName
@@ -142,7 +142,7 @@ class OrderConfig(ConfigModel):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$")
     """Name that the provider's orders begin with; one per purpose, because orders are found again by it."""
-    region: RegionConfig
+    region: Region
     """Ground to cover."""
     period: PeriodConfig | None = None
     """Days that count; a basemap is of its own, and has none."""
@@ -180,6 +180,11 @@ class OrderConfig(ConfigModel):
             raise ValueError(
                 f"a basemap is one mosaic, of which all quads of the region come; leave {', '.join(idle)} out"
             )
+        around = self.wishes.around
+        if around is not None and self.period is not None:
+            period = self.period.period()
+            if not period.start <= around <= period.end:
+                raise ValueError(f"wishes.around is a day of the period, {period.start} to {period.end}; got {around}")
         if self.region.cell is not None:
             raise ValueError("the region of an order is given by bbox, file or wkt; cells belong to a cube's grid")
         if "://" in self.out:

@@ -4,7 +4,7 @@ import math
 import re
 import warnings
 from collections.abc import Iterable, Mapping
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
@@ -161,19 +161,62 @@ class RegionConfig(_PlaceConfig):
         return cls(wkt=shapely.to_wkt(region, rounding_precision=-1))
 
 
+_FOUR_NUMBERS = re.compile(r"\s*(-?\d+(\.\d+)?[,; ]+){3}-?\d+(\.\d+)?\s*")
+
+
+def _spelt_text(given: str) -> dict[str, str]:
+    """Return a path or well-known text as the model has them; refuse a box that is no list."""
+    if _FOUR_NUMBERS.fullmatch(given):
+        raise ValueError(
+            f"a box is a list, [{', '.join(re.split('[,; ]+', given.strip()))}], without quotes; got {given!r}"
+        )
+    return {"wkt" if given.lstrip().upper().startswith(("POLYGON", "MULTIPOLYGON")) else "file": given}
+
+
+def _ground(given: object) -> object:
+    """Take a box or a path alone for ground that is given so."""
+    if isinstance(given, list | tuple):
+        return {"bbox": given}
+    return _spelt_text(given) if isinstance(given, str) else given
+
+
+Region = Annotated[
+    RegionConfig,
+    BeforeValidator(_ground, json_schema_input_type=RegionConfig | tuple[float, float, float, float] | str),
+]
+"""Ground of a cube or an order; a box or the path of a vector file alone will do."""
+
+
+def _day(given: object) -> object:
+    if isinstance(given, str) and re.fullmatch(r"\d{4}-\d{2}-\d{2}([T ].*)?", given):
+        return given[:10]
+    if isinstance(given, datetime):
+        return (given if given.tzinfo is None else given.astimezone(UTC)).date()
+    if given is None or isinstance(given, date):
+        return given
+    raise ValueError(f"a day is written 2024-07-01; got {given!r}")
+
+
+Day = Annotated[date, BeforeValidator(_day, json_schema_input_type=date)]
+"""A day; of a moment, its day in UTC."""
+
+
+def _years(given: object) -> object:
+    """Take a year alone, also as text of a variable, for the first and the last."""
+    text = str(given).removesuffix(".0").strip()
+    return (int(text), int(text)) if isinstance(given, int | float | str) and text.isdecimal() else given
+
+
 class PeriodConfig(ConfigModel):
     """Days that count: from `start` to `end`, or whole `years`; of them, the `months` named."""
 
-    start: date | None = None
+    start: Day | None = None
     """First day."""
-    end: date | None = None
+    end: Day | None = None
     """Last day, included."""
     years: Annotated[
         tuple[int, int] | None,
-        BeforeValidator(
-            lambda value: (value, value) if isinstance(value, int) else value,
-            json_schema_input_type=tuple[int, int] | int | None,
-        ),
+        BeforeValidator(_years, json_schema_input_type=tuple[int, int] | int | None),
     ] = None
     """A year, or the first and the last."""
     months: tuple[int, ...] = ()
@@ -368,19 +411,12 @@ class AreaConfig(_PlaceConfig):
         return ground
 
 
-_FOUR_NUMBERS = re.compile(r"\s*(-?\d+(\.\d+)?[,; ]+){3}-?\d+(\.\d+)?\s*")
-
-
 def _spelt(given: object) -> object:
     """``arctic``, a path, four numbers, or names of tiles as the model has them."""
     if given == "arctic":
         return {"north_of": ARCTIC}
     if isinstance(given, str):
-        if _FOUR_NUMBERS.fullmatch(given):
-            raise ValueError(
-                f"a box is a list, [{', '.join(re.split('[,; ]+', given.strip()))}], without quotes; got {given!r}"
-            )
-        return {"wkt" if given.lstrip().upper().startswith(("POLYGON", "MULTIPOLYGON")) else "file": given}
+        return _spelt_text(given)
     if isinstance(given, list | tuple):
         return {"arcticdem" if all(isinstance(one, str) for one in given) else "bbox": given}
     if isinstance(given, Mapping | AreaConfig):

@@ -253,7 +253,12 @@ def _part(path: str, labels: LabelsConfig, meant: Mapping[str, Sequence[YamlValu
     try:
         found = read_labels(table) if in_schema else _standardised(table, labels, class_of=class_of, unsaid=unsaid)
     except LabelError as error:  # a table has no name
-        raise LabelError(str(error).replace("table 0", path)) from error
+        told = (
+            str(error)
+            .replace("table 0", path)
+            .replace("class_name does not name; it names", "no class means; classes mean")
+        )
+        raise LabelError(told.replace(". Add it.", ". Add it, or leave such labels out with where.")) from error
     if not in_schema:
         # By the row of the file, because scenes that share a label have to be told from those that do not.
         rows = np.flatnonzero(counts.to_numpy())
@@ -295,7 +300,11 @@ def _counts(table: gpd.GeoDataFrame, where: Mapping[str, Sequence[YamlValue]], p
             hint = f" Is {near[0]!r} meant?" if near else ""
             raise ConfigError(f"{path} has no column {column!r}; it has {', '.join(map(str, table.columns))}.{hint}")
         # As they are and as text, because 2024 may be a number or a word, and days are given as words.
-        counts &= table[column].isin(list(wanted)) | table[column].astype(str).isin([str(value) for value in wanted])
+        words, given = [str(value) for value in wanted], table[column]
+        is_dated = pd.api.types.is_datetime64_any_dtype(given)  # whose times of day nobody asks for
+        has = given.astype(str).isin(words)
+        has |= given.dt.strftime("%Y-%m-%d").isin(words) if is_dated else given.isin(list(wanted))
+        counts &= has
     return counts
 
 

@@ -9,11 +9,12 @@ import geopandas
 import numpy as np
 import pandas as pd
 import shapely
+from pandas.api.types import is_object_dtype, is_string_dtype
 from pyproj import CRS
 
 from rtsx.errors import FootprintError, LabelError
 from rtsx.footprints.geometry import repeats
-from rtsx.footprints.schema import COLUMNS, check_geometry, coerce, validate_footprints
+from rtsx.footprints.schema import COLUMNS, check_geometry, coerce, known_dtypes, validate_footprints
 from rtsx.footprints.tracks import check_tracks
 from rtsx.geometry.crs import densified, transformed
 from rtsx.labels.io import read_table, require_format, without_layer, write_table
@@ -133,9 +134,42 @@ def to_serialisable(table: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
     )
     if "flags" in table.columns:
         table["flags"] = table["flags"].fillna("")  # no format tells empty from missing for certain
-    footprints = coerce(dict(table.items()), geometry)
+    footprints = coerce({**table, **_of_text(table)}, geometry)
     extra = [name for name in table.columns if name not in {*footprints.columns, table.geometry.name}]
     return footprints.join(table[extra]) if extra else footprints
+
+
+def _of_text(table: geopandas.GeoDataFrame) -> dict[str, pd.Series]:
+    """Return the columns of yes and no and of dates that a file has as text, of which pandas would make True, and guess the order of day and month.
+
+    Raises
+    ------
+    FootprintError
+        A word is neither yes nor no, or a date is not written as 2020-07-01.
+    """
+    read: dict[str, pd.Series] = {}
+    for name, dtype in known_dtypes(table.columns).items():
+        if name not in table.columns or not (is_object_dtype(table[name]) or is_string_dtype(table[name])):
+            continue
+        text = table[name].astype(object).map(lambda one: str(one).strip().lower(), na_action="ignore")
+        if dtype == "bool":
+            read[name], strange = text.isin(_YES), ~text.isin((*_YES, *_NO))
+        elif dtype.startswith("datetime"):
+            moments = pd.to_datetime(
+                text.str.upper().str.replace("/", "-"), format="ISO8601", errors="coerce", utc=True
+            )
+            read[name], strange = moments.dt.tz_localize(None), text.notna() & (text != "") & moments.isna()
+        else:
+            continue
+        if strange.any():
+            expected = "true or false" if dtype == "bool" else "a date such as 2020-07-01"
+            raise FootprintError(
+                f"{name} of footprints is {expected}; got {text[strange].iloc[0]!r}: correct the column"
+            )
+    return read
+
+
+_YES, _NO = ("true", "t", "1", "yes"), ("false", "f", "0", "no")
 
 
 def _target(path: str | Path) -> Path:

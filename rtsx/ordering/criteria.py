@@ -193,7 +193,7 @@ class OrderLimits:
     def __post_init__(self) -> None:
         """Check the ranges."""
         for name, fits, what in (
-            ("max_cloud", 0 <= self.max_cloud <= 100, "a percentage, 0 to 100"),
+            ("max_cloud", 1 <= self.max_cloud <= 100 or self.max_cloud == 0, "a percentage, 0 to 100, such as 20"),
             ("min_clear", 0 <= self.min_clear <= 100, "a percentage, 0 to 100"),
             ("coverage", 0 < self.coverage <= 1, "a share, above 0 and at most 1"),
             ("max_scenes", self.max_scenes is None or self.max_scenes >= 1, "1 or more, or none"),

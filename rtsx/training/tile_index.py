@@ -195,6 +195,8 @@ def index_tiles(
         ),
     )
     _check_learnable(index, with_class=[some for _, some in counted])
+    if len(scenes[0].truth.classes) == 1:
+        _check_contrast(index)
     return index
 
 
@@ -249,6 +251,17 @@ def _shows(outlines: Sequence[shapely.Geometry], starts: NDArray[np.int64], *, t
         tiles = shapely.STRtree(shapely.box(x, y, x + tile, y + tile))
         shows[tiles.query(np.asarray(outlines, np.object_), predicate="intersects")[1]] = True
     return shows
+
+
+def _check_contrast(index: TileIndex) -> None:
+    """Refuse scenes of one class of which every pixel that is learnt from has it, as of masks whose 0 is their nodata."""
+    totals = [scene.counts.cells[:, -1, -1] for scene in index.scenes]
+    learnable, labelled = (int(sum(total[kind] for total in totals)) for kind in (LEARNABLE, LABELLED))
+    if learnable == labelled:
+        raise TrainingError(
+            f"Each of the {labelled} pixels that would be learnt from is of the class, and none shows what it is not. Where labels are a raster, is 0 "
+            "its nodata? gdal_translate -a_nodata none OLD NEW makes that a value."
+        )
 
 
 def _check_learnable(index: TileIndex, *, with_class: Sequence[int]) -> None:

@@ -1,8 +1,11 @@
+import re
+from datetime import date
 from pathlib import Path
 
 import pytest
 
 from rtsx.config.order import OrderConfig, load_order_config
+from rtsx.config.place import PeriodConfig, RegionConfig
 from rtsx.errors import ConfigError, MissingExtraError
 from rtsx.ordering import OrderCriteria, OrderLimits, StacProvider
 
@@ -93,3 +96,53 @@ def test_without_the_sdk_the_extra_is_named(monkeypatch):
     order = {"name": "a", "region": {"bbox": [0, 60, 1, 61]}, "period": {"years": 2024}, "out": "s", "planet": {}}
     with pytest.raises(MissingExtraError, match=r"pip install 'rtsx\[order\]'"):
         OrderConfig.model_validate(order).provider()
+
+
+@pytest.mark.parametrize(
+    ("period", "meant"),
+    [
+        ('{years: "2024"}', {"years": (2024, 2024)}),
+        ("{years: 2024.0}", {"years": (2024, 2024)}),
+        (
+            "{start: 2024-07-01T10:00:00Z, end: 2024-08-31T23:59:59Z}",
+            {"start": date(2024, 7, 1), "end": date(2024, 8, 31)},
+        ),
+    ],
+)
+def test_days_and_years_in_other_spellings(tmp_path, period, meant):
+    config = load_order_config(write(tmp_path, ORDER.replace("{years: 2024}", period)))
+    assert config.period == PeriodConfig(**meant)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        (
+            "period: {years: 2024}",
+            "period: {start: 20240701, end: 31.08.2024}",
+            "a day is written 2024-07-01; got 20240701",
+        ),
+        (
+            "period: {years: 2024}",
+            "period: {years: 2024}\nlimits: {max_cloud: 0.2}",
+            "max_cloud is a percentage, 0 to 100, such as 20",
+        ),
+        (
+            "period: {years: 2024}",
+            "period: {years: 2024}\nwishes: {around: 2023-08-01}",
+            "a day of the period, 2024-01-01 to 2024-12-31",
+        ),
+    ],
+)
+def test_days_and_shares_that_mean_something_else(tmp_path, key, value, told):
+    with pytest.raises(ConfigError, match=told):
+        load_order_config(write(tmp_path, ORDER.replace(key, value)))
+
+
+def test_a_region_is_a_box_or_a_file_alone(tmp_path):
+    for given, meant in (
+        ("[0, 60, 1, 61]", {"bbox": (0, 60, 1, 61)}),
+        ("aoi.gpkg", {"file": str(tmp_path / "aoi.gpkg")}),
+    ):
+        region = re.sub(r"region: .*", f"region: {given}", ORDER)
+        assert load_order_config(write(tmp_path, region)).region == RegionConfig(**meant)

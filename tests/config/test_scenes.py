@@ -5,6 +5,7 @@ from typing import Any
 
 import geopandas as gpd
 import numpy as np
+import pandas as pd
 import pytest
 import rasterio
 import shapely
@@ -299,3 +300,21 @@ def test_labels_are_told_apart_by_file_and_row(
     write_labels(standardise_labels(scene_files[0].truth, class_name="slump").labels, standard)
     kept = set(gpd.read_parquet(standard)["label_id"])
     assert ids(scenes(config(archive, labels=str(standard)))[0]) <= kept
+
+
+def test_a_day_is_found_among_moments_and_what_has_no_class_is_told(archive: Path, tmp_path: Path) -> None:
+    path = tmp_path / "labels.gpkg"
+    squares = [shapely.box(520_300 + left, 7_482_400, 520_350 + left, 7_482_500) for left in (0, 100)]
+    table = {"seen": pd.to_datetime(["2020-07-01 10:00", "2020-07-02 10:00"]), "kind": [1, 2]}
+    gpd.GeoDataFrame(table, geometry=squares, crs="EPSG:32608").to_file(path)
+    labels = {"files": str(path), "where": {"seen": "2020-07-02"}, "class_column": "kind", "classes": {"slump": [1, 2]}}
+    (scene,) = scenes(config(archive, labels=labels))[:1]
+    assert LabelReader(classes={"slump": ()}, ignore=0).truth(scene.labels, scene.open(), scene="a").count == 1
+    (scene,) = scenes(config(archive, labels={"files": str(path), "class_column": "kind", "classes": {"slump": [1]}}))[
+        :1
+    ]
+    with pytest.raises(
+        LabelError,
+        match=r"has the class '2', which no class means; classes mean '1'\. Add it, or leave such labels out with where",
+    ):
+        LabelReader(classes={"slump": ()}, ignore=0).truth(scene.labels, scene.open(), scene="a")

@@ -291,3 +291,18 @@ def test_a_column_of_years_is_looked_at_in_any_spelling(drawn, tmp_path):
     drawn.assign(Year=2009).to_file(tmp_path / "drawn.gpkg")
     with pytest.warns(RuntimeWarning, match="3 of 3 outlines .* are of another year than 2010 by their column 'Year'"):
         read_years({2010: tmp_path / "drawn.gpkg"})
+
+
+def test_columns_that_a_file_has_as_text(footprints, tmp_path):
+    words = footprints.iloc[:2].assign(date=["2020-07-01T20:11:00Z", "2020/07/02"], touches_edge=["false", "True"])
+    words.to_file(tmp_path / "words.gpkg")
+    read = read_footprints(tmp_path / "words.gpkg")
+    assert read["touches_edge"].tolist() == [False, True]
+    assert read["date"].astype(str).tolist() == ["2020-07-01 20:11:00", "2020-07-02 00:00:00"]
+    for name, wrong, message in (
+        ("date", "01.07.2020", "date of footprints is a date such as 2020-07-01; got '01.07.2020'"),
+        ("touches_edge", "maybe", "touches_edge of footprints is true or false; got 'maybe'"),
+    ):
+        words.assign(**{name: wrong}).to_file(tmp_path / "wrong.gpkg")
+        with pytest.raises(FootprintError, match=message):
+            read_footprints(tmp_path / "wrong.gpkg")

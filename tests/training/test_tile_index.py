@@ -162,3 +162,12 @@ def test_counting_takes_about_as_much_memory_as_the_chunk():
     tracemalloc.stop()
     assert peak < 2 * kinds.nbytes
     assert (counts.cells == 32 * 32).all()
+
+
+def test_one_class_everywhere_teaches_nothing():
+    scene = make_scene(shape=(64, 64))
+    truth = StubLabelRaster(
+        np.where(truth_of(scene) == 1, 1, IGNORED).astype(np.uint8)
+    )  # as of a mask whose 0 is its nodata
+    with pytest.raises(TrainingError, match=r"none shows what it is not\. Where labels are a raster, is 0 its nodata"):
+        index_tiles([TrainingScene(name="a", cube=scene.cube, truth=truth)], inputs=INPUTS, tile=32, min_valid=0.0)
