@@ -19,6 +19,7 @@ from rtsx.inference.plan import Merge, TestTimeAugmentation
 from rtsx.parsing import STRICT, Memory, Several
 from rtsx.storage import absolute
 from rtsx.tiling import Blend
+from rtsx.tiling.plan import WIDEST_HALO
 
 if TYPE_CHECKING:
     from rtsx.model import ModelBundle
@@ -78,7 +79,7 @@ class OutlineSpec:
     """Smaller objects are left out, m²; geodesic. The bundle's own choice if left out, or 288."""
     threshold: Annotated[float, Gt(0), Le(1)] | None = None
     """Least probability of an object; the bundle's own if left out."""
-    edge_distance: Annotated[int, Ge(0)] = 10
+    edge_distance: Annotated[int, Ge(0), Le(WIDEST_HALO)] = 10
     """Outlines this near to missing data are marked as cut, px; the halo that cells look around themselves."""
     area_thresholds: Several[Annotated[float, Gt(0), Le(1)]] | None = None
     """Whole per cents (0-1) at which the area of an outline is measured, for `area_m2_t45` and the like, or `[]`; those of the
@@ -89,9 +90,10 @@ class OutlineSpec:
     def __post_init__(self) -> None:
         """Refuse numbers that mean nothing, before they stand in a plan."""
         threshold = 1 if self.threshold is None else self.threshold
-        if not (0 < threshold <= 1 and (self.min_area_m2 or 0) >= 0 and self.edge_distance >= 0):
+        if not (0 < threshold <= 1 and (self.min_area_m2 or 0) >= 0 and 0 <= self.edge_distance <= WIDEST_HALO):
             raise CampaignError(
-                f"Outlines take a threshold above 0 and up to 1, and min_area_m2 and edge_distance of 0 or more; got {self}."
+                "Outlines take a threshold above 0 and up to 1, a min_area_m2 of 0 or more, and an edge_distance from 0 to "
+                f"{WIDEST_HALO}; got {self}."
             )
         if self.area_thresholds is not None:
             object.__setattr__(self, "area_thresholds", checked_thresholds(self.area_thresholds))

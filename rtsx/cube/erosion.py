@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtsx.errors import CubeError
+from rtsx.tiling.plan import WIDEST_HALO
 
 _TIE = 1e-9
 """Pixels by which a centre may lie outside and still belong, so that 60-80-100 is inside a circle of 100 m."""
@@ -153,12 +154,23 @@ def erode_quality(
 def erosion_halo(*, distance_m: float, resolution_m: float | tuple[float, float]) -> int:
     """Return pixels around a block that `erode_quality` looks at.
 
+    Raises
+    ------
+    CubeError
+        They are more than `WIDEST_HALO`, which no memory holds around every block.
+
     Examples
     --------
     >>> erosion_halo(distance_m=30, resolution_m=3), erosion_halo(distance_m=30, resolution_m=(3, 20))
     (10, 10)
     """
-    return math.ceil(distance_m / min(_sides(distance_m, resolution_m)))
+    size = min(_sides(distance_m, resolution_m))
+    if distance_m > WIDEST_HALO * size:
+        raise CubeError(
+            f"erode_m is at most {WIDEST_HALO} pixels, here {WIDEST_HALO * size:.10g} m; got {distance_m:.10g}. Dirty edges are tens of metres: "
+            "correct it, or leave images out by max_cloud_cover."
+        )
+    return math.ceil(distance_m / size)
 
 
 def _sides(distance_m: float, resolution_m: float | tuple[float, float]) -> tuple[float, float]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from rtsx.arguments import typed
 from rtsx.cube import GRID_MAPPING, geobox_of
+from rtsx.cube.georeference import pixel_m
 from rtsx.errors import EvaluationError
 from rtsx.evaluation.dask import check_range, reduce_blocks
 from rtsx.footprints.class_maps import split_classes, thresholds_of
@@ -51,7 +52,7 @@ def expected_area(
     Raises
     ------
     EvaluationError
-        Both sizes are given or one is not above 0, the map has several classes or times, no valid pixel, or
+        Both sizes are given or one is below a pixel, the map has several classes or times, no valid pixel, or
         probabilities beyond 0 to 1.
     FootprintError
         `pred` is no prediction.
@@ -86,6 +87,9 @@ def expected_area(
     missing = np.uint8(_MISSING) if probability.dtype == np.uint8 else np.nan
     known = probability.where(~maps[0].invalid, missing)
     geobox = geobox_of(pred)
+    pixel = abs(geobox.affine.e) if cell_degrees is None else pixel_m(geobox) / 111_195
+    if side < pixel:
+        raise EvaluationError(f"The side of a cell is at least that of a pixel, here {pixel:.6g}; got {side:g}.")
     kernel = SumCells(
         mesh=PixelMesh(geobox),
         side=side,

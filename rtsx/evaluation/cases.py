@@ -24,6 +24,7 @@ from rtsx.labels.label_rasters import same_pixels, warp_onto
 from rtsx.labels.rasterize import to_pixels
 from rtsx.labels.standardise import marked_absent
 from rtsx.scores import LEVELS_OF_FLOAT
+from rtsx.tiling.plan import WIDEST_HALO
 
 Truth: TypeAlias = LabelRaster | xr.DataArray | gpd.GeoDataFrame
 """What is there: pixels with numbers of classes, or polygons."""
@@ -77,8 +78,8 @@ class EvaluationSettings:
             raise EvaluationError(
                 f"object_iou is the least IoU of a match, above 0 to 1, not {self.object_iou}: 0.5 is usual"
             )
-        if self.boundary < 1 or self.boundary != int(self.boundary):
-            raise EvaluationError(f"boundary is a whole number of pixels from 1, not {self.boundary}")
+        if not 1 <= self.boundary <= WIDEST_HALO or self.boundary != int(self.boundary):
+            raise EvaluationError(f"boundary is a whole number of pixels from 1 to {WIDEST_HALO}, not {self.boundary}")
         if not (math.isfinite(self.min_object_area_m2) and self.min_object_area_m2 >= 0):
             raise EvaluationError(
                 f"min_object_area_m2 is a finite area of at least 0 m², not {self.min_object_area_m2}: 0 keeps everything"

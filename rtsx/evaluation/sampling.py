@@ -1,6 +1,5 @@
 """Draw stratified random samples for people to review: of outlines, and of the ground that a map covers."""
 
-import math
 import re
 import warnings
 from collections.abc import Sequence
@@ -172,8 +171,8 @@ def sample_ground(
     validate_footprints(footprints)
     _require_one_class(footprints)
     _require_numbers(size=size, seed=seed)
-    if not (math.isfinite(near_m) and near_m >= 0):
-        raise EvaluationError(f"near_m is a distance of at least 0 m; got {near_m}.")
+    if not 0 <= near_m <= _FARTHEST_M:
+        raise EvaluationError(f"near_m is a distance from 0 to {_FARTHEST_M:.0f} m; got {near_m}.")
     maps = split_classes(pred, threshold=0.0, class_name=None, water=None)
     if len(maps) > 1:
         raise EvaluationError(
@@ -401,6 +400,10 @@ def stratum_bands(stratum: str) -> tuple[Band, Band]:
         low, high = ends[0] or ends[1], ends[2] or ends[3]
         bands[found["area"] is None] = (None if low is None else float(low), None if high is None else float(high))
     return bands.get(True, (None, None)), bands.get(False, (None, None))
+
+
+_FARTHEST_M = 10_000_000.0
+"""Largest `near_m`, m: a quarter of the way around the Earth."""
 
 
 def _buffered(footprints: gpd.GeoDataFrame, distance_m: float) -> NDArray[np.object_]:

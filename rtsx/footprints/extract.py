@@ -46,6 +46,7 @@ from rtsx.footprints.geometry import (
 )
 from rtsx.footprints.pieces import AREA_THRESHOLDS, LEAST_AREA_M2, Outlines, Pieces, area_column, checked_thresholds
 from rtsx.footprints.schema import COLUMNS, coerce, reorder
+from rtsx.tiling.plan import WIDEST_HALO
 
 
 def extract_footprints(
@@ -233,8 +234,10 @@ def _check(*, min_area_m2: float, threshold: float | None, edge_distance: int) -
         raise FootprintError(f"min_area_m2 is a finite area of at least 0 m², not {min_area_m2}: 0 keeps everything")
     if threshold is not None and not 0 <= threshold <= 1:
         raise FootprintError(f"threshold is a probability from 0 to 1, not {threshold}: for 50 per cent give 0.5")
-    if edge_distance < 0 or edge_distance != int(edge_distance):
-        raise FootprintError(f"edge_distance is a whole number of pixels from 0, not {edge_distance}: 0 flags nothing")
+    if not 0 <= edge_distance <= WIDEST_HALO or edge_distance != int(edge_distance):
+        raise FootprintError(
+            f"edge_distance is a whole number of pixels from 0 to {WIDEST_HALO}, not {edge_distance}: 0 flags nothing"
+        )
 
 
 def _margins(

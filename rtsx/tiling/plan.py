@@ -29,6 +29,9 @@ Blend = Literal["linear", "hann", "gaussian", "crop", "max"]
 BLENDS: tuple[Blend, ...] = get_args(Blend)
 """Every blend by name."""
 
+WIDEST_HALO = 4096
+"""Pixels that are read around a block at most, for whatever looks beyond it: more than anything needs, and memory holds."""
+
 # MONAI's and nnU-Net's choice: the standard deviation is an eighth of the window.
 _GAUSSIAN_WIDTH = 0.125
 

@@ -75,6 +75,8 @@ def test_what_cannot_be_is_refused() -> None:
             erode_quality(quality, distance_m=distance, resolution_m=resolution)
     with pytest.raises(CubeError, match=r"Quality is \(y, x\); got shape \(1, 2, 2\)"):
         erode_quality(quality[None], distance_m=1, resolution_m=3)
+    with pytest.raises(CubeError, match="erode_m is at most 4096 pixels, here 12288 m; got 1000000000"):
+        erosion_halo(distance_m=1e9, resolution_m=3)
 
 
 def test_a_kernel_compiles_where_no_folder_can_be_written(monkeypatch: pytest.MonkeyPatch) -> None:

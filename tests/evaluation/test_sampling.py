@@ -14,8 +14,8 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 
 import rtsx
-from rtsx.errors import EvaluationError
-from rtsx.evaluation import assess_accuracy, sample_ground, sample_outlines
+from rtsx.errors import EvaluationError, FootprintError
+from rtsx.evaluation import assess_accuracy, evaluate, expected_area, sample_ground, sample_outlines
 from rtsx.evaluation.sampling import SAMPLE_COLUMNS, _DrawPixels
 from rtsx.footprints import extract_footprints
 from rtsx.geometry.pixels import PixelMesh
@@ -171,6 +171,16 @@ def test_what_cannot_be_drawn_is_refused(pred, footprints):
         sample_outlines(footprints, size=1)
     with pytest.raises(EvaluationError, match="seed is a whole number from 0; got -1"):
         sample_ground(pred, footprints, size=9, seed=-1)
+    with pytest.raises(EvaluationError, match=r"near_m is a distance from 0 to 10000000 m; got 1000000000000.0"):
+        sample_ground(pred, footprints, size=9, near_m=1e12)
+    with pytest.raises(EvaluationError, match=r"a cell is at least that of a pixel, here .*; got 0.001"):
+        expected_area(pred, cell_m=0.001)
+    with pytest.raises(
+        FootprintError, match="edge_distance is a whole number of pixels from 0 to 4096, not 1000000000"
+    ):
+        extract_footprints(pred, edge_distance=10**9)
+    with pytest.raises(EvaluationError, match="boundary is a whole number of pixels from 1 to 4096, not 1000000000"):
+        evaluate(pred, truth=footprints, boundary=10**9)
     with pytest.raises(EvaluationError, match="confidence_edges ascend"):
         sample_outlines(footprints, size=9, confidence_edges=[0.5, 0.4])
     with pytest.raises(EvaluationError, match="region names a column"):
