@@ -7,6 +7,7 @@ Every cell computes all tiles whose support meets it, so that no cell waits for 
 computed twice. Where tiles are cropped and their step divides the cell, none is: their seams lie on the cells' borders.
 """
 
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -173,6 +174,13 @@ def chosen_cells(
     addresses = met
     if without is not None:
         left_out = grid.projected(without)
+        if not left_out.intersects(area):
+            warnings.warn(
+                f"The ground that is left out meets none of the region: it spans {_bounds(without)}, the region {_bounds(region)}, longitude and "
+                "latitude. Does it have latitude first?",
+                RuntimeWarning,
+                stacklevel=2,
+            )
         shapely.prepare(left_out)
         boxes = _boxes(grid, met, 1)
         gone = shapely.covers(left_out, boxes)

@@ -236,6 +236,13 @@ def evaluate(
     cases = [case_of(scene, classes=classes, threshold=threshold) for scene in listed]
     if isinstance(truth, gpd.GeoDataFrame) and len(truth):
         _check_meets(cases[0])
+    are_outlines = any(isinstance(scene.truth, gpd.GeoDataFrame) and len(scene.truth) for scene in listed)
+    if truth is None and are_outlines and all(isinstance(case, RasterCase) and _has_none(case) for case in cases):
+        warnings.warn(
+            "No outline of the truth lies on any scene. Is it the truth of another place, or in another CRS than it says?",
+            TruthWarning,
+            stacklevel=2,
+        )
     rasters = iter(evaluate_rasters([case for case in cases if isinstance(case, RasterCase)], rule=rule))
     counted = tuple(
         SceneCounts(
@@ -280,11 +287,15 @@ def _check_meets(case: RasterCase | OutlineCase) -> None:
 
     Not so for several scenes, of which some may well have no slump.
     """
-    if isinstance(case, RasterCase) and isinstance(case.truth, RasterizedLabels) and not case.truth.count:
+    if isinstance(case, RasterCase) and _has_none(case):
         raise EvaluationError(
             "No outline of the truth lies on the prediction. Is it the truth of another place, or in another CRS than it says? "
             "A place that is known to have none is evaluated by a table without rows."
         )
+
+
+def _has_none(case: RasterCase) -> bool:
+    return isinstance(case.truth, RasterizedLabels) and not case.truth.count
 
 
 def listed_scenes(

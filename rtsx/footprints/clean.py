@@ -1,6 +1,7 @@
 """Flag doubtful footprints instead of deleting them: by water, shape and size; and simplify outlines that still fit together."""
 
 import math
+import warnings
 from collections.abc import Sequence
 
 import geopandas
@@ -9,11 +10,12 @@ import pandas as pd
 import shapely
 import xarray as xr
 from numpy.typing import NDArray
-from pyproj import CRS, Transformer
+from pyproj import CRS
 
 from rtsx.errors import FootprintError
 from rtsx.footprints.geometry import Placement, components, measure, measured_columns
 from rtsx.footprints.schema import FLAGS, reorder, validate_footprints
+from rtsx.geometry.crs import cached_transformer
 
 
 def clean_footprints(
@@ -157,6 +159,8 @@ def water_in(placement: Placement, water: xr.DataArray) -> xr.DataArray:
     x = np.floor((columns - source.transform.c) / source.transform.a + 1e-6).astype(np.int64)
     height, width = source.shape
     is_in = xr.DataArray((y >= 0) & (y < height), dims="y") & xr.DataArray((x >= 0) & (x < width), dims="x")
+    if not is_in.any():
+        warnings.warn("The map of water lies beside the map: is it of another place?", RuntimeWarning, stacklevel=3)
     picked = water.transpose("y", "x").isel(y=np.clip(y, 0, height - 1), x=np.clip(x, 0, width - 1))
     bare = xr.DataArray(picked.data, dims=("y", "x"))
     return ((bare == 1) & is_in).astype(np.uint8)
@@ -194,6 +198,14 @@ def overlap_fraction(
         return np.zeros(0)
     water = shapely.make_valid(_brought(given[there], CRS.from_user_input(polygons.crs), outlines, crs=crs))
     owner, cover = shapely.STRtree(water).query(outlines, predicate="intersects")
+    around = shapely.box(*shapely.total_bounds(outlines))
+    if there.any() and not shapely.intersects(water, around).any():
+        warnings.warn(
+            "No polygon of water lies anywhere in the box around all outlines. Is it of another place, in another CRS than it says, or does it "
+            "have latitude first?",
+            RuntimeWarning,
+            stacklevel=3,
+        )
     fraction = np.zeros(len(outlines))
     order = np.argsort(owner, kind="stable")
     owner, cover = owner[order], cover[order]
@@ -235,13 +247,13 @@ def _brought(
     Without what lies elsewhere, because water of the whole world comes in one file, and a projection has no place for
     most of it.
     """
-    x, y = Transformer.from_crs(crs, source, always_xy=True).transform(*shapely.get_coordinates(outlines).T)
+    x, y = cached_transformer(crs.to_wkt(), source.to_wkt()).transform(*shapely.get_coordinates(outlines).T)
     west, south, east, north = np.min(x), np.min(y), np.max(x), np.max(y)
     if np.isfinite((west, south, east, north)).all():
         # Wider by a part, because edges that are straight in one CRS bend in another.
         reach = 0.01 * max(east - west, north - south)
         water = _near(water, source, (west - reach, south - reach, east + reach, north + reach))
-    there = Transformer.from_crs(source, crs, always_xy=True)
+    there = cached_transformer(source.to_wkt(), crs.to_wkt())
     moved = shapely.transform(water, lambda xy: np.column_stack(there.transform(*xy.T)))
     if not np.isfinite(shapely.get_coordinates(moved)).all():
         raise FootprintError(

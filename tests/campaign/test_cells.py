@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from shapely import LineString, MultiPolygon, Point, Polygon, box
@@ -40,6 +41,7 @@ def test_the_cells_are_those_of_the_grid(region: BaseGeometry) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The ground that is left out meets none:RuntimeWarning")
 @settings(max_examples=40)
 @given(shapes, shapes)
 def test_what_is_left_out_leaves_cells_with_ground_of_the_region_beside_it(
@@ -80,6 +82,13 @@ def test_the_window_is_that_of_the_region_whatever_is_left_out() -> None:
     choice = chosen_cells(GRID, region, without=left_out, extent=None)
     assert set(choice.cells) == {beside(y, x) for y in (1, 2) for x in range(3)}
     assert (choice.rows, choice.columns) == ((FIRST[0], FIRST[0] + 3), (FIRST[1], FIRST[1] + 3))
+
+
+def test_ground_to_leave_out_of_another_place_is_warned_of() -> None:
+    region = ground(FIRST)
+    swapped = shapely.transform(region, lambda lonlat: lonlat[:, ::-1] / 2)
+    with pytest.warns(RuntimeWarning, match="left out meets none of the region.* Does it have latitude first"):
+        assert set(chosen_cells(GRID, region, without=swapped, extent=None).cells) == {FIRST}
 
 
 def test_a_cell_of_which_only_ground_outside_the_region_would_stay_is_left_out() -> None:

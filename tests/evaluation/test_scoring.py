@@ -249,7 +249,7 @@ def bad_inputs():
         "beyond 1": ((make_prediction(level * 3, dtype="float32"), good), {}, "runs from 0 to 1, but a pixel in rows 0-39"),
         "threshold": ((pred, good), {"threshold": 50}, "a probability from 0 to 1, not 50"),
         "object_iou": ((pred, good), {"object_iou": 0}, "above 0 to 1, not 0"),
-        "boundary": ((pred, good), {"boundary": 0}, "a whole number of pixels from 1, not 0"),
+        "boundary": ((pred, good), {"boundary": 0}, "a whole number of pixels from 1 to 4096, not 0"),
         "area": ((pred, good), {"min_object_area_m2": -1}, "finite area of at least 0 m², not -1"),
         "threshold of outlines": ((square(0), square(0)), {"threshold": 0.5}, "is outlines, which are found already: leave"),
         "bootstrap": ((pred, good), {"bootstrap": -1}, "a whole number of draws from 0, not -1"),
@@ -270,7 +270,8 @@ def test_outlines_of_another_place_are_no_truth_of_a_single_prediction():
         rtsx.evaluate(pred, elsewhere)
     assert rtsx.evaluate(pred, elsewhere.iloc[:0]).pooled["iou"].item() == 1
     scenes = [EvaluationScene(name="here", prediction=pred, truth=elsewhere)]
-    assert rtsx.evaluate(scenes).pooled["iou"].item() == 1
+    with pytest.warns(TruthWarning, match="No outline of the truth lies on any scene"):
+        assert rtsx.evaluate(scenes).pooled["iou"].item() == 1
 
 
 def boxes(*corners, crs="EPSG:32652"):

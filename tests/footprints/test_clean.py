@@ -209,6 +209,17 @@ def test_polygons_of_water_in_any_crs(pred):
     assert extract_footprints(pred, water=lakes.iloc[:0])["water_fraction"].tolist() == [0, 0, 0]
 
 
+def test_water_of_another_place_is_warned_of(pred):
+    lakes = geopandas.GeoSeries([shapely.box(10, 60, 11, 61)], crs=4326)
+    with pytest.warns(RuntimeWarning, match="No polygon of water lies anywhere in the box around all outlines"):
+        extract_footprints(pred, water=lakes)
+    away = xr.DataArray(np.ones((2, 2), bool), {"y": [1.5, 0.5], "x": [0.5, 1.5]}, ("y", "x")).rio.write_crs(
+        pred.rio.crs
+    )
+    with pytest.warns(RuntimeWarning, match="The map of water lies beside the map"):
+        assert extract_footprints(pred, water=away)["water_fraction"].eq(0).all()
+
+
 def test_water_of_the_whole_world(level):
     """Most of it has no place in UTM, and one polygon reaches around the map and far beyond."""
     here = make_prediction(level, crs="EPSG:32608", corner=(500_000.0, 7_800_000.0))
