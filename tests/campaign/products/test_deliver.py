@@ -429,6 +429,35 @@ def test_damage_is_mended(small: Finished, tmp_path: Path) -> None:
             assert files(tmp_path) == before
 
 
+def test_a_damaged_map_is_named_with_the_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rtsx.cube.write._SMALLEST_TOP_LEVEL", 64)
+    made = Finished(tmp_path, plan_of(2, 2, cell=64))
+    records = tmp_path / "out" / made.output.layout.products / "collected" / "overviews"
+
+    def collect() -> None:
+        shutil.rmtree(records, ignore_errors=True)
+        made.campaign.collect(levels=False, tracks=False, stac=False)
+
+    def deliver() -> None:
+        made.campaign.deliver(tmp_path / "to", outlines=False)
+
+    collect()
+    damage = {
+        "2x/probability": ("Remove map.zarr/2x/probability/c/0 and", [collect]),
+        "probability": ("verify names its cell.*retry --cell", [collect, deliver]),
+    }
+    for array, (told, calls) in damage.items():
+        shards = tmp_path / "out" / "map.zarr" / array / "c" / "0"
+        for path in (one for one in shards.rglob("*") if one.is_file()):
+            path.write_bytes(b"?" * path.stat().st_size)
+        for call in calls:
+            with pytest.raises(CampaignError, match=rf"map.zarr/{array} is damaged in rows .*{told}"):
+                call()
+        if "/" in array:
+            shutil.rmtree(shards)
+            collect()
+
+
 def test_images_are_counted_once_and_gaps_are_named(tmp_path: Path) -> None:
     made = Finished(tmp_path, plan_of(1, 2, cell=64))
     ids = ["/home/a/x/1.tif", "/home/a/y/1.tif", "https://b.org/2.tif?sig=se/cret"]
