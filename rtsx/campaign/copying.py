@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -16,9 +16,11 @@ from rtsx.campaign.cells import Address
 from rtsx.campaign.layout import CAMPAIGN, MAP, YearLayout
 from rtsx.campaign.ledger import CampaignLedger, LeaseTaken, held, map_in_threads, planned_years, settings_key
 from rtsx.campaign.map import ANSWERS, map_claims
+from rtsx.campaign.plan import read_plan
 from rtsx.campaign.preflight import PROBES, check_object_store, require_space
 from rtsx.campaign.products.stac import CATALOG
 from rtsx.campaign.records import CommitRecord
+from rtsx.campaign.stages import copy_stages, stage_records
 from rtsx.errors import CampaignError, OutputExistsError, OutputNotWritableError
 from rtsx.grid.grid import cell_id
 from rtsx.storage import cloud_of, is_url, local_path
@@ -120,6 +122,8 @@ def copy_campaign(
     _refuse_another(source, target, planned=planned, to=to)
     copier = _Copier(source, target, to=to)
     marked = {year: sorted(CampaignLedger(source, YearLayout(year)).done()) for year in wanted}
+    plans = [plan for plan in (read_plan(source, year) for year in wanted) if plan is not None]
+    stages = {plan.year: stage_records(source, plan) for plan in plans}
     documents, n_bytes = _documents(source, wanted)
     require_space(to, n_bytes - _documents(target, wanted)[1])
     check_object_store(target, lease_s=_LEASE_S)
@@ -149,6 +153,8 @@ def copy_campaign(
         found.update(states)
         bad = tuple(cell for cell, state in zip(cells, states, strict=True) if state == "damaged")
         damaged |= {year: bad} if bad else {}
+    for plan in plans:
+        copy_stages(plan, stages[plan.year], source=source, target=target, without=copier.later[plan.year])
     return Copied(
         to=to,
         years=tuple(wanted),
@@ -169,6 +175,8 @@ class _Copier:
         """Bytes of each object that was written."""
         self._retired: dict[str, dict[Address, list[str]]] = {}
         """Keys of the marks of older states of each cell, by their folder in the copy."""
+        self.later = defaultdict[int, set[Address]](set)
+        """Cells that were finished later in the copy, by year."""
 
     def document(self, key: str, content: bytes | None) -> None:
         """Copy what no mark names; what is gone meanwhile is left."""
@@ -186,6 +194,8 @@ class _Copier:
             if mark is None:
                 return "damaged"
             if there is not None and there.finished >= mark.finished:
+                if there.finished > mark.finished:
+                    self.later[layout.year].add(cell)
                 return "there"
             try:
                 # Held, because the copy may be run at the same time; of one run with other copies, which write the same bytes, so that
@@ -281,7 +291,7 @@ def _is_node(key: str) -> bool:
 
 
 def _listed(objects: ObjectStore, years: Iterable[int]) -> Iterator[StoredObject]:
-    """Yield what years have, but cells, marks, leases, and when stages were done, which is told by the times of marks; and the map, but cells."""
+    """Yield what years have, but cells, marks, leases, and stages, which are told by the times of marks (`copy_stages`); and the map, but cells."""
     for year in years:
         layout = YearLayout(year)
         folders = (layout.marks, layout.leases, layout.outlines, layout.cogs, layout.stages)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from rtsx.campaign.cells import Address
 from rtsx.campaign.drift import read_check
@@ -151,10 +151,7 @@ def year_stages(
 
     def through(stage: Stage) -> int | None:
         record = _read(objects, plan, stage)
-        if record is None or record.until is None:
-            return None if record is None else 0
-        gone = {parse_cell_id(cell) for cell in record.without}
-        return min(record.cells, sum(when <= record.until and cell not in gone for cell, when in done.items()))
+        return None if record is None else min(record.cells, len(_cells_of(record, done)))
 
     check = read_check(objects, plan)
     return YearStages(
@@ -169,6 +166,52 @@ def year_stages(
         collected=through("collected"),
         delivered=through("delivered"),
     )
+
+
+def copy_stages(
+    plan: CampaignPlan,
+    records: Mapping[Stage, StageRecord],
+    *,
+    source: ObjectStore,
+    target: ObjectStore,
+    without: Iterable[Address],
+) -> None:
+    """Record in a copy which stages its cells have come through, by the times of its own marks.
+
+    Parameters
+    ----------
+    plan
+        Of the year.
+    records
+        What `stage_records` has read of the campaign before it was copied.
+    source, target
+        The campaign, and the copy that has its cells.
+    without
+        Cells that the copy has made by itself.
+    """
+    here, there = (CampaignLedger(objects, YearLayout(plan.year)).moments() for objects in (source, target))
+    own = {*without}
+    for stage, record in records.items():
+        if stage == "fetched":
+            note_stage(target, plan, stage, marked={}, where=record.where)
+        else:
+            note_stage(target, plan, stage, marked=there, without=own | there.keys() - _cells_of(record, here))
+
+
+def stage_records(objects: ObjectStore, plan: CampaignPlan) -> dict[Stage, StageRecord]:
+    """Read the records of all stages that were begun; damaged ones, of which `year_stages` tells, are left out."""
+    found: dict[Stage, StageRecord] = {}
+    for stage in get_args(Stage):
+        with suppress(CampaignError):
+            record = _read(objects, plan, stage)
+            found |= {} if record is None else {stage: record}
+    return found
+
+
+def _cells_of(record: StageRecord, marked: Mapping[Address, datetime]) -> set[Address]:
+    """Return the cells that a stage was done for, and that were not made anew since."""
+    gone = {parse_cell_id(cell) for cell in record.without}
+    return {cell for cell, when in marked.items() if record.until is not None and when <= record.until} - gone
 
 
 def stage_table(years: Iterable[YearStages], *, reviewed: Mapping[int, str] | None = None) -> list[tuple[str, ...]]:

@@ -22,7 +22,7 @@ from rtsx.campaign.ledger import CampaignLedger, held
 from rtsx.campaign.plan import CampaignPlan, write_plan
 from rtsx.campaign.products import collect_year
 from rtsx.campaign.records import CommitRecord
-from rtsx.campaign.stages import verify_year
+from rtsx.campaign.stages import note_stage, verify_year
 from rtsx.cube import write
 from rtsx.errors import CampaignError, OutputExistsError, OutputNotWritableError, RtsxError
 from rtsx.storage import atomic
@@ -91,6 +91,23 @@ def test_a_copy_is_equal_and_a_second_one_writes_only_what_is_new(tmp_path: Path
     assert third.n_objects < first.n_objects
     assert verify_year(str(target), YEAR).is_sound
     assert Campaign.open(target).map().equals(Campaign.open(source).map())
+
+
+def test_a_copy_has_the_stages_of_its_cells(tmp_path: Path) -> None:
+    source, target = tmp_path / "a", tmp_path / "b"
+    output = _campaign(source)
+    note_stage(output.objects, PLAN, "collected", marked=output.ledger.moments())
+    output.finish(PIXELS, CELLS[4:5])
+    note_stage(output.objects, PLAN, "verified", marked=output.ledger.moments(), without=[CELLS[1]])
+    _copied(source, target)
+    stages = [Campaign.open(str(place)).stages() for place in (source, target)]
+    assert stages[0] == stages[1]
+    assert (stages[1][0].verified, stages[1][0].collected, stages[1][0].delivered) == (4, 4, None)
+    output.ledger.retire(CELLS[0])
+    output.finish(PIXELS, CELLS[:1], run="b")
+    _copied(source, target)
+    (found,) = Campaign.open(str(target)).stages()
+    assert (found.done, found.verified, found.collected) == (5, 3, 3)
 
 
 def test_it_goes_to_a_cloud_and_back(tmp_path: Path, s3: S3) -> None:
