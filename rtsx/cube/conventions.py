@@ -205,7 +205,8 @@ def _split(array: xr.DataArray, layers: Sequence[str] | None) -> xr.Dataset:
     variables = {}
     for number, name in enumerate(names):
         band = array.isel({dim: number}).transpose("time", "y", "x", missing_dims="ignore")
-        variables[name] = _variable(band.rename(name), array.attrs, place=_place(number, coordinate))
+        place = _place(number, coordinate, array.attrs.get("long_name"))
+        variables[name] = _variable(band.rename(name), array.attrs, place=place)
     stated = {*array.attrs, *(word for one in variables.values() for word in one.attrs)} & set(MISSING_ATTRS)
     if not is_single and not stated and not set(MISSING) & set(array.encoding):
         _ask_for_nodata(array)
@@ -214,11 +215,14 @@ def _split(array: xr.DataArray, layers: Sequence[str] | None) -> xr.Dataset:
     return xr.Dataset(variables, coords={name: coords[name] for name in coords if name not in variables}, attrs=whole)
 
 
-def _place(number: int, coordinate: Sequence[Any]) -> tuple[int, int | None]:
+def _place(number: int, coordinate: Sequence[Any], told: Any = None) -> tuple[int, int | None]:
     """Return where a band's value stands among those of an attribute, and of how many.
 
-    By the number of the band, which rioxarray counts from 1, because attributes keep their order when bands are selected.
+    By the number of the band, which rioxarray counts from 1, or its name in `told`, which is `long_name`, because attributes keep
+    their order when bands are selected.
     """
+    if isinstance(told, tuple | list) and list(told).count(coordinate[number]) == 1:
+        return list(told).index(coordinate[number]), None
     if all(isinstance(one, int) and one > 0 for one in coordinate):
         return coordinate[number] - 1, None
     return number, len(coordinate)
@@ -330,7 +334,12 @@ def _named(cube: xr.Dataset, layers: Sequence[str] | None) -> xr.Dataset:
         extra = set(layer.dims) - {"time", "y", "x"}
         if len(extra) == 1 and not extra & _PREDICTED:
             split = _split(layer.assign_attrs(cube.attrs | layer.attrs), layers)
-            return cube.drop_vars([name]).drop_dims(extra).assign(split.data_vars).assign_attrs(split.attrs)
+            return (
+                cube.drop_vars([name])
+                .drop_dims(extra, errors="ignore")
+                .assign(split.data_vars)
+                .assign_attrs(split.attrs)
+            )
     names = list(found)
     whole = {key: value for key, value in cube.attrs.items() if key in _OF_A_LAYER}
     silent = [name for name, layer in found.items() if not _OF_A_LAYER & set(layer.attrs)]

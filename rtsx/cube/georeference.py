@@ -90,7 +90,7 @@ def geobox_of(cube: xr.Dataset | xr.DataArray) -> GeoBox:
 _CRS_WORDS = ("crs_wkt", "spatial_ref")
 """Attributes of a grid mapping that are WKT."""
 _CRS_ATTRS = ("proj:code", "proj:wkt2", "crs", "crs_wkt", "epsg", "proj:epsg")
-"""Attributes and coordinates that others state a CRS in."""
+"""Attributes and coordinates that others state a CRS in; GDAL's Zarr has `_CRS`, too."""
 
 
 def with_crs(cube: xr.Dataset) -> xr.Dataset:
@@ -159,10 +159,13 @@ def _attribute_crs(cube: xr.Dataset) -> PROJ_CRS | None:
     for words in ((cube.attrs, own, *(one.attrs for one in cube.variables.values())), (scalars,)):
         found: list[PROJ_CRS] = []
         for stated in words:
-            for key in _CRS_ATTRS:
+            gdal = stated.get("_CRS")
+            values = [stated.get(key) for key in _CRS_ATTRS]
+            values += [gdal.get("wkt") or gdal.get("projjson") or gdal.get("url")] if isinstance(gdal, dict) else []
+            for value in values:
                 with suppress(CRSError, TypeError, ValueError):
-                    if stated.get(key) is not None:
-                        found.append(PROJ_CRS.from_user_input(stated[key]))
+                    if value is not None:
+                        found.append(PROJ_CRS.from_user_input(value))
         flat = [without_heights(crs) for crs in found]
         if any(not crs.equals(flat[0], ignore_axis_order=True) for crs in flat):
             raise CubeError(

@@ -366,3 +366,22 @@ def test_an_encoding_of_the_dtype_before_it_was_converted(random_cube: Make) -> 
     cube["red"].attrs.pop("_FillValue", None)
     cube["red"].encoding = {"dtype": "int16", "_FillValue": -1}
     assert as_cube(cube)["red"].attrs["_FillValue"] == 65535
+
+
+def test_bands_without_a_coordinate_are_named_by_the_caller(random_cube: Make) -> None:
+    one = random_cube()[["red"]]
+    stack = one["red"].expand_dims(band=2).drop_vars("red", errors="ignore").rename("image").to_dataset()
+    cube = as_cube(stack.assign(valid=one["red"] > 0), layers=["red", "nir"])
+    assert list(cube.data_vars) == ["valid", "red", "nir"]
+    np.testing.assert_array_equal(cube["nir"].values, one["red"].values)
+
+
+def test_values_of_bands_follow_their_names_when_bands_were_selected(tmp_path: Path) -> None:
+    array = xr.DataArray(np.ones((3, 4, 4), np.uint16), dims=("band", "y", "x"))
+    array.attrs = {"long_name": ("red", "green", "blue"), "scales": (1.0, 2.0, 3.0), "nodatavals": (7, 8, 9)}
+    turned = array.isel(band=[2, 0]).assign_coords(band=["blue", "red"])
+    cube = as_cube(turned)
+    assert {name: (cube[name].attrs.get("scale_factor", 1), cube[name].attrs["_FillValue"]) for name in cube} == {
+        "blue": (3.0, 9),
+        "red": (1.0, 7),
+    }

@@ -210,6 +210,9 @@ CRS_PLACES: dict[str, Callable[[xr.Dataset], xr.Dataset]] = {
     ),
     "attribute crs": lambda bare: bare.assign_attrs(crs="EPSG:32608"),
     "attribute of a layer": lambda bare: _with_attrs(bare, "red", crs="EPSG:32608"),
+    "GDAL of Zarr": lambda bare: _with_attrs(
+        bare, "red", _CRS={"wkt": WKT[32608], "url": "http://www.opengis.net/def/crs/EPSG/0/32608"}
+    ),
     "proj:code": lambda bare: bare.assign_attrs({"proj:code": "EPSG:32608"}),
     "attribute epsg": lambda bare: bare.assign_attrs(epsg=32608),
     "stackstac's epsg": lambda bare: bare.assign_coords(epsg=32608),
