@@ -96,6 +96,22 @@ def open_water(path: str) -> "xr.DataArray | geopandas.GeoDataFrame":
     return layers["water" if "water" in layers else next(iter(layers))]
 
 
+_LARGEST_LOOK = 2**28
+"""Pixels of a map of water that are read to tell whether it has a 1."""
+
+
+def warn_of_dry(water: "xr.DataArray | geopandas.GeoDataFrame", *, path: str) -> None:
+    """Warn where no outline is on water, and water may be another number than 1, such as 80 of WorldCover or 255 of a mask."""
+    if not hasattr(water, "dtype") or water.dtype.kind == "b" or water.size > _LARGEST_LOOK:
+        return
+    other = (water != 0) & (water != water.attrs.get("_FillValue", 0))
+    if bool(other.any()) and not bool((water == 1).any()):
+        warn(
+            f"No outline is on water: {path} is 1 nowhere, and has other numbers up to {int(water.where(other).max())}. Water is 1; where it is one of "
+            "these, recode it, for example with gdal_calc."
+        )
+
+
 def write_outlines(
     pred: "xr.Dataset",
     path: str,
@@ -118,6 +134,8 @@ def write_outlines(
         outlines = rtsx.extract_footprints(
             pred, min_area_m2=0.0 if cleanup is not None and cleanup.flags else min_area_m2, water=water, **extraction
         )
+        if water is not None and "water_fraction" in outlines and not outlines["water_fraction"].any():
+            warn_of_dry(water, path="" if cleanup is None else str(cleanup.water))
         if cleanup is not None:
             least = default_min_area_m2(pred) if min_area_m2 is None else min_area_m2
             outlines = cleanup.apply(outlines, min_area_m2=least)

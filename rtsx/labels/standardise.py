@@ -77,7 +77,11 @@ class LabelSource:
             ) from error
         names = [str(column) for column in table.columns if column != geometry.name]
         plain = table.rename(columns=str).reset_index(drop=True)
-        return cls(name=name, table=plain, crs=_crs(name, table, crs), columns=match_columns(names, columns))
+        matched = match_columns(names, columns)
+        said = matched.get("class_name", "")
+        if said.lower() == "label" and "class_name" not in columns and _numbers_rows(plain[said]):
+            del matched["class_name"]
+        return cls(name=name, table=plain, crs=_crs(name, table, crs), columns=matched)
 
     @property
     def unused(self) -> tuple[str, ...]:
@@ -141,6 +145,12 @@ class LabelSource:
         if theirs is None:
             return np.full(len(self.table), np.nan)
         return np.asarray(pd.to_numeric(self.table[theirs], errors="coerce"), np.float64)
+
+
+def _numbers_rows(column: pd.Series) -> bool:
+    """Test whether a column numbers its rows, as `label` of many files does, instead of naming classes."""
+    numbers = pd.to_numeric(column, errors="coerce")
+    return len(numbers) > 2 and bool(numbers.notna().all()) and numbers.is_unique  # two could be 0 and 1
 
 
 def marked_absent(table: geopandas.GeoDataFrame) -> tuple[str | None, "pd.Series[bool]", "pd.Series[bool]"]:

@@ -569,8 +569,15 @@ def _check_channels(metadata: Metadata, *, n_channels: int | None, n_classes: in
     if n_classes not in {None, len(classes)}:
         raise BundleError(
             f"The network answers with {n_classes} channels, but {len(classes)} classes are named: {classes}. Pass "
-            "classes= in the order of the network's output."
+            f"classes= in the order of the network's output.{_with_background(classes, n_classes)}"
         )
+
+
+def _with_background(classes: Sequence[str], n_classes: int | None) -> str:
+    """Return what to name where the one channel more is what no class is."""
+    if n_classes != len(classes) + 1:
+        return ""
+    return f" Where its first channel is what none of them is, they are {['background', *classes]}."
 
 
 def _stem(location: _Location) -> str:

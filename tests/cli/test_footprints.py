@@ -139,6 +139,10 @@ def test_water_may_be_a_raster(rtsx_command: Command, stored: Path, tmp_path: Pa
     assert outcome.status == 0, outcome.err
     assert read_footprints(out)["water_fraction"].eq(1).all()
     assert read_footprints(out)["flags"].str.contains("water").all()
+    assert "is 1 nowhere" not in outcome.err
+    (water * 80).drop_encoding().rio.to_raster(tmp_path / "cover.tif")
+    outcome = rtsx_command("footprints", stored, "--out", out, "--water", tmp_path / "cover.tif", "--overwrite")
+    assert "cover.tif is 1 nowhere, and has other numbers up to 80" in " ".join(outcome.err.split())
 
 
 @pytest.mark.parametrize(

@@ -701,3 +701,13 @@ def test_short_words_for_yes_and_no():
         crs="EPSG:4326",
     )
     assert read_labels(found)["class_name"].tolist() == ["rts", "negative"] * 3
+
+
+def test_a_label_that_numbers_rows_is_no_class():
+    boxes = [shapely.box(lon, 69, lon + 0.01, 69.01) for lon in range(3)]
+    numbered = geopandas.GeoDataFrame({"label": [7, 8, 9]}, geometry=boxes, crs="EPSG:4326")
+    inventory = standardise_labels(numbered)
+    assert inventory.labels["class_name"].tolist() == ["rts"] * 3
+    assert inventory.report.unused == {"table 0": ("label",)}
+    assert read_labels(numbered.assign(label=[1, 1, 0]))["class_name"].tolist() == ["rts", "rts", "negative"]
+    assert read_labels(numbered, columns={"class_name": "label"})["class_name"].tolist() == ["7", "8", "9"]
