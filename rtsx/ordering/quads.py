@@ -5,7 +5,7 @@ import json
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC
 from pathlib import Path
@@ -13,13 +13,13 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from shapely.geometry.base import BaseGeometry
 
-from rtsx.errors import OrderError
+from rtsx.errors import OrderError, OutputExistsError
 from rtsx.ordering.basemap import QUAD_ID, BasemapApi, Mosaic, QuadRange
 from rtsx.ordering.order import batch_name, locked
 from rtsx.ordering.provider import BRINGS_NOTHING, OVER, Batch, BucketDelivery, OrderStatus
 from rtsx.parsing import json_value, wrap_damage
 from rtsx.redaction import redacted
-from rtsx.storage import staged, write_whole
+from rtsx.storage import staged
 
 QuadState = Literal["waiting", "there", "missing", "absent"]
 """Not tried to the end yet; complete in the folder; asked for and not to be had; on the grid and not in the mosaic."""
@@ -466,15 +466,12 @@ def list_quads(
 def _claim(folder: Path, mosaic: Mosaic) -> None:
     """Make a folder that of a mosaic, or refuse one that is another's, because quads of all mosaics are called alike."""
     path = folder / MOSAIC_FILE
-    try:
-        text = path.read_bytes()
-    except FileNotFoundError:
-        folder.mkdir(parents=True, exist_ok=True)
-        told = {"id": mosaic.id, "name": mosaic.name, "quad_size": mosaic.quad_size, "resolution": mosaic.resolution}
-        dates = {"start": mosaic.start.astimezone(UTC).isoformat(), "end": mosaic.end.astimezone(UTC).isoformat()}
-        write_whole(path, (json.dumps(told | dates, indent=1) + "\n").encode())
-        return
-    content = json_value(text, what=str(path), error=OrderError)
+    told = {"id": mosaic.id, "name": mosaic.name, "quad_size": mosaic.quad_size, "resolution": mosaic.resolution}
+    dates = {"start": mosaic.start.astimezone(UTC).isoformat(), "end": mosaic.end.astimezone(UTC).isoformat()}
+    # Whoever is first, of several that may begin at once, says whose it is.
+    with suppress(OutputExistsError), staged(path, overwrite=False) as draft:
+        draft.write_text(json.dumps(told | dates, indent=1) + "\n")
+    content = json_value(path.read_bytes(), what=str(path), error=OrderError)
     with wrap_damage(str(path), OrderError):
         other, name = content["id"], content["name"]
     if other != mosaic.id:

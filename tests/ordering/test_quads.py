@@ -18,6 +18,7 @@ from rtsx.ordering import BasemapApi, QuadCounts, QuadLedger, fetch_quads, list_
 from rtsx.ordering.basemap import QuadRange
 from rtsx.ordering.order import locked
 from rtsx.ordering.quads import MOSAIC_FILE
+from rtsx.storage import atomic
 from tests.ordering.basemap_server import ACROSS, KEY, NAME, BasemapServer, quad_bytes, red_of
 
 X, Y = 460, 1600
@@ -282,6 +283,23 @@ def test_orders_share_a_folder_one_after_the_other(server, api, fetched, tmp_pat
         assert fetch_quads(api, ledger, folder, mosaic=mosaic, table=folder / "other.parquet").there == 9
     assert set(server.downloads.values()) == {1}
     assert [pq.read_table(folder / f"{name}.parquet").num_rows for name in ("order", "other")] == [4, 9]
+
+
+def test_of_two_mosaics_that_come_to_one_folder_at_once_one_has_it(api, tmp_path, monkeypatch):
+    def listed(name, mosaic):
+        with quad_ledger(tmp_path / f"{name}.quads.sqlite") as ledger:
+            list_quads(api, ledger, tmp_path / "quads", mosaic=mosaic, region=region(api, 2), digest=name)
+
+    stage, other = atomic._locked_stage, NAME.replace("q3", "q2")
+
+    def other_first(target):
+        monkeypatch.undo()
+        listed("other", other)
+        return stage(target)
+
+    monkeypatch.setattr(atomic, "_locked_stage", other_first)
+    with pytest.raises(OrderError, match=f"holds quads of {other}"):
+        listed("first", NAME)
 
 
 def test_an_unknown_mosaic_is_told_with_those_that_are_near(api):
