@@ -48,11 +48,15 @@ class CampaignOutput(ConfigModel):
     """Storage options of the file system behind a URL, such as `endpoint_url` or `anon`."""
 
 
+def _code(crs: object) -> object:
+    return f"EPSG:{crs}" if isinstance(crs, int) and not isinstance(crs, bool) else crs
+
+
 class GridConfig(ConfigModel):
     """The pixel grid of the cube."""
 
-    crs: str = "EPSG:3413"
-    """CRS that PROJ knows; the default is polar stereographic, as ArcticDEM."""
+    crs: Annotated[str, BeforeValidator(_code, json_schema_input_type=str | int)] = "EPSG:3413"
+    """CRS that PROJ knows, or an EPSG code; the default is polar stereographic, as ArcticDEM."""
     resolution: float = Field(default=3.0, gt=0)
     """Side of a pixel in CRS units."""
     cell_size: int = Field(default=12288, gt=0)

@@ -64,7 +64,7 @@ def region_geobox(grid: Grid, region: BaseGeometry) -> GeoBox:
     rows = math.floor(top + _NOISE), math.ceil(bottom - _NOISE)
     columns = math.floor(left + _NOISE), math.ceil(right - _NOISE)
     for what, (start, stop) in (("rows", rows), ("columns", columns)):
-        if not 0 < stop - start < _LARGEST:
+        if not 0 < stop - start < _LARGEST or region.bounds[:2] == region.bounds[2:]:
             raise CubeError(
                 f"The region {region.bounds} spans {stop - start} {what} of {grid}. Give it as longitude and latitude, in "
                 "this order, with an area."

@@ -206,3 +206,7 @@ def test_a_box_and_well_known_text_in_quotes() -> None:
     with pytest.raises(ValidationError, match=r"a box is a list, \[-132.05, 67, -131, 68\], without quotes"):
         GROUND.validate_python("-132.05, 67, -131 68")
     assert GROUND.validate_python("POLYGON ((1 60, 2 60, 2 61, 1 60))").geometry().area == 0.5
+
+
+def test_a_code_alone_is_one_of_epsg() -> None:
+    assert GridConfig(crs=32608).crs == "EPSG:32608"

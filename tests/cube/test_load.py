@@ -17,7 +17,7 @@ from rtsx.cube.derived import get_derived
 from rtsx.cube.encoding import packing
 from rtsx.cube.erosion import erode_quality
 from rtsx.cube.images import GivenImages, Image, Period
-from rtsx.cube.load import search_area
+from rtsx.cube.load import region_geobox, search_area
 from rtsx.cube.mask_rules import mask_rule
 from rtsx.cube.recipe import CubeRecipe, DerivedLayer, SourceRecipe, TerrainLayer
 from rtsx.cube.resample.readers import open_reader
@@ -430,3 +430,8 @@ def test_terrain_of_elevation_in_feet_is_refused_unless_scaled(ground: Ground) -
         rtsx.open_cube(recipe(elevation([feet])), CUBE)
     scaled = replace(feet.bands["dem"], scale_factor=0.3048, settled=frozenset({"scale_factor"}))
     assert "slope" in rtsx.open_cube(recipe(elevation([replace(image, bands={"dem": scaled})])), CUBE)
+
+
+def test_a_region_that_is_one_point_is_refused() -> None:
+    with pytest.raises(CubeError, match="in this order, with an area"):
+        region_geobox(GRID, shapely.Point(-139, 69.5))

@@ -186,7 +186,7 @@ def read_document(href: str, access: HttpAccess, *, home: str) -> dict[str, Any]
 
 def _text(href: str, access: HttpAccess, home: str) -> str:
     if not is_url(href):
-        return local_path(href).read_text(encoding="utf-8")
+        return local_path(href).read_text(encoding="utf-8-sig")  # editors of Windows begin with a mark
     if href.startswith(("http://", "https://")):
         with access.session(home=home) as session:
             return session.read_text(href)
@@ -195,7 +195,7 @@ def _text(href: str, access: HttpAccess, home: str) -> str:
         content: bytes = file.read(_LARGEST_DOCUMENT_BYTES + 1)
     if len(content) > _LARGEST_DOCUMENT_BYTES:
         raise OSError(f"it is longer than {_LARGEST_DOCUMENT_BYTES:,} bytes, which is the limit")
-    return content.decode()
+    return content.decode("utf-8-sig")
 
 
 def http_error(url: str, error: Exception) -> CubeError:

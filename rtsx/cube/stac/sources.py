@@ -197,7 +197,7 @@ class _Walk:
         found = False
         for file in sorted([*folder.rglob("*.json"), *folder.rglob("*.geojson")]):
             try:
-                document = json.loads(file.read_text(encoding="utf-8"))
+                document = json.loads(file.read_text(encoding="utf-8-sig"))
             except (ValueError, RecursionError):
                 continue
             if isinstance(document, dict) and _is_item_or_list(document):

@@ -362,6 +362,10 @@ def test_a_list_of_items_and_a_folder_of_items(tmp_path: Path, make_item: Make) 
     write(tmp_path / "deep" / "scene_metadata.json", {"cloud": 1})
     (tmp_path / "deep" / "broken.json").write_text("{")
     assert found(tmp_path) == ["a", "b"]
+    marked = tmp_path / "deep" / "b.json"
+    marked.write_bytes(b"\xef\xbb\xbf" + marked.read_bytes())  # as editors of Windows write it
+    assert found(tmp_path) == ["a", "b"]
+    assert found(marked) == ["b"]
     empty = tmp_path / "empty"
     empty.mkdir()
     with pytest.raises(CubeError, match=r"empty holds no STAC item"):
