@@ -150,13 +150,22 @@ def eventually(page: Any, check: Callable[[], object]) -> None:
 
 
 def pixels(page: Any, x: Any, y: Any, *, plot: str = "map") -> NDArray[np.int64]:
-    """Colours on the screen of places on the map."""
+    """Colours on the screen of places on the map, as soon as they are on it: a page takes its time to find its shape."""
     x, y = np.broadcast_arrays(x, y)
-    first, last = (page.evaluate(PLACE, [float(a), float(b), plot]) for a, b in ((0.0, 0.0), (1000.0, 1000.0)))
-    column = first[0] + x / 1000 * (last[0] - first[0])
-    row = first[1] + y / 1000 * (last[1] - first[1])
-    picture = np.asarray(Image.open(io.BytesIO(page.screenshot())).convert("RGB")).astype(int)
-    return picture[row.astype(int), column.astype(int)]
+    found: list[NDArray[np.int64]] = []
+
+    def look_there() -> bool:
+        first, last = (page.evaluate(PLACE, [float(a), float(b), plot]) for a, b in ((0.0, 0.0), (1000.0, 1000.0)))
+        column = (first[0] + x / 1000 * (last[0] - first[0])).astype(int)
+        row = (first[1] + y / 1000 * (last[1] - first[1])).astype(int)
+        picture = np.asarray(Image.open(io.BytesIO(page.screenshot())).convert("RGB")).astype(int)
+        height, width, _ = picture.shape
+        is_there = row.min() >= 0 and row.max() < height and column.min() >= 0 and column.max() < width
+        found[:] = [picture[row, column]] if is_there else []
+        return bool(is_there)
+
+    eventually(page, look_there)
+    return found[0]
 
 
 def look(page: Any, box: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
@@ -282,6 +291,11 @@ def test_the_demo_s_outlines_are_reviewed_on_its_cube(browser: Any, products: Pa
         save(picture, "review.png")
 
 
+def is_coloured(colours: NDArray[np.int64]) -> bool:
+    """Neither grey nor a light fill, somewhere."""
+    return bool((colours.max(axis=1) - colours.min(axis=1) > 60).any())
+
+
 def test_a_campaign_shows_its_map_and_its_cells_by_state(open_page: Open, tmp_path: Path) -> None:
     recipe = make_recipe(write_country(tmp_path), str(tmp_path / "out"))
     campaign = Campaign.create(recipe)
@@ -294,9 +308,9 @@ def test_a_campaign_shows_its_map_and_its_cells_by_state(open_page: Open, tmp_pa
     cells = campaign.cells()
     for _, cell in cells.iterrows():
         left, bottom, right, top = cell.geometry.bounds
-        along = pixels(page, np.linspace(left, right, 60)[5:-5], (top + bottom) / 2)
-        is_mapped = bool((along.max(axis=1) - along.min(axis=1) > 60).any())  # neither grey nor a light fill
-        assert is_mapped == (cell["state"] == "mapped")
+        places = np.linspace(left, right, 60)[5:-5], (top + bottom) / 2
+        is_mapped = cell["state"] == "mapped"
+        eventually(page, lambda places=places, is_mapped=is_mapped: is_coloured(pixels(page, *places)) == is_mapped)
     assert set(cells["state"]) == {"mapped", "left"}
 
 
