@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,18 @@ from distributed import LocalCluster
 
 import rtsx
 from rtsx.campaign.layout import YearLayout
+from rtsx.campaign.ledger import CampaignLedger, write_prices
+from rtsx.campaign.plan import write_plan
+from rtsx.campaign.recipe import Prices
 from rtsx.campaign.records import TIME_OVER, RunSummary
 from rtsx.cli.campaign_run import cluster_of
 from rtsx.cli.console import campaign_progress
 from rtsx.config import CampaignConfig, load_campaign_config
 from rtsx.errors import ClusterError
 from rtsx.grid.grid import cell_id
+from rtsx.storage.object_store import LocalObjects
 from tests import warm
+from tests.campaign.records import a_mark, a_plan
 from tests.campaign.small_campaign import (
     CELLS,
     GRID,
@@ -306,6 +312,18 @@ def test_a_year_without_a_mark_is_no_sound_one(rtsx_command: Command, config: Pa
     for command in ("status", "retry", "verify", "report", "collect"):
         assert "Year 2031, as no --year was given" in rtsx_command("campaign", command, out).err, command
         assert "no --year" not in rtsx_command("campaign", command, out, "--year", "2031").err, command
+
+
+def test_a_check_of_the_status_is_of_all_years_of_its_table(rtsx_command: Command, tmp_path: Path) -> None:
+    objects, plan = LocalObjects(tmp_path), a_plan(rows=1, columns=1)
+    for one in (replace(plan, year=2023), plan):
+        write_plan(objects, one)
+        write_prices(objects, Prices(), year=one.year)
+    CampaignLedger(objects, YearLayout(plan.year)).commit(a_mark((0, 0)))
+    of_newest = rtsx_command("campaign", "status", tmp_path, "--year", "2024", "--check")
+    assert (of_newest.status, rtsx_command("campaign", "status", tmp_path, "--check").status) == (0, 1), of_newest.err
+    CampaignLedger(objects, YearLayout(2023)).commit(a_mark((0, 0)))
+    assert rtsx_command("campaign", "status", tmp_path, "--check").status == 0
 
 
 def test_an_output_without_a_campaign_is_told(rtsx_command: Command, tmp_path: Path) -> None:
