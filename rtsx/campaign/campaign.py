@@ -564,17 +564,20 @@ class Campaign:
         outlines: bool = True,
         allow_missing: bool = False,
         verify: bool = False,
-        license: str = "other",  # noqa: A002, the word that STAC has for it
-        providers: Sequence[str] = (),
-        fields: Sequence[str] = (),
+        license: str | None = None,  # noqa: A002, the word that STAC has for it
+        providers: Sequence[str] | None = None,
+        fields: Sequence[str] | None = None,
         arts: Mapping[str, str] | None = None,
         names: str | None = None,
         accuracy: "str | PathLike[str] | Mapping[str, Any] | None" = None,
         review: "geopandas.GeoDataFrame | None" = None,
-        expected_area: bool = False,
+        expected_area: bool | None = None,
         storage_options: Mapping[str, Any] | None = None,
     ) -> "Delivered":
         """Write the package that an archive takes; called again, only what has changed is written.
+
+        Licence, providers, fields, values of ARTS and the expected area are kept in the package: None stands for those of an earlier
+        delivery, and for none where there is none.
 
         Probability and its binary map as cloud-optimised GeoTIFFs, outlines in several formats, a fact sheet, caveats, provenance,
         a STAC collection, and last of all `SHA256SUMS`. Products alone, no pixel of an image. Outlines are collected
@@ -598,7 +601,8 @@ class Campaign:
         verify
             Read every GeoTIFF that is there, and write those anew whose digest differs; else sizes are compared.
         license
-            Of SPDX, such as ``"CC-BY-4.0"`` or ``"CC-BY-4.0 OR MIT"``; ``"proprietary"``, or ``"other"`` where neither says it.
+            Of SPDX, such as ``"CC-BY-4.0"`` or ``"CC-BY-4.0 OR MIT"``; ``"proprietary"``, or ``"other"``, which a new package has where
+            nobody says it.
         providers
             Who made it, each as ``NAME`` or ``NAME=https://ADDRESS``.
         fields
@@ -627,7 +631,7 @@ class Campaign:
         ------
         CampaignError
             Cells are not done, there are no outlines, no such tile matrix set or zoom, or the licence is unknown, or the review is of
-            another map or without a verdict.
+            another map or without a verdict, or left out though the package was delivered with one, as may be `accuracy`.
         MissingExtraError
             Tile matrix sets need the extra `deliver`.
         OutputExistsError
@@ -657,7 +661,7 @@ class Campaign:
                 licence=license,
                 providers=providers,
                 fields=fields,
-                arts=arts or {},
+                arts=arts,
                 names=names,
                 accuracy=accuracy if accuracy is None or isinstance(accuracy, Mapping) else os.fspath(accuracy),
                 review=review,

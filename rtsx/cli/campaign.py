@@ -304,7 +304,10 @@ def deliver(
             help="Read every GeoTIFF that is there, and mend what is damaged; sizes are compared if left out.",
         ),
     ] = False,
-    license_: Annotated[str, options.Output("--license", metavar="SPDX", help="Such as CC-BY-4.0.")] = "other",
+    license_: Annotated[
+        str | None,
+        options.Output("--license", metavar="SPDX", help="Such as CC-BY-4.0; the package's, or other, if left out."),
+    ] = None,
     provider: Annotated[
         list[str] | None, options.Output(metavar="NAME[=URL]", help="Who made it; again for more.")
     ] = None,
@@ -334,15 +337,14 @@ def deliver(
         ),
     ] = None,
     expected_area: Annotated[
-        bool,
-        options.Output(
-            "--expected-area", help="Area that the map expects, too: probability x ground by cells, as of rtsx area."
-        ),
-    ] = False,
+        bool | None,
+        options.Output(help="Area that the map expects, too: probability x ground by cells, as of rtsx area."),
+    ] = None,
 ) -> None:
     """Write the package that an archive takes: GeoTIFFs, outlines, fact sheet, provenance, STAC, checksums; no pixel of an image.
 
-    Run it again after it was stopped or the map has changed, and only what is missing or differs is written.
+    Run it again after it was stopped or the map has changed, and only what is missing or differs is written. Licence, providers,
+    fields and expected area are then those of the package unless they are given.
 
     Examples
     --------
@@ -365,9 +367,9 @@ def deliver(
         allow_missing=allow_missing,
         verify=verify,
         license=license_,
-        providers=provider or (),
-        fields=fields or (),
-        arts=dict(one.partition("=")[::2] for one in arts or ()),
+        providers=provider,
+        fields=fields,
+        arts=None if arts is None else dict(one.partition("=")[::2] for one in arts),
         names=names,
         accuracy=accuracy or estimates,
         review=reviewed,

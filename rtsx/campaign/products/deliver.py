@@ -51,6 +51,7 @@ from rtsx.campaign.products.vector_files import FORMATS, one_file
 from rtsx.campaign.records import CommitRecord
 from rtsx.errors import CampaignError
 from rtsx.grid.grid import cell_id
+from rtsx.parsing import parsed_json
 from rtsx.storage import local_path, refuse_other_format, without_query
 from rtsx.storage.object_store import open_object_store
 from rtsx.storage.stac import COG
@@ -97,27 +98,48 @@ def deliver_year(
     outlines: bool,
     allow_missing: bool,
     verify: bool,
-    licence: str,
-    providers: Sequence[str],
-    fields: Sequence[str],
-    arts: Mapping[str, str],
+    licence: str | None,
+    providers: Sequence[str] | None,
+    fields: Sequence[str] | None,
+    arts: Mapping[str, str] | None,
     names: str | None,
     accuracy: str | Mapping[str, Any] | None,
     review: geopandas.GeoDataFrame | None,
-    expected_area: bool,
+    expected_area: bool | None,
 ) -> Delivered:
     """Write the package of a year, or bring it up to date; see `Campaign.deliver`."""
     plan = campaign.plan
     refuse_other_format(to, what="a folder of products")
-    licence = checked_licence(licence)
     if outlines and plan.outlines is None:
         raise CampaignError(
             f"{plan.name} was planned without outlines, so there are none to be delivered. Leave them out (--no-outlines), or plan "
             "a campaign with outlines."
         )
     tiling = _tiling_of(plan, tiles, zoom=zoom, tile_zoom=tile_zoom, names=names)
+    package = Package(open_object_store(to, to_options), to)
+    # What stays as it is in a package, however often it is brought up to date.
+    identity: Record = {
+        "campaign": plan.name,
+        "year": plan.year,
+        "plan": plan.digest,
+        "outlines": outlines,
+        "rasters": tiling.document,
+    }
+    require_own(package, identity)
+    before = _Choices.of(package)
+    before.require_again(to, accuracy=accuracy is not None, review=review is not None)
+    fields = before.fields if fields is None else fields
+    choices = _Choices(
+        license=checked_licence(before.license if licence is None else licence),
+        providers=tuple(before.providers if providers is None else providers),
+        fields=tuple(fields),
+        arts=(before.arts if "arts" in fields else {}) if arts is None else arts,
+        expected_area=before.expected_area if expected_area is None else expected_area,
+        accuracy=accuracy is not None,
+        review=review is not None,
+    )
     estimates = [] if accuracy is None else _estimates(accuracy)
-    named = dict(_provider(one) for one in providers)
+    named = dict(_provider(one) for one in choices.providers)
     inventories = inventory_files(fields)
     if inventories and not outlines:
         raise CampaignError("Fields are those of outlines. Leave either --fields or --no-outlines out.")
@@ -125,11 +147,11 @@ def deliver_year(
     inventory = None
     if inventories:
         inventory = InventoryRows(
-            plan=plan, images=history.by_cell, providers=list(named), given=arts, is_reviewed=review is not None
+            plan=plan, images=history.by_cell, providers=list(named), given=choices.arts, is_reviewed=review is not None
         )
     if inventory is not None and "arts" in fields:
         inventory.require_creator()
-    elif arts:
+    elif choices.arts:
         raise CampaignError("Values of fields of ARTS (--arts) go with its fields: give --fields arts, too.")
     _require_finished(plan, history.states, allow_missing=allow_missing)
     mapped = mapped_cells(history.states)
@@ -141,16 +163,6 @@ def deliver_year(
         raise CampaignError(
             "This review is of a sample, from which totals follow: give its estimates of accuracy, too."
         )
-    package = Package(open_object_store(to, to_options), to)
-    # What stays as it is in a package, however often it is brought up to date.
-    identity: Record = {
-        "campaign": plan.name,
-        "year": plan.year,
-        "plan": plan.digest,
-        "outlines": outlines,
-        "rasters": tiling.document,
-    }
-    require_own(package, identity)
     pixels = sum(state.n_valid for state in history.states.values())
     if package.objects.get(CHECKSUMS) is None:
         require_space(to, pixels // 20)  # rarely less, compressed
@@ -163,7 +175,7 @@ def deliver_year(
         raise CampaignError(f"No valid pixel of the map lies in a tile of {tiles}. Choose another tile matrix set.")
     coarse = CoarseMap(reader=readers["probability"], states=history.states)
     picture = write_coarse(package, coarse, verify=verify)
-    expected = ExpectedArea(reader=readers["probability"], states=history.states) if expected_area else None
+    expected = ExpectedArea(reader=readers["probability"], states=history.states) if choices.expected_area else None
     facts = Facts(
         plan=plan,
         states=history.states,
@@ -174,7 +186,7 @@ def deliver_year(
         sources=dict(Counter(source for source, _ in history.images)),
         unread=len(history.unread),
         versions={name: sorted(found) for name, found in history.versions.items()},
-        licence=licence,
+        licence=choices.license,
         providers=named,
         drift=read_check(campaign.objects, plan),
         accuracy=estimates,
@@ -192,7 +204,7 @@ def deliver_year(
     title = f"STAC items of all files in {', '.join(most)} and {last}, as a table"
     package.add(ITEMS, content, title, media_type=PARQUET)
     _write_styles(package, facts, rasters, expected=expected)
-    _write_documents(package, facts, identity=identity)
+    _write_documents(package, facts, identity=identity, choices=choices)
     package.close()
     return Delivered(
         to=to,
@@ -203,6 +215,38 @@ def deliver_year(
         rewritten=tuple(sorted(package.written)),
         removed=tuple(sorted(package.removed)),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Choices:
+    """What a package is like besides its map, kept in its provenance, so that a plainer call changes none of it."""
+
+    license: str = "other"
+    providers: tuple[str, ...] = ()
+    fields: tuple[str, ...] = ()
+    arts: Mapping[str, str] = field(default_factory=dict)
+    expected_area: bool = False
+    accuracy: bool = False
+    review: bool = False
+
+    @classmethod
+    def of(cls, package: Package) -> "_Choices":
+        """Read those of a package; the defaults where it is not whole yet."""
+        content = package.objects.get(PROVENANCE)
+        found = {} if content is None else json.loads(content).get("choices", {})
+        return parsed_json(json.dumps(found), cls, what=PROVENANCE, error=CampaignError)
+
+    def require_again(self, to: str, *, accuracy: bool, review: bool) -> None:
+        """Refuse to drop what a package cannot tell again."""
+        dropped = [
+            name
+            for name, was, now in (("--review", self.review, review), ("--accuracy", self.accuracy, accuracy))
+            if was and not now
+        ]
+        if dropped:
+            raise CampaignError(
+                f"{to} was delivered with {' and '.join(dropped)}, and this call has none: give it again, or choose an empty folder."
+            )
 
 
 def _tiling_of(
@@ -441,11 +485,12 @@ def _write_styles(
     package.add("map.qgz", project, "QGIS project of all layers, with styles", media_type="application/x-qgis-project")
 
 
-def _write_documents(package: Package, facts: Facts, *, identity: Record) -> None:
+def _write_documents(package: Package, facts: Facts, *, identity: Record, choices: _Choices) -> None:
     """Write what is read, by people and by machines."""
     plan = facts.plan
     provenance = {
         "package": identity,
+        "choices": asdict(choices),
         "model": {
             "bundles": list(plan.prediction.members),
             "layers": list(plan.prediction.layers),

@@ -361,9 +361,10 @@ def test_fields_of_inventories(tmp_path: Path) -> None:
     assert 0 < len(level1) < len(level2)
 
     before = changed(tmp_path / "to")
-    again = made.campaign.deliver(tmp_path / "to", arts={"RegionName": "Ellesmere Island, Canada"}, **options)
-    assert (again.rewritten, changed(tmp_path / "to")) == ((), before)
-    without = made.campaign.deliver(tmp_path / "to", providers=["Some Lab"])
+    for said in ({"arts": {"RegionName": "Ellesmere Island, Canada"}, **options}, {}):
+        again = made.campaign.deliver(tmp_path / "to", **said)
+        assert (again.rewritten, changed(tmp_path / "to")) == ((), before)
+    without = made.campaign.deliver(tmp_path / "to", fields=())
     assert without.removed == ("arts.geojson", "darts_level1.gpkg", "darts_level2.gpkg")
 
 
@@ -456,6 +457,21 @@ def test_a_damaged_map_is_named_with_the_cure(tmp_path: Path, monkeypatch: pytes
         if "/" in array:
             shutil.rmtree(shards)
             collect()
+
+
+def test_a_plainer_call_changes_nothing(small: Finished, tmp_path: Path) -> None:
+    options = {"license": "CC-BY-4.0", "providers": ["A=https://a.org"], "expected_area": True}
+    small.campaign.deliver(tmp_path, outlines=False, **options)
+    before = changed(tmp_path)
+    assert small.campaign.deliver(tmp_path, outlines=False).rewritten == ()
+    assert changed(tmp_path) == before
+    small.campaign.deliver(tmp_path, outlines=False, license="other", providers=(), expected_area=False)
+    assert json.loads((tmp_path / "collection.json").read_bytes())["license"] == "other"
+    assert not (tmp_path / "overview" / "expected_area_m2.tif").exists()
+    estimates = {"estimates": [{"measure": "precision", "value": 0.9, "low": 0.8, "high": 1.0}]}
+    small.campaign.deliver(tmp_path, outlines=False, accuracy=estimates)
+    with pytest.raises(CampaignError, match="delivered with --accuracy, and this call has none"):
+        small.campaign.deliver(tmp_path, outlines=False)
 
 
 def test_images_are_counted_once_and_gaps_are_named(tmp_path: Path) -> None:

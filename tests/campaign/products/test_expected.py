@@ -78,7 +78,7 @@ def test_only_what_has_changed_is_summed_again_and_it_goes_where_it_is_not_asked
     before = changed(tmp_path / "to")
     assert made.campaign.deliver(tmp_path / "to", **options).rewritten == ()
     assert changed(tmp_path / "to") == before
-    made.campaign.deliver(tmp_path / "to", outlines=False)
+    made.campaign.deliver(tmp_path / "to", outlines=False, expected_area=False)
     assert not [name for name in files(tmp_path / "to") if "area_m2" in name or "expected" in name]
 
 

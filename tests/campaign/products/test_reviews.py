@@ -159,7 +159,7 @@ def test_refused_outlines_are_in_no_total_and_negative_rows_of_arts(whole: tuple
     assert json.loads((folder / "to" / "provenance.json").read_text())["review"]["reviewed"] == len(merged) - 1
 
 
-def test_a_second_call_writes_nothing_and_one_without_the_review_takes_it_back(
+def test_a_second_call_writes_nothing_and_one_without_the_review_is_refused(
     made: Finished, whole: tuple[Path, geopandas.GeoDataFrame], tmp_path: Path
 ) -> None:
     folder, merged = whole
@@ -168,11 +168,11 @@ def test_a_second_call_writes_nothing_and_one_without_the_review_takes_it_back(
     assert made.campaign.deliver(folder / "to", review=merged, **options).rewritten == ()
     assert changed(folder / "to") == before
     made.campaign.deliver(tmp_path / "to", **options)
-    plain = files(tmp_path / "to")
-    made.campaign.deliver(tmp_path / "to", review=merged, **options)
+    made.campaign.deliver(tmp_path / "to", review=merged)
     assert files(tmp_path / "to") == files(folder / "to")
-    made.campaign.deliver(tmp_path / "to", **options)
-    assert files(tmp_path / "to") == plain
+    with pytest.raises(CampaignError, match="delivered with --review, and this call has none"):
+        made.campaign.deliver(tmp_path / "to", **options)
+    assert files(tmp_path / "to") == files(folder / "to")
 
 
 @pytest.mark.parametrize("name", ["merged", "merged.gpkg", "merged.parquet", "merged.fgb"])
@@ -247,7 +247,7 @@ def test_a_reviewed_sample_gives_totals_with_intervals(
     assert table["verdict"].notna().sum() == len(merged.table)
     assert f"{len(sample)} of {len(sample)} outlines of a random sample" in (tmp_path / "to" / "CAVEATS.md").read_text()
     with pytest.raises(CampaignError, match="estimates of accuracy"):
-        made.campaign.deliver(tmp_path / "to", review=merged.table)
+        made.campaign.deliver(tmp_path / "new", review=merged.table)
 
 
 def test_a_reviewed_sample_of_the_ground_gives_an_area(made: Finished, tmp_path: Path) -> None:
