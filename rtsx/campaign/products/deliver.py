@@ -204,7 +204,7 @@ def deliver_year(
     title = f"STAC items of all files in {', '.join(most)} and {last}, as a table"
     package.add(ITEMS, content, title, media_type=PARQUET)
     _write_styles(package, facts, rasters, expected=expected)
-    _write_documents(package, facts, identity=identity, choices=choices)
+    _write_documents(package, facts, identity=identity, choices=choices, crs=str(rasters[0].geobox.crs))
     package.close()
     return Delivered(
         to=to,
@@ -485,7 +485,7 @@ def _write_styles(
     package.add("map.qgz", project, "QGIS project of all layers, with styles", media_type="application/x-qgis-project")
 
 
-def _write_documents(package: Package, facts: Facts, *, identity: Record, choices: _Choices) -> None:
+def _write_documents(package: Package, facts: Facts, *, identity: Record, choices: _Choices, crs: str) -> None:
     """Write what is read, by people and by machines."""
     plan = facts.plan
     provenance = {
@@ -541,6 +541,7 @@ def _write_documents(package: Package, facts: Facts, *, identity: Record, choice
             "rtsx:bundles": list(plan.prediction.members),
             "rtsx:rasters": facts.n_rasters,
         },
+        crs=crs,
         variables=delivered(plan),
     )
     package.put("collection.json", json_bytes(collection))

@@ -140,7 +140,7 @@ class Facts:
         totals += self._estimated
         model: list[Row] = [("Digest of the model", member) for member in plan.prediction.members]
         model += [
-            ("Threshold of probability", float(plan.prediction.threshold)),
+            ("Threshold of probability", str(plan.prediction.threshold)),
             ("Classes", ", ".join(plan.prediction.classes)),
             ("Layers", ", ".join(plan.prediction.layers)),
             ("Digest of the plan", plan.digest),

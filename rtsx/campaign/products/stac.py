@@ -190,6 +190,7 @@ def year_collection(
     licence: str,
     providers: Mapping[str, str],
     summaries: Mapping[str, Any],
+    crs: str,
     variables: Sequence[str],
 ) -> Document:
     """Return a collection that stands alone, beside its files.
@@ -208,12 +209,18 @@ def year_collection(
         Addresses by name; empty where there is none.
     summaries
         Values by the name of what they are.
+    crs
+        Of the GeoTIFFs.
     variables
         Assets of each item.
     """
     key = "collection.json"
     document = collection_document(plan, (), {}, key=key, box=box)
+    projected = PROJ_CRS.from_user_input(crs)
+    code = crs_code(projected)
+    summaries = {**summaries, **({"proj:code": code} if code else {"proj:wkt2": projected.to_wkt()})}
     return document | {
+        "stac_extensions": [PROJECTION, RASTER],
         "license": licence,
         "keywords": [*plan.prediction.classes],
         "providers": [

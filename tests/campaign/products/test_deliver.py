@@ -53,6 +53,7 @@ from rtsx.grid.grid import Cell
 from rtsx.labels import standardise_labels
 from rtsx.model.metadata import LayerDistribution
 from rtsx.storage.object_store import LocalObjects
+from rtsx.storage.stac import PROJECTION, RASTER
 from tests.campaign.collect.finished import LEFT, TOP, Output, Pixels, make_pixels, masked, plan_of
 from tests.campaign.conftest import S3
 from tests.campaign.products.in_qgis import open_in_qgis
@@ -384,6 +385,8 @@ def test_items_and_rasters_are_what_others_take_for_such(
     collection = json.loads((to / "collection.json").read_bytes())
     assert collection["assets"]["items.parquet"]["roles"] == ["collection-mirror"]
     assert collection["assets"]["thumbnail.png"]["roles"] == ["thumbnail"]
+    assert collection["stac_extensions"] == [PROJECTION, RASTER]
+    assert collection["summaries"]["proj:code"] == ["EPSG:3413" if way == "cells" else "EPSG:3857"]
     items = list(stac_table_to_items(pq.read_table(to / "items.parquet")))
     resources = [(uri, referencing.Resource.from_contents(one)) for uri, one in get_local_schema_cache().items()]
     schema = {"$ref": "https://schemas.stacspec.org/v1.1.0/item-spec/json-schema/item.json"}
@@ -505,10 +508,10 @@ def test_images_are_counted_once_and_gaps_are_named(tmp_path: Path) -> None:
     ],
 )
 def test_caveats_say_how_rasters_were_made(small: Finished, zoom: int | None, told: str) -> None:
-    plan = small.plan
+    plan = replace(small.plan, prediction=replace(small.plan.prediction, threshold=0.62642567))
     facts = Facts(
         plan=plan,
-        states={},
+        states=cell_states(small.output.ledger.marks(), small.output.layout),
         outlines=None,
         tiling=CellTiling(plan)
         if zoom is None
@@ -526,6 +529,8 @@ def test_caveats_say_how_rasters_were_made(small: Finished, zoom: int | None, to
         expected_m2={},
     )
     assert [said in facts.caveats_page() for said in (told, "Other thresholds are had from")] == [True, zoom is None]
+    assert "| Threshold of probability | 0.62642567 |" in facts.markdown()
+    assert "at least 0.62642567" in facts.caveats_page()
 
 
 def test_of_several_classes_the_first_that_is_no_background_is_drawn_and_no_threshold_stated(small: Finished) -> None:
