@@ -23,7 +23,7 @@ from shapely.errors import ShapelyError
 from shapely.geometry.base import BaseGeometry
 
 from rtsx.cube.build_state import PartPlan, PartSource, RegionWrite
-from rtsx.cube.chunk_loader import MissingImage, warn_missing
+from rtsx.cube.chunk_loader import MissingImage, plan_encodings, warn_missing
 from rtsx.cube.encoding import output_nodata, packing_attrs, without_mask
 from rtsx.cube.georeference import pixel_m, with_georeference
 from rtsx.cube.graph import covering_window
@@ -251,6 +251,8 @@ class NativeParts(PartSource):
         images = settled_images(self.recipe)
         taken: set[str] = set()
         for source in self.recipe.sources:
+            if images[source.name]:
+                plan_encodings(source, images[source.name])  # refuses what could be stored and not opened
             for image in images[source.name]:
                 path = _free(f"{_part(source.name, _NO_NAME)}/{_part(image.id, _NO_ID)}", taken)
                 groups += native_groups(image, source, path=path, cube=self.geobox, anchor=self.recipe.grid.origin)

@@ -94,9 +94,19 @@ class LabelSource:
         theirs = self.columns.get(ours)
         return [None] * len(self.table) if theirs is None else [_text(value) for value in self.table[theirs]]
 
-    def numbers(self, ours: str) -> NDArray[np.float64]:
-        """Return one of our columns as numbers; NaN where a row says nothing or no number."""
-        return self._floats(self.columns.get(ours))
+    def resolutions(self) -> tuple[NDArray[np.float64], list[Issue]]:
+        """Return the pixels of the imagery in m, also of such as "3 m" and "50 cm"; NaN where a row says nothing, or what is found to be none."""
+        texts = self.texts("image_resolution_m")
+        metres, findings = np.full(len(texts), np.nan), []
+        for row, text in enumerate(texts):
+            if text is None or text.lower() in _NOTHING:
+                continue
+            if (found := _LENGTH.fullmatch(text)) is not None:
+                metres[row] = float(found[1]) * (0.01 if (found[2] or "").lower() == "cm" else 1.0)
+            else:
+                detail = f"{text!r} is no length in metres, such as 3 or 3 m"
+                findings.append(Issue(row=row, problem="no resolution", action="kept", detail=detail))
+        return metres, findings
 
     def stated_centroids(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the latitudes and longitudes that rows say they lie at; NaN where they do not."""
@@ -220,6 +230,7 @@ def spelled_alike(texts: Sequence[str], *, known: Iterable[str]) -> list[str]:
     return [text if text in exact else spellings[text.lower()] for text in texts]
 
 
+_LENGTH = re.compile(r"(\d+\.?\d*(?:e[-+]?\d+)?)\s*(cm|m|met(?:re|er)s?)?", re.IGNORECASE)
 _NOTHING = ("", "nan", "nat", "<na>", "null")
 """What software writes where a class says nothing; in other columns they can be names."""
 
@@ -313,7 +324,8 @@ def standardise(given: LabelInput, facts: InventoryInfo, *, number: int, is_alon
     if set(LABEL_COLUMNS) <= set(source.table.columns):
         columns |= {ours: source.table[ours].to_numpy()[kept] for ours in ("label_id", "source_file", "source_row")}
     labels = conform(columns, geopandas.GeoSeries(outlines[kept], crs=LONLAT))
-    findings += [one for one in days.findings if outlines[one.row] is not None]
+    said = (*days.findings, *source.resolutions()[1])
+    findings += [one for one in said if outlines[one.row] is not None]
     ids = source.texts("source_id")
     named = [replace(one, source=name, source_id=ids[one.row]) for one in sorted(findings, key=lambda one: one.row)]
     return Standardised(source=source, labels=labels, rows=np.array(kept, np.int64), findings=named, notes=notes)
@@ -356,7 +368,7 @@ def _attributes(source: LabelSource, days: Days, facts: InventoryInfo) -> dict[s
         silent = np.isnat(first)
         silent[[one.row for one in days.findings]] = False  # their date was wrong, not missing
         first[silent], last[silent] = facts.days
-    numbers = {"image_resolution_m": source.numbers("image_resolution_m"), "image_date": first, "image_date_end": last}
+    numbers = {"image_resolution_m": source.resolutions()[0], "image_date": first, "image_date_end": last}
     return columns | {
         **{name: list(values) for name, values in numbers.items()},
         "class_name": source.classes(facts.class_name, default=DEFAULT_CLASS),

@@ -126,9 +126,9 @@ def read_checkpoint(
         contents = _darts(content)
     elif content and all(isinstance(value, torch.Tensor) for value in content.values()):
         raw = read_run_config()
-        contents = _other(content, told=told) if raw is None else _run(content, _yaml(raw))
+        contents = _other(content, told=told, trust=trust) if raw is None else _run(content, _yaml(raw))
     else:
-        contents = _other(content, told=told)
+        contents = _other(content, told=told, trust=trust)
     return _assemble(contents, told=told)
 
 
@@ -167,7 +167,7 @@ def read_pretrained(data: bytes, config: bytes | None, *, told: Mapping[str, obj
         return _assemble(replace(contents, model={**contents.model, **channels}), told=told)
     stated = _mapping(json_value(config, what=PRETRAINED_CONFIG, error=BundleError), PRETRAINED_CONFIG)
     content = {"state_dict": state, "hyper_parameters": {**stated, "architecture": stated.get("_model_class")}}
-    contents = _other(content, told=told)
+    contents = _other(content, told=told, trust=False)
     # Not by the weights, which this format keeps in another order than the network.
     sizes = {name: stated[name] for name in ("in_channels", "classes") if name in stated}
     return _assemble(replace(contents, model={**contents.model, **sizes}), told=told)
@@ -245,7 +245,7 @@ def _run(content: Mapping[str, torch.Tensor], config: Mapping[str, object]) -> _
     )
 
 
-def _other(content: Mapping[str, Any], *, told: Mapping[str, object]) -> _Contents:
+def _other(content: Mapping[str, Any], *, told: Mapping[str, object], trust: bool) -> _Contents:
     """Return a checkpoint of any training: the one network that is in it, its sizes from its weights."""
     networks, beside = {}, {}
     for where, weights, others in _networks(content):
@@ -286,7 +286,7 @@ def _other(content: Mapping[str, Any], *, told: Mapping[str, object]) -> _Conten
             "The checkpoint does not say what its network is, and no config.yml lies in the folder above it or beside it. "
             "Copy the run folder whole, or say it, such as ModelBundle.open('weights.pt', architecture='Unet', encoder='resnet34', "
             "layers=('blue', 'green', 'red'), mean=[0.1, 0.1, 0.1], std=[0.05, 0.05, 0.05], classes=('target',), tile=256, "
-            "overlap=64)."
+            f"overlap=64{', trust=True' * trust})."
         )
     model: dict[str, object] = {name: named[name] for name in _TOLD_AS}
     # What weights do not show, such as dilation, or show and the usual network has not.

@@ -261,7 +261,7 @@ def _last_operator(graph: Any) -> str:
 
 
 def open_onnx(model: Path | bytes, *, device: torch.device) -> Forward:
-    """Return the raw forward pass of an ONNX model; a model of fixed batch size is fed batches of that size.
+    """Return the raw forward pass of an ONNX model; one whose input or answer has a fixed batch size is fed batches of that size.
 
     Parameters
     ----------
@@ -279,7 +279,9 @@ def open_onnx(model: Path | bytes, *, device: torch.device) -> Forward:
     """
     session = _session(model, device)
     (given,) = session.get_inputs()
-    name, batch = given.name, given.shape[0]
+    name, returned = given.name, session.get_outputs()[0].shape
+    # Also of the answer, because a reshape for one tile is baked into some networks whose input is free.
+    batch = next((one[0] for one in (given.shape, returned) if one and isinstance(one[0], int)), None)
 
     def forward(tiles: torch.Tensor) -> torch.Tensor:
         try:
@@ -291,7 +293,7 @@ def open_onnx(model: Path | bytes, *, device: torch.device) -> Forward:
             ) from error
         return torch.from_numpy(answer).to(device)
 
-    return fixed_batches(forward, batch) if isinstance(batch, int) else forward
+    return forward if batch is None else fixed_batches(forward, batch)
 
 
 def exported_onnx(module: torch.nn.Module, *, n_layers: int, tile: int) -> bytes:

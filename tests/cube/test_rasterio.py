@@ -597,6 +597,7 @@ def test_complex_numbers_are_refused_at_every_door(dtype: str, write_tif: WriteT
     for door in (
         lambda: open_source(recipe, grid[0, 0]),
         lambda: build_store(recipe, out, cell=grid[0, 0]),
+        lambda: build_store(recipe, out, cell=grid[0, 0], layout="native"),
     ):
         with pytest.raises(CubeError, match=r"is stored as complex.*gdal_calc.py"):
             door()

@@ -51,6 +51,15 @@ def test_every_row_is_in_the_table_or_in_the_report():
     assert "row 2: is a Point, which encloses nothing" in text
 
 
+def test_resolutions_with_a_unit_are_read_and_what_is_none_is_said():
+    said = ["3 m", "3m", "0.5 metres", "50 CM", "3", None, "nan", "high", "3,4", 4.77]
+    raw = table(*(square(lat=60 + row) for row in range(len(said))), resolution=said)
+    inventory = standardise_labels(raw, today=TODAY)
+    np.testing.assert_array_equal(inventory.labels["image_resolution_m"], [3, 3, 0.5, 0.5, 3, *[np.nan] * 4, 4.77])
+    assert "row 7: 'high' is no length in metres" in str(inventory.report)
+    assert "row 8: '3,4' is no length in metres" in str(inventory.report)
+
+
 def test_columns_of_arts_are_found():
     raw = table(
         square(), square(lat=73), square(lat=74),

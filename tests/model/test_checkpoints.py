@@ -267,6 +267,8 @@ def test_hyperparameters_name_the_network():
         match=r"does not say what its network is.*such as ModelBundle.open\(.weights.pt., architecture=.Unet., encoder=.resnet34., layers=",
     ):
         read({"state_dict": prefixed("model."), "hyper_parameters": {"model": "unet"}})
+    with pytest.raises(BundleError, match=r"overlap=64, trust=True\)\."):
+        read({"state_dict": prefixed("model.")}, trust=True)
 
 
 @pytest.mark.parametrize(

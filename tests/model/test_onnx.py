@@ -130,6 +130,26 @@ def test_channels_that_come_first_stay(given, n_channels):
     assert (source.data, source.shapes.n_channels) == (data, n_channels)
 
 
+@pytest.mark.parametrize("channels", [3, -1])
+def test_a_network_that_is_baked_for_one_tile_is_fed_one_at_a_time(channels):
+    """With a batch of two it fails, or returns one image."""
+    pytest.importorskip("onnxruntime", reason="needs the onnx extra")
+    baked = model(returned=(1, 2, 8, 8))
+    baked.graph.initializer.extend(
+        numpy_helper.from_array(np.array(value), name)
+        for name, value in {"shape": (1, channels, 8, 8), "from": (0,), "to": (3,), "axis": (1,)}.items()
+    )
+    baked.graph.node[0].input[0] = "one"
+    baked.graph.node.insert(0, helper.make_node("Slice", ["flat", "from", "to", "axis"], ["one"]))
+    baked.graph.node.insert(0, helper.make_node("Reshape", ["x0", "shape"], ["flat"]))
+    tiles = torch.rand(3, 3, 8, 8)
+    answers = [
+        open_onnx(OnnxSource.from_bytes(one.SerializeToString()).data, device=torch.device("cpu"))(tiles)
+        for one in (baked, model())
+    ]
+    torch.testing.assert_close(*answers)
+
+
 def test_a_gpu_that_onnx_runtime_cannot_use_is_told_instead_of_taking_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """It offers what it was built for, and goes on without where a library of CUDA does not load."""
     onnxruntime = pytest.importorskip("onnxruntime", reason="needs the onnx extra")
