@@ -158,7 +158,7 @@ def read_pretrained(data: bytes, config: bytes | None, *, told: Mapping[str, obj
     except (safetensors.SafetensorError, ValueError) as error:
         raise BundleError(_damaged(error)) from error
     if config is None:
-        contents = _other(state, told=told)
+        contents = _other(state, told=told, trust=False)
         network = build_network(str(contents.model["architecture"]), {"encoder_name": contents.model["encoder"]})
         first = next(
             name for name, one in network.state_dict().items() if name.startswith("encoder.") and one.ndim == 4
