@@ -78,6 +78,15 @@ class LabelSource:
         names = [str(column) for column in table.columns if column != geometry.name]
         plain = table.rename(columns=str).reset_index(drop=True)
         matched = match_columns(names, columns)
+        dated = matched.get("image_date")
+        if (
+            dated is not None and "image_date" not in columns and plain[dated].isna().all()
+        ):  # as of footprints that know their year alone
+            matched |= {
+                ours: theirs
+                for ours, theirs in match_columns([one for one in names if one != dated], columns).items()
+                if ours == "image_date"
+            }
         said = matched.get("class_name", "")
         if said.lower() == "label" and "class_name" not in columns and _numbers_rows(plain[said]):
             del matched["class_name"]
@@ -169,11 +178,14 @@ def marked_absent(table: geopandas.GeoDataFrame) -> tuple[str | None, "pd.Series
     Returns
     -------
     tuple
-        The column, None where there is none (`label` is none, by which many files number their rows); which rows it marks; and
+        The column, None where there is none (`label` with numbers is none, by which many files number their rows); which rows it marks; and
         which are of class 0 with all others, as of a detector that numbers its only class from 0, and count.
     """
     said = match_columns([str(name) for name in table.columns if name != table.geometry.name], {}).get("class_name")
-    if said is None or said == "label":
+    is_number = (
+        said is not None and said.lower() == "label" and pd.to_numeric(table[said], errors="coerce").notna().any()
+    )
+    if said is None or is_number:
         none = pd.Series(False, table.index)
         return None, none, none
     classes = table[said].astype(str).str.strip().str.lower().str.replace(r"\.0+$", "", regex=True)

@@ -10,6 +10,7 @@ import shapely
 
 from rtsx.errors import LabelDateWarning, LabelError, OutputExistsError, OutputNotWritableError
 from rtsx.labels import LABEL_COLUMNS, read_labels, standardise_labels, validate_labels, write_labels
+from rtsx.labels.standardise import marked_absent
 
 TODAY = date(2026, 1, 1)
 
@@ -720,3 +721,17 @@ def test_a_label_that_numbers_rows_is_no_class():
     assert inventory.report.unused == {"table 0": ("label",)}
     assert read_labels(numbered.assign(label=[1, 1, 0]))["class_name"].tolist() == ["rts", "rts", "negative"]
     assert read_labels(numbered, columns={"class_name": "label"})["class_name"].tolist() == ["7", "8", "9"]
+
+
+def test_a_year_counts_where_no_date_is_known():
+    boxes = [shapely.box(lon, 69, lon + 0.01, 69.01) for lon in range(2)]
+    found = geopandas.GeoDataFrame({"date": [pd.NaT, pd.NaT], "year": [2023, 2024]}, geometry=boxes, crs="EPSG:4326")
+    assert read_labels(found)["image_date"].dt.year.tolist() == [2023, 2024]
+    assert read_labels(found, columns={"image_date": "date"})["image_date"].isna().all()
+
+
+def test_a_label_in_words_marks_what_is_none_of_the_target():
+    boxes = [shapely.box(lon, 69, lon + 0.01, 69.01) for lon in range(2)]
+    found = geopandas.GeoDataFrame({"label": ["Negative", "rts"]}, geometry=boxes, crs="EPSG:4326")
+    assert marked_absent(found)[1].tolist() == [True, False]
+    assert marked_absent(found.assign(label=[0, 1]))[0] is None
