@@ -14,7 +14,7 @@ from rtsx.campaign.map import create_map
 from rtsx.campaign.plan import CampaignPlan, read_plan, require_same, require_same_map, write_plan
 from rtsx.campaign.preflight import check_object_store, opened_sample, require_space
 from rtsx.campaign.recipe import CampaignRecipe, OutlineSpec, PredictionSpec
-from rtsx.campaign.searches import ask_searches
+from rtsx.campaign.searches import ask_searches, plan_turn
 from rtsx.cube import CubeRecipe, geobox_of, layer_names
 from rtsx.cube.build_state import describe_recipe
 from rtsx.errors import BundleError, CampaignError
@@ -25,7 +25,6 @@ from rtsx.inference.memory import MemoryPlan, available_bytes, largest_tile, mas
 from rtsx.inference.runner import forward_bytes_per_pixel, needed_layers, packings_of, prediction_plan
 from rtsx.model import ModelBundle, OutlineChoice
 from rtsx.storage import refuse_other_format
-from rtsx.storage.lock import turn
 from rtsx.storage.object_store import ObjectStore, open_object_store
 from rtsx.tiling import TilePlan
 
@@ -353,7 +352,7 @@ def create_plan(recipe: CampaignRecipe, *, config: str) -> CampaignPlan:
     if read_plan(objects, recipe.year) is not None:
         return _planned(recipe, objects, config=config)
     # One plans, and the others find its plan: a tile that follows from the memory would be another one elsewhere, and what searches answer, too.
-    with turn(f"{recipe.output.rstrip('/')}/plan", recipe.storage_options, what=f"plans a year of {recipe.output}"):
+    with plan_turn(recipe):
         return _planned(recipe, objects, config=config)
 
 

@@ -36,7 +36,7 @@ from rtsx.campaign.records import (
     hardware_of,
     versions_here,
 )
-from rtsx.campaign.searches import ask_searches
+from rtsx.campaign.searches import ask_searches_again
 from rtsx.campaign.task_queue import CellResult, CellTask, cell_result
 from rtsx.errors import CampaignError, RtsxError
 from rtsx.inference.ensemble import bundle_ids
@@ -244,7 +244,7 @@ def update_campaign(campaign: "Campaign", client: "Client", *, progress: Progres
     plan, recipe, ledger = campaign.plan, campaign.required_recipe("An update"), campaign.ledger
     require_ready(plan, recipe, ledger=ledger, client=client)
     if recipe.fetched is None:
-        ask_searches(ledger.objects, plan, recipe.cube)
+        ask_searches_again(ledger.objects, plan, recipe)
     search = run_recorded(
         CellUpdate(recipe=recipe, plan=plan),
         cells_among(plan.cells, ledger.done().__contains__),

@@ -9,7 +9,7 @@ import io
 import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -28,6 +28,7 @@ from shapely.geometry.base import BaseGeometry
 from rtsx.campaign.cells import widest_read
 from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.plan import CampaignPlan
+from rtsx.campaign.recipe import CampaignRecipe
 from rtsx.cube import CubeRecipe
 from rtsx.cube.build_state import describe_recipe
 from rtsx.cube.georeference import pixel_m
@@ -43,6 +44,7 @@ from rtsx.grid import Grid
 from rtsx.parsing import AwareDatetime, parsed_json
 from rtsx.redaction import has_secret, is_secret_name, redacted
 from rtsx.storage import without_query
+from rtsx.storage.lock import turn
 from rtsx.storage.object_store import ObjectStore
 
 _CELLS = 1024
@@ -146,6 +148,17 @@ def with_answers(objects: ObjectStore, layout: YearLayout, cube: CubeRecipe) -> 
             source = replace(source, images=_with_search(source.images, answered))
         sources.append(source)
     return replace(cube, sources=tuple(sources))
+
+
+def plan_turn(recipe: CampaignRecipe) -> AbstractContextManager[None]:
+    """Be alone with planning in an output, and with asking for the images of its years."""
+    return turn(f"{recipe.output.rstrip('/')}/plan", recipe.storage_options, what=f"plans a year of {recipe.output}")
+
+
+def ask_searches_again(objects: ObjectStore, plan: CampaignPlan, recipe: CampaignRecipe) -> None:
+    """Ask as `ask_searches` does, of a year that was planned, one process at a time: each removes the tables of others."""
+    with plan_turn(recipe):
+        ask_searches(objects, plan, recipe.cube)
 
 
 def ask_searches(objects: ObjectStore, plan: CampaignPlan, cube: CubeRecipe) -> None:

@@ -31,7 +31,7 @@ from rtsx.campaign.preflight import check_object_store
 from rtsx.campaign.recipe import CampaignRecipe, RetrySpec
 from rtsx.campaign.records import TIME_OVER, Failure, ProgressCallback, RunRecord, RunSummary, versions_here
 from rtsx.campaign.run import RECORD_S, RunLog, new_run, warn_of_mixed_hardware
-from rtsx.campaign.searches import ask_searches
+from rtsx.campaign.searches import ask_searches_again
 from rtsx.campaign.stages import note_stage
 from rtsx.campaign.task_queue import CellResult, CellTask, TaskQueue
 from rtsx.errors import CampaignError, ClusterError
@@ -282,7 +282,7 @@ def fetch_campaign(
     check_object_store(fetched.objects, lease_s=recipe.retry.lease_s)
     note_stage(objects, plan, "fetched", marked={}, where=fetched.path)
     if update:
-        ask_searches(objects, plan, recipe.cube)
+        ask_searches_again(objects, plan, recipe)
         drop_changed(fetched, recipe.cube, plan, now=cubes_of(recipe, plan, objects, digest=plan.digest))
     if check:
         drop_damaged(fetched)

@@ -2,8 +2,10 @@
 
 import io
 import json
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from shapely import box, from_wkb, get_num_coordinates
 from shapely.geometry import mapping, shape
 from shapely.geometry.base import BaseGeometry
 
+from rtsx.campaign import searches
 from rtsx.campaign.campaign import Campaign
 from rtsx.campaign.cell_input import cell_geobox, input_stamps
 from rtsx.campaign.cell_task import cell_job
@@ -22,7 +25,7 @@ from rtsx.campaign.cells import CellTable, hilbert_order
 from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.recipe import CampaignRecipe
 from rtsx.campaign.run import CellUpdate
-from rtsx.campaign.searches import AnsweredSearch, ask_searches, with_answers
+from rtsx.campaign.searches import AnsweredSearch, ItemBlock, ask_searches, ask_searches_again, with_answers
 from rtsx.cube import CubeRecipe, LayerRecipe, SourceRecipe
 from rtsx.cube.images import BandRequest, Image, ImageSource, Period
 from rtsx.cube.load import search_area
@@ -30,9 +33,10 @@ from rtsx.cube.stac import HttpAccess, StacSearch
 from rtsx.cube.stac.client import HostSession
 from rtsx.errors import CampaignError
 from rtsx.geometry.antimeridian import lonlat_polygon
-from rtsx.storage.object_store import MemoryObjects
+from rtsx.storage.object_store import MemoryObjects, ObjectStore, open_object_store
 from tests.campaign.plans import GRID, LAYERS, make_plan
 from tests.campaign.small_campaign import make_recipe, objects_below, rewrite_east, write_country
+from tests.meanwhile import Meanwhile
 from tests.ordering.file_server import FileServer
 from tests.servers import ScriptedServer, rustac_server
 
@@ -428,3 +432,26 @@ def test_cells_ask_where_a_server_does_not_answer_for_many(scripted: ScriptedSer
     with pytest.warns(RuntimeWarning, match="3 searches"):
         ask_searches(objects, plan, cube)
     assert with_answers(objects, LAYOUT, cube) == cube
+
+
+def test_two_that_ask_at_once_leave_the_tables_that_they_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def asked(objects: ObjectStore, layout: YearLayout, source: SourceRecipe, **_: object) -> ItemBlock:
+        digest = uuid.uuid4().hex  # as of a server that has more each time
+        objects.put(key := layout.item_table(source.name, digest), b"")
+        return ItemBlock(area="", table=key, digest=digest, items=0)
+
+    monkeypatch.setattr(searches, "_asked", asked)
+    plan = make_plan()
+    for n in range(20):
+        output = f"memory://asked/{n}"
+        recipe = make_recipe((tmp_path / "none.tif",), output, cube=searching("https://example.org"))
+        objects = open_object_store(output, {})
+        meanwhile = Meanwhile(n, partial(ask_searches_again, objects, plan, recipe))
+        with meanwhile.happening():
+            ask_searches_again(objects, plan, recipe)
+        stored = json.loads(objects.get(LAYOUT.searches) or b"")
+        assert all(objects.get(block["table"]) is not None for one in stored.values() for block in one["blocks"])
+        if not meanwhile.has_happened:
+            assert n > 2, "there were writes to come between"
+            return
+    raise AssertionError("never ended")
