@@ -13,6 +13,7 @@ import shapely
 from numpy.typing import NDArray
 from pyproj import CRS
 
+from rtsx.arguments import typed
 from rtsx.errors import FootprintError
 from rtsx.footprints.geometry import components, measure
 from rtsx.footprints.schema import check_geometry
@@ -307,6 +308,7 @@ TRACK_COLUMNS = {
 """Columns that every table of tracks has, in order, and their pandas dtypes; further ones follow, `geometry` last."""
 
 
+@typed(FootprintError, but=("yearly",))
 def track_footprints(
     yearly: Mapping[int, geopandas.GeoDataFrame], *, min_overlap: float = 0.2, max_gap: int = 1
 ) -> geopandas.GeoDataFrame:
@@ -323,7 +325,7 @@ def track_footprints(
         The footprints of each year that was mapped, all in one CRS; a year in which nothing was found is given as a
         table without rows. Needs `footprint_id`, unique within a year and without commas, and valid Polygons or
         MultiPolygons; `area_m2` is measured on the ellipsoid where it is not there. Only outlines of one `class_name`
-        are linked. Use one set per year, such as `level2_footprints` makes.
+        are linked, capitals apart; a year that names none is of the only class of the others. Use one set per year, such as `level2_footprints` makes.
     min_overlap : float
         Two outlines are one object if what they share is at least this part (0-1) of the smaller one.
     max_gap : int
@@ -373,12 +375,21 @@ def track_footprints(
     rows = _stack(years)
     starts = list(accumulate((len(table) for table in years.values()), initial=0))
     outlines = _in_one_turn(np.asarray(rows.geometry.array, np.object_), CRS.from_user_input(rows.crs))
-    # Missing names, because those are of one kind too: that of a map which does not say.
-    kinds = pd.factorize(rows["class_name"], use_na_sentinel=False)[0].astype(np.int64)
+    kinds = _kinds(rows["class_name"], rows["year"])
     links = link_outlines(outlines, kinds, starts=starts, min_overlap=min_overlap, max_gap=int(max_gap))
     tracks = _tabulate(rows, links, lineage=trace_lineage(links, starts=starts))
     tracks.attrs["years"] = list(years)
     return tracks
+
+
+def _kinds(names: "pd.Series[str]", year: "pd.Series[int]") -> Numbers:
+    """Return numbers of classes, capitals apart; a year that names none is of the only class of the others."""
+    plain = names.map(lambda name: str(name).lower(), na_action="ignore")
+    if plain.nunique() == 1:
+        is_named = plain.notna().groupby(year).transform("any")
+        plain = plain.where(is_named, plain.dropna().iloc[0])
+    # Missing names, because those are of one kind too: that of a map which does not say.
+    return pd.factorize(plain, use_na_sentinel=False)[0].astype(np.int64)
 
 
 def check_tracks(tracks: pd.DataFrame) -> None:

@@ -211,7 +211,7 @@ def test_what_is_wrong_is_said(yearly, message):
         ({"min_overlap": 0}, r"above 0 and at most 1, not 0"),
         ({"min_overlap": 20}, r"above 0 and at most 1, not 20"),
         ({"max_gap": -1}, r"max_gap is a whole number of years from 0, not -1"),
-        ({"max_gap": 0.5}, r"max_gap is a whole number of years from 0, not 0.5"),
+        ({"max_gap": 0.5}, r"takes `max_gap` as a whole number; got float 0.5"),
     ],
 )
 def test_numbers_out_of_range_are_refused(options, message):
@@ -236,3 +236,18 @@ def test_the_summary_knows_the_years_that_were_mapped(tmp_path):
         track_summary(tracks.drop(columns=["track_id", "event"]))
     with pytest.raises(FootprintError, match=r"tracks need the columns parents"):
         write_tracks(tracks.drop(columns="parents"), tmp_path / "more.parquet")
+
+
+@pytest.mark.parametrize("names", [("RTS", "rts"), (None, "rts"), ("rts", None)])
+def test_one_class_in_other_capitals_or_unnamed_in_a_year(names):
+    yearly = {
+        year: geopandas.GeoDataFrame(
+            {"footprint_id": ["a"], "class_name": [name]}, geometry=[shapely.box(0, 0, 30, 30)], crs="EPSG:3413"
+        )
+        for year, name in zip((2023, 2024), names, strict=True)
+    }
+    tracks = track_footprints(yearly)
+    assert tracks["event"].tolist() == ["new", "continued"]
+    assert tracks["class_name"].tolist() == list(names)
+    with pytest.raises(FootprintError, match="takes `max_gap` as a whole number"):
+        track_footprints(yearly, max_gap="1")
