@@ -19,7 +19,7 @@ from rtsx.cube.encoding import output_nodata, packing_attrs, require_nodata
 from rtsx.cube.georeference import crs_name, pixels_apart, with_georeference
 from rtsx.cube.graph import lazy_bands
 from rtsx.cube.rasterio import RasterHeader, read_header, read_overview_geobox, stored_dtype
-from rtsx.cube.sensors import Sensor, require_layer_names
+from rtsx.cube.sensors import Sensor, layers_of_numbers, require_layer_names
 from rtsx.errors import CubeError
 from rtsx.grid import Cell
 from rtsx.storage import file_name
@@ -201,12 +201,12 @@ def _described(header: RasterHeader, number: int, sensor: Sensor | None) -> Sele
 def sensor_names(header: RasterHeader, sensor: Sensor) -> tuple[str, ...]:
     """Return names of a file's bands in their order, by its sensor; an alpha band beside those of the product is one more.
 
-    Where the file itself describes its bands by the same names, it says their order.
+    Where the file itself describes its bands by the same names, or by the numbers of a mission, it says their order.
 
     Raises
     ------
     CubeError
-        The product has no file with as many bands, or files of it need their items.
+        The product has no file with as many bands, the file describes others, or files of the product need their items.
     """
     sensor.require_packing()
     _require_packing_of(header, sensor)
@@ -218,7 +218,15 @@ def sensor_names(header: RasterHeader, sensor: Sensor) -> tuple[str, ...]:
     except CubeError as error:
         raise CubeError(f"{header.path}: {error}") from error
     described = [(text or "").lower() for text, name in zip(header.descriptions, names, strict=True) if not name]
-    rest = iter(described if sorted(described) == sorted(own) else own)
+    said = [tuple(described)] if set(described) <= {name for names in sensor.bands for name in names} else []
+    said += layers_of_numbers(sensor, described)
+    told = next((each for each in said if sorted(each) == sorted(own)), None)
+    if said and told is None:
+        raise CubeError(
+            f"{header.path} describes its bands as {described}, which are {list(said[0])} of {sensor.name}, and a file of {len(own)} bands "
+            f"has {list(own)}. Name its bands with layers=[...] and leave sensor= out."
+        )
+    rest = iter(told or own)
     return tuple(name or next(rest) for name in names)
 
 

@@ -285,6 +285,37 @@ offset of processing baseline 04.00; ``sentinel2-l2a-04.00`` is for files as ESA
 has already harmonised."""
 
 
+_OLI = dict(zip(("coastal", *_SIX), ("B1", "B2", "B3", "B4", "B5", "B6", "B7"), strict=True))
+_TM = dict(zip(_SIX, ("B1", "B2", "B3", "B4", "B5", "B7"), strict=True))
+_BAND_NUMBERS: Mapping[str, tuple[Mapping[str, str], ...]] = {
+    "sentinel2": (_SENTINEL2_BANDS,),
+    "landsat": (_OLI, _TM),
+    "hls": (dict(zip(_SIX, ("B2", "B3", "B4", "B8A", "B11", "B12"), strict=True)), _OLI),
+}
+"""What missions call the layers of a product, by the beginning of its name."""
+_NUMBER = re.compile(r"(?:sr_)?b0?(\d{1,2}a?)", re.IGNORECASE)
+"""Of a band, as missions, Earth Engine (``SR_B4``, ``B4``) and STAC (``B04``) write it."""
+
+
+def layers_of_numbers(sensor: Sensor, described: Sequence[str]) -> list[tuple[str, ...]]:
+    """Return the layers that a file's bands are by the numbers in their descriptions, of each mission that has such numbers.
+
+    Examples
+    --------
+    >>> layers_of_numbers(SENSORS["sentinel2-l2a"], ["B4", "B3", "B2", "B8"])
+    [('red', 'green', 'blue', 'nir')]
+    >>> layers_of_numbers(SENSORS["landsat"], ["SR_B3", "SR_B4"])  # of Landsat 8, or of 5
+    [('green', 'red'), ('red', 'nir')]
+    """
+    found = [match[1].lower() for text in described if (match := _NUMBER.fullmatch(text.strip()))]
+    read = []
+    for mission in _BAND_NUMBERS.get(sensor.name.split("-")[0], ()):
+        layers = {name[1:].lstrip("0").lower(): layer for layer, name in mission.items()}
+        if len(found) == len(described) and set(found) <= set(layers):
+            read.append(tuple(layers[number] for number in found))
+    return read
+
+
 def get_sensor(sensor: "str | Sensor") -> Sensor:
     """Return the sensor of that name; a `Sensor` of the caller's own passes through.
 

@@ -507,3 +507,40 @@ def test_quality_data_in_an_array_lies_as_its_coordinates_say(write_tif: WriteTi
         np.testing.assert_array_equal(valid, classes.values == 4)
     with pytest.raises(CubeError, match="has to lie on the cube's pixels: along 'x'"):
         apply_mask(cube, classes.assign_coords(x=classes["x"] + 3), rule="sentinel2-scl")
+
+
+@pytest.mark.parametrize(
+    ("sensor", "described", "names"),
+    [
+        ("sentinel2-l2a", ("B4", "B3", "B2", "B8"), ("red", "green", "blue", "nir")),
+        (
+            "landsat",
+            ("SR_B4", "SR_B3", "SR_B2", "SR_B5", "SR_B6", "SR_B7"),
+            ("red", "green", "blue", "nir", "swir16", "swir22"),
+        ),
+        (
+            "landsat",
+            ("SR_B3", "SR_B2", "SR_B1", "SR_B4", "SR_B5", "SR_B7"),
+            ("red", "green", "blue", "nir", "swir16", "swir22"),
+        ),
+        ("hls", ("B04", "B03", "B02", "B8A", "B11", "B12"), ("red", "green", "blue", "nir", "swir16", "swir22")),
+        ("planetscope", ("a", "b", "c", "d"), ("blue", "green", "red", "nir")),
+        ("sentinel2-l2a", ("B4", "B8", "B11", "B12"), None),
+        ("sentinel2-l2a", ("red", "nir", "swir16", "swir22"), None),
+    ],
+)
+def test_bands_that_a_file_describes_by_number_or_name_are_in_its_order(
+    write_tif: WriteTif, sensor: str, described: tuple[str, ...], names: tuple[str, ...] | None
+) -> None:
+    import rasterio
+
+    path = write_tif("export.tif", SCENE[[0] * len(described)].astype(np.int16), nodata=None)
+    with rasterio.open(path, "r+") as file:
+        file.descriptions = described
+    if names is not None:
+        assert tuple(open_source(path, sensor=sensor)) == names
+        return
+    with pytest.raises(
+        CubeError, match=r"which are \['red', 'nir', 'swir16', 'swir22'\] of sentinel2-l2a, and a file of 4"
+    ):
+        open_source(path, sensor=sensor)
