@@ -1,5 +1,6 @@
 """Overviews of the map: the groups ``2x``, ``4x``, ... kept up to date shard by shard."""
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
@@ -13,6 +14,7 @@ from dask.delayed import delayed
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 from zarr.abc.store import Store
+from zarr.errors import ZarrUserWarning
 
 from rtsx.campaign.cells import Address
 from rtsx.campaign.layout import YearLayout
@@ -153,14 +155,16 @@ def _is_untold(group: zarr.Group, levels: Levels) -> bool:
 
 def _prepare(group: zarr.Group, name: str, geobox: GeoBox, *, plan: CampaignPlan) -> None:
     """Make a level, or what is missing of it."""
-    level = group.require_group(name)
-    if any(part not in level for part in (*stored_answers(group), "time", "x", "y", "spatial_ref")):
+    level = zarr.open_group(group.store, path=name, mode="a", zarr_format=3, use_consolidated=False)
+    parts = (*stored_answers(group), "time")  # the time last, so that a step which can be found is there in all
+    if LAYERS not in level.attrs or any(part not in level for part in (*parts, "x", "y", "spatial_ref")):
         _create(group, name, geobox, plan=plan)
     times = np.asarray(array_of(group, "time")[:])
-    if np.array_equal(np.asarray(array_of(group, "time", level=name)[:]), times):
+    arrays = [array_of(group, part, level=name) for part in parts]
+    is_whole = all(array.shape[0] == len(times) for array in arrays)
+    if is_whole and np.array_equal(np.asarray(arrays[-1][:]), times):
         return
-    for part in (*stored_answers(group), "time"):  # the time last, so that a step which can be found is there in all
-        array = array_of(group, part, level=name)
+    for array in arrays:
         array.resize((len(times), *array.shape[1:]))
     array_of(group, "time", level=name)[:] = times
 
@@ -168,8 +172,11 @@ def _prepare(group: zarr.Group, name: str, geobox: GeoBox, *, plan: CampaignPlan
 def _create(group: zarr.Group, name: str, geobox: GeoBox, *, plan: CampaignPlan) -> None:
     several = {"class": np.array(plan.prediction.classes, object)} if len(plan.prediction.classes) > 1 else {}
     coords = xr.Dataset(coords=xr_coords(geobox, always_yx=True)).assign_coords(several).drop_encoding()
-    coords.to_zarr(group.store, group=name, mode="a", zarr_format=3, consolidated=False)
-    level = group.require_group(name)
+    with warnings.catch_warnings():
+        # What has lost its metadata gets it here.
+        warnings.filterwarnings("ignore", message="Object at .* is not recognized", category=ZarrUserWarning)
+        coords.to_zarr(group.store, group=name, mode="a", zarr_format=3, consolidated=False)
+    level = zarr.open_group(group.store, path=name, mode="a", zarr_format=3, use_consolidated=False)
     for part in (*stored_answers(group), "time"):
         full = array_of(group, part)
         if part in level:

@@ -17,8 +17,10 @@ from rtsx.campaign.products import collect_year, overviews
 from rtsx.campaign.products.overviews import prepare_levels
 from rtsx.cube import write
 from rtsx.cube.write import Levels, overviews_of
+from rtsx.errors import CubeError
 from rtsx.storage.zarr import YEARS
 from tests.campaign.collect.finished import plan_of
+from tests.cube.buildable import bytes_of
 from tests.meanwhile import Meanwhile
 
 
@@ -85,6 +87,22 @@ def test_a_year_that_was_not_told_is_told_the_next_time(
     assert years(tmp_path, "2x") == [2024]
     prepare_levels(store, levels, plan=plan)
     assert years(tmp_path, "2x") == [2024, 2025]
+
+
+@pytest.mark.parametrize("node", [".", "valid", "2x", "2x/valid", "2x/time", "2x/x", "2x/spatial_ref"])
+def test_damaged_metadata_is_named_and_made_anew_once_it_is_removed(
+    node: str, plan: CampaignPlan, levels: Levels, store: Store, tmp_path: Path
+) -> None:
+    prepare_levels(store, levels, plan=plan)
+    whole = bytes_of(tmp_path)
+    damaged = tmp_path / MAP / node / "zarr.json"
+    damaged.write_bytes(damaged.read_bytes()[:50])
+    with pytest.raises(CubeError, match=rf"{damaged} is truncated or damaged. Remove it; .* rtsx campaign collect"):
+        prepare_levels(store, levels, plan=plan)
+    damaged.unlink()
+    create_map(str(tmp_path), plan, bundle_id="demo", storage_options={})
+    prepare_levels(store, levels, plan=plan)
+    assert bytes_of(tmp_path) == whole
 
 
 def test_nothing_is_written_where_nothing_is_new(
