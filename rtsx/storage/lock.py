@@ -101,16 +101,16 @@ def exclusive_lock(target: str, options: Mapping[str, Any]) -> Iterator[None]:
 def _locked(lock: Path, folder: Path, *, target: str) -> int | None:
     """Return the handle of a locked file; None where there can be no lock."""
     while True:
-        name = lock
-        try:
+        # That of another user may be held and not written; where nothing can be begun or removed, the store itself will do, if it is there.
+        ways = ((lock, os.O_CREAT | os.O_RDWR), (lock, os.O_RDONLY), (folder, os.O_RDONLY))
+        with suppress(OSError):
             lock.parent.mkdir(parents=True, exist_ok=True)
-            handle = os.open(lock, os.O_CREAT | os.O_RDWR, 0o644)
-        except OSError:  # nothing can be begun or removed here, so the store itself will do, if it is there
-            name = folder
-            try:
-                handle = os.open(folder, os.O_RDONLY)
-            except OSError:
-                return None
+        for name, flags in ways:
+            with suppress(OSError):
+                handle = os.open(name, flags, 0o644)
+                break
+        else:
+            return None
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

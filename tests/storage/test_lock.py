@@ -1,11 +1,14 @@
 """Who has to wait for a lock, and who has not."""
 
+import errno
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
 
 import pytest
 
+from rtsx.errors import OutputExistsError
 from rtsx.storage import lock
 from rtsx.storage.lock import exclusive_lock, turn
 
@@ -37,6 +40,20 @@ def test_one_waits_for_the_other_and_says_so(place: str, tmp_path: Path, monkeyp
 def test_who_may_not_write_holds_none(without_rights: Path) -> None:
     with turn(str(without_rights / "a"), {}, what="draws"), turn(str(without_rights / "a"), {}, what="draws"):
         pass
+
+
+def test_the_lock_of_another_user_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = os.open
+
+    def as_another(path: Path, flags: int, *mode: int) -> int:
+        if flags & os.O_RDWR:
+            raise PermissionError(errno.EACCES, "not yours", str(path))
+        return opened(path, flags, *mode)
+
+    with exclusive_lock(str(tmp_path / "a"), {}):
+        monkeypatch.setattr(os, "open", as_another)
+        with pytest.raises(OutputExistsError, match="by another process"), exclusive_lock(str(tmp_path / "a"), {}):
+            pass
 
 
 def test_an_error_within_a_turn_is_that_error(tmp_path: Path) -> None:
