@@ -1,11 +1,10 @@
 """Orders of scenes: a ledger beside the config, so that nothing is ordered twice and any machine can ask; placing them and asking for them."""
 
-import fcntl
 import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,11 +12,12 @@ from pathlib import Path
 from shapely import to_wkb
 from shapely.geometry.base import BaseGeometry
 
-from rtsx.errors import OrderError, OrderNotFoundError
+from rtsx.errors import OrderError, OrderNotFoundError, OutputExistsError
 from rtsx.ordering.provider import BRINGS_NOTHING, Batch, OrderStatus, Provider, State
 from rtsx.ordering.select import OrderPlan
 from rtsx.parsing import json_value, parsed_json, wrap_damage
 from rtsx.storage import staged
+from rtsx.storage.lock import exclusive_lock
 
 _VERSION = 1
 
@@ -135,12 +135,10 @@ def locked(path: Path) -> Iterator[None]:
     OrderError
         Another process holds it.
     """
-    lock = path.with_name(f".{path.name}.lock")
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as file:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+            stack.enter_context(exclusive_lock(str(path), {}))
+        except OutputExistsError as error:
             raise OrderError(f"Another process works on {path}. Wait until it has ended, then run again.") from error
         yield
 
