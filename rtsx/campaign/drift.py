@@ -302,13 +302,18 @@ def _explained(
     def is_like(one: LayerDistribution, mine: LayerDistribution) -> bool:
         return bool(mine.quantiles and one.quantiles) and max(map(abs, _moved(mine, one))) <= _ALIKE
 
-    now = measured[layer]
-    for name, other in reference.items():
-        if name != layer and is_like(other, now) and not is_like(other, measured.get(name, now)):
-            return f"its values are like those of {name} there: are bands swapped?"
-    then = reference[layer]
+    now, then = measured[layer], reference[layer]
     factor = now.std / then.std if then.std else 0.0
-    if factor and is_like(_scaled(then, factor=factor), now):
+    is_scaled = bool(factor) and is_like(_scaled(then, factor=factor), now)
+    factors = [
+        one.std / reference[name].std for name, one in measured.items() if name in reference and reference[name].std
+    ]
+    # Brighter by one factor, red may look like nir; swapped, the factors of layers differ.
+    is_alike = is_scaled and len(factors) > 1 and max(factors) <= 1.1 * min(factors)
+    for name, other in reference.items():
+        if not is_alike and name != layer and is_like(other, now) and not is_like(other, measured.get(name, now)):
+            return f"its values are like those of {name} there: are bands swapped?"
+    if is_scaled:
         return f"its values are about {factor:.2g} times those there: is the scale wrong?"
     if is_like(_scaled(then, offset=now.mean - then.mean), now):
         return f"its values are about {now.mean - then.mean:+.4g} beside those there: is the offset wrong?"

@@ -182,6 +182,7 @@ class CellWorker:
         self._others = 0
         self._slowest_s = 0.0
         self._cell_began = self._started
+        self._is_new = True
         self._retry = retry
         self._hardware = hardware
 
@@ -191,7 +192,8 @@ class CellWorker:
         while not (queue.stopped or (self.cells.is_over and queue.next_retry() is None)):
             yield self.summary()
             if until is not None and datetime.now(UTC) + timedelta(seconds=self._slowest_s) > until:
-                queue.stop(TIME_OVER)
+                queue.stop(_TOO_SHORT if self._is_new else TIME_OVER)
+            self._is_new = False
             if self.cells.n_set_aside >= self._retry.most_failures:
                 queue.stop(
                     f"{self.cells.n_set_aside} cells were set aside since it began, which is the most that a run bears"
@@ -204,12 +206,12 @@ class CellWorker:
                 time.sleep(_TICK_S)
 
     def cut_off(self) -> None:
-        """Note that its time ended within a cell, or while it waited; one that cannot finish its first cell would never."""
+        """Note that its time ended within a cell, or while it waited; one that cannot begin or finish its first cell would never."""
         now = datetime.now(UTC)
         is_hopeless = (
             self.queue.in_flight and not self.queue.done and now - self._cell_began > self._cell_began - self._started
         )
-        self.queue.stop(_TOO_SHORT if is_hopeless else TIME_OVER)
+        self.queue.stop(_TOO_SHORT if is_hopeless or self._is_new else TIME_OVER)
 
     def summary(self, failures: Mapping[Address, Failure] | None = None) -> RunSummary:
         """Summarise what this worker did; with the failures of the whole campaign, what it leaves behind is counted truly."""

@@ -483,6 +483,10 @@ def submit(
         require_accepted(opened.objects, opened.plan)  # likewise
     else:
         accepted_check(opened.objects, opened.plan, **_who_and_why(accept_drift))
+    if from_ is not None:
+        from rtsx.campaign.cell_input import FetchedImages
+
+        FetchedImages(from_, opened.plan.year, opened.plan.digest).require_all(opened.plan)  # likewise
     try:
         job = BatchJob(
             system="slurm" if slurm else "pbs",

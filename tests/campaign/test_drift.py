@@ -113,6 +113,20 @@ def test_what_is_wrong_with_a_second_year_is_found_and_named(
     assert all(re.search(hint, one.hint) for one in found.findings), str(found)
 
 
+def test_layers_that_are_brighter_by_one_factor_are_not_swapped() -> None:
+    def measured(red: float, nir: float) -> dict[str, LayerDistribution]:
+        of = {"red": red, "nir": nir}
+        return {name: LayerDistribution.of(np.arange(2000.0) * one, pixels=2000) for name, one in of.items()}
+
+    def hints(red: float, nir: float) -> list[str]:
+        then = measured(1, 2)
+        found = compare(measured(red, nir), then, against="2024", with_invalid=True, decides=True)
+        return [one.hint for one in found]
+
+    assert hints(2, 4) == ["its values are about 2 times those there: is the scale wrong?"] * 2
+    assert ["swapped" in one for one in hints(2, 1)] == [True, True]
+
+
 def test_missing_ground_trips_and_is_no_value(before: Path, tmp_path: Path) -> None:
     checked_first(before, tmp_path)
     found = year(country(tmp_path / "second")[:1], tmp_path).check(cells=6)  # the eastern file is not there

@@ -177,12 +177,15 @@ def test_cells_of_another_are_waited_for_and_taken_over_where_it_is_lost(ledger:
 def test_it_ends_in_time(ledger: CampaignLedger, monkeypatch: pytest.MonkeyPatch) -> None:
     now = datetime.now(UTC)
     task = Task(ledger)
-    begun = finish(worker_of(task, 10), until=now)
-    assert (begun.summary().stopped, begun.summary().left, not task.outcomes) == (TIME_OVER, 10, True)
+    late = finish(worker_of(task, 10), until=now)  # as another start would be
+    assert (late.summary().stopped, late.summary().left, not task.outcomes) == (work._TOO_SHORT, 10, True)
     worker = worker_of(task, 10)
+    steps = worker.work(now + timedelta(minutes=30))
+    next(steps)
+    next(steps)
     worker._slowest_s = 3600.0  # as one cell took
-    finish(worker, until=now + timedelta(minutes=30))
-    assert (worker.summary().stopped, not task.outcomes) == (TIME_OVER, True)
+    assert not [*steps]
+    assert (worker.summary().stopped, len(task.outcomes)) == (TIME_OVER, 1)
 
 
 def test_its_time_ends_within_a_cell_which_is_given_back(ledger: CampaignLedger) -> None:
@@ -200,7 +203,14 @@ def test_a_worker_whose_time_is_too_short_for_a_cell_does_not_ask_to_be_started_
         finish(worker)
     worker.cut_off()
     assert "before its first cell was done" in str(worker.summary().stopped)
-    waiting = worker_of(Task(ledger), 10)
+    late = worker_of(Task(ledger), 10)
+    late.cut_off()
+    assert late.summary().stopped == worker.summary().stopped
+    acquire(ledger.objects, YEAR, (0, 0), run="other", lease_s=600.0)
+    waiting = worker_of(Task(ledger), 1)
+    steps = waiting.work(None)
+    next(steps)
+    next(steps)
     waiting.cut_off()
     assert waiting.summary().stopped == TIME_OVER
 
@@ -261,7 +271,7 @@ def test_a_campaign_that_is_stopped_or_cannot_be_worked_says_so(
     recipe = make_recipe(files, str(tmp_path / "out"))
     campaign = Campaign.create(recipe)
     late = campaign.work(until=datetime.now(UTC))
-    assert (late.stopped, late.left, campaign.status().done) == (TIME_OVER, len(CELLS), 0)
+    assert (late.stopped, late.left, campaign.status().done) == (work._TOO_SHORT, len(CELLS), 0)
     with pytest.raises(CampaignError, match="with its zone"):
         campaign.work(until=datetime.now())
     with pytest.raises(CampaignError, match="opened from its output alone"):
