@@ -241,6 +241,8 @@ def _band_names(array: xr.DataArray, dim: Any, layers: Sequence[str] | None) -> 
         )
     told = array.attrs.get("long_name")
     names: list[Any] = list(layers or [])
+    if layers is not None and (spelt := as_spelt(coordinate, layers)):
+        names = [spelt[one] for one in coordinate]
     if not names and all(isinstance(one, str) for one in coordinate):
         names = list(coordinate)
     if not names and count == 1 and isinstance(array.name, str) and not NAMELESS.fullmatch(array.name):
@@ -364,6 +366,20 @@ def _named(cube: xr.Dataset, layers: Sequence[str] | None) -> xr.Dataset:
     return cube.rename(_new_names(cube, names, layers))
 
 
+def as_spelt(names: Sequence[Any], wanted: Sequence[str]) -> dict[str, str]:
+    """Return names of layers as they are wanted, where those are the same but for case and order; empty where they are others.
+
+    Examples
+    --------
+    >>> as_spelt(["Blue", "Red"], ["red", "blue"]), as_spelt(["B2", "B4"], ["red", "blue"])
+    ({'Blue': 'blue', 'Red': 'red'}, {})
+    """
+    folded = {name.casefold(): name for name in names if isinstance(name, str)}
+    asked = {name.casefold(): name for name in wanted}
+    is_same = len(folded) == len(names) == len(asked) == len(wanted) and set(folded) == set(asked)
+    return {folded[key]: asked[key] for key in folded} if is_same else {}
+
+
 def _new_names(cube: xr.Dataset, names: Sequence[Any], layers: Sequence[str] | None) -> dict[Any, str]:
     """Return names for layers that have only a number: those given, else what they are called by `long_name`."""
     if layers is not None:
@@ -371,7 +387,8 @@ def _new_names(cube: xr.Dataset, names: Sequence[Any], layers: Sequence[str] | N
             raise CubeError(
                 f"The Dataset has layers {names}; got the names {list(layers)}. Name every one, in this order."
             )
-        return {old: new for old, new in zip(names, layers, strict=True) if old != new}
+        spelt = as_spelt(names, layers) or dict(zip(names, layers, strict=True))
+        return {old: new for old, new in spelt.items() if old != new}
     nameless = [name for name in names if not isinstance(name, str) or NAMELESS.fullmatch(name)]
     new = {name: cube[name].attrs.get("long_name") for name in nameless}
     texts = [one for one in new.values() if isinstance(one, str) and one]

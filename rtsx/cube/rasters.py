@@ -84,7 +84,7 @@ def select_bands(
 
     Names come from the sensor, else from the bands' descriptions, else from the file's name (one band) or from the
     band's number (``band_1``). `layers` picks among those names; where it holds others, and as many as there are bands, it
-    gives the bands their names instead. An alpha band is no layer but a mask, unless it is asked for.
+    gives the bands their names instead, unless they are the same but for case. An alpha band is no layer but a mask, unless it is asked for.
 
     Raises
     ------
@@ -99,6 +99,10 @@ def select_bands(
     if set(layers) <= set(names):
         found = [selected for selected in every if selected.layer.name in set(layers)]
         return _unique(sorted(found, key=lambda selected: list(layers).index(selected.layer.name)))
+    folded = {name.casefold(): one for name, one in zip(names, every, strict=True)}
+    if len(folded) == len(every) and {name.casefold() for name in layers} <= set(folded):
+        asked = [(name, folded[name.casefold()]) for name in layers]
+        return _unique([replace(one, layer=replace(one.layer, name=name)) for name, one in asked])
     for found in (data, every):
         pairs = list(zip(layers, found, strict=False))
         if len(layers) == len(found) and all(name not in names or name == one.layer.name for name, one in pairs):

@@ -385,3 +385,17 @@ def test_values_of_bands_follow_their_names_when_bands_were_selected(tmp_path: P
         "blue": (3.0, 9),
         "red": (1.0, 7),
     }
+
+
+def test_layers_of_the_same_names_are_taken_by_name(random_cube: Make, write_tif: Callable[..., Path]) -> None:
+    one = random_cube()["red"]
+    cube = xr.Dataset({"Blue": one, "green": one + 1, "Red": one + 2}).drop_attrs(deep=False)
+    array = cube.to_dataarray("band").assign_attrs(nodata=0)
+    path = write_tif("scene.tif", array.values)
+    with rasterio.open(path, "r+") as file:
+        file.descriptions = tuple(cube.data_vars)
+    asked = ["red", "green", "blue"]
+    for found in (as_cube(cube, layers=asked), as_cube(array, layers=asked), open_source(path, layers=asked)):
+        for name, number in (("blue", 0), ("green", 1), ("red", 2)):
+            np.testing.assert_array_equal(found[name].values, array.values[number])
+    assert list(as_cube(cube, layers=["swir", "nir", "pan"]).data_vars) == ["swir", "nir", "pan"]
