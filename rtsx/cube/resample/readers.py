@@ -369,8 +369,12 @@ class ZarrReader(_StoredBands):
         expected = self.geobox.shape.yx
         if array.shape[-2:] != expected or not _is_plane(array.shape):
             differs.append(("shape (y, x)", expected, array.shape))
-        else:
+        elif (straight := (self.path, name, self.geobox)) not in _STRAIGHT:
             differs += self._turned(group, array)
+            if not differs:
+                if len(_STRAIGHT) >= 10_000:
+                    _STRAIGHT.clear()
+                _STRAIGHT.add(straight)
         _refuse_others(f"{name} of {self.name}", differs, cure="Correct its entry.")
         fill, declared = array.metadata.fill_value, array.attrs.get("_FillValue")
         # Format 2 has one word for what is missing and what a chunk that is not there reads as.
@@ -400,6 +404,10 @@ class ZarrReader(_StoredBands):
                     found = [float(np.asarray(stored[place]).item()) for place in (0, -1)]
                 if np.allclose(found, (last, first), rtol=0, atol=abs(last - first) / (length - 1)):
                     yield f"first and last {dim}", (first, last), tuple(found)
+
+
+_STRAIGHT: set[tuple[str, str, GeoBox]] = set()
+"""Arrays whose coordinates were found to be those of their raster, so that windows after the first do not read them again."""
 
 
 def _refuse_others(name: str, differs: Sequence[tuple[str, object, object]], *, cure: str) -> None:
