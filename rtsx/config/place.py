@@ -165,6 +165,7 @@ class RegionConfig(_PlaceConfig):
         return cls(wkt=shapely.to_wkt(region, rounding_precision=-1))
 
 
+_WKT = re.compile(r"\s*(MULTI)?POLYGON\s*(Z?M?\s*\(|EMPTY\s*$)", re.I)
 _FOUR_NUMBERS = re.compile(r"\s*(-?\d+(\.\d+)?[,; ]+){3}-?\d+(\.\d+)?\s*")
 
 
@@ -174,7 +175,7 @@ def _spelt_text(given: str) -> dict[str, str]:
         raise ValueError(
             f"a box is a list, [{', '.join(re.split('[,; ]+', given.strip()))}], without quotes; got {given!r}"
         )
-    return {"wkt" if given.lstrip().upper().startswith(("POLYGON", "MULTIPOLYGON")) else "file": given}
+    return {"wkt" if _WKT.match(given) else "file": given}
 
 
 def _ground(given: object) -> object:

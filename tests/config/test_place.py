@@ -22,6 +22,8 @@ TO_POLAR = Transformer.from_crs("EPSG:4326", "EPSG:3413", always_xy=True)
     [
         ("arctic", AreaConfig(north_of=60)),
         ("land.gpkg", AreaConfig(file="land.gpkg")),
+        ("polygons.gpkg", AreaConfig(file="polygons.gpkg")),
+        ("Polygon_AOI/a.shp", AreaConfig(file="Polygon_AOI/a.shp")),
         ([-139.0, 69.5, -138.5, 69.7], AreaConfig(bbox=(-139.0, 69.5, -138.5, 69.7))),
         (["42_18", "18_23_2_1"], AreaConfig(arcticdem=("42_18", "18_23_2_1"))),
         ({"arcticdem": "42_18"}, AreaConfig(arcticdem=("42_18",))),
@@ -205,7 +207,8 @@ def test_longitudes_from_0_to_360(given: Any, meant: Any) -> None:
 def test_a_box_and_well_known_text_in_quotes() -> None:
     with pytest.raises(ValidationError, match=r"a box is a list, \[-132.05, 67, -131, 68\], without quotes"):
         GROUND.validate_python("-132.05, 67, -131 68")
-    assert GROUND.validate_python("POLYGON ((1 60, 2 60, 2 61, 1 60))").geometry().area == 0.5
+    for spelt in ("POLYGON ((1 60, 2 60, 2 61, 1 60))", "multipolygon z(((1 60 0, 2 60 0, 2 61 0, 1 60 0)))"):
+        assert GROUND.validate_python(spelt).geometry().area == 0.5
 
 
 def test_a_code_alone_is_one_of_epsg() -> None:
