@@ -28,12 +28,10 @@ if TYPE_CHECKING:
     from rtsx.config.campaign import CampaignConfig
 
 
-def created(
-    config: "CampaignConfig", *, is_stored: bool = False, fetched: str | None = None, retry: bool = False
-) -> "Campaign":
+def created(config: "CampaignConfig", *, is_stored: bool = False, fetched: str | None = None) -> "Campaign":
     """Return the campaign of a config, planned if it is not yet; the resolved config is stored beside the plan, unless it comes from there.
 
-    Images are read from the store `fetched`, where one is given; with `retry` cells that were set aside are run again.
+    Images are read from the store `fetched`, where one is given.
 
     Raises
     ------
@@ -43,10 +41,7 @@ def created(
     from rtsx.campaign import Campaign
 
     text = "" if is_stored else config.resolved().without_secrets().to_yaml()
-    campaign = Campaign.create(replace(config.recipe(), fetched=fetched), config=text)
-    if retry:
-        campaign.retry()
-    return campaign
+    return Campaign.create(replace(config.recipe(), fetched=fetched), config=text)
 
 
 def loaded(config: Path, *, year: int | None) -> "CampaignConfig":
@@ -251,6 +246,22 @@ def _accepting(campaign: "Campaign", given: str | None) -> Iterator[None]:
         raise
 
 
+def _require_accepted(campaign: "Campaign", given: str | None) -> None:
+    """Refuse a year that drifts, or an acceptance of it that could not be recorded, before anything is changed or started.
+
+    Raises
+    ------
+    CampaignError
+        The check has tripped and nobody accepts it, or as `_accepting`.
+    """
+    from rtsx.campaign.drift import accepted_check, require_accepted
+
+    if given is None:
+        require_accepted(campaign.objects, campaign.plan)
+    else:
+        accepted_check(campaign.objects, campaign.plan, **_who_and_why(given))
+
+
 def _who_and_why(given: str) -> dict[str, str]:
     name, _, reason = given.partition(":")
     return {"name": name, "reason": reason}
@@ -290,7 +301,10 @@ def run(
         profile=profile, auth=auth, adapt=adapt,
     )  # fmt: skip
     print_info("planning, or opening the plan that is there ...")
-    campaign = created(said, fetched=from_, retry=retry)
+    campaign = created(said, fetched=from_)
+    _require_accepted(campaign, accept_drift)
+    if retry:
+        campaign.retry()
     print_info("opening the cluster ...")
     from rtsx.campaign.clusters import connect_cluster  # here, because it is heavy
 
@@ -382,7 +396,10 @@ def work(
 
     ends = slurm_end() if until is None else until.astimezone()
     stored = not options.is_yaml(campaign)
-    made = created(said, is_stored=stored, fetched=from_, retry=retry)
+    made = created(said, is_stored=stored, fetched=from_)
+    _require_accepted(made, accept_drift)
+    if retry:
+        made.retry()
     again = f"work {_again(campaign, year=year, fetched=from_)}"
     if is_one:
         with _accepting(made, accept_drift), campaign_progress("mapping") as progress:
@@ -477,12 +494,7 @@ def submit(
 
     # Which refuses what was not planned, because every member would do so.
     opened = options.open_campaign(campaign, year=year)
-    from rtsx.campaign.drift import accepted_check, require_accepted
-
-    if accept_drift is None:
-        require_accepted(opened.objects, opened.plan)  # likewise
-    else:
-        accepted_check(opened.objects, opened.plan, **_who_and_why(accept_drift))
+    _require_accepted(opened, accept_drift)  # likewise
     if from_ is not None:
         from rtsx.campaign.cell_input import FetchedImages
 
@@ -570,6 +582,7 @@ def update(
         profile=profile, auth=auth, adapt=adapt,
     )  # fmt: skip
     campaign = created(said, fetched=from_)
+    _require_accepted(campaign, accept_drift)
     from rtsx.campaign.clusters import connect_cluster  # likewise
 
     accepting = _accepting(campaign, accept_drift)

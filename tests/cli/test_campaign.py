@@ -30,7 +30,7 @@ from rtsx.errors import ClusterError
 from rtsx.grid.grid import cell_id
 from rtsx.storage.object_store import LocalObjects
 from tests import warm
-from tests.campaign.records import a_mark, a_plan
+from tests.campaign.records import a_failure, a_mark, a_plan
 from tests.campaign.small_campaign import (
     CELLS,
     GRID,
@@ -272,8 +272,15 @@ def test_a_year_that_drifts_is_not_run_before_somebody_accepts_it(
     for command in (("work",), ("submit", "--slurm", "--workers", "2", "--time", "1:00", "--dry-run")):
         refused = rtsx_command("campaign", *command, config, "--year", "2025")
         assert (refused.status, "--accept-drift" in refused.err) == (2, True), refused.err
-    nobody = rtsx_command("campaign", "work", config, "--year", "2025", "--accept-drift", "Ada")
-    assert (nobody.status, "a name and a reason" in nobody.err) == (2, True), nobody.err
+    ledger = CampaignLedger(LocalObjects(config.parent / "out"), YearLayout(2025))
+    ledger.quarantine(a_failure((0, 0)))
+    nowhere = ("--gateway", "http://127.0.0.1:9", "--workers", "2")
+    for line in (("work", "--retry"), ("run", "--retry", *nowhere), ("update", *nowhere)):
+        nobody = rtsx_command("campaign", *line, config, "--year", "2025", "--accept-drift", "Ada")
+        assert (nobody.status, "a name and a reason" in nobody.err) == (2, True), nobody.err
+        assert "drift check of 2025 has tripped" in rtsx_command("campaign", *line, config, "--year", "2025").err, line
+    assert ledger.set_aside_cells() == {(0, 0)}
+    ledger.reset()
     accept = ("--accept-drift", "Ada: new product: level 2")
     submit = ("campaign", "submit", config, "--year", "2025", "--slurm", "--workers", "2", *accept, "--time")
     dry = rtsx_command(*submit, "1:00", "--dry-run")
@@ -284,7 +291,7 @@ def test_a_year_that_drifts_is_not_run_before_somebody_accepts_it(
     monkeypatch.setenv("PATH", f"{sbatch.parent}:{os.environ['PATH']}")
     sbatch.write_text("#!/bin/bash\nexit 1\n")
     sbatch.chmod(0o755)
-    run = ("campaign", "run", config, "--year", "2025", *accept, "--gateway", "http://127.0.0.1:9")
+    run = ("campaign", "run", config, "--year", "2025", *accept, *nowhere)
     # What does not come to run has not opened the gate.
     assert [rtsx_command(*line).status for line in ((*submit, "0:02"), (*submit, "1:00"), run)] == [2, 2, 2]
     assert json.loads(check.read_text())["acceptances"] == []
