@@ -170,6 +170,7 @@ class StoreImages:
                 geobox=geobox,
                 dtype=dtype,
                 opener="zarr",
+                settled=frozenset(one.stated),
                 units=str(stored[name].attrs.get("units", "")),
                 has_classes=np.size(stored[name].attrs.get("flag_values", ())) > _YES_OR_NO,
                 **found | one.stated,

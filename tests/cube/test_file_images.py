@@ -114,6 +114,9 @@ def test_a_zarr_store_is_one_image(tmp_path: Path) -> None:
         0.5,
     )
     assert bands.geobox == box
+    assert bands.settled == frozenset()
+    (image,) = source.find(EVERYWHERE, None, [BandRequest(name="dem", scale_factor=0.3048)])
+    assert (image.bands["dem"].scale_factor, image.bands["dem"].settled) == (0.3048, {"scale_factor"})
     assert source.find(shapely.box(0, 0, 1, 1), None, [BandRequest(name="dem")]) == ()
 
 
