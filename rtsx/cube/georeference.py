@@ -477,6 +477,11 @@ def is_regular(axis: np.ndarray, resolution: float) -> bool:
     return bool(np.all(np.abs(axis - expected) <= 0.01 * abs(resolution)))
 
 
+def rounding(axis: NDArray[Any]) -> float:
+    """Return the largest step between neighbouring numbers of the dtype of an axis, 0 for integers."""
+    return float(np.abs(np.spacing(axis)).max()) if axis.dtype.kind == "f" else 0.0
+
+
 def validate_georeference(cube: xr.Dataset) -> None:
     """Raise unless a Dataset says where its pixels lie, north-up and in equal steps.
 
@@ -501,7 +506,7 @@ def validate_georeference(cube: xr.Dataset) -> None:
                 f"Turn the cube with cube.isel({name}=slice(None, None, -1))."
             )
         if not is_regular(axis.astype(np.float64), step):
-            rounded = float(np.abs(np.spacing(axis)).max()) if axis.dtype.kind == "f" else 0.0
+            rounded = rounding(axis)
             cure = "Warp the cube to a grid."
             if rounded > COORDINATE_NOISE * abs(step):
                 cure = (

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from rtsx.cube.conventions import as_cube, validate_cube, validate_times, with_axis_names
-from rtsx.cube.georeference import GRID_MAPPING, describe_geobox, geobox_of, validate_georeference
+from rtsx.cube.georeference import GRID_MAPPING, describe_geobox, geobox_of, rounding, validate_georeference
 from rtsx.cube.graph import lazy_bands
 from rtsx.cube.load import recipe_geobox
 from rtsx.cube.mask_rules import GOOD, LOW, MaskRule, mask_rule
@@ -99,18 +99,26 @@ def _array_bands(data: xr.DataArray, cube: xr.Dataset, rule: MaskRule) -> da.Arr
             f"{geobox.shape[1]}); got {dict(data.sizes)}."
         )
     for name, size in (("y", geobox.affine.e), ("x", geobox.affine.a)):
-        if name not in data.coords:
+        if name not in data.coords or _only_counts(data, cube):
             continue
-        if size * (data[name].values[-1] - data[name].values[0]) < 0:
+        wanted, own = cube[name].values, data[name].values
+        is_turned = size * (own[-1] - own[0]) < 0
+        if is_turned:
             stacked = stacked.isel({name: slice(None, None, -1)})
-        wanted, own = cube[name].values, stacked[name].values
-        if np.abs(own - wanted).max() > 0.01 * abs(size):
+        tolerance = 0.01 * abs(size) + max(rounding(wanted), rounding(own)) / 2
+        if np.abs((own[::-1] if is_turned else own) - wanted).max() > tolerance:
             raise CubeError(
                 f"Quality data has to lie on the cube's pixels: along {name!r} it goes from {own[0]:.10g} to {own[-1]:.10g}, the cube "
                 f"from {wanted[0]:.10g} to {wanted[-1]:.10g}. Warp it first with nearest neighbour, e.g. with gdalwarp -r near."
             )
     bands: da.Array = da.asarray(stacked.data)
     return bands
+
+
+def _only_counts(data: xr.DataArray, cube: xr.Dataset) -> bool:
+    """Test whether coordinates number the pixels from 0, of an array that says no place, for a cube that lies elsewhere."""
+    counts = all(np.array_equal(data[name], np.arange(data.sizes[name])) for name in ("y", "x"))
+    return counts and "spatial_ref" not in data.coords and not np.array_equal(data["x"], cube["x"])
 
 
 def _file_bands(path: str, cube: xr.Dataset, rule: MaskRule) -> da.Array:

@@ -507,6 +507,23 @@ def test_quality_data_in_an_array_lies_as_its_coordinates_say(write_tif: WriteTi
         np.testing.assert_array_equal(valid, classes.values == 4)
     with pytest.raises(CubeError, match="has to lie on the cube's pixels: along 'x'"):
         apply_mask(cube, classes.assign_coords(x=classes["x"] + 3), rule="sentinel2-scl")
+    lower = classes[::-1].assign_coords(y=classes["y"].values[::-1] + 3)
+    with pytest.raises(
+        CubeError, match=rf"along 'y' it goes from {lower.y.values[0]:.10g} to {lower.y.values[-1]:.10g}, the"
+    ):
+        apply_mask(cube, lower, rule="sentinel2-scl")
+    rounded = {
+        name: (cube[name] + 0.3).astype(np.float32) for name in ("y", "x")
+    }  # float32 steps by half a metre there
+    exact = (
+        cube.assign_coords({name: cube[name] + 0.3 for name in rounded})
+        .drop_vars("spatial_ref")
+        .rio.write_crs(cube.rio.crs)
+    )
+    counted = {name: np.arange(cube.sizes[name]) for name in rounded}
+    for own, coords in ((exact, rounded), (cube, counted)):
+        valid = apply_mask(own, classes.assign_coords(coords), rule="sentinel2-scl")["valid"]
+        np.testing.assert_array_equal(valid.values, classes.values == 4)
 
 
 @pytest.mark.parametrize(
