@@ -581,7 +581,7 @@ class Campaign:
 
         Probability and its binary map as cloud-optimised GeoTIFFs, outlines in several formats, a fact sheet, caveats, provenance,
         a STAC collection, and last of all `SHA256SUMS`. Products alone, no pixel of an image. Outlines are collected
-        first where that is needed. Another process that delivers the year is waited for.
+        first where that is needed. Another process that delivers into the same place is waited for.
 
         Parameters
         ----------
@@ -643,15 +643,12 @@ class Campaign:
 
         to = os.fspath(to)
         marked = self.ledger.moments()
-        with turn(
-            f"{self.output.rstrip('/')}/deliver-{self.plan.year}",
-            self.storage_options,
-            what=f"delivers {self.plan.year}",
-        ):
+        to_options = self._options_at(to, storage_options)
+        with turn(to, to_options, what=f"delivers into {to}"):
             delivered = deliver_year(
                 self,
                 to,
-                to_options=self._options_at(to, storage_options),
+                to_options=to_options,
                 tiles=tiles,
                 zoom=zoom,
                 tile_zoom=tile_zoom,

@@ -24,6 +24,7 @@ from rtsx.campaign.stages import copy_stages, stage_records
 from rtsx.errors import CampaignError, OutputExistsError, OutputNotWritableError
 from rtsx.grid.grid import cell_id
 from rtsx.storage import cloud_of, is_url, local_path
+from rtsx.storage.lock import is_lock
 from rtsx.storage.object_store import ObjectStore, StoredObject, open_object_store
 
 _THREADS = 8
@@ -291,14 +292,14 @@ def _is_node(key: str) -> bool:
 
 
 def _listed(objects: ObjectStore, years: Iterable[int]) -> Iterator[StoredObject]:
-    """Yield what years have, but cells, marks, leases, and stages, which are told by the times of marks (`copy_stages`); and the map, but cells."""
+    """Yield what years have, but cells, marks, leases, locks, and stages, which are told by the times of marks (`copy_stages`); and the map, but cells."""
     for year in years:
         layout = YearLayout(year)
         folders = (layout.marks, layout.leases, layout.outlines, layout.cogs, layout.stages)
         yield from (
             found
             for found in objects.list(layout.root)
-            if not found.key.startswith(tuple(f"{one}/" for one in folders))
+            if not (found.key.startswith(tuple(f"{one}/" for one in folders)) or is_lock(found.key))
         )
     yield from (found for found in objects.list(MAP) if not found.key.startswith(_SHARDS))
 
@@ -348,7 +349,8 @@ def _refuse_another(source: ObjectStore, target: ObjectStore, *, planned: Sequen
     """Refuse a place where something else is, or years that the campaign does not have."""
     shared = target.get(CAMPAIGN)
     if shared is None:
-        other = next((found.key for found in target.list("") if not found.key.startswith(f"{PROBES}/")), None)
+        keys = (found.key for found in target.list(""))
+        other = next((key for key in keys if not (key.startswith(f"{PROBES}/") or is_lock(key))), None)
         if other is not None:
             raise OutputExistsError(
                 f"{to} is not empty, and holds no campaign: there is {other}. Copy to a place of its own."

@@ -102,7 +102,7 @@ def _moved(module: torch.nn.Module, device: torch.device) -> torch.nn.Module:
                 elif node.target is torch.ops.aten.to.device:
                     node.update_arg(1, device)
             part.recompile()
-        elif isinstance(part, torch.jit.ScriptModule) and hasattr(part, "graph"):
+        elif isinstance(part, torch.jit.ScriptModule) and part._c._has_method("forward"):  # as a ModuleList has not
             _fix_convolutions(part.graph)
     return module
 

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import re
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -15,8 +16,9 @@ from rtsx.storage.object_store import create_generation, open_object_store
 from rtsx.storage.paths import is_url, local_path
 from rtsx.threads import repeated
 
-_LOCK_S = 60
-"""Seconds after its last sign of life at which a process that holds a lock on an object store counts as dead."""
+_LOCK_S = 120
+"""Seconds after its last sign of life at which a process that holds a lock on an object store counts as dead; twice what the clocks of two
+machines of a campaign may differ by."""
 _LOOK_S = 0.5
 """Seconds between two looks at a lock that another holds."""
 _SILENT_S = 5.0
@@ -54,8 +56,9 @@ def turn(
             except OutputExistsError:
                 if begun is not None and time.monotonic() - begun > _SILENT_S:
                     begun = None  # told once
+                    dead = f" One that was killed counts no more after {_LOCK_S} s." if is_url(target) else ""
                     warnings.warn(
-                        f"Another process {what}; this one waits until it is done.", RuntimeWarning, stacklevel=3
+                        f"Another process {what}; this one waits until it is done.{dead}", RuntimeWarning, stacklevel=3
                     )
                 (pause or _pause)(_LOOK_S)
             except OutputNotWritableError:  # so nothing can be changed there
@@ -64,6 +67,20 @@ def turn(
 
 
 _pause = time.sleep
+
+
+def is_lock(key: str) -> bool:
+    """Test whether an object is a lock, which nobody who copies or lists wants.
+
+    Examples
+    --------
+    >>> is_lock("years/2024/review/.review.lock"), is_lock("plan.lock/000001"), is_lock("years/2024/plan.json")
+    (True, True, False)
+    """
+    return _LOCK_KEY.search(key) is not None
+
+
+_LOCK_KEY = re.compile(r"(?:^|/)(?:\.[^/]+\.lock|[^/]+\.lock/\d{6})$")
 
 
 @contextmanager

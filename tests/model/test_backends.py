@@ -99,11 +99,24 @@ def test_what_compiles_is_looked_for_where_it_is_needed(monkeypatch: pytest.Monk
     assert can_compile(torch.device("cuda"))
 
 
+class Listed(torch.nn.Module):
+    """Has parts in a list, which has no forward, as decoders do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts = torch.nn.ModuleList([Small(), torch.nn.Conv2d(1, 1, 1)])
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        for part in self.parts:
+            batch = part(batch)
+        return batch
+
+
 @pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning", "ignore:.*torch.jit:DeprecationWarning")
 @pytest.mark.parametrize("is_frozen", [True, False])
 def test_a_traced_network_computes_in_float32_and_in_one_way(is_frozen: bool) -> None:
     """Its graph says how torch was set when it was traced: with TF32, and with whichever algorithm."""
-    module, tiles = torch.nn.Sequential(Small().eval(), torch.nn.Conv2d(1, 1, 1)).eval(), torch.rand(3, 2, 32, 32)
+    module, tiles = Listed().eval(), torch.rand(3, 2, 32, 32)
     traced = torch.jit.trace(module, tiles)
     traced = torch.jit.freeze(traced) if is_frozen else traced
     traced = TorchScriptSource.from_module(traced).load_module()

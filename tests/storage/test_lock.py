@@ -22,10 +22,11 @@ def test_one_waits_for_the_other_and_says_so(place: str, tmp_path: Path, monkeyp
 
     def other() -> None:
         with (
-            pytest.warns(RuntimeWarning, match="Another process draws; this one waits"),
+            pytest.warns(RuntimeWarning, match="Another process draws; this one waits") as warned,
             turn(target, {}, what="draws"),
         ):
             done.append("other")
+        assert ("killed counts no more after 120 s" in str(warned[0].message)) == (place == "memory")
 
     with ThreadPoolExecutor(1) as pool:
         with turn(target, {}, what="draws"):
