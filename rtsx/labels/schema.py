@@ -376,6 +376,11 @@ def find_column(names: Iterable[str], known: Iterable[str]) -> str | None:
     return None
 
 
+def is_of_years(name: str) -> bool:
+    """Test whether a column has years by its name, and nothing finer."""
+    return find_column([name], ("imageyear", "year")) is not None
+
+
 _DAY = re.compile(r"(\d{4})(?:([-/.]?)(\d{2})(?:\2(\d{2}))?)?(?:[T ]\d{2}:?\d{2}.*)?")
 _ZERO = date(1970, 1, 1)
 IMPOSSIBLE_DATE = "impossible date"
@@ -401,7 +406,7 @@ def read_days(values: Iterable[object], ends: Iterable[object] | None, *, today:
     ----------
     values : iterable
         Dates of any kind, strings in ISO order (``2018-07-03``, ``20180703``, ``2018/07/03``, ``2018-07``, ``2018``, with a time
-        of day or not, ``2018-07-01,2018-08-31``), numbers such as 20180703, or nothing.
+        of day or not, ``2018-07-01,2018-08-31``, ``2016-2018``), numbers such as 20180703, or nothing.
     ends : iterable or None
         Last days, where they have a column of their own.
     today : datetime.date
@@ -449,7 +454,7 @@ def _period(value: Any) -> tuple[date, date] | None:
     text = str(int(value) if is_whole else value).strip()
     if not text or text.lower() in ("none", "nan", "nat", "null", "<na>"):
         return None
-    parts = [part.strip() for part in text.split(",")]
+    parts = [part.strip() for part in re.sub(r"^(\d{4})\s*-\s*(\d{4})$", r"\1,\2", text).split(",")]
     if len(parts) == 1 and text.count("/") == 1:
         parts = [part.strip() for part in text.split("/")]
     if len(parts) > 2:

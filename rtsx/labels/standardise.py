@@ -34,6 +34,7 @@ from rtsx.labels.schema import (
     Issue,
     conform,
     find_column,
+    is_of_years,
     match_columns,
     read_days,
 )
@@ -123,10 +124,11 @@ class LabelSource:
         return lat, lon
 
     def days(self, *, today: date) -> Days:
-        """Return the days of the imagery."""
+        """Return the days of the imagery; what a column of years has that is no year says nothing."""
         theirs, ends = self.columns.get("image_date"), self.columns.get("image_date_end")
         values, others = (None if name is None else list(self.table[name]) for name in (theirs, ends))
-        return read_days(values or [None] * len(self.table), others, today=today)
+        days = read_days(values or [None] * len(self.table), others, today=today)
+        return replace(days, findings=()) if theirs is not None and is_of_years(theirs) else days
 
     def classes(self, class_name: str | Mapping[Any, str] | None, *, default: str) -> list[str]:
         """Return the class of each row.
@@ -322,6 +324,9 @@ def standardise(given: LabelInput, facts: InventoryInfo, *, number: int, is_alon
     source = LabelSource.of(name, table, columns=wanted, crs=facts.crs)
     outlines, findings, notes = _outlines(source, facts)
     days = source.days(today=facts.today)
+    dated = source.columns.get("image_date")
+    if facts.days is not None and dated is not None and is_of_years(dated) and not np.isnat(days.first).all():
+        notes.append(f"{name}: the years of the column {dated!r} count, and the date that is given in rows without one")
     kept = np.flatnonzero(shapely.is_geometry(outlines)).tolist()
     columns: dict[str, object] = {
         name: [values[row] for row in kept] for name, values in _attributes(source, days, facts).items()

@@ -730,6 +730,18 @@ def test_a_year_counts_where_no_date_is_known():
     assert read_labels(found, columns={"image_date": "date"})["image_date"].isna().all()
 
 
+def test_what_is_no_year_in_a_column_of_years_says_nothing():
+    boxes = [shapely.box(lon, 69, lon + 0.01, 69.01) for lon in range(4)]
+    found = geopandas.GeoDataFrame({"Year": ["2018", "unknown", "3", "-9999"]}, geometry=boxes, crs="EPSG:4326")
+    inventory = standardise_labels(found, image_date="2020-07-01")
+    assert inventory.report.findings == ()
+    assert inventory.labels["image_date"].dt.strftime("%Y-%m-%d").tolist() == ["2018-01-01", *["2020-07-01"] * 3]
+    assert inventory.report.notes == (
+        "table 0: the years of the column 'Year' count, and the date that is given in rows without one",
+    )
+    assert standardise_labels(found.assign(Year=[1, 2, 3, 1]), image_date="2020-07-01").report.notes == ()
+
+
 def test_a_label_in_words_marks_what_is_none_of_the_target():
     boxes = [shapely.box(lon, 69, lon + 0.01, 69.01) for lon in range(2)]
     found = geopandas.GeoDataFrame({"label": ["Negative", "rts"]}, geometry=boxes, crs="EPSG:4326")
