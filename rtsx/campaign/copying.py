@@ -4,6 +4,7 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
@@ -16,7 +17,7 @@ from rtsx.campaign.cells import Address
 from rtsx.campaign.layout import CAMPAIGN, MAP, YearLayout
 from rtsx.campaign.ledger import CampaignLedger, LeaseTaken, held, map_in_threads, planned_years, settings_key
 from rtsx.campaign.map import ANSWERS, map_claims
-from rtsx.campaign.plan import read_plan
+from rtsx.campaign.plan import CampaignPlan, read_plan
 from rtsx.campaign.preflight import PROBES, check_object_store, require_space
 from rtsx.campaign.products.stac import CATALOG
 from rtsx.campaign.records import CommitRecord
@@ -123,15 +124,16 @@ def copy_campaign(
     _refuse_another(source, target, planned=planned, to=to)
     copier = _Copier(source, target, to=to)
     marked = {year: sorted(CampaignLedger(source, YearLayout(year)).done()) for year in wanted}
-    plans = [plan for plan in (read_plan(source, year) for year in wanted) if plan is not None]
+    plans = [plan for plan in (_plan_or_none(source, year) for year in wanted) if plan is not None]
     stages = {plan.year: stage_records(source, plan) for plan in plans}
     documents, n_bytes = _documents(source, wanted)
     require_space(to, n_bytes - _documents(target, wanted)[1])
     check_object_store(target, lease_s=_LEASE_S)
     copier.document(CAMPAIGN, source.get(CAMPAIGN))  # first, by which a later copy knows whose place this is
-    nodes = sorted((one.key for one in documents if _is_node(one.key)), reverse=True)  # the root last
-    last = [CATALOG, *nodes, *(YearLayout(year).plan for year in wanted), *map(settings_key, wanted)]
-    # Read before what they tell of, and written after it, so that they never tell of a year that was begun meanwhile and is not there.
+    nodes = sorted((one.key for one in documents if _is_node(one.key)), key=lambda key: key.count("/"))
+    last = [*map(settings_key, wanted), *(YearLayout(year).plan for year in wanted), *nodes, CATALOG]
+    # Read before what they tell of, and written after it, in reverse order with the root of the map after its arrays, so that they
+    # never tell of a year that was begun meanwhile, or of an array, that is not there.
     told = dict(zip(last, map_in_threads(source.get, last, threads=_THREADS), strict=True))
     there = {found.key: found for found in _listed(target, wanted)}
     stale = [one.key for one in documents if one.key not in told and not _is_newer(there.get(one.key), one)]
@@ -146,7 +148,7 @@ def copy_campaign(
                     target.delete(key)
         mine, theirs = (CampaignLedger(objects, YearLayout(year)) for objects in (source, target))
         theirs.reset(theirs.set_aside_cells() - mine.set_aside_cells())
-    for key in last:
+    for key in reversed(last):
         copier.document(key, told[key])
     found, damaged = Counter[_State](), dict[int, tuple[Address, ...]]()
     for year, cells in marked.items():
@@ -261,6 +263,13 @@ class _Copier:
                 f"{self.to} gives back other bytes of {key} than were just written. Check the disk or the service, and copy again."
             )
         self.written.append(len(content))
+
+
+def _plan_or_none(objects: ObjectStore, year: int) -> CampaignPlan | None:
+    """Return the plan of a year, which its stages need; None where it is gone or damaged."""
+    with suppress(CampaignError):
+        return read_plan(objects, year)
+    return None
 
 
 def _mark_or_none(content: bytes | None, cell: Address) -> CommitRecord | None:

@@ -178,6 +178,8 @@ def copy_stages(
 ) -> None:
     """Record in a copy which stages its cells have come through, by the times of its own marks.
 
+    A record of the copy that covers as many cells stays; that of `collected` goes with the products, which are the campaign's.
+
     Parameters
     ----------
     plan
@@ -190,12 +192,15 @@ def copy_stages(
         Cells that the copy has made by itself.
     """
     here, there = (CampaignLedger(objects, YearLayout(plan.year)).moments() for objects in (source, target))
-    own = {*without}
+    own, before = {*without}, stage_records(target, plan)
     for stage, record in records.items():
+        gone = own | there.keys() - _cells_of(record, here)
         if stage == "fetched":
             note_stage(target, plan, stage, marked={}, where=record.where)
-        else:
-            note_stage(target, plan, stage, marked=there, without=own | there.keys() - _cells_of(record, here))
+            continue
+        kept = set[Address]() if stage == "collected" or stage not in before else _cells_of(before[stage], there)
+        if not kept or len(kept) < len(there.keys() - gone):
+            note_stage(target, plan, stage, marked=there, without=gone)
 
 
 def stage_records(objects: ObjectStore, plan: CampaignPlan) -> dict[Stage, StageRecord]:

@@ -103,11 +103,58 @@ def test_a_copy_has_the_stages_of_its_cells(tmp_path: Path) -> None:
     stages = [Campaign.open(str(place)).stages() for place in (source, target)]
     assert stages[0] == stages[1]
     assert (stages[1][0].verified, stages[1][0].collected, stages[1][0].delivered) == (4, 4, None)
-    output.ledger.retire(CELLS[0])
-    output.finish(PIXELS, CELLS[:1], run="b")
+    _made_anew(output, CELLS[0], seed=2)
     _copied(source, target)
     (found,) = Campaign.open(str(target)).stages()
     assert (found.done, found.verified, found.collected) == (5, 3, 3)
+
+
+def test_a_copy_keeps_its_own_stages_where_those_of_the_campaign_cover_fewer_cells(tmp_path: Path) -> None:
+    source, target = tmp_path / "a", tmp_path / "b"
+    output = _campaign(source)
+    for stage in ("verified", "collected", "delivered"):
+        note_stage(output.objects, PLAN, stage, marked=output.ledger.moments())
+    _copied(source, target)
+    there = Output(PLAN, str(target))
+    there.finish(PIXELS, CELLS[4:])
+    for stage in ("verified", "collected", "delivered"):
+        note_stage(there.objects, PLAN, stage, marked=there.ledger.moments(), where="package")
+    own = there.objects.get(YEAR.stage("delivered"))
+    _copied(source, target)
+    (found,) = Campaign.open(str(target)).stages()
+    # Products of the copy are those of the campaign, again.
+    assert (found.done, found.verified, found.collected, found.delivered) == (6, 6, 4, 6)
+    assert there.objects.get(YEAR.stage("delivered")) == own
+
+
+def test_a_damaged_plan_keeps_no_other_year_from_being_copied(tmp_path: Path) -> None:
+    source, target = tmp_path / "a", tmp_path / "b"
+    output = _campaign(source)
+    note_stage(output.objects, PLAN, "verified", marked=output.ledger.moments())
+    _planned(plan_of(2, 3, year=2025), source)
+    output.objects.put(YearLayout(2025).plan, b"{")
+    Campaign.open(str(source), year=PLAN.year).copy(target)
+    assert Campaign.open(str(target), year=PLAN.year).stages(years=[PLAN.year])[0].verified == 4
+    assert _contents(target).keys() == _contents(source).keys()
+
+
+def test_what_tells_of_others_is_written_after_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, target = tmp_path / "a", tmp_path / "b"
+    _campaign(source, done=1)
+    written: list[str] = []
+    store = type(open_object_store(str(target), {}))
+    put = store.put
+
+    def noted(self: ObjectStore, key: str, content: bytes) -> None:
+        put(self, key, content)
+        written.append(key)
+
+    monkeypatch.setattr(store, "put", noted)
+    _copied(source, target)
+    nodes = [key for key in written if key.startswith("map.zarr/") and key.endswith("/zarr.json")]
+    assert len(nodes) > 3
+    assert nodes[-1] == "map.zarr/zarr.json"
+    assert written.index(nodes[-1]) < written.index(YEAR.plan)
 
 
 def test_it_goes_to_a_cloud_and_back(tmp_path: Path, s3: S3) -> None:
