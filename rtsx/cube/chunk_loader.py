@@ -157,7 +157,12 @@ def _require_metres(source: str, layer: str, bands: Sequence[tuple[str, BandSour
 
 
 def _refuse_mixed_classes(source: SourceRecipe, recipe: LayerRecipe, images: Sequence[Image]) -> None:
-    """Raise where numbers of classes are resampled or composited to numbers between them, which are other classes."""
+    """Raise where numbers of classes are resampled or composited to numbers between them, which are other classes.
+
+    Layers with a scale or as floats are measurements, whatever colours them.
+    """
+    if recipe.dtype is not None or recipe.wanted.scale_factor is not None:
+        return
     named = next((image.id for image in images if image.bands[recipe.name].has_classes), None)
     is_mixed = source.composite == "mean" or percent_of(source.composite) is not None
     for mixes, key, value, cure in (
@@ -168,7 +173,7 @@ def _refuse_mixed_classes(source: SourceRecipe, recipe: LayerRecipe, images: Seq
             raise CubeError(
                 f"Source {source.name!r}: the numbers of layer {recipe.name!r} of image {named!r} stand for classes, by its colour table, "
                 f"its flag_values or its item, and {value} gives numbers between them, which are other classes or none. Write "
-                f"`{key}: {cure}`; where they measure something, take that statement out of the file or item."
+                f"`{key}: {cure}`; where they measure something, such as percent, write `dtype: float32` in the layer."
             )
 
 

@@ -419,8 +419,15 @@ def test_numbers_of_classes_are_not_mixed(ground: Ground, resampling: str, compo
     if not message:
         assert rtsx.open_cube(made, CUBE)["red"].dtype == np.uint16
         return
-    with pytest.raises(CubeError, match=f"layer 'red' of image '[ab]' stand for classes.*Write {message}"):
+    with pytest.raises(
+        CubeError, match=f"layer 'red' of image '[ab]' stand for classes.*Write {message}.*`dtype: float32`"
+    ):
         rtsx.open_cube(made, CUBE)
+    for measured in (
+        tuple(replace(layer, dtype="float32") for layer in layers),
+        tuple(replace(layer, wanted=replace(layer.wanted, scale_factor=0.01)) for layer in layers),
+    ):
+        assert "red" in rtsx.open_cube(recipe(replace(source, layers=measured), chunk=60), CUBE)
 
 
 def test_terrain_of_elevation_in_feet_is_refused_unless_scaled(ground: Ground) -> None:

@@ -460,13 +460,23 @@ def _stated_of(item: ItemDict, key: str) -> Mapping[str, Any]:
 def has_classes(item: ItemDict, key: str, numbers: Container[int]) -> bool:
     """Test whether an item says that the numbers of an asset, or of one of these bands of it, counted from 1, stand for classes.
 
+    One class alone, beside those of missing pixels, is a remark on a measurement.
+
     Examples
     --------
-    >>> has_classes({"id": "a", "assets": {"scl": {"classification:classes": [{"value": 4}]}}}, "scl", {1})
+    >>> classes = [{"value": 4}, {"value": 5}]
+    >>> has_classes({"id": "a", "assets": {"scl": {"classification:classes": classes}}}, "scl", {1})
     True
     """
-    told = _told_of(item, key, numbers)
-    return any(one.get("classification:classes") or one.get("classification:bitfields") for one in told)
+    for one in _told_of(item, key, numbers):
+        classes = [
+            each
+            for each in one.get("classification:classes") or ()
+            if not (isinstance(each, Mapping) and each.get("nodata"))
+        ]
+        if len(classes) > 1 or one.get("classification:bitfields"):
+            return True
+    return False
 
 
 def unit_of(item: ItemDict, key: str, number: int) -> str:

@@ -84,4 +84,8 @@ def test_classes_and_units_are_those_of_the_band_or_of_its_asset() -> None:
     listed = [{"unit": "ft"}, {"classification:bitfields": [{"offset": 0, "length": 1}]}]
     item = {"id": "a", "assets": {"two": {"raster:bands": listed}, "one": {"unit": "m", "bands": [{}]}}}
     assert [has_classes(item, "two", {number}) for number in (1, 2)] == [False, True]
+    fill, water, ice = {"value": 255, "nodata": True}, {"value": 1}, {"value": 2}
+    for classes, want in (([fill, water], False), ([fill, water, ice], True)):
+        one = {"id": "a", "assets": {"one": {"bands": [{"classification:classes": classes}]}}}
+        assert has_classes(one, "one", {1}) == want
     assert [unit_of(item, *band) for band in (("two", 1), ("two", 2), ("one", 1))] == ["ft", "", "m"]
