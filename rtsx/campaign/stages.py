@@ -18,7 +18,7 @@ from rtsx.campaign.drift import read_check
 from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.ledger import CampaignLedger, map_in_threads
 from rtsx.campaign.plan import CampaignPlan
-from rtsx.errors import CampaignError, OutputNotWritableError, RtsxError
+from rtsx.errors import CampaignError, RtsxError
 from rtsx.grid.grid import cell_id, parse_cell_id
 from rtsx.pages import render_text
 from rtsx.parsing import AwareDatetime, StoredRecord, parsed_json
@@ -241,7 +241,7 @@ def stage_table(years: Iterable[YearStages], *, reviewed: Mapping[int, str] | No
 
 
 def _write(objects: ObjectStore, plan: CampaignPlan, record: StageRecord, *, stage: Stage) -> None:
-    with suppress(OutputNotWritableError):
+    with suppress(OSError):  # a read-only disk, missing rights, or a service that does not answer
         objects.put(YearLayout(plan.year).stage(stage), record.to_json().encode())
 
 

@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import urllib.error
 import urllib.request
+import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -298,8 +299,11 @@ def due_alerts(
     if status.is_over:
         if status.is_complete:
             # By the last run that did something, not by times of marks, which a copy tells otherwise.
-            _, last = max(((run.started, run.run) for run in runs if run.done), default=("", ""))
+            begun, last = max(((run.started, run.run) for run in runs if run.done), default=("", ""))
             key = f"done {last}"
+            # Earlier versions kept the time of the last mark; also UTC, so that text compares as times do.
+            if any(re.match(r"done \d{4}-", one) and one >= f"done {begun}" for one in sent):
+                return
             text = f"{name}: every cell is done"
         else:
             key = f"ended {status.done} {max(one.when for one in status.failed.values())}"
@@ -326,7 +330,11 @@ def watch_campaign(
         notify(alert.text)
         # After it, and one by one: who is killed between the two sends one alert twice, and none never.
         sent += alert.keys
-        objects.put(key, json.dumps({"sent": sent}).encode())
+        try:
+            objects.put(key, json.dumps({"sent": sent}).encode())
+        except OSError as error:
+            text = f"The next look sends this alert again, because {objects} cannot be written ({error})."
+            warnings.warn(text, RuntimeWarning, stacklevel=3)
     return status
 
 

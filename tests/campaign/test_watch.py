@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from rtsx.campaign.recipe import Prices
 from rtsx.campaign.records import TIME_OVER
 from rtsx.campaign.status import due_alerts, notifier, status_of
 from rtsx.errors import CampaignError
-from rtsx.storage.object_store import open_object_store
+from rtsx.storage.object_store import LocalObjects, open_object_store
 from tests.campaign.records import NOW, a_check, a_failure, a_lease, a_mark, a_plan, a_run
 
 PLAN = a_plan(rows=2, columns=2)
@@ -126,6 +127,26 @@ def test_the_end_is_told_once_with_its_cost_whoever_looks(campaign: Campaign) ->
     (text,) = heard
     assert text.startswith("arctic 2024: every cell is done\n")
     assert "USD" in text
+
+
+def test_an_end_that_an_earlier_version_has_told_is_not_told_again_before_cells_are_made_anew() -> None:
+    marked = dict.fromkeys(PLAN.cells, ago(5))
+    runs = (a_run(ended=True), a_run(run="run-2", started=ago(1).isoformat(), ended=True, done=0))
+    sent = {f"done {ago(5).isoformat(timespec='seconds')}"}
+    assert told(marked=marked, runs=runs, sent=sent) == []
+    anew = a_run(run="run-3", started=ago(2).isoformat(), ended=True)
+    assert told(marked=marked, runs=(*runs, anew), sent=sent) == ["arctic 2024: every cell is done"]
+
+
+def test_an_output_that_cannot_be_written_says_that_its_alerts_come_again(
+    campaign: Campaign, without_rights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[str] = []
+    monkeypatch.setattr(LocalObjects, "put", LocalObjects(str(without_rights)).put)
+    for _ in range(2):
+        with pytest.warns(RuntimeWarning, match=r"sends this alert again.*cannot be written"):
+            campaign.watch(heard.append)
+    assert len(heard) == 2
 
 
 def test_the_end_is_told_with_cells_set_aside_once_every_run_has_ended() -> None:
