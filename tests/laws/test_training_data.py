@@ -3,12 +3,13 @@
 Held on random cubes with invalid pixels, against the whole cube computed and sliced.
 """
 
+import math
 from dataclasses import replace
 
 import numpy as np
 import torch
 import xarray as xr
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from rtsx.labels import IGNORED, StubLabelRaster
@@ -67,7 +68,9 @@ def test_a_tile_is_a_slice_of_the_whole_whatever_the_chunks(laid_out, seed, tile
 @given(chunked(), st.integers(0, 2**31), st.sampled_from([16, 31, 48]))
 def test_chunks_change_no_draw(laid_out, seed, tile) -> None:
     shape, chunks = laid_out
+    assume(math.prod(shape) > 1)
     truth = np.ones(shape, np.uint8)
+    truth[0, 0] = 0  # of the class alone nothing is learnt, and it is refused
     cubes = [make_scene(shape=shape, seed=seed, chunks=each, with_mask=False).cube for each in (None, chunks)]
     for cube in cubes:
         cube["nir"] = xr.full_like(cube["nir"], 7)
