@@ -148,7 +148,12 @@ def _require_metres(source: str, layer: str, bands: Sequence[tuple[str, BandSour
     """Raise for elevation in another unit, which nobody has brought to metres: its slopes are others."""
     for image, each in bands:
         factor = _METRES.get(each.units.strip().lower())
-        if factor is not None and "scale_factor" not in each.settled:
+        # A scale that is the unit's own factor makes metres of it already; the unit is that of the stored numbers.
+        if (
+            factor is not None
+            and "scale_factor" not in each.settled
+            and not math.isclose(each.scale_factor, factor, rel_tol=1e-5)
+        ):
             raise CubeError(
                 f"Source {source!r}: terrain is computed from metres, and {layer!r} of image {image!r} is stated to be in "
                 f"{each.units}. Write `scale_factor: {factor * each.scale_factor:.9g}` in the layer, which brings it to metres, or "

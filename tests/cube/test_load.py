@@ -435,8 +435,9 @@ def test_terrain_of_elevation_in_feet_is_refused_unless_scaled(ground: Ground) -
     feet = replace(image, bands={"dem": replace(image.bands["dem"], units="ft")})
     with pytest.raises(CubeError, match=r"'dem' of image 'dem' is stated to be in ft. Write `scale_factor: 0.3048`"):
         rtsx.open_cube(recipe(elevation([feet])), CUBE)
-    scaled = replace(feet.bands["dem"], scale_factor=0.3048, settled=frozenset({"scale_factor"}))
-    assert "slope" in rtsx.open_cube(recipe(elevation([replace(image, bands={"dem": scaled})])), CUBE)
+    for scaled in ({"scale_factor": 0.5, "settled": frozenset({"scale_factor"})}, {"scale_factor": 0.3048}):
+        bands = {"dem": replace(feet.bands["dem"], **scaled)}
+        assert "slope" in rtsx.open_cube(recipe(elevation([replace(image, bands=bands)])), CUBE)
 
 
 def test_a_region_that_is_one_point_is_refused() -> None:
