@@ -223,7 +223,10 @@ def sensor_names(header: RasterHeader, sensor: Sensor) -> tuple[str, ...]:
         raise CubeError(f"{header.path}: {error}") from error
     described = [(text or "").lower() for text, name in zip(header.descriptions, names, strict=True) if not name]
     said = [tuple(described)] if set(described) <= {name for names in sensor.bands for name in names} else []
-    said += layers_of_numbers(sensor, described)
+    if list(header.descriptions) != [
+        f"b{band}" for band in range(1, header.count + 1)
+    ]:  # the numbers of the file itself
+        said += layers_of_numbers(sensor, described)
     told = next((each for each in said if sorted(each) == sorted(own)), None)
     if said and told is None:
         raise CubeError(
@@ -246,9 +249,10 @@ def _require_packing_of(header: RasterHeader, sensor: Sensor) -> None:
             told, other = f"nodata {missing:g}", f"{sensor.nodata:g}"
         else:
             continue
+        such = ", such as sentinel2-l2a-04.00 for an offset of -0.1," if sensor.name.startswith("sentinel2") else ""
         raise CubeError(
-            f"Band {band} of {header.path} declares {told}, and sensor {sensor.name!r} has {other}. Take the sensor that fits, such as "
-            "sentinel2-l2a-04.00 for an offset of -0.1, or none, and name the layers, so that what the file declares counts."
+            f"Band {band} of {header.path} declares {told}, and sensor {sensor.name!r} has {other}. Take the sensor that fits{such} or none, and "
+            "name the layers, so that what the file declares counts."
         )
 
 

@@ -542,6 +542,11 @@ def test_quality_data_in_an_array_lies_as_its_coordinates_say(write_tif: WriteTi
         ),
         ("hls", ("B04", "B03", "B02", "B8A", "B11", "B12"), ("red", "green", "blue", "nir", "swir16", "swir22")),
         ("planetscope", ("a", "b", "c", "d"), ("blue", "green", "red", "nir")),
+        (
+            "sentinel2-l2a",
+            ("b1", "b2", "b3", "b4"),
+            ("blue", "green", "red", "nir"),
+        ),  # as software numbers bands of a file
         ("sentinel2-l2a", ("B4", "B8", "B11", "B12"), None),
         ("sentinel2-l2a", ("red", "nir", "swir16", "swir22"), None),
     ],
