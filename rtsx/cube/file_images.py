@@ -28,10 +28,10 @@ from rtsx.grid import lonlat_polygon
 from rtsx.parsing import STRICT, Several
 from rtsx.storage import absolute, is_url, without_query
 
-_DATE = re.compile(r"(?<!\d)((?:19|20)\d{2})([-_]?)([01]\d)\2([0-3]\d)(?:[T_](\d{6}))?(?!\d)")
-_DAY_OF_YEAR = re.compile(r"\.A?((?:19|20)\d{5})(?:T(\d{6}))?\.")
+_DATE = re.compile(r"(?<!\d)((?:19|20)\d{2})(-?)([01]\d)\2([0-3]\d)(?:[T_](\d{6}))?(?!\d)")
+"""Date, and time of day where it follows, in the names of PlanetScope, Sentinel-2 and Landsat files; numbers of tiles have `_` between them."""
+_DAY_OF_YEAR = re.compile(r"\.(?=A|\d{7}T)A?((?:19|20)\d{5})(?:T(\d{6}))?\.")
 """As HLS and MODIS have it."""
-"""Date, and time of day where it follows, in the names of PlanetScope, Sentinel-2 and Landsat files."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,7 +239,7 @@ def _file_name(path: str) -> PurePosixPath:
 
 
 def _time_in(name: str) -> datetime | None:
-    """Return the first date in a name, of midnight where no hour is in it."""
+    """Return the first date in a name, of midnight where no hour is in it; None where it is none, or to come."""
     if found := _DATE.search(name):
         day, hour, written = found[1] + found[3] + found[4], found[5], "%Y%m%d%H%M%S"
     elif found := _DAY_OF_YEAR.search(name):
@@ -247,9 +247,10 @@ def _time_in(name: str) -> datetime | None:
     else:
         return None
     try:
-        return datetime.strptime(day + (hour or "000000"), written).replace(tzinfo=UTC)
+        time = datetime.strptime(day + (hour or "000000"), written).replace(tzinfo=UTC)
     except ValueError:
         return None
+    return time if time <= datetime.now(UTC) else None
 
 
 def _asset_bands(headers: Mapping[str, RasterHeader], wanted: BandRequest) -> BandSource:

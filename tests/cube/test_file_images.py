@@ -232,7 +232,9 @@ def test_numbers_of_classes_are_known_by_a_colour_table_and_by_flags(tmp_path: P
     ("name", "time"),
     [
         ("2024-07-21_red", datetime(2024, 7, 21, tzinfo=UTC)),
-        ("red_2024_07_21_b", datetime(2024, 7, 21, tzinfo=UTC)),
+        ("mosaic_2010_10_10", None),
+        ("scene_20981012", None),
+        ("run.1900250", None),
         ("HLS.S30.T08WMB.2024183T202851.v2.0.B04", datetime(2024, 7, 1, 20, 28, 51, tzinfo=UTC)),
         ("MOD09GA.A2024183.h12", datetime(2024, 7, 1, tzinfo=UTC)),
         ("L15-2024-1012", None),
