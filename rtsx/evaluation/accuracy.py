@@ -21,6 +21,7 @@ from rtsx.evaluation.result import check_drawable, draw_estimates
 from rtsx.evaluation.sampling import SAMPLE_COLUMNS, stratum_bands
 from rtsx.footprints import ConfidenceRule, ConfidenceStratum
 from rtsx.footprints.confidence import confidence_class
+from rtsx.footprints.io import NO, YES
 from rtsx.scores.agreement import VERDICTS, Verdict
 from rtsx.scores.estimates import StratumCounts, estimate_area, estimate_precision, estimate_recall, required_sample
 
@@ -282,7 +283,7 @@ def as_drawn(sample: pd.DataFrame) -> pd.DataFrame:
     Raises
     ------
     EvaluationError
-        Columns are missing, or a size is no number.
+        Columns are missing, a size is no number, or `mapped` is neither true nor false.
     """
     cut = {name[:_DBASE]: name for name in SAMPLE_COLUMNS if name not in sample.columns}
     table = sample.rename(columns=cut)
@@ -300,7 +301,12 @@ def as_drawn(sample: pd.DataFrame) -> pd.DataFrame:
             raise EvaluationError(
                 f"{name} of a sample is a number in every row, as it was drawn; got {table[name][columns[name].isna()].iloc[0]!r}."
             )
-    columns["mapped"] = table["mapped"].astype(str).str.strip().str.lower().isin(("true", "t", "1", "1.0"))
+    mapped = table["mapped"].astype(str).str.strip().str.lower().str.removesuffix(".0")
+    if (strange := ~mapped.isin((*YES, *NO))).any():
+        raise EvaluationError(
+            f"mapped of a sample is true or false in every row, as it was drawn; got {table['mapped'][strange].iloc[0]!r}."
+        )
+    columns["mapped"] = mapped.isin(YES)
     columns |= {name: table[name].fillna("") for name in ("region", "stratum")}
     said = table["verdict"].astype(object).map(lambda one: str(one).strip().lower(), na_action="ignore")
     columns["verdict"] = said.where(said.notna() & (said != ""), None)

@@ -153,7 +153,7 @@ def _of_text(table: geopandas.GeoDataFrame) -> dict[str, pd.Series]:
             continue
         text = table[name].astype(object).map(lambda one: str(one).strip().lower(), na_action="ignore")
         if dtype == "bool":
-            read[name], strange = text.isin(_YES), ~text.isin((*_YES, *_NO))
+            read[name], strange = text.isin(YES), ~text.isin((*YES, *NO))
         elif dtype.startswith("datetime"):
             moments = pd.to_datetime(
                 text.str.upper().str.replace("/", "-"), format="ISO8601", errors="coerce", utc=True
@@ -169,7 +169,7 @@ def _of_text(table: geopandas.GeoDataFrame) -> dict[str, pd.Series]:
     return read
 
 
-_YES, _NO = ("true", "t", "1", "yes"), ("false", "f", "0", "no")
+YES, NO = ("true", "t", "1", "yes"), ("false", "f", "0", "no")
 
 
 def _target(path: str | Path) -> Path:

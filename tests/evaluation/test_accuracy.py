@@ -112,6 +112,12 @@ def test_a_sample_that_went_through_a_spreadsheet_is_the_same(decimal):
         EvaluationError, match="stratum_size of a sample is a number in every row, as it was drawn; got 'many'"
     ):
         assess_accuracy(words.assign(stratum_size="many"))
+    yes_or_no = words.assign(mapped=words["mapped"].map({"True": "Yes", "False": "no"}))
+    assert assess_accuracy(yes_or_no).to_json() == assess_accuracy(sample).to_json()
+    with pytest.raises(
+        EvaluationError, match="mapped of a sample is true or false in every row, as it was drawn; got 'WAHR'"
+    ):
+        assess_accuracy(words.assign(mapped="WAHR"))
 
 
 def test_units_that_are_gone_are_missed():
