@@ -2,6 +2,7 @@
 
 import json
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import date
@@ -19,7 +20,7 @@ from rtsx.cube.encoding import MISSING, MISSING_ATTRS, decoded_packing, is_spars
 from rtsx.cube.georeference import COORDINATE_NOISE, in_crs_units, validate_georeference, with_axes, with_crs
 from rtsx.cube.rasterio import read_header
 from rtsx.cube.sensors import require_layer_names
-from rtsx.errors import CubeError
+from rtsx.errors import CubeError, LayerValuesWarning
 from rtsx.storage.zarr import refuse_absent_chunks
 
 AXIS_NAMES = (("latitude", "longitude"), ("lat", "lon"), ("Y", "X"), ("northing", "easting"))
@@ -317,10 +318,20 @@ def _state_stac(variable: xr.Variable, layer: xr.DataArray) -> None:
 
 
 def _ask_for_nodata(array: xr.DataArray) -> None:
-    """Raise for integers that may have lost it: xarray forgets attributes in `to_dataarray`, stackstac its fill value."""
-    is_read = {"rasterio_dtype", "chunks"} & set(array.encoding) or "AREA_OR_POINT" in array.attrs
-    if array.dtype.kind not in "ui" or is_read:
-        return  # a file or store without a nodata value says nothing
+    """Raise for integers that may have lost it: xarray forgets attributes in `to_dataarray`, stackstac its fill value.
+
+    Of a store it is only warned.
+    """
+    if array.dtype.kind not in "ui" or "rasterio_dtype" in array.encoding or "AREA_OR_POINT" in array.attrs:
+        return  # rioxarray says nothing of a file that has no nodata value
+    if "chunks" in array.encoding:  # read from a store
+        warnings.warn(
+            f"Array {array.name!r} of {array.dtype} in a store does not say which pixels are missing: all are taken as measured. Where some "
+            "are not, write their value into the store as the attribute nodata of the array.",
+            LayerValuesWarning,
+            stacklevel=2,
+        )
+        return
     raise CubeError(
         f"This array of {array.dtype} does not say which pixels are missing: stackstac does not name its fill_value, and "
         "to_dataarray() forgets the attributes of the variables. Give the Dataset itself, or set array.attrs['nodata'] to the "
