@@ -152,7 +152,11 @@ def _bands_in(item: ItemDict, key: str, wanted: BandRequest) -> AssetSelection:
     bands = bands_of(item, key)
     asks_by_number = bool(wanted.bands) and all(isinstance(band, int) for band in wanted.bands)
     are_named = any(band.name or band.common_name for band in bands)
-    if not bands or (len(bands) > 1 and not are_named and not asks_by_number) or _shares_its_file(item, key, bands):
+    is_another = (
+        len(bands) == 1 and asks_by_number and wanted.bands != (1,)
+    )  # than the one listed, of a file that may have more
+    unnamed = len(bands) > 1 and not are_named and not asks_by_number
+    if not bands or unnamed or is_another or _shares_its_file(item, key, bands):
         return AssetSelection(asset=key, bands=None)
     if wanted.bands:
         bands = tuple(_band_in(item, key, bands=bands, wish=wish) for wish in wanted.bands)

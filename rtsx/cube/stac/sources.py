@@ -110,7 +110,7 @@ class StacSearch(_ItemSource):
         object.__setattr__(self, "ids", _names(self.ids, "ids"))
         if not self.url.startswith(("http://", "https://")):
             raise CubeError(f"StacSearch asks a server at http:// or https://; got {self.url!r}. Files: StacCatalog.")
-        if self.max_cloud_cover and not 1 <= self.max_cloud_cover <= 100:
+        if self.max_cloud_cover is not None and not 0 <= self.max_cloud_cover <= 100:
             raise CubeError(f"max_cloud_cover is in percent, 0 to 100, such as 20; got {self.max_cloud_cover}.")
         if self.page < 1:
             raise CubeError(f"page is a number of items, at least 1; got {self.page}.")

@@ -299,6 +299,7 @@ def test_assets_that_share_a_file_say_no_numbers(
         (("blue", "red"), (), True),  # the first was read
         (("Red", "nir"), (), False),
         ((None, None), (1,), False),
+        ((None, None), (2,), False),
     ],
 )
 def test_the_one_band_that_an_item_lists_is_no_band_of_several_in_its_file(
@@ -315,6 +316,8 @@ def test_the_one_band_that_an_item_lists_is_no_band_of_several_in_its_file(
     item = bare(make_item(), path, **stated, bands=[{"name": "red", "data_type": "int16"}])
     (image,) = images_of([item], [BandRequest(name="red", asset="red", bands=wish)])
     reader = open_reader(image.bands["red"])
+    if wish:
+        assert image.bands["red"].bands == wish
     if is_refused:
         with pytest.raises(CubeError, match=r"b.tif.* has 2 bands called .*, and its item lists one, 'red'"):
             reader.read(slice(0, 1), slice(0, 1))

@@ -124,6 +124,7 @@ def test_values() -> None:
         StacSearch("catalog.json", ())
     with pytest.raises(CubeError, match=r"max_cloud_cover is in percent"):
         StacSearch("https://stac.example.org", (), max_cloud_cover=120)
+    assert StacSearch("https://stac.example.org", (), max_cloud_cover=0.5).max_cloud_cover == 0.5
     with pytest.raises(CubeError, match=r"page is a number of items"):
         StacSearch("https://stac.example.org", (), page=0)
     with pytest.raises(CubeError, match=r"A query is"):
