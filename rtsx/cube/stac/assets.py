@@ -152,9 +152,8 @@ def _bands_in(item: ItemDict, key: str, wanted: BandRequest) -> AssetSelection:
     bands = bands_of(item, key)
     asks_by_number = bool(wanted.bands) and all(isinstance(band, int) for band in wanted.bands)
     are_named = any(band.name or band.common_name for band in bands)
-    is_another = (
-        len(bands) == 1 and asks_by_number and wanted.bands != (1,)
-    )  # than the one listed, of a file that may have more
+    # Where an item lists one band of a file that may have more, another number is one of the file.
+    is_another = len(bands) == 1 and asks_by_number and any(isinstance(band, int) and band > 1 for band in wanted.bands)
     unnamed = len(bands) > 1 and not are_named and not asks_by_number
     if not bands or unnamed or is_another or _shares_its_file(item, key, bands):
         return AssetSelection(asset=key, bands=None)

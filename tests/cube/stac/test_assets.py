@@ -313,6 +313,8 @@ def test_what_is_missing_is_named_with_what_is_there() -> None:
         numbers(assets, BandRequest(name="red", asset="analytic"))
     with pytest.raises(CubeError, match=r"no band 3 in asset 'sr', which has 2"):
         numbers(assets, BandRequest(name="red", asset="sr", bands=(3,)))
+    with pytest.raises(CubeError, match=r"no band 0 in asset 'sr', which has 1"):
+        numbers({"sr": eo("Red")}, BandRequest(name="red", asset="sr", bands=(0,)))
     with pytest.raises(CubeError, match=r"no band 'nir' in asset 'sr'"):
         numbers(assets, BandRequest(name="nir", asset="sr", bands=("nir",)))
     with pytest.raises(CubeError, match=r"no asset 'thing' to take bands \[1\] of"):
