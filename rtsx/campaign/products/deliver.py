@@ -15,7 +15,7 @@ from rtsx.campaign.drift import read_check
 from rtsx.campaign.ledger import CampaignLedger
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.preflight import require_space
-from rtsx.campaign.products.coarse import CoarseMap, ExpectedArea, density_grids, equal_area_crs
+from rtsx.campaign.products.coarse import EXPECTED, CoarseMap, ExpectedArea, density_grids, equal_area_crs
 from rtsx.campaign.products.collect import collect_year
 from rtsx.campaign.products.fact_sheet import FACTS_OF_OUTLINES, Facts
 from rtsx.campaign.products.footprints import FOOTPRINTS
@@ -129,11 +129,18 @@ def deliver_year(
     before = _Choices.of(package)
     before.require_again(to, accuracy=accuracy is not None, review=review is not None)
     fields = before.fields if fields is None else fields
+    if arts is None and "arts" in fields and before.arts is None:
+        raise CampaignError(
+            f"{to}/arts.geojson is of an earlier version, which did not keep the values that were given for its fields. Give them again, "
+            "such as --arts RegionName=NAME, or choose an empty folder."
+        )
+    if arts is None:
+        arts = (before.arts or {}) if "arts" in fields else {}
     choices = _Choices(
         license=checked_licence(before.license if licence is None else licence),
         providers=tuple(before.providers if providers is None else providers),
         fields=tuple(fields),
-        arts=(before.arts if "arts" in fields else {}) if arts is None else arts,
+        arts=arts,
         expected_area=before.expected_area if expected_area is None else expected_area,
         accuracy=accuracy is not None,
         review=review is not None,
@@ -147,11 +154,11 @@ def deliver_year(
     inventory = None
     if inventories:
         inventory = InventoryRows(
-            plan=plan, images=history.by_cell, providers=list(named), given=choices.arts, is_reviewed=review is not None
+            plan=plan, images=history.by_cell, providers=list(named), given=arts, is_reviewed=review is not None
         )
     if inventory is not None and "arts" in fields:
         inventory.require_creator()
-    elif choices.arts:
+    elif arts:
         raise CampaignError("Values of fields of ARTS (--arts) go with its fields: give --fields arts, too.")
     _require_finished(plan, history.states, allow_missing=allow_missing)
     mapped = mapped_cells(history.states)
@@ -169,7 +176,7 @@ def deliver_year(
     table = _Outlines.of(campaign, verdicts=verdicts) if outlines else None
     opened = partial(MapReader.of, campaign.output, plan, options=campaign.storage_options, finished=mapped)
     readers = {name: opened(name) for name in delivered(plan)}
-    package.begin(identity)
+    package.begin(identity, choices=asdict(choices))
     rasters = write_rasters(package, readers, files, tiling=tiling, states=history.states, verify=verify)
     if not rasters:  # a border of the set runs through a cell, between what is valid there and its tiles
         raise CampaignError(f"No valid pixel of the map lies in a tile of {tiles}. Choose another tile matrix set.")
@@ -212,7 +219,7 @@ def deliver_year(
         n_missing=facts.missing,
         n_rasters=facts.n_rasters,
         n_footprints=None if table is None else len(table.facts),
-        rewritten=tuple(sorted(package.written)),
+        rewritten=tuple(sorted({*package.written})),
         removed=tuple(sorted(package.removed)),
     )
 
@@ -224,17 +231,39 @@ class _Choices:
     license: str = "other"
     providers: tuple[str, ...] = ()
     fields: tuple[str, ...] = ()
-    arts: Mapping[str, str] = field(default_factory=dict)
+    arts: Mapping[str, str] | None = field(default_factory=dict)
+    """None where the package does not say."""
     expected_area: bool = False
     accuracy: bool = False
     review: bool = False
 
     @classmethod
     def of(cls, package: Package) -> "_Choices":
-        """Read those of a package; the defaults where it is not whole yet."""
+        """Read those of a package; the defaults where there is none."""
         content = package.objects.get(PROVENANCE)
-        found = {} if content is None else json.loads(content).get("choices", {})
-        return parsed_json(json.dumps(found), cls, what=PROVENANCE, error=CampaignError)
+        document = {"choices": {}} if content is None else json.loads(content)
+        if "choices" not in document:
+            return cls._of_files(package, is_reviewed="review" in document)
+        return parsed_json(json.dumps(document["choices"]), cls, what=PROVENANCE, error=CampaignError)
+
+    @classmethod
+    def _of_files(cls, package: Package, *, is_reviewed: bool) -> "_Choices":
+        """Take those of a package of an earlier version, which did not keep them, from its files."""
+        get = package.objects.get
+        content, caveats = get(_COLLECTION) or b"{}", get("CAVEATS.md") or b""
+        stated = parsed_json(content, dict[str, Any], what=_COLLECTION, error=CampaignError)
+        fields = tuple(name for name, files in INVENTORIES.items() if any(get(key) is not None for key in files))
+        return cls(
+            license=stated.get("license", cls.license),
+            providers=tuple(
+                "=".join(filter(None, (one["name"], one.get("url")))) for one in stated.get("providers", ())
+            ),
+            fields=fields,
+            arts=None if "arts" in fields else {},
+            expected_area=get(f"{OVERVIEW}/{EXPECTED[0]}.tif") is not None,
+            accuracy=b"estimated from a reviewed sample" in caveats,
+            review=is_reviewed,
+        )
 
     def require_again(self, to: str, *, accuracy: bool, review: bool) -> None:
         """Refuse to drop what a package cannot tell again."""
@@ -395,7 +424,7 @@ class _Outlines:
 
 _GPKG = FORMATS["gpkg"]
 _CSV, _MARKDOWN = "text/csv", "text/markdown"
-_MISSING = "missing_cells.csv"
+_MISSING, _COLLECTION = "missing_cells.csv", "collection.json"
 _SOMETIMES = (_MISSING, *(name for files in INVENTORIES.values() for name in files))
 """Files that are there in some packages only, and go where they are not any more."""
 
@@ -544,7 +573,7 @@ def _write_documents(package: Package, facts: Facts, *, identity: Record, choice
         crs=crs,
         variables=delivered(plan),
     )
-    package.put("collection.json", json_bytes(collection))
+    package.put(_COLLECTION, json_bytes(collection))
     for folder in (*delivered(plan), OVERVIEW, RECORDS):
         package.remove_others(folder)
     for key in set(_SOMETIMES) - set(package.sums):

@@ -73,10 +73,14 @@ class Package:
     listed: dict[str, tuple[str, str]] = field(default_factory=dict)
     """Media type and title of files for people, by key."""
 
-    def begin(self, identity: Record) -> None:
-        """State whose package it is, where nothing states it."""
-        if self.objects.get(PROVENANCE) is None:
-            self._change(lambda: self.objects.put(PROVENANCE, json_bytes({"package": identity})))
+    def begin(self, identity: Record, *, choices: Record) -> None:
+        """State whose package it is and what was chosen, so that a call after one that was stopped chooses the same."""
+        content = self.objects.get(PROVENANCE)
+        stated = {} if content is None else json.loads(content)
+        begun = json_bytes({**stated, "package": identity, "choices": choices})
+        if begun != content:
+            self._change(lambda: self.objects.put(PROVENANCE, begun))
+            self.written.append(PROVENANCE)
 
     def put(self, key: str, content: bytes) -> None:
         """Write a file where it differs."""

@@ -365,6 +365,11 @@ def test_fields_of_inventories(tmp_path: Path) -> None:
     for said in ({"arts": {"RegionName": "Ellesmere Island, Canada"}, **options}, {}):
         again = made.campaign.deliver(tmp_path / "to", **said)
         assert (again.rewritten, changed(tmp_path / "to")) == ((), before)
+    _of_earlier_version(tmp_path / "to")
+    with pytest.raises(CampaignError, match=r"did not keep .* --arts RegionName=NAME"):
+        made.campaign.deliver(tmp_path / "to")
+    again = made.campaign.deliver(tmp_path / "to", arts={"RegionName": "Ellesmere Island, Canada"})
+    assert again.rewritten == ("SHA256SUMS", "provenance.json")
     without = made.campaign.deliver(tmp_path / "to", fields=())
     assert without.removed == ("arts.geojson", "darts_level1.gpkg", "darts_level2.gpkg")
 
@@ -468,13 +473,42 @@ def test_a_plainer_call_changes_nothing(small: Finished, tmp_path: Path) -> None
     before = changed(tmp_path)
     assert small.campaign.deliver(tmp_path, outlines=False).rewritten == ()
     assert changed(tmp_path) == before
+    _of_earlier_version(tmp_path)
+    assert small.campaign.deliver(tmp_path, outlines=False).rewritten == ("SHA256SUMS", "provenance.json")
     small.campaign.deliver(tmp_path, outlines=False, license="other", providers=(), expected_area=False)
     assert json.loads((tmp_path / "collection.json").read_bytes())["license"] == "other"
     assert not (tmp_path / "overview" / "expected_area_m2.tif").exists()
     estimates = {"estimates": [{"measure": "precision", "value": 0.9, "low": 0.8, "high": 1.0}]}
     small.campaign.deliver(tmp_path, outlines=False, accuracy=estimates)
-    with pytest.raises(CampaignError, match="delivered with --accuracy, and this call has none"):
+    for prepare in (lambda _: None, _of_earlier_version):
+        prepare(tmp_path)
+        with pytest.raises(CampaignError, match="delivered with --accuracy, and this call has none"):
+            small.campaign.deliver(tmp_path, outlines=False)
+
+
+def _of_earlier_version(package: Path) -> None:
+    """Take away what versions before did not write."""
+    path = package / "provenance.json"
+    document = json.loads(path.read_bytes())
+    del document["choices"]
+    path.write_text(json.dumps(document))
+
+
+def test_after_a_stop_a_plainer_call_has_the_choices_of_the_one_that_was_stopped(
+    small: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    for chosen in ("CC-BY-4.0", "CC0-1.0"):  # of a new package, and of one that is there
+        with monkeypatch.context() as patched:
+            patched.setattr("rtsx.campaign.products.deliver.write_rasters", stopped)
+            with pytest.raises(KeyboardInterrupt):
+                small.campaign.deliver(tmp_path, outlines=False, license=chosen, providers=[chosen])
+        assert not (tmp_path / "SHA256SUMS").exists()
         small.campaign.deliver(tmp_path, outlines=False)
+        collection = json.loads((tmp_path / "collection.json").read_bytes())
+        assert (collection["license"], collection["providers"][0]["name"]) == (chosen, chosen)
 
 
 def test_images_are_counted_once_and_gaps_are_named(tmp_path: Path) -> None:
