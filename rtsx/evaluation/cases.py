@@ -370,8 +370,10 @@ def _decided(
     decided = found.astype(np.uint8)
     if threshold is None:
         decided = decided.where((outputs[name] == 0) | (outputs[name] == 1), np.uint8(NEITHER))
-    for each in outputs.values():
-        decided = decided.where(~missing_pixels(each), np.uint8(UNCOUNTED))
+    if "probability" in outputs:
+        decided = decided.where(~missing_pixels(outputs["probability"]), np.uint8(UNCOUNTED))
+    if "binary" in outputs:
+        decided = decided.where(~missing_pixels(outputs["binary"], undeclared=None), np.uint8(UNCOUNTED))
     if valid is not None:
         decided = decided.where(valid, np.uint8(UNCOUNTED))
     return decided.transpose("class", "y", "x")

@@ -394,8 +394,8 @@ def check_binary(values: StoredArray) -> None:
     strange = values[(values != 0) & (values != 1)]
     if strange.size:
         raise FootprintError(
-            f"binary is 1 where an object is, 0 elsewhere, and its _FillValue, or 255, where nothing is known; a valid pixel has {strange[0]}: recode it, "
-            "or mark such pixels in `valid`"
+            f"binary is 1 where an object is, 0 elsewhere, and its _FillValue where nothing is known; a valid pixel has {strange[0]}: recode "
+            "it, or declare the _FillValue, or mark such pixels in `valid`"
         )
 
 

@@ -133,7 +133,7 @@ def _class_map(one: xr.Dataset, *, single: bool, threshold: float | None, water:
     binary = one["binary"].transpose("y", "x") if threshold is None else None
     invalid = missing_pixels(probability)
     if binary is not None:
-        invalid = invalid | missing_pixels(binary)
+        invalid = invalid | missing_pixels(binary, undeclared=None)
     if "valid" in one:
         # Compared, instead of inverted, because a bool that went through a file may come back as 0 and 1.
         invalid = invalid | (one["valid"].transpose("y", "x") != 1)
@@ -160,10 +160,13 @@ FAR_FROM_ONE = (
 """What to do where integers are beyond their levels, and floats beyond 0 to 1."""
 
 
-def missing_pixels(prediction: xr.DataArray) -> xr.DataArray:
-    """Return where a variable of a prediction has no value."""
-    nodata = prediction.attrs.get("_FillValue", _NODATA)
-    stored: xr.DataArray = prediction == nodata
+def missing_pixels(prediction: xr.DataArray, *, undeclared: int | None = _NODATA) -> xr.DataArray:
+    """Return where a variable of a prediction has no value: at its `_FillValue`, or at `undeclared` where it has none.
+
+    None for a binary map, because 255 is also the yes of a mask of bytes.
+    """
+    nodata = prediction.attrs.get("_FillValue", undeclared)
+    stored: xr.DataArray = prediction == (np.nan if nodata is None else nodata)
     return stored | prediction.isnull() if prediction.dtype.kind == "f" else stored
 
 

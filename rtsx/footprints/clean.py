@@ -160,7 +160,7 @@ def water_in(placement: Placement, water: xr.DataArray) -> xr.DataArray:
     height, width = source.shape
     is_in = xr.DataArray((y >= 0) & (y < height), dims="y") & xr.DataArray((x >= 0) & (x < width), dims="x")
     if not is_in.any():
-        warnings.warn("The map of water lies beside the map: is it of another place?", RuntimeWarning, stacklevel=3)
+        warnings.warn("The map of water lies beside the map: is it of another place?", RuntimeWarning, stacklevel=4)
     picked = water.transpose("y", "x").isel(y=np.clip(y, 0, height - 1), x=np.clip(x, 0, width - 1))
     bare = xr.DataArray(picked.data, dims=("y", "x"))
     return ((bare == 1) & is_in).astype(np.uint8)
@@ -204,7 +204,7 @@ def overlap_fraction(
             "No polygon of water lies anywhere in the box around all outlines. Is it of another place, in another CRS than it says, or does it "
             "have latitude first?",
             RuntimeWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
     fraction = np.zeros(len(outlines))
     order = np.argsort(owner, kind="stable")

@@ -19,6 +19,7 @@ from dask.highlevelgraph import HighLevelGraph
 from dask.typing import DaskCollection, Key
 from numpy.typing import NDArray
 
+from rtsx.arguments import typed
 from rtsx.cube import open_source
 from rtsx.cube.times import FACTS, with_facts
 from rtsx.errors import FootprintError
@@ -49,6 +50,7 @@ from rtsx.footprints.schema import COLUMNS, coerce, reorder
 from rtsx.tiling.plan import WIDEST_HALO
 
 
+@typed(FootprintError, but=("pred", "water", "halo", "area_thresholds"))
 def extract_footprints(
     pred: xr.Dataset | str | PathLike[str],
     *,

@@ -559,6 +559,11 @@ def test_a_mask_of_other_numbers_than_0_and_1_is_refused():
     rtsx.evaluate(other.assign(valid=other["binary"] == 1).chunk(x=50), truth.iloc[:1])
     with pytest.raises(FootprintError, match="a valid pixel has 2"):
         rtsx.extract_footprints(other)
+    of_bytes = pred.assign(binary=(pred["binary"] * 255).astype("uint8").drop_attrs())
+    with pytest.raises(EvaluationError, match="binary is 1 where an object is"):
+        rtsx.evaluate(of_bytes, truth)
+    with pytest.raises(FootprintError, match="a valid pixel has 255"):
+        rtsx.extract_footprints(of_bytes)
 
 
 def test_an_array_is_no_prediction():

@@ -198,6 +198,7 @@ def test_dtypes_are_the_same_with_objects(pred):
     [
         ({"min_area_m2": -1.0}, r"finite area of at least 0 m², not -1.0"),
         ({"min_area_m2": float("nan")}, r"finite area of at least 0 m², not nan"),
+        ({"threshold": "0.5"}, r"takes `threshold` as a number or None; got the text '0.5'"),
         ({"threshold": 50}, r"from 0 to 1, not 50: for 50 per cent give 0.5"),
         ({"edge_distance": -3}, r"whole number of pixels from 0 to 4096, not -3"),
         ({"class_name": "lake"}, r"classes \['slump'\], not 'lake'"),
