@@ -223,9 +223,8 @@ def sensor_names(header: RasterHeader, sensor: Sensor) -> tuple[str, ...]:
         raise CubeError(f"{header.path}: {error}") from error
     described = [(text or "").lower() for text, name in zip(header.descriptions, names, strict=True) if not name]
     said = [tuple(described)] if set(described) <= {name for names in sensor.bands for name in names} else []
-    if list(header.descriptions) != [
-        f"b{band}" for band in range(1, header.count + 1)
-    ]:  # the numbers of the file itself
+    counted = [f"b{band}" for band in range(1, header.count + 1)]  # in the file, and not those of a mission
+    if list(header.descriptions) != counted:
         said += layers_of_numbers(sensor, described)
     told = next((each for each in said if sorted(each) == sorted(own)), None)
     if said and told is None:

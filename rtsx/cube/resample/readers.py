@@ -400,7 +400,7 @@ class ZarrReader(_StoredBands):
                 and stored.shape == (length,)
                 and stored.dtype.kind in "iuf"
             ):
-                with store_failures(self.name, what="coordinates cannot be read".__str__):
+                with store_failures(self.name, what=lambda: "coordinates cannot be read"):
                     found = [float(np.asarray(stored[place]).item()) for place in (0, -1)]
                 if np.allclose(found, (last, first), rtol=0, atol=abs(last - first) / (length - 1)):
                     yield f"first and last {dim}", (first, last), tuple(found)
