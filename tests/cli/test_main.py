@@ -270,8 +270,10 @@ def test_a_command_that_a_scheduler_or_a_closing_terminal_stops_goes_on_when_it_
         patched.setattr(place, then_stop)
         again = rtsx_command(*words)
     assert again.status == 0, again.err
-    if make is fetched:
-        assert len({target for _, target in calls}) == len(calls)  # nothing twice
-    else:
-        assert 0 < len(calls) - n_before < (4 if make is built else 2)  # not from the beginning
+    assert len(calls) > n_before
+    if make is trained:
+        assert len(calls) - n_before < 2  # not from the beginning
+    else:  # by part or file; what a thread of the stopped command was at may come again
+        made = [given[1] for given in calls]
+        assert made.count(made[0]) == 1
     assert not list(tmp_path.rglob(".*.partial"))
