@@ -243,24 +243,29 @@ class _Outputs(MaterializedLayer):
             (key for key in tasks if isinstance(key, tuple) and key[0] == name),
             key=lambda key: (key[1 + across], key[2 - across]),
         )
-        handed = [(f"handed-{self._token}", *key[1:]) for key in tiles]
+        handed, waited = ([(f"{word}-{self._token}", *key[1:]) for key in tiles] for word in ("handed", "waited"))
         totals = [0, *accumulate(len(tasks[key][0].tiles) for key in tiles)]
         # In groups, because `dask.optimize` makes these edges part of the graph, where a part has to be had without the rest, too.
         groups = [total // self._ahead for total in totals]
         lasts = dict(zip(groups, handed, strict=False))
+        awaited: dict[_Key, list[_Key]] = {}
         for number, (key, mark) in enumerate(zip(tiles, handed, strict=True)):
+            has_earlier = number > 0 and groups[number - 1] == groups[number]
             # After those before it, too: dask would else take this block next, and not those between.
-            before = handed[number - 1] if number and groups[number - 1] == groups[number] else None
-            tasks[mark] = (_no_value, key, before)
-            dependencies[mark] = {key} if before is None else {key, before}
-        awaited = {}
-        for number, key in enumerate(tiles):
+            tasks[mark] = (_no_value, key, *handed[number - has_earlier : number])
+            dependencies[mark] = {key, *handed[number - has_earlier : number]}
             last = min(bisect_left(totals, totals[number + 1] + self._ahead), len(tiles)) - 1
             between = (lasts.get(group) for group in range(groups[number], groups[last]))
             awaited[key[1:]] = [handed[last], *(mark for mark in between if mark is not None)]
+            # A thread that waits for the device reads nothing, so one waits at a time: for a strip of this block, after one of that before.
+            awaited[key[1:]] += waited[number - has_earlier : number]
+        done = {key[1:]: mark for key, mark in zip(tiles, waited, strict=True)}
         for key in [key for key in tasks if isinstance(key, tuple) and key[0] == f"strip-{self._token}"]:
             tasks[key] = (*tasks[key], awaited[key[1:3]])
             dependencies[key] = dependencies[key] | set(awaited[key[1:3]])
+            if (mark := done[key[1:3]]) not in tasks:  # the first of this block; its others wait for that
+                tasks[mark], dependencies[mark] = (_no_value, key), {key}
+                awaited[key[1:3]] = [mark]
         return MaterializedLayer(tasks, annotations=self.annotations), dependencies
 
 
@@ -275,7 +280,7 @@ class _Stored:
     """By name."""
 
 
-_ROOMY = 3.0
+_ROOMY = 2.0
 """Times a chunk that its window may have and wait for its tiles; a larger one is made when these run, and the chunk copied."""
 
 
