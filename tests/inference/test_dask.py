@@ -12,6 +12,7 @@ import torch
 import xarray as xr
 from affine import Affine
 from dask.callbacks import Callback
+from dask.core import flatten
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
@@ -259,6 +260,18 @@ def test_a_part_of_an_optimised_prediction_is_computed_without_the_rest(
     (found,) = dask.optimize(whole.blocks[part])
     n_blocks = sum("tiles-" in str(key) for key in found.__dask_graph__())
     assert n_blocks <= (4 if batch_size == 1 else 4 * 4)
+
+
+def test_threads_wait_for_a_device_in_turn_so_that_the_others_read(bundle: ModelBundle) -> None:
+    """One of all blocks whose tiles fill its batches, however many of them are there."""
+    cube = make_cube(shape=(500, 500)).chunk(y=50, x=50)
+    found = predict_cube(cube, bundle, **OPTIONS, batch_size=40)["probability"].data
+    graph = found.__dask_graph__().cull(set(flatten(found.__dask_keys__())))
+    needs = graph.get_all_dependencies()
+    strips = [key for key in needs if isinstance(key, tuple) and key[0].startswith("strip-")]
+    at_once = [key for key in strips if not any(str(one[0]).startswith("waited-") for one in needs[key])]
+    assert len(strips) == 361
+    assert len(at_once) <= 12  # batches of 40 of 441 tiles
 
 
 class MostAlive(Callback):
