@@ -296,6 +296,8 @@ def _claimed_map(objects: ObjectStore, store: Store, plan: CampaignPlan) -> zarr
     path = f"{objects}/{MAP}"
     try:
         is_first = objects.create(key, root)
+    except OutputNotWritableError:
+        raise
     except OSError as error:
         raise OutputNotWritableError(
             f"{path} cannot be written: {error}. Choose a place that you may write to."

@@ -117,13 +117,17 @@ def _store_failures(name: str) -> Iterator[None]:
     """Say what an error of a store means before the first cell."""
     try:
         yield
+    except OutputNotWritableError as error:
+        if error.__cause__ is None or isinstance(error.__cause__, FileNotFoundError):
+            raise
+        raise _meaning(name, error.__cause__) from error.__cause__
     except RtsxError:
         raise
     except Exception as error:
         raise _meaning(name, error) from error
 
 
-def _meaning(name: str, error: Exception) -> RtsxError:
+def _meaning(name: str, error: BaseException) -> RtsxError:
     code = service_code(error)
     said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     if type(error) is OSError and error.__cause__ is not None:  # which the store has made of the service's own

@@ -512,6 +512,8 @@ def _probe(objects: ObjectStore) -> None:
     try:
         is_kept = objects.create(key, b"first") and not objects.create(key, b"second")
         objects.delete(key)
+    except OutputNotWritableError:
+        raise
     except OSError as error:
         raise OutputNotWritableError(
             f"{objects} cannot be written: {error}. Choose a folder or bucket that you may write to."

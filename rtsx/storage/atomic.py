@@ -154,7 +154,7 @@ def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
 
 
 def write_object(target: Path, content: bytes, *, replace: bool) -> bool:
-    """Write a whole file to the disk, and return whether it was written; errors are those of the operating system.
+    """Write a whole file to the disk, and return whether it was written; errors are as those of `refusals`.
 
     Parameters
     ----------
@@ -168,7 +168,7 @@ def write_object(target: Path, content: bytes, *, replace: bool) -> bool:
     """
     if not replace and target.exists():  # not needed, but cheaper than writing a file for nothing
         return False
-    with stage(target) as folder:
+    with refusals(target), stage(target) as folder:
         draft = folder / "draft"
         draft.write_bytes(content)
         if replace:
@@ -179,6 +179,21 @@ def write_object(target: Path, content: bytes, *, replace: bool) -> bool:
             return False
         settle(target.parent)
     return True
+
+
+@contextmanager
+def refusals(target: Path) -> Iterator[None]:
+    """Say in words that a disk is full, read-only or closed to us; other errors are those of the operating system."""
+    try:
+        yield
+    except OutputNotWritableError:
+        raise
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise not_written(target, error) from error
+        if error.errno in (errno.EACCES, errno.EROFS):
+            raise _not_writable(target, error) from error
+        raise
 
 
 def replace_settled(draft: Path, target: Path) -> None:

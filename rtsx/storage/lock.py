@@ -160,6 +160,8 @@ def _alone_remote(target: str, options: Mapping[str, Any]) -> Iterator[None]:
 
     try:
         sign, other = create_generation(objects, key, document=_SignOfLife, is_taken=is_alive)
+    except OutputNotWritableError:
+        raise
     except OSError as error:
         raise OutputNotWritableError(
             f"{target} cannot be written: {error}. Choose a place that you may write to."

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
 from rtsx.errors import OutputNotWritableError
-from rtsx.storage.atomic import remove_abandoned, write_object
+from rtsx.storage.atomic import refusals, remove_abandoned, write_object
 from rtsx.storage.paths import cloud_of, file_system, is_url, local_path
-from rtsx.storage.retry import NO_BUCKET, PAUSES_S, backoff_with_jitter, classify_error, service_code
+from rtsx.storage.retry import NO_BUCKET, PAUSES_S, backoff_with_jitter, classify_error, is_denied, service_code
 
 
 @dataclass(frozen=True, order=True)
@@ -93,7 +93,7 @@ _UNFINISHED = (".partial", ".part")
 class LocalObjects:
     """One file per object; folders come with the first file in them.
 
-    Errors are those of the operating system.
+    Errors are those of the operating system; `OutputNotWritableError` where it is full, read-only or closed to us.
     """
 
     root: str
@@ -119,8 +119,9 @@ class LocalObjects:
 
     def delete(self, key: str) -> None:
         """Remove an object; nothing happens where there is none."""
-        with suppress(NotADirectoryError):
-            self._path(key).unlink(missing_ok=True)
+        path = self._path(key)
+        with suppress(NotADirectoryError), refusals(path):
+            path.unlink(missing_ok=True)
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
         """Yield objects below a folder, in no order; what killed processes left there is removed."""
@@ -288,6 +289,12 @@ class FsspecObjects:
         except FileNotFoundError as error:
             raise OutputNotWritableError(
                 f"{self.url}: there is no such bucket or container ({error}). Create it, or correct the address."
+            ) from error
+        except OSError as error:
+            if not is_denied(error):
+                raise
+            raise OutputNotWritableError(
+                f"{self.url} cannot be written: {error}. Check the credentials, and their rights to write there."
             ) from error
 
     def _asked(self, key: str, call: Callable[[Any, str], Any]) -> Any:

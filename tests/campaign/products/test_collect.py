@@ -22,7 +22,7 @@ from rtsx.campaign.recipe import OutlineSpec
 from rtsx.cube import BandRequest, write
 from rtsx.cube.images import Period
 from rtsx.cube.stac.sources import StacCatalog
-from rtsx.errors import CampaignError, FootprintError, MissingExtraError
+from rtsx.errors import CampaignError, FootprintError, MissingExtraError, OutputNotWritableError
 from rtsx.footprints import ConfidenceRule, ConfidenceStratum
 from rtsx.storage.object_store import LocalObjects, open_object_store
 from rtsx.storage.zarr import open_group
@@ -86,6 +86,14 @@ def files(folder: Path) -> dict[str, bytes]:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and ("products" in path.parts or MAP in path.parts or path.name == "catalog.json")
     }
+
+
+@pytest.mark.parametrize("has_outlines", [True, False])
+def test_an_output_that_cannot_be_written_is_told(finished, plan, tmp_path, request, has_outlines):
+    output = finished(tmp_path / "out")
+    request.getfixturevalue("without_rights")
+    with pytest.raises(OutputNotWritableError, match=r"out.* cannot be written: Permission denied.*Choose a folder"):
+        collect_year(output.path, plan if has_outlines else replace(plan, outlines=None))
 
 
 def test_a_rule_gives_outlines_a_class_and_is_kept(small, tmp_path):
