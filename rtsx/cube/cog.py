@@ -51,8 +51,9 @@ def export_cog(
     """Write variables as one cloud-optimised GeoTIFF each: ``<folder>/<prefix><variable>.tif``.
 
     Deflate, blocks of 512 px, overviews (average; nearest for `binary`, because GDAL knows no maximum there and the mode
-    would erase small objects), nodata, scale and offset from the packing, one band per time and class with its name. Window
-    by window: memory does not grow with the raster. A file appears when it is complete.
+    would erase small objects), nodata, scale and offset from the packing, one band per time and class with its name; integers
+    without nodata have the cube's `valid` as the mask of the file. Window by window: memory does not grow with the raster. A
+    file appears when it is complete.
 
     Parameters
     ----------
@@ -77,7 +78,7 @@ def export_cog(
     Raises
     ------
     CubeError
-        A variable is missing or is not on (y, x).
+        A variable is missing or is not on (y, x); or several times have a mask each, which a GeoTIFF cannot hold.
     OutputExistsError, OutputNotWritableError
         A file cannot go there, found out before anything is computed; or the disk was full.
     """
@@ -111,26 +112,46 @@ def encoded_cog(cube: xr.Dataset, variable: str, *, colours: Colours | None = No
 def _export(
     cube: xr.Dataset, targets: dict[str, Path], *, overwrite: bool, progress: bool, colours: Colours | None = None
 ) -> tuple[Path, ...]:
+    masks = {name: _mask(cube, name) for name in targets}
     with ExitStack() as stack:
-        stack.enter_context(rasterio.Env(GDAL_CACHEMAX=_CACHE_MB))
+        stack.enter_context(rasterio.Env(GDAL_CACHEMAX=_CACHE_MB, GDAL_TIFF_INTERNAL_MASK=True))
         drafts = {name: stack.enter_context(staged(target, overwrite=overwrite)) for name, target in targets.items()}
         _silence_libtiff()
         rasters = {
             name: _Raster(cube, name, path.with_name("plain.tif"), colours=colours) for name, path in drafts.items()
         }
+        masked = {rasters[name].begin_mask(): mask for name, mask in masks.items() if mask is not None}
         for raster in rasters.values():
             stack.callback(raster.abandon)  # else it is closed some time later, when nobody listens to GDAL any more
         with show_progress("exporting") if progress else nullcontext():
             # One computation for all variables, so that a prediction is made once; in threads of this process, because
             # a GeoTIFF is written by one process (write a Zarr store first, and export that, to use a cluster).
             pixels, files = [raster.pixels for raster in rasters.values()], list[Any](rasters.values())
-            da.store(pixels, files, lock=False, scheduler="threads")
+            da.store([*pixels, *masked.values()], [*files, *masked], lock=False, scheduler="threads")
         for name, path in drafts.items():
             rasters[name].close()
             resampling = "nearest" if name == "binary" or colours else "average"
             with _write_failures(name):
                 _to_cog(path.with_name("plain.tif"), path, resampling=resampling)
     return tuple(targets.values())
+
+
+def _mask(cube: xr.Dataset, name: str) -> da.Array | None:
+    """Return which pixels (y, x) of a variable count, where only `valid` says so; None where its values do, or all count."""
+    variable, valid = cube[name], cube.get("valid")
+    if valid is None or name == "valid" or variable.dtype.kind == "f" or packing(variable)["nodata"] is not None:
+        return None
+    if "time" in valid.dims:
+        if "time" not in variable.dims:
+            return None  # a layer of things without a time gets none from the mask of others
+        if valid.sizes["time"] > 1:
+            raise CubeError(
+                f"{name!r} of {variable.dtype} has no value for missing pixels, and a GeoTIFF has one mask for all of its bands, but "
+                f"`valid` has {valid.sizes['time']} times. Export each time to a folder of its own; in Python, that of "
+                "cube.isel(time=[0])."
+            )
+        valid = valid.isel(time=0)
+    return da.asarray(valid.transpose("y", "x").data)
 
 
 @cache
@@ -208,6 +229,18 @@ class _Raster:
             if not self._file.closed:  # by the first failure, after which other threads are still on their way here
                 self._file.write(block[0], bands.start + 1, window=Window.from_slices(rows, columns))
 
+    def begin_mask(self) -> "_Mask":
+        """Return the mask of the file, which has one from now on."""
+        # In the thread whose options say that it goes into the file instead of beside it.
+        self._file.write_mask(np.zeros((1, 1), bool), window=Window(0, 0, 1, 1))
+        return _Mask(self)
+
+    def write_mask(self, region: tuple[slice, slice], block: NDArray[np.bool_]) -> None:
+        """Write a window of the mask."""
+        with self._lock, _write_failures(self._name):
+            if not self._file.closed:
+                self._file.write_mask(block, window=Window.from_slices(*region))
+
     def close(self) -> None:
         with self._lock, _write_failures(self._name):
             self._file.close()
@@ -215,6 +248,16 @@ class _Raster:
     def abandon(self) -> None:
         with self._lock, suppress(rasterio.errors.RasterioError):
             self._file.close()
+
+
+class _Mask:
+    """The mask of a `_Raster`, as dask stores blocks into it."""
+
+    def __init__(self, raster: _Raster) -> None:
+        self._raster = raster
+
+    def __setitem__(self, region: tuple[slice, slice], block: NDArray[np.bool_]) -> None:
+        self._raster.write_mask(region, block)
 
 
 def _even(pixels: da.Array, axis: int) -> int | tuple[int, ...]:

@@ -16,7 +16,16 @@ import xarray as xr
 from affine import Affine
 from numpy.typing import NDArray
 
-from rtsx.cube.encoding import MISSING, MISSING_ATTRS, decoded_packing, is_sparse, missing_values, packing, with_packing
+from rtsx.cube.encoding import (
+    MISSING,
+    MISSING_ATTRS,
+    as_mask,
+    decoded_packing,
+    is_sparse,
+    missing_values,
+    packing,
+    with_packing,
+)
 from rtsx.cube.georeference import COORDINATE_NOISE, in_crs_units, validate_georeference, with_axes, with_crs
 from rtsx.cube.rasterio import read_header
 from rtsx.cube.sensors import require_layer_names
@@ -51,7 +60,7 @@ def as_cube(given: xr.Dataset | xr.DataArray, *, layers: Sequence[str] | None = 
     Nodata and scale are taken from wherever xarray, rioxarray, odc-stac and stackstac leave them: `_FillValue`,
     `missing_value`, `nodata` (one value or several), `scale_factor`, `add_offset`, `scales`, `offsets` of the layer or of
     the whole, and `encoding`. The layers then have at most `_FillValue`, `scale_factor` and `add_offset`, which `packing`
-    reads. Times become datetime64 in UTC, and coordinates that cannot be stored become text.
+    reads. A `valid` of 0 and 1 becomes boolean. Times become datetime64 in UTC, and coordinates that cannot be stored become text.
 
     Parameters
     ----------
@@ -103,6 +112,8 @@ def as_cube(given: xr.Dataset | xr.DataArray, *, layers: Sequence[str] | None = 
     changed = {
         name: with_packing(_without_empty_chunks(layer)) for name, layer in cube.data_vars.items() if _is_layer(layer)
     }
+    if "valid" in cube.data_vars and {"y", "x"} <= set(cube["valid"].dims):
+        changed["valid"] = as_mask(cube["valid"])
     different = {name: layer for name, layer in changed.items() if layer is not cube.data_vars[name]}
     return _with_plain_attrs(cube.assign(different) if different else cube)
 
@@ -566,8 +577,7 @@ def validate_cube(cube: xr.Dataset | xr.DataArray) -> None:
         if valid.dtype != bool or valid.dims not in (("y", "x"), ("time", "y", "x")):
             raise CubeError(
                 f"`valid` has to be boolean on (y, x) or (time, y, x), True where a pixel can be trusted; got {valid.dtype} "
-                f"on {valid.dims}. Make it so with cube['valid'] == 1 where 1 is valid, or call it otherwise, with cube.rename(valid='mask'), if it "
-                "is a layer."
+                f"on {valid.dims}. Make it so, or call it otherwise, with cube.rename(valid='mask'), if it is a layer."
             )
 
 

@@ -4,6 +4,7 @@ import math
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -199,6 +200,41 @@ def _within_range(layer: xr.DataArray) -> xr.DataArray:
     made = made.drop_attrs().assign_attrs({key: value for key, value in layer.attrs.items() if key not in given})
     made.encoding = layer.encoding
     return made if not missing or missing_values(made) else made.assign_attrs(_FillValue=layer.dtype.type(missing[0]))
+
+
+def as_mask(valid: xr.DataArray) -> xr.DataArray:
+    """Return `valid` as bool, lazily: a mask that went through a file may come back as 0 and 1, with NaN or `_FillValue` where nothing is known.
+
+    Raises
+    ------
+    CubeError
+        It has other numbers, such as the 255 of GDAL's masks; where it is lazy, when they are read.
+
+    Examples
+    --------
+    >>> as_mask(xr.DataArray(np.array([1, 0, 9], np.uint8), attrs={"_FillValue": 9})).values.tolist()
+    [True, False, False]
+    """
+    if valid.dtype.kind not in "iuf":
+        return valid
+    made = xr.apply_ufunc(
+        partial(_yes_or_no, missing=missing_values(valid)), _lazy(valid), dask="parallelized", output_dtypes=[bool]
+    )
+    made = made.drop_attrs().assign_attrs({key: one for key, one in valid.attrs.items() if key not in MISSING_ATTRS})
+    made.encoding = {key: valid.encoding[key] for key in ("grid_mapping", "chunks", "shards") if key in valid.encoding}
+    return made
+
+
+def _yes_or_no(values: NDArray[Any], *, missing: tuple[float, ...]) -> NDArray[np.bool_]:
+    yes = values == 1
+    odd = values[~(yes | (values == 0) | np.isnan(values) | np.isin(values, missing))]
+    if odd.size or 1 in missing:
+        raise CubeError(
+            "`valid` says by 1 and 0 which pixels can be trusted, and by the value of missing ones that they cannot; "
+            f"{f'it has {odd[0]:g}' if odd.size else '1 is declared missing'}. Store it so; in Python, with cube['valid'] == "
+            f"{odd[0] if odd.size else 1:g} where that is valid, or call it otherwise, with cube.rename(valid='mask'), if it is a layer."
+        )
+    return np.asarray(yes)
 
 
 def _lazy(layer: xr.DataArray) -> xr.DataArray:

@@ -14,6 +14,7 @@ import xarray as xr
 from pyproj import CRS
 
 from rtsx.cube import class_names, geobox_of
+from rtsx.cube.encoding import as_mask
 from rtsx.cube.georeference import describe_geobox
 from rtsx.errors import CubeError, EvaluationError, FootprintError, LabelError
 from rtsx.evaluation.counts import Unit
@@ -342,8 +343,7 @@ def _levels_of(scene: EvaluationScene, probability: xr.DataArray) -> int:
 
 
 def _valid(pred: xr.Dataset) -> xr.DataArray | None:
-    # Compared, because a bool that went through a file may come back as 0 and 1.
-    return pred["valid"].transpose("y", "x") == 1 if "valid" in pred.data_vars else None
+    return as_mask(pred["valid"].transpose("y", "x")) if "valid" in pred.data_vars else None
 
 
 def _decided(

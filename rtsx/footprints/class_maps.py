@@ -10,6 +10,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from rtsx.cube import class_names
+from rtsx.cube.encoding import as_mask
 from rtsx.cube.times import times_of, years_of
 from rtsx.errors import FootprintError
 
@@ -135,8 +136,7 @@ def _class_map(one: xr.Dataset, *, single: bool, threshold: float | None, water:
     if binary is not None:
         invalid = invalid | missing_pixels(binary, undeclared=None)
     if "valid" in one:
-        # Compared, instead of inverted, because a bool that went through a file may come back as 0 and 1.
-        invalid = invalid | (one["valid"].transpose("y", "x") != 1)
+        invalid = invalid | ~as_mask(one["valid"].transpose("y", "x"))
     class_name = one.coords["class"].item()
     date, year, moment = _moment(one)
     return ClassMap(

@@ -11,9 +11,13 @@ import rasterio
 import xarray as xr
 from rasterio.errors import RasterioIOError
 
-from rtsx.cube import export_cog, open_source
+from rtsx.cube import BandRequest, FileImages, export_cog, geobox_of, open_source
 from rtsx.cube.cog import _Raster
+from rtsx.cube.rasters import open_rasters
+from rtsx.cube.resample.readers import open_reader
+from rtsx.cube.resample.warp import warp
 from rtsx.errors import CubeError, OutputExistsError, OutputNotWritableError
+from rtsx.grid import lonlat_polygon
 from tests.faults import largest_file
 
 Make = Callable[..., xr.Dataset]
@@ -141,3 +145,48 @@ def test_floats_without_a_missing_value_say_nan_and_half_ones_are_widened(tmp_pa
         np.testing.assert_array_equal(file.read(1), pixels)
     with pytest.raises(CubeError, match=r"neither is among \['red'\]"):
         export_cog(cube, tmp_path / "none")
+
+
+@pytest.mark.parametrize("chunk", [None, 200])
+def test_integers_without_nodata_have_the_mask_of_the_cube(
+    random_cube: Make, tmp_path: Path, chunk: int | None
+) -> None:
+    cube = random_cube((1100, 700), chunk=chunk)
+    valid = cube["valid"] & (cube["x"] > cube["x"][80])
+    classes = cube["red"].drop_attrs().where(valid, 0).astype(np.uint8)
+    cube = cube.assign(valid=valid, classes=classes)
+    (path, plain) = export_cog(cube, tmp_path, variables=["classes", "red"])
+    with rasterio.open(plain) as file:
+        assert file.mask_flag_enums == ([rasterio.enums.MaskFlags.nodata],)
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["classes.tif", "red.tif"]
+    again = open_source(path)
+    np.testing.assert_array_equal(again["valid"], valid)
+    np.testing.assert_array_equal(again["classes"], classes)
+    coarse = open_rasters(path, None, layers=None, sensor=None, chunk=None, overview=0)
+    assert not coarse["valid"][:, :40].any()
+    assert coarse["valid"][:, 42:].mean() > 0.9
+    # Overviews are means of what counts: with the zeros below the mask they would be a fifth lower.
+    assert float(coarse["classes"].where(coarse["valid"])[:, 42:].mean()) == pytest.approx(
+        float(classes.where(valid)[:, 84:].mean()), rel=0.02
+    )
+    box = geobox_of(cube)
+    (image,) = FileImages(assets={"data": (str(path),)}).find(
+        lonlat_polygon(box.extent.geom, str(box.crs)), None, [BandRequest(name="classes")]
+    )
+    warped = warp(open_reader(image.bands["classes"]), box, resampling="nearest", anchor=(0, 0))
+    np.testing.assert_array_equal(warped.valid[0], valid)
+
+
+def test_a_mask_for_each_time_is_refused_where_no_value_is_missing(random_cube: Make, tmp_path: Path) -> None:
+    cube = random_cube((40, 30), times=2)
+    cube["valid"] = (cube["probability"] < 90) & cube["valid"]
+    counts = cube["probability"].drop_attrs()
+    cube = cube.assign(counts=counts, height=cube["red"].drop_attrs())
+    with pytest.raises(CubeError, match=r"'counts' of uint8 has no value for missing pixels.*`valid` has 2 times"):
+        export_cog(cube, tmp_path / "out", variables=["counts"])
+    assert not (tmp_path / "out").exists()
+    (path, static) = export_cog(cube.isel(time=[1]), tmp_path, variables=["counts", "height"])
+    with rasterio.open(path) as file, rasterio.open(static) as other:
+        np.testing.assert_array_equal(file.dataset_mask() > 0, cube["valid"][1])
+        assert other.dataset_mask().all()  # it has no time, and gets no mask of others
+    export_cog(cube, tmp_path / "out", variables=["probability"])  # whose 255 says what is missing

@@ -21,6 +21,10 @@ import xarray as xr
 from rasterio.transform import from_origin
 
 import rtsx
+from rtsx.cube import apply_mask, as_cube, mask_rule
+from rtsx.errors import CubeError
+from rtsx.evaluation import EvaluationScene
+from rtsx.labels import StubLabelRaster
 
 NAMES = ("red", "green", "blue")
 SHAPE = (48, 70)
@@ -186,3 +190,74 @@ def test_every_library_gives_the_answers_of_the_file(door: str, scene: Scene) ->
     for axis in ("y", "x"):
         np.testing.assert_allclose(found[axis], scene.expected[axis])
     assert found.rio.crs == scene.expected.rio.crs
+
+
+MASKS: dict[str, tuple[Callable[[xr.DataArray], xr.DataArray], str | None]] = {
+    "0 and 1": (lambda yes: yes.astype(np.uint8), None),
+    "0, 1 and NaN": (lambda yes: yes.where(yes), None),
+    "0, 1 and a missing value": (lambda yes: yes.astype(np.int16).where(yes, -7).assign_attrs(_FillValue=-7), None),
+    "0 and 255": (lambda yes: yes.astype(np.uint8) * np.uint8(255), r"it has 255\..*cube\['valid'\] == 255"),
+    "1 missing": (lambda yes: yes.astype(np.uint8).assign_attrs(_FillValue=np.uint8(1)), "1 is declared missing"),
+}
+
+
+def _masked_map() -> xr.Dataset:
+    """Probabilities, what is found, a layer and a mask in chunks."""
+    random = np.random.default_rng(1)
+    level = random.integers(0, 101, (60, 60)).astype(np.uint8)
+    arrays = {"probability": level, "binary": (level > 60).astype(np.uint8), "valid": random.random((60, 60)) < 0.9}
+    cube = xr.Dataset(
+        {name: (("y", "x"), array) for name, array in (arrays | {"red": level * np.float32(0.01)}).items()},
+        coords={"y": 900.0 - 3 * np.arange(60), "x": 3.0 * np.arange(60)},
+    )
+    return cube.chunk(y=40, x=40).rio.write_crs("EPSG:3413")
+
+
+def _predicted(cube: xr.Dataset) -> np.ndarray:
+    one = rtsx.ModelBundle.from_module(
+        torch.nn.Conv2d(1, 1, 1), layers=["red"], mean=[0.5], std=[0.2], tile=32, overlap=8, stride=1
+    )
+    return np.asarray(rtsx.predict_cube(cube[["red", "valid"]], one, **OPTIONS)["valid"])
+
+
+def _opened(cube: xr.Dataset, path: Path) -> np.ndarray:
+    cube.drop_encoding().to_zarr(path, consolidated=False)
+    return np.asarray(rtsx.open_cube(path)["valid"])
+
+
+def _written(cube: xr.Dataset, path: Path) -> np.ndarray:
+    rtsx.write_cube(cube, path)
+    return np.asarray(rtsx.open_cube(path)["valid"])
+
+
+def _scored(cube: xr.Dataset) -> Any:
+    truth = StubLabelRaster((cube["red"].values > 0.5).astype(np.uint8))
+    return rtsx.evaluate([EvaluationScene(name="a", prediction=cube, truth=truth)]).to_json()
+
+
+MASKED_DOORS: dict[str, Callable[[xr.Dataset, Path], Any]] = {
+    "as_cube": lambda cube, _: as_cube(cube)["valid"].values,
+    "in memory": lambda cube, _: as_cube(cube.compute())["valid"].values,
+    "a store": _opened,
+    "write_cube": _written,
+    "apply_mask": lambda cube, _: (
+        apply_mask(cube, xr.zeros_like(cube["red"]), rule=mask_rule({"invalid": "q > 0"}, data=["q"]))["valid"].values
+    ),
+    "predict_cube": lambda cube, _: _predicted(cube),
+    "extract_footprints": lambda cube, _: rtsx.extract_footprints(cube, min_area_m2=0)["n_pixels"].tolist(),
+    "evaluate": lambda cube, _: _scored(cube),
+}
+
+
+@pytest.mark.parametrize("door", MASKED_DOORS)
+@pytest.mark.parametrize("numbers", MASKS)
+def test_a_mask_of_numbers_is_what_a_boolean_one_is_or_is_refused(numbers: str, door: str, tmp_path: Path) -> None:
+    (change, refusal), cube = MASKS[numbers], _masked_map()
+    given = cube.assign(valid=change(cube["valid"]))
+    if refusal is None:
+        np.testing.assert_equal(
+            MASKED_DOORS[door](given, tmp_path / "numbers"), MASKED_DOORS[door](cube, tmp_path / "boolean")
+        )
+    else:
+        with pytest.raises(CubeError, match=refusal):
+            MASKED_DOORS[door](given, tmp_path / "numbers")
