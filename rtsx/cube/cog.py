@@ -126,8 +126,9 @@ def _export(
         with show_progress("exporting") if progress else nullcontext():
             # One computation for all variables, so that a prediction is made once; in threads of this process, because
             # a GeoTIFF is written by one process (write a Zarr store first, and export that, to use a cluster).
-            pixels, files = [raster.pixels for raster in rasters.values()], list[Any](rasters.values())
-            da.store([*pixels, *masked.values()], [*files, *masked], lock=False, scheduler="threads")
+            arrays = [*(raster.pixels for raster in rasters.values()), *masked.values()]
+            files: list[Any] = [*rasters.values(), *masked]
+            da.store(arrays, files, lock=False, scheduler="threads")
         for name, path in drafts.items():
             rasters[name].close()
             resampling = "nearest" if name == "binary" or colours else "average"
@@ -151,7 +152,8 @@ def _mask(cube: xr.Dataset, name: str) -> da.Array | None:
                 "cube.isel(time=[0])."
             )
         valid = valid.isel(time=0)
-    return da.asarray(valid.transpose("y", "x").data)
+    counts: da.Array = da.asarray(valid.transpose("y", "x").data)
+    return counts
 
 
 @cache

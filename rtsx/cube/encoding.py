@@ -217,7 +217,7 @@ def as_mask(valid: xr.DataArray) -> xr.DataArray:
     """
     if valid.dtype.kind not in "iuf":
         return valid
-    made = xr.apply_ufunc(
+    made: xr.DataArray = xr.apply_ufunc(
         partial(_yes_or_no, missing=missing_values(valid)), _lazy(valid), dask="parallelized", output_dtypes=[bool]
     )
     made = made.drop_attrs().assign_attrs({key: one for key, one in valid.attrs.items() if key not in MISSING_ATTRS})
