@@ -4,6 +4,7 @@ What plans, runs, draws and collects is imported by the methods that do, because
 """
 
 import os
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -386,10 +387,23 @@ class Campaign:
         Raises
         ------
         CampaignError
-            The output cannot be read, or a record in it is damaged.
+            The output cannot be read, or the plan or a record of one of `years` is damaged.
+
+        Warns
+        -----
+        RuntimeWarning
+            Of all years, one is left out, because its plan or a record of it is damaged.
         """
-        plans = (read_plan(self.objects, year) for year in (planned_years(self.objects) if years is None else years))
-        return tuple(year_stages(self.objects, plan) for plan in plans if plan is not None)
+        found: list[YearStages] = []
+        for year in planned_years(self.objects) if years is None else years:
+            try:
+                plan = read_plan(self.objects, year)
+                found += [] if plan is None else [year_stages(self.objects, plan)]
+            except CampaignError as error:
+                if years is not None:
+                    raise
+                warnings.warn(f"{year} is left out: {error}", RuntimeWarning, stacklevel=2)
+        return tuple(found)
 
     @typed(CampaignError)
     def watch(self, notify: Callable[[str], None], *, quiet: timedelta = timedelta(minutes=30)) -> CampaignStatus:

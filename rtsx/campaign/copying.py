@@ -68,6 +68,8 @@ class Copied:
     """Their bytes."""
     damaged: Mapping[int, tuple[Address, ...]] = field(default_factory=dict)
     """Cells by year that were left out, because in the campaign itself they are not what their marks say."""
+    plans: Mapping[int, str] = field(default_factory=dict)
+    """What is wrong with plans of the campaign that cannot be read, by year; a sound one of an earlier copy stays."""
 
     def __str__(self) -> str:
         written = f"{self.n_objects:,} objects, {self.n_bytes / 1e9:.2f} GB written"
@@ -79,6 +81,8 @@ class Copied:
                 f"\n{len(cells):,} cells of {year} are not what their marks say and were left out, such as {names}. Verify the "
                 "campaign, have these cells made anew, and copy again."
             )
+        for year, told in self.plans.items():
+            text += f"\nThe plan of {year} is damaged, so its stages were not copied, and a sound plan of the copy stays: {told}"
         return text
 
 
@@ -121,17 +125,20 @@ def copy_campaign(
         raise CampaignError(
             f"{output} holds no plan of {', '.join(map(str, wanted)) or 'any year'}; planned years: {known}."
         )
-    _refuse_another(source, target, planned=planned, to=to)
+    broken = _damaged_plans(source, planned)
+    kept = _refuse_another(source, target, planned=planned, broken=broken, to=to)
     copier = _Copier(source, target, to=to)
     marked = {year: sorted(CampaignLedger(source, YearLayout(year)).done()) for year in wanted}
-    plans = [plan for plan in (_plan_or_none(source, year) for year in wanted) if plan is not None]
+    plans = [*_readable_plans(source, wanted).values()]
     stages = {plan.year: stage_records(source, plan) for plan in plans}
     documents, n_bytes = _documents(source, wanted)
+    documents = [one for one in documents if one.key not in kept]
     require_space(to, n_bytes - _documents(target, wanted)[1])
     check_object_store(target, lease_s=_LEASE_S)
     copier.document(CAMPAIGN, source.get(CAMPAIGN))  # first, by which a later copy knows whose place this is
     nodes = sorted((one.key for one in documents if _is_node(one.key)), key=lambda key: key.count("/"))
-    last = [*map(settings_key, wanted), *(YearLayout(year).plan for year in wanted), *nodes, CATALOG]
+    plan_keys = [key for key in (YearLayout(year).plan for year in wanted) if key not in kept]
+    last = [*map(settings_key, wanted), *plan_keys, *nodes, CATALOG]
     # Read before what they tell of, and written after it, in reverse order with the root of the map after its arrays, so that they
     # never tell of a year that was begun meanwhile, or of an array, that is not there.
     told = dict(zip(last, map_in_threads(source.get, last, threads=_THREADS), strict=True))
@@ -166,6 +173,7 @@ def copy_campaign(
         n_objects=len(copier.written),
         n_bytes=sum(copier.written),
         damaged=damaged,
+        plans={year: broken[year] for year in wanted if year in broken},
     )
 
 
@@ -265,11 +273,35 @@ class _Copier:
         self.written.append(len(content))
 
 
-def _plan_or_none(objects: ObjectStore, year: int) -> CampaignPlan | None:
-    """Return the plan of a year, which its stages need; None where it is gone or damaged."""
-    with suppress(CampaignError):
-        return read_plan(objects, year)
-    return None
+def _damaged_plans(objects: ObjectStore, years: Iterable[int]) -> dict[int, str]:
+    """Return what is wrong with plans that cannot be read, by year."""
+    found: dict[int, str] = {}
+    for year in years:
+        try:
+            if read_plan(objects, year) is None:
+                found[year] = f"{YearLayout(year).plan} is gone. Restore it from a copy."
+        except CampaignError as error:
+            found[year] = str(error)
+    return found
+
+
+def _readable_plans(objects: ObjectStore, years: Iterable[int]) -> dict[int, CampaignPlan]:
+    """Return the plans that are there and can be read, by year."""
+    found: dict[int, CampaignPlan] = {}
+    for year in years:
+        with suppress(CampaignError):
+            if (plan := read_plan(objects, year)) is not None:
+                found[year] = plan
+    return found
+
+
+def _plan_digests(ledger: CampaignLedger) -> set[str]:
+    """Return the digest of the plan by the first mark of a year that can be read; nothing where there is none."""
+    for cell in sorted(ledger.done()):
+        with suppress(CampaignError):
+            if (mark := ledger.mark(cell)) is not None:
+                return {mark.plan_digest}
+    return set()
 
 
 def _mark_or_none(content: bytes | None, cell: Address) -> CommitRecord | None:
@@ -354,8 +386,16 @@ def _service(address: str, options: Mapping[str, Any]) -> object:
     return cloud.name if not host or host.endswith(".amazonaws.com") else (host, parts.path.strip("/"))
 
 
-def _refuse_another(source: ObjectStore, target: ObjectStore, *, planned: Sequence[int], to: str) -> None:
-    """Refuse a place where something else is, or years that the campaign does not have."""
+def _refuse_another(
+    source: ObjectStore, target: ObjectStore, *, planned: Sequence[int], broken: Iterable[int], to: str
+) -> set[str]:
+    """Refuse a place where something else is, or years that the campaign does not have.
+
+    Returns
+    -------
+    set
+        Keys of sound plans of the copy that are damaged in the campaign.
+    """
     shared = target.get(CAMPAIGN)
     if shared is None:
         keys = (found.key for found in target.list(""))
@@ -364,11 +404,19 @@ def _refuse_another(source: ObjectStore, target: ObjectStore, *, planned: Sequen
             raise OutputExistsError(
                 f"{to} is not empty, and holds no campaign: there is {other}. Copy to a place of its own."
             )
-        return
-    for key in (CAMPAIGN, *(YearLayout(year).plan for year in planned)):
-        there = target.get(key)
-        if there is not None and there != source.get(key):
-            raise CampaignError(f"{to} holds another campaign: its {key} is another. Copy to a place of its own.")
+        return set()
+    others = [] if shared == source.get(CAMPAIGN) else [CAMPAIGN]
+    kept: set[str] = set()
+    for year, there in _readable_plans(target, planned).items():
+        layout = YearLayout(year)
+        if year in broken:
+            is_same = _plan_digests(CampaignLedger(source, layout)) <= {there.digest}
+            kept |= {layout.plan, layout.cells}
+        else:
+            is_same = target.get(layout.plan) == source.get(layout.plan)
+        others += [] if is_same else [layout.plan]
+    if others:
+        raise CampaignError(f"{to} holds another campaign: its {others[0]} is another. Copy to a place of its own.")
     mine = map_claims(source)
     for place, claim in map_claims(target).items():
         if mine.get(place, {}).get("year") != claim["year"]:
@@ -376,3 +424,4 @@ def _refuse_another(source: ObjectStore, target: ObjectStore, *, planned: Sequen
                 f"{to} has a year {claim['year']} that this campaign has not, or at another place of the map, so that it has been "
                 "gone on with there. Copy to a place of its own."
             )
+    return kept

@@ -60,7 +60,7 @@ def status(
 ) -> None:
     """Tell how far a campaign is, from any machine: cells of each year by stage; of one year who runs, failed and why, rate, hours, cost.
 
-    Without --year, the table has all years, and the rest is of the newest.
+    Without --year, the table has all years, and the rest is of the newest whose plan can be read.
 
     Examples
     --------
@@ -68,7 +68,7 @@ def status(
 
     rtsx campaign status s3://maps/arctic --check
     """
-    opened = options.open_campaign(campaign, year=year)
+    opened = options.open_campaign(campaign, year=year, takes_another=year is None)
     from rtsx.campaign.ledger import planned_years
     from rtsx.campaign.stages import stage_table
 
@@ -401,7 +401,7 @@ def copy_(
 ) -> None:
     """Copy a campaign to another store, while it goes on running or not; each cell is verified, its mark written last.
 
-    Run it again, and only what is new is copied. Exit status 1 when cells were left out because they are damaged.
+    Run it again, and only what is new is copied. Exit status 1 when cells were left out because they are damaged, or a plan is.
 
     Examples
     --------
@@ -409,9 +409,8 @@ def copy_(
 
     rtsx campaign copy s3://maps/arctic /archive/arctic --year 2023 --year 2024
     """
-    copied = options.open_campaign(campaign, year=None if year is None else year[0], of_all_years=True).copy(
-        other, years=year
-    )
+    opened = options.open_campaign(campaign, year=year[0] if year else None, is_of_one=False, takes_another=True)
+    copied = opened.copy(other, years=year)
     show_line(str(copied))
-    if copied.damaged:
+    if copied.damaged or copied.plans:
         raise typer.Exit(options.FAULTY)

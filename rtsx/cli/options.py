@@ -3,6 +3,7 @@
 import re
 import tempfile
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import product
 from math import isnan
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 import typer
 
 import rtsx
-from rtsx.cli.console import print_info
+from rtsx.cli.console import print_info, warn
 from rtsx.errors import (
     BundleError,
     CampaignError,
@@ -24,6 +25,7 @@ from rtsx.errors import (
 )
 from rtsx.names import DEMO, bundle_path
 from rtsx.storage import absolute, file_system, local_path, refuse_other_format
+from rtsx.storage.object_store import open_object_store
 
 if TYPE_CHECKING:
     import geopandas
@@ -379,8 +381,19 @@ def open_year(path: str, year: int | None, *, several_dates: bool = False) -> "x
     return with_facts(stored.isel(time=places if len(places) > 1 else places[0]))
 
 
-def open_campaign(given: str, *, year: int | None, of_all_years: bool = False) -> "Campaign":
+def open_campaign(given: str, *, year: int | None, is_of_one: bool = True, takes_another: bool = False) -> "Campaign":
     """The campaign that a config or an output names, to look at it; neither bundles nor sources are needed.
+
+    Parameters
+    ----------
+    given
+        Config or output.
+    year
+        Which; None for that of the config, or the newest.
+    is_of_one
+        Whether what follows is of one year, which is then told where none was given.
+    takes_another
+        Whether the newest other year does where the plan of that one is damaged, which a warning says then.
 
     Raises
     ------
@@ -389,25 +402,43 @@ def open_campaign(given: str, *, year: int | None, of_all_years: bool = False) -
     CampaignError
         There is no plan of that year.
     """
+    place: dict[str, Any] = {}
     if not is_yaml(given):
         if "://" not in given and not Path(given).expanduser().is_dir():
             raise CampaignError(f"{given} holds no campaign. Check the path, or plan the campaign first.")
-        from rtsx.campaign import Campaign  # here, because it is heavy
-
-        opened = Campaign.open(given, year=year)
+        output, stated = given, None
     else:
         require_there([given])
         require_known_keys(given, "campaign")
-        from rtsx.campaign import Campaign
         from rtsx.config.place import CampaignOutput
         from rtsx.config.yaml import read_yaml, validate_config
 
         config = validate_config(CampaignOutput, read_yaml(given))
+        output, stated, place = config.output, config.year, {"storage_options": config.storage_options}
+    from rtsx.campaign import Campaign  # here, because it is heavy
 
-        opened = Campaign.open(config.output, year=year or config.year, storage_options=config.storage_options)
-    if year is None and not of_all_years:
+    try:
+        opened = Campaign.open(output, year=year or stated, **place)
+    except CampaignError as error:
+        if not takes_another or isinstance(error.__cause__, OSError):
+            raise
+        opened = _another_year(output, error, year=year or stated, place=place)
+        warn(str(error))
+    if year is None and is_of_one:
         print_info(f"Year {opened.plan.year}, as no --year was given")
     return opened
+
+
+def _another_year(output: str, damage: CampaignError, *, year: int | None, place: dict[str, Any]) -> "Campaign":
+    """The newest year whose plan can be read; raises `damage` where there is none, or `year` was never planned."""
+    from rtsx.campaign import Campaign
+    from rtsx.campaign.ledger import planned_years
+
+    planned = planned_years(open_object_store(output, place.get("storage_options", {})))
+    for other in reversed(planned if year in (None, *planned) else []):
+        with suppress(CampaignError):
+            return Campaign.open(output, year=other, **place)
+    raise damage
 
 
 def open_reviewed(path: str, *, needs_outlines: bool = True) -> "geopandas.GeoDataFrame":

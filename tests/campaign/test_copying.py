@@ -138,6 +138,41 @@ def test_a_damaged_plan_keeps_no_other_year_from_being_copied(tmp_path: Path) ->
     assert _contents(target).keys() == _contents(source).keys()
 
 
+@pytest.mark.parametrize("key", ["plan", "cells"])
+def test_a_plan_damaged_after_a_copy_is_named_and_that_of_the_copy_stays(tmp_path: Path, key: str) -> None:
+    source, target = tmp_path / "a", tmp_path / "b"
+    output, other = _campaign(source, done=2), _planned(plan_of(2, 3, year=2025), source)
+    other.finish(PIXELS, CELLS[:1])
+    _copied(source, target)
+    sound = _contents(target)
+    damaged = getattr(YearLayout(2025), key)
+    output.objects.put(damaged, b"{")
+    output.finish(PIXELS, CELLS[2:4])
+    other.finish(PIXELS, CELLS[1:2])
+    copied = Campaign.open(source, year=PLAN.year).copy(target)
+    assert (copied.n_cells, copied.n_there, [*copied.plans]) == (6, 3, [2025])
+    assert damaged in str(copied)
+    assert _contents(target)[damaged] == sound[damaged]
+    with pytest.warns(RuntimeWarning, match=f"2025 is left out: .*{damaged}"):
+        assert [one.year for one in Campaign.open(source, year=PLAN.year).stages()] == [PLAN.year]
+    other.objects.put(damaged, sound[damaged] or b"")
+    assert [one.done for one in Campaign.open(source).stages()] == [4, 2]
+    assert not _copied(source, target).plans
+
+
+def test_a_plan_that_is_damaged_hides_no_other_campaign(tmp_path: Path) -> None:
+    source, target = tmp_path / "a", tmp_path / "b"
+    _campaign(source)
+    _planned(plan_of(2, 3, year=2025), source)
+    _copied(source, target)
+    there = open_object_store(str(target), {})
+    there.delete(YEAR.plan)
+    write_plan(there, replace(PLAN, cogs=True))
+    open_object_store(str(source), {}).put(YEAR.plan, b"{")
+    with pytest.raises(CampaignError, match="holds another campaign"):
+        _copied(source, target)
+
+
 def test_what_tells_of_others_is_written_after_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, target = tmp_path / "a", tmp_path / "b"
     _campaign(source, done=1)

@@ -333,6 +333,21 @@ def test_a_check_of_the_status_is_of_all_years_of_its_table(rtsx_command: Comman
     assert rtsx_command("campaign", "status", tmp_path, "--check").status == 0
 
 
+def test_a_damaged_plan_hides_no_other_year(rtsx_command: Command, tmp_path: Path) -> None:
+    objects, plan = LocalObjects(tmp_path / "out"), a_plan(rows=1, columns=1)
+    for one in (plan, replace(plan, year=2025)):
+        write_plan(objects, one)
+        write_prices(objects, Prices(), year=one.year)
+    objects.put(YearLayout(2025).plan, b"{")
+    looked = rtsx_command("campaign", "status", tmp_path / "out")
+    assert (looked.status, "years/2025/plan.json" in looked.err, "arctic 2024" in looked.out) == (0, True, True), looked
+    copied = rtsx_command("campaign", "copy", tmp_path / "out", tmp_path / "copy")
+    assert (copied.status, "plan of 2025 is damaged" in copied.out) == (1, True), copied.err
+    for of_one in (("status", "--year", "2025"), ("verify",)):
+        refused = rtsx_command("campaign", *of_one[:1], tmp_path / "out", *of_one[1:])
+        assert (refused.status, "years/2025/plan.json" in refused.err) == (2, True), of_one
+
+
 def test_an_output_without_a_campaign_is_told(rtsx_command: Command, tmp_path: Path) -> None:
     for command in ("status", "retry", "verify", "report", "collect"):
         outcome = rtsx_command("campaign", command, tmp_path)
