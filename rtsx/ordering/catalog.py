@@ -12,7 +12,7 @@ from shapely.geometry import mapping, shape
 from shapely.geometry.base import BaseGeometry
 
 from rtsx.cube.stac.item import time_of
-from rtsx.errors import CubeError, OrderError
+from rtsx.errors import CubeError, OrderError, OutputExistsError
 from rtsx.ordering.basemap import Mosaic, QuadRange
 from rtsx.ordering.provider import RemoteFile, checksum_of
 from rtsx.ordering.quads import QuadLedger
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 COLLECTION = "collection.json"
 """Name of the document of the whole catalog, beside the folders of its scenes."""
+_CLAIM = ".collection.json"
+"""Name of what says whose a folder is before that document is there."""
 _EXTENSIONS = {
     "file:": "https://stac-extensions.github.io/file/v2.1.0/schema.json",
     "proj:": "https://stac-extensions.github.io/projection/v1.1.0/schema.json",
@@ -116,29 +118,52 @@ def register_collection(folder: Path, collection: str, *, description: str) -> P
         if not items:
             raise OrderError(f"{folder} holds no items to make a collection of. Fetch first.")
         _write(path, _collection(items, collection, description))
+        (folder / _CLAIM).unlink(missing_ok=True)
         if registered_items(folder) == known:  # else another order has put items there meanwhile
             return path
 
 
+def claim_collection(folder: Path, collection: str) -> None:
+    """Make a folder that of a collection before anything lies in it: of several orders that begin at once, one has it.
+
+    Raises
+    ------
+    OrderError
+        It is another's.
+    """
+    claim, document = folder / _CLAIM, folder / COLLECTION
+    if not document.exists():
+        with suppress(OutputExistsError), staged(claim, overwrite=False) as draft:
+            draft.write_text(json.dumps({"id": collection}))
+    try:
+        require_collection(folder, collection)
+    finally:
+        if document.exists():  # which counts, also where it came meanwhile
+            claim.unlink(missing_ok=True)
+
+
 def require_collection(folder: Path, collection: str) -> None:
-    """Refuse a folder that holds another collection.
+    """Refuse a folder that holds another collection, or receives the scenes of one.
 
     Raises
     ------
     OrderError
         It does.
     """
-    path = folder / COLLECTION
-    if not path.exists():
+    path = next((one for one in (folder / COLLECTION, folder / _CLAIM) if one.exists()), None)
+    if path is None:
         return
     try:
         found = json.loads(path.read_text())["id"]
+    except FileNotFoundError:  # whose document has just come instead
+        return require_collection(folder, collection)
     except (ValueError, KeyError, TypeError) as error:
         raise OrderError(f"{path} is no STAC collection: {error!r}. Choose another folder.") from error
     if found != collection:
+        unfinished = f" Where nothing of it is wanted any more, remove {path}." if path.name == _CLAIM else ""
         raise OrderError(
             f"{folder} holds collection {found!r}; this order's is {collection!r}. Choose another folder in out, or say "
-            f"collection: {found}."
+            f"collection: {found}.{unfinished}"
         )
 
 

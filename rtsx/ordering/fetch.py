@@ -8,7 +8,14 @@ from pathlib import Path
 from shapely.geometry.base import BaseGeometry
 
 from rtsx.errors import OrderError, OrderNotFoundError
-from rtsx.ordering.catalog import COLLECTION, register_collection, register_item, registered_items, require_collection
+from rtsx.ordering.catalog import (
+    COLLECTION,
+    claim_collection,
+    register_collection,
+    register_item,
+    registered_items,
+    require_collection,
+)
 from rtsx.ordering.download import Advance, fetch_files
 from rtsx.ordering.order import Ledger, answered, batch_of, locked
 from rtsx.ordering.provider import BRINGS_NOTHING, OF_ONE_ITEM, OrderStatus, Provider, RemoteFile
@@ -69,7 +76,7 @@ def fetch_order(
     Raises
     ------
     OrderError
-        The provider cannot be asked, or the folder holds another collection.
+        The provider cannot be asked, or the folder holds another collection, or receives one.
     """
     require_collection(folder, collection)
     failures: dict[str, OrderError] = {}
@@ -87,6 +94,8 @@ def fetch_order(
             entry = answered(entry, answer)
             if not entry.waiting:
                 files, wrong = _missing(answer, folder)
+                if files:
+                    claim_collection(folder, collection)
                 starting(files)
                 if fetch_files(files, folder, parallel=parallel, advance=advance, pause=pause):
                     # once more with fresh links, because those of a long fetch run out

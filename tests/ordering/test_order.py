@@ -24,6 +24,7 @@ from rtsx.ordering import (
     submit_order,
 )
 from rtsx.ordering.order import locked
+from rtsx.storage import atomic
 from tests.servers import rustac_server
 
 REGION = box(149.2, 69.7, 150.8, 70.3)
@@ -340,3 +341,49 @@ def test_a_folder_of_another_collection_is_refused(make_catalog, ledger, tmp_pat
     fetched(provider, ledger, tmp_path / "out")
     with pytest.raises(OrderError, match="holds collection 'mine'; this order's is 'yours'"):
         fetch_order(provider, ledger, tmp_path / "out", collection="yours")
+
+
+@pytest.mark.parametrize("is_stopped", [False, True])
+def test_of_two_collections_that_come_to_one_folder_at_once_one_has_it(make_catalog, ledger, tmp_path, is_stopped):
+    provider = StacProvider(StaticCatalog(str(make_catalog() / "catalog.json")))
+    other, out = tmp_path / "other.ledger.json", tmp_path / "out"
+    for each in (ledger, other):
+        ordered(provider, each)
+
+    class Stop(BaseException):
+        pass
+
+    def first_file_came(file, count):
+        # As the other process, which found the folder empty when it began.
+        with pytest.raises(OrderError, match=r"holds collection 'mine'; this order's is 'yours'.*remove .*out/\.coll"):
+            fetch_order(provider, other, out, collection="yours")
+        if is_stopped:
+            raise Stop
+
+    if not is_stopped:
+        assert fetched(provider, ledger, out, advance=first_file_came).scenes
+        assert not (out / ".collection.json").exists()
+    else:
+        with pytest.raises(Stop):
+            fetched(provider, ledger, out, advance=first_file_came)
+        with pytest.raises(OrderError, match="holds collection 'mine'"):
+            fetch_order(provider, other, out, collection="yours")
+
+
+def test_of_two_collections_that_begin_at_one_moment_one_has_the_folder(make_catalog, ledger, tmp_path, monkeypatch):
+    provider = StacProvider(StaticCatalog(str(make_catalog() / "catalog.json")))
+    other, out, stage = tmp_path / "other.ledger.json", tmp_path / "out", atomic._locked_stage
+    for each in (ledger, other):
+        ordered(provider, each)
+
+    def other_first(target):
+        if target.parent == out:
+            monkeypatch.undo()
+            fetch_order(provider, other, out, collection="yours")
+        return stage(target)
+
+    monkeypatch.setattr(atomic, "_locked_stage", other_first)
+    with pytest.raises(OrderError, match="holds collection 'yours'; this order's is 'mine'"):
+        fetched(provider, ledger, out)
+    assert not (out / ".collection.json").exists()
+    assert json.loads((out / "collection.json").read_text())["id"] == "yours"
