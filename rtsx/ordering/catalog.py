@@ -156,7 +156,8 @@ def require_collection(folder: Path, collection: str) -> None:
     try:
         found = json.loads(path.read_text())["id"]
     except FileNotFoundError:  # whose document has just come instead
-        return require_collection(folder, collection)
+        require_collection(folder, collection)
+        return
     except (ValueError, KeyError, TypeError) as error:
         raise OrderError(f"{path} is no STAC collection: {error!r}. Choose another folder.") from error
     if found != collection:
