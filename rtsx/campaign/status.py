@@ -333,8 +333,8 @@ def watch_campaign(
         try:
             objects.put(key, json.dumps({"sent": sent}).encode())
         except OSError as error:
-            text = f"The next look sends this alert again, because {objects} cannot be written ({error})."
-            warnings.warn(text, RuntimeWarning, stacklevel=3)
+            text = f"The next look sends this alert again, because it cannot be noted: {error}"
+            warnings.warn(text, RuntimeWarning, stacklevel=4)  # beyond `Campaign.watch`, and its check of types
     return status
 
 

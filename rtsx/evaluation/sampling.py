@@ -197,7 +197,7 @@ def sample_ground(
         warnings.warn(
             "There are no outlines, so all of the map counts as ground where nothing was found: are these its footprints?",
             RuntimeWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
     elif not found.count:
         raise EvaluationError("No outline meets the map: are these its footprints?")

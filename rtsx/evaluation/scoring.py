@@ -241,7 +241,7 @@ def evaluate(
         warnings.warn(
             "No outline of the truth lies on any scene. Is it the truth of another place, or in another CRS than it says?",
             TruthWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
     rasters = iter(evaluate_rasters([case for case in cases if isinstance(case, RasterCase)], rule=rule))
     counted = tuple(

@@ -271,11 +271,11 @@ def read_labels(
         )
     theirs = next(iter(inventory.report.columns.values()))
     column = theirs.get("image_date") or theirs.get("image_date_end")
-    _warn_of_dates(inventory.report.findings, column=column, rows=len(table))
+    _warn_of_dates(inventory.report.findings, column=column, rows=len(table), stacklevel=4)
     return inventory.labels
 
 
-def _warn_of_dates(findings: Sequence[Issue], *, column: str | None, rows: int) -> None:
+def _warn_of_dates(findings: Sequence[Issue], *, column: str | None, rows: int, stacklevel: int) -> None:
     undated = [one for one in findings if one.problem == IMPOSSIBLE_DATE]
     if undated:
         first = undated[0]
@@ -284,7 +284,7 @@ def _warn_of_dates(findings: Sequence[Issue], *, column: str | None, rows: int) 
             f"cannot be one; the first is row {first.row}: {first.detail}. Write days as 2018-07-03 and periods as "
             "2018-07-01,2018-08-31, or leave the field empty.",
             LabelDateWarning,
-            stacklevel=3,
+            stacklevel=stacklevel,
         )
 
 
@@ -297,7 +297,7 @@ def _checked(table: geopandas.GeoDataFrame, *, name: str) -> geopandas.GeoDataFr
         days = read_days(*(list(table[one]) for one in ends), today=datetime.now(UTC).date())
         columns |= {one: pd.Series(read, table.index) for one, read in zip(ends, (days.first, days.last), strict=True)}
         found = [replace(one, source=name) for one in days.findings]
-        _warn_of_dates(found, column="image_date", rows=len(table))
+        _warn_of_dates(found, column="image_date", rows=len(table), stacklevel=5)
     labels = conform(columns, table.geometry)
     validate_labels(labels)
     extra = [one for one in table.columns if one not in {*LABEL_COLUMNS, table.geometry.name}]

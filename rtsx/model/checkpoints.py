@@ -91,7 +91,7 @@ class _Contents:
 
 
 def read_checkpoint(
-    data: bytes, *, read_run_config: Callable[[], bytes | None], told: Mapping[str, object], trust: bool
+    data: bytes, *, name: str, read_run_config: Callable[[], bytes | None], told: Mapping[str, object], trust: bool
 ) -> LoadedModel:
     """Read a checkpoint of TSS or DN, or of any training of a network of segmentation-models-pytorch.
 
@@ -99,6 +99,8 @@ def read_checkpoint(
     ----------
     data
         The whole file.
+    name
+        Of the file, for messages.
     read_run_config
         Reads the `config.yml` of the training run; returns None where there is none. Called for bare state dicts only.
     told
@@ -126,9 +128,9 @@ def read_checkpoint(
         contents = _darts(content)
     elif content and all(isinstance(value, torch.Tensor) for value in content.values()):
         raw = read_run_config()
-        contents = _other(content, told=told, trust=trust) if raw is None else _run(content, _yaml(raw))
+        contents = _other(content, name=name, told=told, trust=trust) if raw is None else _run(content, _yaml(raw))
     else:
-        contents = _other(content, told=told, trust=trust)
+        contents = _other(content, name=name, told=told, trust=trust)
     return _assemble(contents, told=told)
 
 
@@ -136,7 +138,7 @@ PRETRAINED_CONFIG = "config.json"
 """File that `save_pretrained` writes beside ``model.safetensors``."""
 
 
-def read_pretrained(data: bytes, config: bytes | None, *, told: Mapping[str, object]) -> LoadedModel:
+def read_pretrained(data: bytes, config: bytes | None, *, name: str, told: Mapping[str, object]) -> LoadedModel:
     """Read safetensors of a network of segmentation-models-pytorch, as its `save_pretrained` and the hub of Hugging Face have them, or alone.
 
     Parameters
@@ -145,7 +147,7 @@ def read_pretrained(data: bytes, config: bytes | None, *, told: Mapping[str, obj
         The whole file.
     config
         The JSON beside it, which names the architecture and its arguments; None where there is none, and `told` has to.
-    told
+    name, told
         As of `read_checkpoint`.
 
     Raises
@@ -158,7 +160,7 @@ def read_pretrained(data: bytes, config: bytes | None, *, told: Mapping[str, obj
     except (safetensors.SafetensorError, ValueError) as error:
         raise BundleError(_damaged(error)) from error
     if config is None:
-        contents = _other(state, told=told, trust=False)
+        contents = _other(state, name=name, told=told, trust=False)
         network = build_network(str(contents.model["architecture"]), {"encoder_name": contents.model["encoder"]})
         first = next(
             name for name, one in network.state_dict().items() if name.startswith("encoder.") and one.ndim == 4
@@ -167,7 +169,7 @@ def read_pretrained(data: bytes, config: bytes | None, *, told: Mapping[str, obj
         return _assemble(replace(contents, model={**contents.model, **channels}), told=told)
     stated = _mapping(json_value(config, what=PRETRAINED_CONFIG, error=BundleError), PRETRAINED_CONFIG)
     content = {"state_dict": state, "hyper_parameters": {**stated, "architecture": stated.get("_model_class")}}
-    contents = _other(content, told=told, trust=False)
+    contents = _other(content, name=name, told=told, trust=False)
     # Not by the weights, which this format keeps in another order than the network.
     sizes = {name: stated[name] for name in ("in_channels", "classes") if name in stated}
     return _assemble(replace(contents, model={**contents.model, **sizes}), told=told)
@@ -245,7 +247,7 @@ def _run(content: Mapping[str, torch.Tensor], config: Mapping[str, object]) -> _
     )
 
 
-def _other(content: Mapping[str, Any], *, told: Mapping[str, object], trust: bool) -> _Contents:
+def _other(content: Mapping[str, Any], *, name: str, told: Mapping[str, object], trust: bool) -> _Contents:
     """Return a checkpoint of any training: the one network that is in it, its sizes from its weights."""
     networks, beside = {}, {}
     for where, weights, others in _networks(content):
@@ -284,7 +286,8 @@ def _other(content: Mapping[str, Any], *, told: Mapping[str, object], trust: boo
     if "architecture" not in named or "encoder" not in named:
         raise BundleError(
             "The checkpoint does not say what its network is, and no config.yml lies in the folder above it or beside it. "
-            "Copy the run folder whole, or say it, such as ModelBundle.open('weights.pt', architecture='Unet', encoder='resnet34', "
+            "Copy the run folder whole, or say it, such as "
+            f"ModelBundle.open({name!r}, architecture='Unet', encoder='resnet34', "
             "layers=('blue', 'green', 'red'), mean=[0.1, 0.1, 0.1], std=[0.05, 0.05, 0.05], classes=('target',), tile=256, "
             f"overlap=64{', trust=True' * trust})."
         )

@@ -144,8 +144,9 @@ def test_an_output_that_cannot_be_written_says_that_its_alerts_come_again(
     heard: list[str] = []
     monkeypatch.setattr(LocalObjects, "put", LocalObjects(str(without_rights)).put)
     for _ in range(2):
-        with pytest.warns(RuntimeWarning, match=r"sends this alert again.*cannot be written"):
+        with pytest.warns(RuntimeWarning, match=r"sends this alert again.*cannot be written") as warned:
             campaign.watch(heard.append)
+        assert [one.filename for one in warned] == [__file__]
     assert len(heard) == 2
 
 

@@ -270,8 +270,9 @@ def test_outlines_of_another_place_are_no_truth_of_a_single_prediction():
         rtsx.evaluate(pred, elsewhere)
     assert rtsx.evaluate(pred, elsewhere.iloc[:0]).pooled["iou"].item() == 1
     scenes = [EvaluationScene(name="here", prediction=pred, truth=elsewhere)]
-    with pytest.warns(TruthWarning, match="No outline of the truth lies on any scene"):
+    with pytest.warns(TruthWarning, match="No outline of the truth lies on any scene") as warned:
         assert rtsx.evaluate(scenes).pooled["iou"].item() == 1
+    assert [one.filename for one in warned if one.category is TruthWarning] == [__file__]
 
 
 def boxes(*corners, crs="EPSG:32652"):

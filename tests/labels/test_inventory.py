@@ -605,15 +605,19 @@ class TestReading:
         raw = table(square(), square(lat=73), square(lat=74), BaseMapDate=["01.07.2020", "2020-07-01", "13.13.2020"])
         with pytest.warns(
             LabelDateWarning, match=r"2 of 3 rows of table 0 .*'BaseMapDate'.* row 0: '01\.07\.2020' is no date such as"
-        ):
+        ) as warned:
             labels = read_labels(raw)
+        assert warned[0].filename == __file__
         assert labels["image_date"].isna().tolist() == [True, False, True]
 
     def test_text_in_a_table_of_the_schema_is_not_guessed(self):
         labels = standardise_labels(table(square(), square(lat=73)), image_date="2020-07-01").labels
         days = ["01.07.2020", "2020-07-01"]
-        with pytest.warns(LabelDateWarning, match=r"1 of 2 rows of table 0 .*'image_date'.* row 0: '01\.07\.2020'"):
+        with pytest.warns(
+            LabelDateWarning, match=r"1 of 2 rows of table 0 .*'image_date'.* row 0: '01\.07\.2020'"
+        ) as warned:
             again = read_labels(labels.assign(image_date=days, image_date_end=days))
+        assert warned[0].filename == __file__
         assert again["image_date"].isna().tolist() == [True, False]
         assert again["image_date"][1] == pd.Timestamp("2020-07-01")
 

@@ -43,7 +43,7 @@ def saved(content) -> bytes:
 
 def read(content, *, config=None, trust=False, told=None):
     data = content if isinstance(content, bytes) else saved(content)
-    return read_checkpoint(data, read_run_config=lambda: config, told=told or {}, trust=trust)
+    return read_checkpoint(data, name="weights.pt", read_run_config=lambda: config, told=told or {}, trust=trust)
 
 
 def run_config(n_layers, encoder="mobilenet_v2", architecture="UnetPlusPlus"):

@@ -114,7 +114,7 @@ def test_a_run_folder_is_found_around_its_checkpoint(tmp_path, network):
 def test_a_bare_state_dict_takes_architecture_and_layers(tmp_path, network):
     path = tmp_path / "best.pt"
     path.write_bytes(saved(network.state_dict()))
-    with pytest.raises(BundleError, match=r"say it, such as ModelBundle.open\('weights.pt', architecture='Unet'"):
+    with pytest.raises(BundleError, match=r"say it, such as ModelBundle.open\('best.pt', architecture='Unet'"):
         ModelBundle.open(path)
     with pytest.raises(BundleError, match=r"does not say its mean, std, classes, tile, overlap"):
         ModelBundle.open(path, architecture="Unet", encoder="mobilenet_v2", layers=TEN)
