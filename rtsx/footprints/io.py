@@ -262,7 +262,8 @@ def _targets(table: geopandas.GeoDataFrame, path: Path, *, year: int) -> geopand
     shapes = shapely.to_wkb(shapely.normalize(np.asarray(table.geometry.array, np.object_)))
     again = pd.DataFrame({"shape": shapes, "class": classes}, table.index).duplicated() & ~absent
     dated, ends = (columns.get(name) for name in ("image_date", "image_date_end"))
-    if dated == "year":  # which `check_years` refuses
+    has_year = "year" in table.columns  # which `check_years` looks at
+    if dated == "year":
         dated = None
     days = read_days(
         [None] * len(table) if dated is None else table[dated],
@@ -288,7 +289,10 @@ def _targets(table: geopandas.GeoDataFrame, path: Path, *, year: int) -> geopand
                 "growth. Give one set of outlines"
             ),
         ),
-        (of_others, f"are of another year than {year} by their column {dated!r}"),
+        (
+            of_others,
+            f"are of another year than {year} by their column {dated!r}{'; their column year counts' if has_year else ''}",
+        ),
     ):
         if rows.any():
             told = f"{int(rows.sum())} of {len(table)} outlines of {path} {what}."

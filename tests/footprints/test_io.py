@@ -225,6 +225,12 @@ def test_ids_of_their_own_stay_and_years_are_looked_at(drawn, tmp_path):
             ["0", "1", "2"],
             "1 of 3 .* another year than 2010 by .* 'date'",
         ),
+        (
+            {"year": [2010] * 3, "image_year": [2010, 2009, 2010]},
+            ["0", "1", "2"],
+            "1 of 3 .* another year than 2010 by .* 'image_year'; their column year counts",
+        ),
+        ({"image_year": [2010, 2009, 2010]}, ["0", "1", "2"], r"1 of 3 .* than 2010 by their column 'image_year'\.$"),
         ({"BaseMapDate": ["2009-07-01,2010-08-31"] * 3}, ["0", "1", "2"], None),
     ],
     ids=str,
