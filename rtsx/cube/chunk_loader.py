@@ -139,6 +139,20 @@ def plan_encodings(source: SourceRecipe, images: Sequence[Image]) -> tuple[Layer
     return tuple(layers)
 
 
+def _warn_of_doubt(source: SourceRecipe, images: Sequence[Image]) -> None:
+    """Warn where 0 is declared missing in quality data, and its rule takes it for good."""
+    if source.quality is None:
+        return
+    rule, name = source.quality.rule, source.quality.wanted.name
+    for image in images:
+        bands = image.bands[name]
+        if doubt := rule.doubt(nodata=bands.nodata, dtype=bands.dtype):
+            warnings.warn(
+                f"Source {source.name!r}: {name!r} of image {image.id!r} {doubt}", LayerValuesWarning, stacklevel=2
+            )
+            return
+
+
 _FEET_M = dict.fromkeys(("us survey foot", "us_survey_foot", "us-ft", "ftus"), 1200 / 3937)
 _METRES = {"mm": 0.001, "cm": 0.01, "dm": 0.1, "km": 1000.0, "ft": 0.3048, "foot": 0.3048, "feet": 0.3048} | _FEET_M
 """Metres of units that elevation is stored in."""
@@ -286,6 +300,7 @@ class ChunkLoader:
         CubeError
             The images do not fit together.
         """
+        _warn_of_doubt(source, images)
         return cls(
             source=source.name,
             images=tuple(images),
@@ -366,12 +381,13 @@ class ChunkLoader:
                 pixels[(pixels == layer.nodata) & (made.quality > 0)] = beside
 
     def masked_and_ranked(
-        self, layers: Sequence[NDArray[Any]], valid: NDArray[np.bool_], data: NDArray[Any] | None
+        self, layers: Sequence[NDArray[Any]], valid: NDArray[np.bool_], data: NDArray[Any] | None, *, image: Image
     ) -> Observation:
-        """Return the layers (y, x) with the level of every pixel: by quality data (band, y, x) where there are, 0 where not `valid`."""
+        """Return the layers (y, x) with the level of every pixel: by the image's quality data (band, y, x) where there are, 0 where not `valid`."""
         quality = np.where(valid, np.uint8(GOOD), np.uint8(0))
         if self.quality is not None and data is not None:
-            quality = np.minimum(quality, self.quality.rule.quality(data))
+            nodata = image.bands[self.quality.wanted.name].nodata
+            quality = np.minimum(quality, self.quality.rule.levels(data, nodata=nodata))
         return Observation(tuple(layers), quality)
 
     def pieces(
@@ -405,12 +421,12 @@ class ChunkLoader:
             # Every value counts here: what 0 means in quality data, nodata or all clear, is for the rule to say.
             warped = warp(open_reader(bands, any_value=True), window, resampling="nearest", anchor=self.anchor)
             data, seen = warped.pixels, np.asarray(warped.valid.all(axis=0))
-            levels = self.masked_and_ranked((), seen, data).quality[inner]
+            levels = self.masked_and_ranked((), seen, data, image=image).quality[inner]
             if not (levels >= (LOW if self.composite in ("first", "best") else self.least)).any():
                 fills = (np.full(levels.shape, layer.fill, layer.dtype) for layer in self.layers)
                 return Observation(tuple(fills), np.zeros(levels.shape, np.uint8))
         layers, valid = self._warped_layers(image, window)
-        piece = self.masked_and_ranked(layers, valid & seen, data)
+        piece = self.masked_and_ranked(layers, valid & seen, data, image=image)
         quality = piece.quality
         if self.quality is not None and self.quality.erode_m:
             quality = erode_quality(quality, distance_m=self.quality.erode_m, resolution_m=pixel_m(self.geobox))

@@ -289,7 +289,9 @@ def _composited(
                     layers[layer.recipe.name] = layer.repacked(pixels, seen, bands)
                     valid &= seen
             data = arrays[-1][place, :, rows] if blocks.quality is not None else None
-            yield blocks.masked_and_ranked([layers[layer.recipe.name] for layer in blocks.layers], valid, data)
+            yield blocks.masked_and_ranked(
+                [layers[layer.recipe.name] for layer in blocks.layers], valid, data, image=image
+            )
 
     made = blocks.composited(pieces, count=len(images), shape=arrays[0].shape[2:])
     return tuple(array[None] for array in made) if has_time else made

@@ -19,6 +19,7 @@ from rtsx.cube.conventions import with_axis_names
 from rtsx.cube.encoding import VALID_RANGE, missing_values, packing
 from rtsx.cube.georeference import geobox_of, with_axes, with_crs
 from rtsx.cube.images import BandRequest, BandSource, Image, ImageSource, Period
+from rtsx.cube.mask_rules import band_places
 from rtsx.cube.rasterio import RasterHeader, read_header
 from rtsx.cube.rasters import sensor_names
 from rtsx.cube.sensors import get_sensor
@@ -261,6 +262,8 @@ def _asset_bands(headers: Mapping[str, RasterHeader], wanted: BandRequest) -> Ba
         )
     header = headers[asset]
     numbers = tuple(_number(header, band, wanted.name) for band in _bands(header, wanted))
+    order = band_places(wanted.names, [header.descriptions[number - 1] for number in numbers])
+    numbers = tuple(numbers[place] for place in order)
     places = [number - 1 for number in numbers]
     dtype = _one([header.dtypes[place] for place in places], header, "dtype")
     found: dict[str, Any] = {"scale_factor": header.scales[places[0]], "add_offset": header.offsets[places[0]]}

@@ -31,6 +31,8 @@ class BandRequest:
     """Numbers (from 1) or names of the bands; empty takes the band called `name`, else all bands of `asset`."""
     nodata: float | None = None
     """Stored value of a missing pixel; None takes what item or file declares."""
+    names: tuple[str, ...] = ()
+    """Of quality data of which all bands are taken: their names in the order of its rule; empty takes them as they come."""
     scale_factor: float | None = None
     """Physical units per stored unit; None takes what item or file declares."""
     add_offset: float | None = None

@@ -2,8 +2,9 @@
 
 import ast
 import operator
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import reduce
 from types import MappingProxyType
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rtsx.cube.encoding import is_representable
 from rtsx.errors import CubeError
 from rtsx.names import did_you_mean
 
@@ -343,6 +345,71 @@ class MaskRule:
     """Number of bands of the quality data."""
     quality: Callable[[NDArray[Any]], NDArray[np.uint8]]
     """Kernel from (band, y, x) to the level of each pixel (y, x): 0 invalid, 1 low quality, 2 good."""
+    names: tuple[str, ...] = ()
+    """What the bands are called, in the order in which the kernel takes them; empty where their place alone counts."""
+    heeds_nodata: bool = False
+    """Whether a pixel that the kernel calls good is invalid where all bands hold the nodata that their file declares, unless that is 0."""
+
+    def levels(self, data: NDArray[Any], *, nodata: float | None) -> NDArray[np.uint8]:
+        """Return the level of each pixel (y, x) of quality data (band, y, x) that declares `nodata`.
+
+        Of expressions that do not say what is good, nodata that none of them names is invalid. But for 0, which in masks more
+        often means that there is no cloud; and named rules know their data.
+        """
+        quality = self.quality(data)
+        if self.heeds_nodata and (nodata or data.dtype.kind == "f"):
+            quality[(quality == GOOD) & ~is_representable(data, nodata or None).any(axis=0)] = INVALID
+        return quality
+
+    def doubt(self, *, nodata: float | None, dtype: str) -> str | None:
+        """Return what is to be said where 0 is declared missing and counts as good; None where that is settled."""
+        if nodata != 0 or not self.heeds_nodata or self.bands > 1:
+            return None
+        if self.quality(np.zeros((1, 1, 1), dtype))[0, 0] != GOOD:
+            return None
+        return (
+            f"declares nodata 0, and the rule {self.name!r} does not name 0, which counts as good. Add `== 0` to what is "
+            "invalid where 0 is missing; where it is clear ground, say with good: instead of invalid: what can be trusted."
+        )
+
+
+def band_places(names: Sequence[str], described: Sequence[str | None]) -> tuple[int, ...]:
+    """Return where the bands of a rule lie among those that file or item describes: by their names, else as they come.
+
+    Case, punctuation and the order of words do not matter, so that ``haze_light`` is ``Light haze map``.
+
+    Raises
+    ------
+    CubeError
+        A name stands at another place, and not all are found.
+
+    Examples
+    --------
+    >>> band_places(["cloud", "light_haze"], ["Light haze map", "Cloud"]), band_places(["cloud", "haze"], [None, None])
+    ((1, 0), (0, 1))
+    """
+    as_they_come, told = tuple(range(len(described))), [_words(one or "") for one in described]
+    if len(names) < 2 or len(names) != len(described):
+        return as_they_come
+    found = [[place for place, words in enumerate(told) if words == _words(name)] for name in names]
+    if all(len(places) == 1 for places in found):
+        return tuple(places[0] for places in found)
+    if all(own in places for own, places in enumerate(found) if places):
+        return as_they_come
+    raise CubeError(
+        f"A mask rule reads the bands {list(names)}; these are described as {list(described)}, in another order and not all by "
+        "these names. Name them so in the file or item, or say their numbers in the order of the rule, as `bands: [2, 1]`."
+    )
+
+
+_NOISE = frozenset({"map", "mask", "data", "band", "pixels"})
+"""Words that Planet adds to the names of its bands, as in ``Light haze map`` and ``Unusable data mask``."""
+
+
+def _words(name: str) -> frozenset[str]:
+    """Return the words of a band's name, in which ``LightHaze`` has two."""
+    words = frozenset(re.findall(r"[a-z]+|\d+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()))
+    return words - _NOISE or words
 
 
 @dataclass(frozen=True)
@@ -370,7 +437,7 @@ def mask_rule(rule: str | Mapping[str, str], *, data: str | Iterable[str] | None
     rule
         A key of `MASK_RULES`; one expression, which says what is good while all else is invalid; or expressions for
         some of ``invalid``, ``low`` and ``good``. Where several hold, the lowest level wins. Where none holds, a pixel is
-        invalid if the rule says what is good, else good.
+        invalid if the rule says what is good, or if it is nodata of its file other than 0, else good.
     data
         ``"udm2"``, ``"scl"``, ``"qa_pixel"`` or ``"fmask"``, or the names of the bands. Not needed for a known rule.
 
@@ -405,7 +472,7 @@ def mask_rule(rule: str | Mapping[str, str], *, data: str | Iterable[str] | None
         if not isinstance(text, str):
             raise CubeError(f"A mask expression is text; {level!r} is {text!r}. Put it into quotes.")
     name = "; ".join(f"{level}: {' '.join(texts[level].split())}" for level in _LEVELS if level in texts)
-    return _stated(texts, vocabulary, name=name)
+    return replace(_stated(texts, vocabulary, name=name), heeds_nodata="good" not in texts)
 
 
 def quality_level(data: NDArray[Any], rule: str | MaskRule) -> NDArray[np.uint8]:
@@ -446,7 +513,7 @@ def quality_level(data: NDArray[Any], rule: str | MaskRule) -> NDArray[np.uint8]
 
 def _stated(texts: Mapping[str, str], vocabulary: BandNames, *, name: str) -> MaskRule:
     conditions = {level: parse_condition(texts[level], vocabulary) if level in texts else None for level in _LEVELS}
-    return MaskRule(name, vocabulary.bands, _Stated(**conditions))
+    return MaskRule(name, vocabulary.bands, _Stated(**conditions), names=tuple(vocabulary.terms)[: vocabulary.bands])
 
 
 _NAMED: dict[str, tuple[str, dict[str, str]]] = {

@@ -2,6 +2,7 @@
 
 import math
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
@@ -15,16 +16,17 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from rtsx.cube.conventions import as_cube, validate_cube, validate_times, with_axis_names
+from rtsx.cube.encoding import missing_values
 from rtsx.cube.georeference import GRID_MAPPING, describe_geobox, geobox_of, rounding, validate_georeference
 from rtsx.cube.graph import lazy_bands
 from rtsx.cube.load import recipe_geobox
-from rtsx.cube.mask_rules import GOOD, LOW, MaskRule, mask_rule
+from rtsx.cube.mask_rules import GOOD, LOW, MaskRule, band_places, mask_rule
 from rtsx.cube.rasterio import read_header
 from rtsx.cube.rasters import RasterSource, open_rasters
 from rtsx.cube.recipe import CubeRecipe
 from rtsx.cube.sensors import Sensor, get_sensor
 from rtsx.cube.zarr_cube import open_zarr_cube
-from rtsx.errors import CubeError
+from rtsx.errors import CubeError, LayerValuesWarning
 from rtsx.grid import Cell, grid_offset
 from rtsx.storage import file_name, is_url, local_path
 from rtsx.storage.diagnosis import RASTER_SUFFIXES
@@ -49,7 +51,7 @@ def apply_mask(
         Any cube, or what `as_cube` makes one.
     data
         UDM2 or scene classification on the cube's own pixels: path of a raster file, or an array on ([band,] y, x), whose
-        coordinates, where it has any, say which way it lies.
+        coordinates, where it has any, say which way it lies. Where its bands have names in another order, that counts.
     rule
         Name in `MASK_RULES`, or what `mask_rule` makes of expressions.
     keep_low
@@ -58,11 +60,17 @@ def apply_mask(
     Raises
     ------
     CubeError
-        Unknown rule, wrong number of bands, or data that is not on the cube's pixels.
+        Unknown rule, wrong number of bands, names of which only some are known at other places, or data that is not on the
+        cube's pixels.
     """
     cube = as_cube(cube)
     found = rule if isinstance(rule, MaskRule) else mask_rule(rule, data=None)
-    bands = _array_bands(data, cube, found) if isinstance(data, xr.DataArray) else _file_bands(str(data), cube, found)
+    if isinstance(data, xr.DataArray):
+        name, (bands, nodata) = "Quality data", _array_bands(data, cube, found)
+    else:
+        name, (bands, nodata) = str(data), _file_bands(str(data), cube, found)
+    if doubt := found.doubt(nodata=nodata, dtype=bands.dtype.name):
+        warnings.warn(f"{name} {doubt}", LayerValuesWarning, stacklevel=2)
     blocks = bands.rechunk({0: -1})
     valid = da.map_blocks(
         _valid_block,
@@ -71,6 +79,7 @@ def apply_mask(
         drop_axis=0,
         meta=np.empty((0, 0), bool),
         rule=found,
+        nodata=nodata,
         least=LOW if keep_low else GOOD,
     )
     coords = {name: cube.coords[name] for name in ("y", "x", "spatial_ref")}
@@ -82,12 +91,12 @@ def apply_mask(
     return cube.assign(valid=variable)
 
 
-def _valid_block(block: NDArray[Any], *, rule: MaskRule, least: int) -> NDArray[np.bool_]:
-    return np.asarray(rule.quality(block) >= least, bool)
+def _valid_block(block: NDArray[Any], *, rule: MaskRule, nodata: float | None, least: int) -> NDArray[np.bool_]:
+    return np.asarray(rule.levels(block, nodata=nodata) >= least, bool)
 
 
-def _array_bands(data: xr.DataArray, cube: xr.Dataset, rule: MaskRule) -> da.Array:
-    """Return the bands of an array (band, y, x) in the directions of the cube's axes."""
+def _array_bands(data: xr.DataArray, cube: xr.Dataset, rule: MaskRule) -> tuple[da.Array, float | None]:
+    """Return the bands of an array (band, y, x) in the directions of the cube's axes and the order of the rule, and their nodata."""
     geobox = geobox_of(cube)
     data = with_axis_names(data)
     stacked = data if data.ndim == 3 else data.expand_dims("band")
@@ -111,8 +120,18 @@ def _array_bands(data: xr.DataArray, cube: xr.Dataset, rule: MaskRule) -> da.Arr
                 f"Quality data has to lie on the cube's pixels: along {name!r} it goes from {own[0]:.10g} to {own[-1]:.10g}, the cube "
                 f"from {wanted[0]:.10g} to {wanted[-1]:.10g}. Warp it first with nearest neighbour, e.g. with gdalwarp -r near."
             )
-    bands: da.Array = da.asarray(stacked.data)
-    return bands
+    order = list(band_places(rule.names, _described(stacked)))
+    if order != sorted(order):
+        stacked = stacked.isel({stacked.dims[0]: order})
+    return da.asarray(stacked.data), next(iter(missing_values(data)), None)
+
+
+def _described(stacked: xr.DataArray) -> list[str | None]:
+    """Return what the bands of an array (band, y, x) are called, by their coordinate or by `long_name`; None each where they are not."""
+    coord, told = stacked.coords.get(stacked.dims[0]), stacked.attrs.get("long_name")
+    names = list(told) if isinstance(told, tuple | list) else [] if coord is None else coord.values.tolist()
+    is_named = len(names) == len(stacked) and all(isinstance(name, str) for name in names)
+    return names if is_named else [None] * len(stacked)
 
 
 def _only_counts(data: xr.DataArray, cube: xr.Dataset) -> bool:
@@ -121,7 +140,13 @@ def _only_counts(data: xr.DataArray, cube: xr.Dataset) -> bool:
     return counts and "spatial_ref" not in data.coords and not np.array_equal(data["x"], cube["x"])
 
 
-def _file_bands(path: str, cube: xr.Dataset, rule: MaskRule) -> da.Array:
+def _shared(values: Sequence[float | None]) -> float | None:
+    """Return what all bands declare; None where they differ."""
+    return values[0] if len({str(value) for value in values}) == 1 else None
+
+
+def _file_bands(path: str, cube: xr.Dataset, rule: MaskRule) -> tuple[da.Array, float | None]:
+    """Return the bands of a file on the cube's pixels in the order of the rule, and their nodata."""
     header = read_header(path)
     if header.count != rule.bands:
         raise CubeError(f"Rule {rule.name!r} reads {rule.bands} bands; {path} has {header.count}.")
@@ -129,7 +154,8 @@ def _file_bands(path: str, cube: xr.Dataset, rule: MaskRule) -> da.Array:
     rows, columns = _place(header.geobox, geobox, path)
     sizes = {dim: lengths[0] for dim, lengths in cube.chunksizes.items() if dim in ("y", "x")}
     chunk = (sizes.get("y", geobox.shape[0]), sizes.get("x", geobox.shape[1]))
-    return lazy_bands(header, (rows, columns), bands=tuple(range(1, rule.bands + 1)), chunk=chunk)
+    bands = tuple(place + 1 for place in band_places(rule.names, header.descriptions))
+    return lazy_bands(header, (rows, columns), bands=bands, chunk=chunk), _shared(header.nodata)
 
 
 def _place(source: GeoBox, wanted: GeoBox, path: str) -> tuple[slice, slice]:

@@ -368,7 +368,10 @@ class SourceRecipe:
     def wanted(self) -> tuple[BandRequest, ...]:
         """What each of its images has to hold."""
         layers = tuple(layer.wanted for layer in self.layers)
-        return layers if self.quality is None else (*layers, self.quality.wanted)
+        if self.quality is None:
+            return layers
+        quality = self.quality.wanted
+        return *layers, quality if quality.bands else replace(quality, names=self.quality.rule.names)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,15 +1,22 @@
 """Mask expressions: against a plain Python reading of the same text, and everything that they refuse."""
 
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import shapely
 import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rtsx.cube import apply_mask
+from rtsx.cube import apply_mask, open_source
+from rtsx.cube.file_images import FileImages
+from rtsx.cube.images import BandRequest, ImageSource
 from rtsx.cube.mask_rules import (
     MASK_RULES,
     VOCABULARIES,
@@ -20,7 +27,11 @@ from rtsx.cube.mask_rules import (
     parse_condition,
     quality_level,
 )
-from rtsx.errors import CubeError
+from rtsx.cube.rasterio import read_header
+from rtsx.cube.recipe import CubeRecipe, LayerRecipe, QualityRecipe, SourceRecipe
+from rtsx.cube.stac import StacItems
+from rtsx.errors import CubeError, LayerValuesWarning
+from rtsx.grid import Grid
 
 UDM2 = band_names("udm2")
 QA = band_names("qa_pixel")
@@ -243,3 +254,150 @@ def test_what_is_no_rule_is_told() -> None:
         mask_rule("clod", data="udm2")
     with pytest.raises(CubeError, match=r"'good: clear' reads data \(band, y, x\) with 8 bands; got shape \(1, 2, 2\)"):
         quality_level(np.zeros((1, 2, 2), np.uint8), mask_rule("clear", data="udm2"))
+
+
+PLANETS = ("Clear map", "Snow mask", "Shadow", "haze_light", "HeavyHaze", "CLOUD", "confidence", "Unusable data mask")
+OTHERS = (7, 0, 6, 1, 5, 4, 2, 3)
+"""Where Planet's bands come from, of a file in another order."""
+
+
+def udm2() -> np.ndarray:
+    """Quality data in which each band is set somewhere alone."""
+    random = np.random.default_rng(4)
+    return (random.integers(0, 8, (1, 230, 301)) == np.arange(8)[:, None, None]).astype(np.uint8)
+
+
+def _in_file(pixels: np.ndarray, names: Sequence[str | None], write_tif: Callable[..., Path]) -> Any:
+    return write_tif("udm2.tif", pixels, descriptions=tuple(name or "" for name in names))
+
+
+def _by_coordinate(pixels: np.ndarray, names: Sequence[str | None], write_tif: Callable[..., Path]) -> Any:
+    coords = {} if None in names else {"band": list(names)}
+    return xr.DataArray(pixels, dims=("band", "y", "x"), coords=coords)
+
+
+def _by_long_name(pixels: np.ndarray, names: Sequence[str | None], write_tif: Callable[..., Path]) -> Any:
+    attrs = {} if None in names else {"long_name": tuple(names)}
+    return xr.DataArray(pixels, dims=("band", "y", "x"), coords={"band": np.arange(1, 9)}, attrs=attrs)
+
+
+@pytest.mark.parametrize("lay", [_in_file, _by_coordinate, _by_long_name])
+@pytest.mark.parametrize("rule", ["tss-v1", "darts-v2"])
+def test_bands_of_quality_data_are_found_by_name_in_any_order(
+    rule: str,
+    lay: Callable[..., Any],
+    random_cube: Callable[..., xr.Dataset],
+    write_tif: Callable[..., Path],
+) -> None:
+    cube, order = random_cube().drop_vars("valid"), list(OTHERS)
+    expected = quality_level(udm2(), rule) == 2
+    assert 0.05 < expected.mean() < 0.95
+    for pixels, names in (
+        (udm2(), PLANETS),
+        (udm2()[order], [PLANETS[place] for place in order]),
+        (udm2(), [None] * 8),
+        (udm2(), [f"B{number}" for number in range(1, 9)]),
+        (udm2(), [*PLANETS[:5], "veil", *PLANETS[6:]]),
+    ):
+        found = apply_mask(cube, lay(pixels, names, write_tif), rule=rule)["valid"]
+        np.testing.assert_array_equal(found.values, expected, err_msg=str(names))
+    half_known = ["veil" if name == "CLOUD" else name for name in (PLANETS[place] for place in order)]
+    with pytest.raises(
+        CubeError, match=r"reads the bands \['clear', .*described as \['Unusable.* not all by these names"
+    ):
+        apply_mask(cube, lay(udm2()[order], half_known, write_tif), rule=rule)
+
+
+def test_a_source_finds_bands_of_quality_data_by_name(write_tif: Callable[..., Path]) -> None:
+    order = list(OTHERS)
+    names = [PLANETS[place] for place in order]
+    scene = write_tif("a.tif", np.ones((1, 230, 301), np.uint16))
+    mask = write_tif("udm2.tif", udm2()[order], descriptions=tuple(names))
+    bare = {"href": str(mask)}
+    named = bare | {"eo:bands": [{"name": name} for name in names]}
+    nameless = bare | {"raster:bands": [{"data_type": "uint8"}] * 8}
+    item = {"type": "Feature", "id": "a", "collection": "c", "properties": {"datetime": "2024-07-01T10:00:00Z"}}
+    sources: list[ImageSource] = [FileImages(assets={"image": (str(scene),), "udm2": (str(mask),)})]
+    for asset in (bare, named, nameless):
+        # As the item of that name has it, whatever the file says, else as the file says.
+        assets = {"image": {"href": str(scene)}, "udm2": asset}
+        sources.append(StacItems([item | {"assets": assets}]))
+    quality = QualityRecipe(wanted=BandRequest(name="udm2", asset="udm2"), rule=MASK_RULES["darts-v2"])
+    (layer,) = (LayerRecipe(wanted=BandRequest(name="red", asset="image", bands=(1,))),)
+    back = tuple(order.index(place) + 1 for place in range(8))
+    for images in sources:
+        source = SourceRecipe(name="s", images=images, layers=(layer,), quality=quality)
+        (image,) = images.find(shapely.box(-180, -90, 180, 90), None, source.wanted)
+        assert image.bands["udm2"].bands == back
+        by_number = replace(quality, wanted=replace(quality.wanted, bands=(*range(1, 9),)))
+        (image,) = images.find(shapely.box(-180, -90, 180, 90), None, replace(source, quality=by_number).wanted)
+        assert image.bands["udm2"].bands == tuple(range(1, 9))
+
+
+NODATA: list[tuple[Any, str, float | None, bool]] = [
+    ({"invalid": "q == 1"}, "q", None, True),
+    ({"invalid": "q == 1"}, "q", 7, False),
+    ({"invalid": "q == 1", "low": "q == 2"}, "q", 7, False),
+    ({"low": "q == 2"}, "q", 7, False),
+    ({"low": "q in [2, 7]"}, "q", 7, True),  # with keep_low: the rule has a word for it
+    ({"good": "q != 1"}, "q", 7, True),
+    ("q != 1", "q", 7, True),
+    ("sentinel2-scl", "scl", 7, True),
+    ("hls-fmask", "fmask", 7, True),
+]
+
+
+@pytest.mark.parametrize(("stated", "name", "nodata", "counts"), NODATA)
+def test_nodata_of_quality_data_that_no_expression_names_is_not_good(
+    stated: Any,
+    name: str,
+    nodata: float | None,
+    counts: bool,
+    random_cube: Callable[..., xr.Dataset],
+    write_tif: Callable[..., Path],
+) -> None:
+    cube = random_cube().drop_vars("valid")
+    pixels = np.full((1, 230, 301), 5, np.uint8)
+    pixels[:, :100] = 7
+    rule = mask_rule(stated, data=[name] if name == "q" else name)
+    path = write_tif("q.tif", pixels, nodata=nodata)
+    array = xr.DataArray(pixels[0], dims=("y", "x"), attrs={} if nodata is None else {"_FillValue": nodata})
+    for data in (path, array):
+        valid = apply_mask(cube, data, rule=rule, keep_low=True)["valid"].values
+        assert valid[100:].all()
+        assert (valid[:100] == counts).all()
+    scene = write_tif("a.tif", np.ones((1, 230, 301), np.uint16))
+    source = SourceRecipe(
+        name="s",
+        images=FileImages(assets={"image": (str(scene),), "q": (str(path),)}),
+        layers=(LayerRecipe(wanted=BandRequest(name="red", asset="image", bands=(1,)), resampling="nearest"),),
+        quality=QualityRecipe(wanted=BandRequest(name="q", asset="q"), rule=rule, keep_low=True),
+    )
+    grid = Grid("EPSG:32649", 3, cell_size=64, origin=(711576.0, 94749.0))
+    recipe = CubeRecipe(grid=grid, sources=(source,), region=None)
+    valid = open_source(recipe, read_header(path).geobox)["valid"].values
+    assert valid[100:].all()
+    assert (valid[:100] == counts).all()
+
+
+def test_nodata_of_flags_is_that_of_all_bands() -> None:
+    rule = mask_rule({"invalid": "cloud"}, data=["cloud", "snow"])
+    data = np.array([[[9, 9, 0]], [[0, 9, 9]]], np.uint8)
+    assert rule.levels(data, nodata=9).tolist() == [[0, 0, 2]]  # the first two by the rule itself
+    rule = mask_rule({"invalid": "cloud == 1"}, data=["cloud", "snow"])
+    assert rule.levels(data, nodata=9).tolist() == [[2, 0, 2]]
+
+
+@pytest.mark.parametrize(
+    ("stated", "is_told"),
+    [({"invalid": "q == 1"}, True), ({"invalid": "q in [0, 1]"}, False), ({"good": "q != 1"}, False)],
+)
+def test_0_declared_missing_counts_as_the_rule_says_and_is_warned_of(
+    stated: dict[str, str], is_told: bool, random_cube: Callable[..., xr.Dataset], write_tif: Callable[..., Path]
+) -> None:
+    cube, rule = random_cube().drop_vars("valid"), mask_rule(stated, data=["q"])
+    path = write_tif("q.tif", np.zeros((1, 230, 301), np.uint8), nodata=0)
+    told = pytest.warns(LayerValuesWarning, match=r"q\.tif declares nodata 0, .* counts as good\. Add `== 0`")
+    with told if is_told else nullcontext():
+        valid = apply_mask(cube, path, rule=rule)["valid"]
+    assert bool(valid.all()) == ("0" not in stated.get("invalid", ""))

@@ -11,6 +11,7 @@ from odc.geo.geobox import GeoBox
 from shapely.geometry.base import BaseGeometry
 
 from rtsx.cube.images import BandRequest, BandSource, Image, Period
+from rtsx.cube.mask_rules import band_places
 from rtsx.cube.rasterio import RasterHeader, read_header
 from rtsx.cube.stac.assets import (
     AssetSelection,
@@ -104,8 +105,10 @@ class _Draft:
 
     @property
     def is_described(self) -> bool:
-        """Whether the item lists the bands and how they are stored."""
-        return self.choice.bands is not None and all(band.dtype for band in self.choice.bands)
+        """Whether the item lists the bands and how they are stored, and, where their order is that of names, these."""
+        listed = self.choice.bands
+        needs_names = len(self.wanted.names) > 1 and not any(band.name for band in listed or ())
+        return listed is not None and not needs_names and all(band.dtype for band in listed)
 
     @property
     def kind(self) -> tuple[str, str]:
@@ -188,12 +191,15 @@ def _asset_bands(draft: _Draft, headers: dict[str | tuple[str, str], RasterHeade
     wanted, own = draft.wanted, headers.get(draft.href)
     bands = draft.choice.bands
     like: RasterHeader | None = None
-    if not draft.is_described:
-        header = own or headers[draft.kind]
+    header = None if draft.is_described else own or headers[draft.kind]
+    if header is not None:
         chosen = _chosen(draft, header)
         bands = _filled(chosen, header)
         like = None if own is not None else _answer(draft, chosen, header)
     assert bands is not None
+    if wanted.names:
+        named = [band.name or (header.descriptions[band.number - 1] if header else None) for band in bands]
+        bands = tuple(bands[place] for place in band_places(wanted.names, named))
     bands = tuple(packing_of(draft.item, draft.choice.asset, band=band) for band in bands)
     found: dict[str, Any] = {}
     if wanted.scale_factor is None:
@@ -251,10 +257,14 @@ def _answer(draft: _Draft, chosen: Sequence[Band], header: RasterHeader) -> Rast
     """Return the header of another file with only that left in it by which bands were chosen and described."""
     wishes = [str(wish) for wish in draft.wanted.bands] or [draft.wanted.name]
     is_by_name = [same_band_name(*pair) for pair in zip(wishes, (band.name for band in chosen), strict=False)]
+    is_named = draft.choice.bands is None and all(is_by_name)
+    are_named = any(band.name for band in draft.choice.bands or ())
     is_packed = all(band.scale is not None and band.offset is not None for band in chosen)
     return replace(
         header,
-        descriptions=header.descriptions if draft.choice.bands is None and all(is_by_name) else (None,) * header.count,
+        descriptions=header.descriptions
+        if is_named or (draft.wanted.names and not are_named)
+        else (None,) * header.count,
         scales=() if is_packed else header.scales,
     )
 
