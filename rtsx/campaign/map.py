@@ -91,6 +91,10 @@ class _LocalMap(LocalStore):
         """Write a key whole, or replace it."""
         await asyncio.to_thread(write_object, self.root / key, value.to_bytes(), replace=True)
 
+    async def set_if_not_exists(self, key: str, value: Buffer) -> None:
+        """Write a key whole where there is none."""
+        await asyncio.to_thread(write_object, self.root / key, value.to_bytes(), replace=False)
+
 
 def create_map(output: str, plan: CampaignPlan, *, bundle_id: str, storage_options: Mapping[str, Any]) -> None:
     """Make room for the year of a plan: all arrays, or one more step of `time` in those that are there.

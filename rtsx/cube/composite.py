@@ -41,8 +41,10 @@ def first_valid(pieces: Iterable[Observation], *, empty: Observation, least: int
     Stops reading as soon as every pixel has found an image to trust.
     """
     made, open_pixels = empty.copy(), np.ones(empty.quality.shape, bool)
-    for piece in pieces:
+    for number, piece in enumerate(pieces):
         trusted = open_pixels & (piece.quality >= least)
+        if number == 0 and trusted.all():
+            return piece
         # What is not to be trusted is kept as long as nothing better comes, so that `quality` tells low from missing.
         low = open_pixels & (made.quality == 0) & (piece.quality > 0)
         made.take(piece, trusted | low)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from hashlib import blake2b
-from itertools import accumulate, product
+from itertools import accumulate, pairwise, product
 from operator import getitem
 from typing import Any, Protocol
 
@@ -29,16 +29,16 @@ Chunks = tuple[tuple[int, ...], tuple[int, ...]]
 """Lengths of the chunks of a raster along y and x."""
 
 
-def chunk_lengths(length: int, chunk: int) -> tuple[int, ...]:
-    """Return lengths of the chunks of an axis: all `chunk` but the last.
+def chunk_lengths(length: int, chunk: int, *, begun: int = 0) -> tuple[int, ...]:
+    """Return lengths of the chunks of an axis: all `chunk` but the last, and the first where so many pixels of it lie before the axis.
 
     Examples
     --------
-    >>> chunk_lengths(2500, 1024)
-    (1024, 1024, 452)
+    >>> chunk_lengths(2500, 1024), chunk_lengths(2500, 1024, begun=1000)
+    ((1024, 1024, 452), (24, 1024, 1024, 428))
     """
-    whole, rest = divmod(length, chunk)
-    return (chunk,) * whole + ((rest,) if rest else ())
+    ends = [*range(chunk - begun % chunk, length, chunk), length]
+    return tuple(end - start for start, end in pairwise([0, *ends]))
 
 
 def lazy_bands(

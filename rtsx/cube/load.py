@@ -20,7 +20,7 @@ from rtsx.cube.chunk_loader import QUALITY, ChunkLoader, plan_encodings
 from rtsx.cube.derived import add_derived
 from rtsx.cube.external_readers import lazy_stacks
 from rtsx.cube.georeference import GRID_MAPPING, describe_geobox, geobox_window, pixel_m, with_georeference
-from rtsx.cube.graph import chunk_lengths, images_per_chunk, lazy_blocks
+from rtsx.cube.graph import Chunks, chunk_lengths, images_per_chunk, lazy_blocks
 from rtsx.cube.images import Image, TimeGroup, group_images, mean_sun
 from rtsx.cube.recipe import CubeRecipe, SourceRecipe, trusted_level
 from rtsx.cube.terrain.grid import SUN_AZIMUTH, SUN_ELEVATION
@@ -159,7 +159,9 @@ def longitude_of(geobox: GeoBox) -> float:
     return float(longitude) if math.isfinite(longitude) else 0.0
 
 
-def load_recipe(recipe: CubeRecipe, geobox: GeoBox, *, anchor: tuple[float, float]) -> xr.Dataset:
+def load_recipe(
+    recipe: CubeRecipe, geobox: GeoBox, *, anchor: tuple[float, float], begun: tuple[int, int] = (0, 0)
+) -> xr.Dataset:
     """Return the lazy cube of a recipe on a raster; asks the sources and reads no pixel.
 
     Parameters
@@ -170,6 +172,8 @@ def load_recipe(recipe: CubeRecipe, geobox: GeoBox, *, anchor: tuple[float, floa
         Raster of the cube, on the recipe's grid.
     anchor
         Corner (x, y) of the pixel grid.
+    begun
+        Rows and columns that lie between the raster and the chunks of another that it is a window of, so that both have the same.
 
     Returns
     -------
@@ -185,7 +189,10 @@ def load_recipe(recipe: CubeRecipe, geobox: GeoBox, *, anchor: tuple[float, floa
         The images of a source do not fit together.
     """
     found = {source.name: _found(source, geobox) for source in recipe.sources}
-    plans = [_planned(source, found, geobox=geobox, anchor=anchor, chunk=recipe.chunk) for source in recipe.sources]
+    rows, columns = (
+        chunk_lengths(length, recipe.chunk, begun=before) for length, before in zip(geobox.shape, begun, strict=True)
+    )
+    plans = [_planned(source, found, geobox=geobox, anchor=anchor, chunks=(rows, columns)) for source in recipe.sources]
     variables: dict[str, xr.Variable] = {}
     for plan in plans:
         variables |= plan.variables
@@ -261,10 +268,10 @@ Found = dict[str, tuple[Image, ...]]
 
 
 def _planned(
-    source: SourceRecipe, found: Found, *, geobox: GeoBox, anchor: tuple[float, float], chunk: int
+    source: SourceRecipe, found: Found, *, geobox: GeoBox, anchor: tuple[float, float], chunks: Chunks
 ) -> _Planned:
     if not found[source.name]:
-        return _nothing(source, geobox, chunk=chunk)
+        return _nothing(source, geobox, chunks=chunks)
     steps = group_images(
         found[source.name],
         group=source.group,
@@ -284,7 +291,6 @@ def _planned(
         )
     else:
         blocks = ChunkLoader.plan(source, images, geobox=geobox, anchor=anchor)
-    chunks = (chunk_lengths(geobox.shape[0], chunk), chunk_lengths(geobox.shape[1], chunk))
     has_time = source.group != "all"
     if source.reader != "rtsx" and isinstance(blocks, ChunkLoader):
         boundless = [layer.recipe.name for layer in blocks.layers if layer.nodata is None and layer.dtype.kind != "f"]
@@ -305,12 +311,12 @@ def _planned(
     return _Planned(source=source, steps=steps, variables=variables, quality=quality)
 
 
-def _nothing(source: SourceRecipe, geobox: GeoBox, *, chunk: int) -> _Planned:
+def _nothing(source: SourceRecipe, geobox: GeoBox, *, chunks: Chunks) -> _Planned:
     """Return the layers of a source that has no image here: NaN everywhere, as nothing says how they would be stored."""
     shape, dims = geobox.shape.yx, ("y", "x")
     attrs = {"_FillValue": np.float32(np.nan), "long_name": "no image of this ground"}
-    missing = da.full(shape, np.nan, dtype=np.float32, chunks=chunk)
-    quality = xr.Variable(dims, da.zeros(shape, dtype=np.uint8, chunks=chunk), QUALITY[1])
+    missing = da.full(shape, np.nan, dtype=np.float32, chunks=chunks)
+    quality = xr.Variable(dims, da.zeros(shape, dtype=np.uint8, chunks=chunks), QUALITY[1])
     variables = {name: xr.Variable(dims, missing, dict(attrs)) for name in source.layer_names}
     variables[f"quality_{source.name}"] = quality
     return _Planned(source=source, steps=(), variables=variables, quality=quality)

@@ -23,7 +23,7 @@ from rtsx.cube.rasters import AUTO_CHUNK, cell_window
 from rtsx.cube.times import FACTS, years_of
 from rtsx.errors import CubeError
 from rtsx.grid import Cell
-from rtsx.storage.codecs import QuickCodecs, fast_codecs
+from rtsx.storage.codecs import fast_codecs, read_part
 from rtsx.storage.zarr import LAYERS, MAP_IDENTITY, YEARS, StorageOptions, open_group, require_chunks, store_failures
 
 _STORE_ATTRS = ("zarr_conventions", "multiscales", "proj:", "spatial:", "rtsx:")
@@ -158,10 +158,10 @@ class StoredPixels:
     def read_into(self, out: NDArray[Any], key: tuple[slice, ...]) -> None:
         """Read a part into the first rows and columns of an array, in one step where the codecs can."""
         part = self.variable[key]
-        array, within = _in_store(part) or (None, ())
-        codecs = None if array is None else array.async_array.codec_pipeline
         with store_failures(self.path, what=partial(self._told, key)):
-            if array is None or not isinstance(codecs, QuickCodecs) or not codecs.read_directly(array, within, out=out):
+            if found := _in_store(part):
+                read_part(*found, out=out)
+            else:
                 out[tuple(slice(0, length) for length in part.shape)] = part.to_numpy()
 
     def _told(self, key: tuple[slice | int, ...]) -> str:

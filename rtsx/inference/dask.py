@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 from rtsx.cube.zarr_cube import StoredPixels, stored_pixels
 from rtsx.errors import CubeError
-from rtsx.inference.device import Hardware, Memory, Pending, host_bytes, memory_for, plain_memory, room_for
+from rtsx.inference.device import Hardware, Memory, Pending, host_bytes, memory_for, plain_memory, planes, room_for
 from rtsx.inference.kernel import BlockInput, TileSums, crop, finished, quantise, within
 from rtsx.inference.plan import Block, BlockPlan, Region, region_overlap, shape_of
 from rtsx.inference.runner import Runner
@@ -296,15 +296,7 @@ class _Window:
         """Pixels of the chunk."""
         self.region = region
         """Pixels of the layers, from the first of the chunk."""
-        shape = shape_of(region)
-        sizes = {name: prod(shape) * dtype.itemsize for name, dtype in dtypes.items()}
-        # Each begins where a line of the cache does.
-        *starts, end = accumulate((-(-size // 64) * 64 for size in sizes.values()), initial=0)
-        whole = memory(end)
-        self.layers: dict[str, NDArray[Any]] = {
-            name: whole[start : start + sizes[name]].view(dtype).reshape(shape)
-            for (name, dtype), start in zip(dtypes.items(), starts, strict=True)
-        }
+        self.layers = planes(shape_of(region), dtypes, memory=memory)
         """By name; `valid` is the cube's mask."""
 
     @staticmethod

@@ -11,11 +11,12 @@ import threading
 import warnings
 import weakref
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
 from functools import cache
-from math import ceil
+from itertools import accumulate
+from math import ceil, prod
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -566,6 +567,17 @@ Memory = Callable[[int], NDArray[np.uint8]]
 def plain_memory(n_bytes: int) -> NDArray[np.uint8]:
     """Return memory of this process, which is used again when nothing holds it: the system clears what is new, which takes longer than to copy pixels into it."""
     return np.asarray(_Lent(n_bytes))
+
+
+def planes(shape: tuple[int, ...], dtypes: Mapping[str, np.dtype[Any]], *, memory: Memory) -> dict[str, NDArray[Any]]:
+    """Return arrays of one shape by name in one piece of memory, which hold anything; each begins where a line of the cache does."""
+    sizes = [prod(shape) * dtype.itemsize for dtype in dtypes.values()]
+    *starts, end = accumulate((-(-size // 64) * 64 for size in sizes), initial=0)
+    whole = memory(end)
+    return {
+        name: whole[start : start + size].view(dtype).reshape(shape)
+        for (name, dtype), start, size in zip(dtypes.items(), starts, sizes, strict=True)
+    }
 
 
 class _Lent:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rtsx.inference.device import Hardware, Pending
+from rtsx.inference.device import Hardware, Pending, plain_memory, planes
 from rtsx.inference.kernel import BlockInput, TileSums, crop, finished
 from rtsx.inference.plan import Region
 from rtsx.inference.runner import Runner
@@ -76,14 +76,15 @@ def predict_region(
     waiting: list[TileSums] = []
     done = region[0].start
     with ThreadPoolExecutor(1, thread_name_prefix="rtsx-read") as reader:
-        coming = reader.submit(copy_context().run, read, (windows[0], across))
+        coming = reader.submit(copy_context().run, held.extended, read, windows[0].stop)
         for number, (band, window) in enumerate(zip(bands, windows, strict=True)):
             is_last = band is bands[-1]
             if held.bottom < window.stop:  # not where the raster ends within the windows of the band above
-                held = held.followed_by(coming.result())
+                held = coming.result()
             held = held.below(window.start)
             if not is_last and windows[number + 1].stop > held.bottom:
-                coming = reader.submit(copy_context().run, read, (slice(held.bottom, windows[number + 1].stop), across))
+                kept = held.below(windows[number + 1].start)
+                coming = reader.submit(copy_context().run, kept.extended, read, windows[number + 1].stop)
             # What lies in the support of no tile of the bands below is finished.
             until = region[0].stop if is_last else min(supports[number + 1].start, region[0].stop)
             ranges = [TileRange(band.y, part) for part in columns]
@@ -131,11 +132,16 @@ class _Held:
         """The row after the last."""
         return self.top + (len(self.pixels["valid"]) if self.pixels else 0)
 
-    def followed_by(self, more: Mapping[str, NDArray[Any]]) -> "_Held":
-        """Append the rows that follow."""
+    def extended(self, read: ReadPixels, bottom: int) -> "_Held":
+        """Read the rows that follow, down to `bottom`, and append them."""
+        more = read((slice(self.bottom, bottom), self.columns))
         if not self.pixels:
             return _Held(self.top, self.columns, more)
-        joint = {name: np.concatenate([array, more[name]]) for name, array in self.pixels.items()}
+        dtypes = {name: array.dtype for name, array in more.items()}
+        joint = planes((bottom - self.top, self.columns.stop - self.columns.start), dtypes, memory=plain_memory)
+        for name, array in joint.items():
+            n_kept = len(self.pixels[name])
+            array[:n_kept], array[n_kept:] = self.pixels[name], more[name]
         return _Held(self.top, self.columns, joint)
 
     def below(self, row: int) -> "_Held":

@@ -162,6 +162,14 @@ class QuickCodecs(BatchedCodecPipeline):
             await super().write(others, value, drop_axes)
 
 
+def read_part(array: "zarr.Array[Any]", part: Part, *, out: NDArray[Any]) -> None:
+    """Read part of an array into the first rows and columns of another, which may lack its leading axes of length one."""
+    codecs = array.async_array.codec_pipeline
+    if not isinstance(codecs, QuickCodecs) or not codecs.read_directly(array, part, out=out):
+        shape = tuple(own.stop - own.start for own in part[array.ndim - out.ndim :])
+        out[tuple(map(slice, shape))] = np.asarray(array[part]).reshape(shape)
+
+
 def _is_basic(selection: SelectorTuple) -> bool:
     return isinstance(selection, tuple) and all(isinstance(one, slice | int | np.integer) for one in selection)
 

@@ -104,6 +104,19 @@ def open_group(path: str, options: StorageOptions) -> zarr.Group:
     return group
 
 
+def metadata_stamp(path: str, names: Sequence[str]) -> tuple[object, ...] | None:
+    """Return what changes where the metadata of a group in a local folder, or of arrays in it, are written again; None for other stores."""
+    if is_url(path) or not (folder := local_path(path)).is_dir():
+        return None
+    found: list[object] = []
+    for place in (folder, *(folder / name for name in names)):
+        for key in _METADATA:
+            with suppress(OSError):
+                status = (place / key).stat()
+                found.append((status.st_mtime_ns, status.st_size, status.st_ino))
+    return tuple(found)
+
+
 def require_chunks(group: zarr.Group, name: str) -> None:
     """From now on, refuse to read chunks of an array that are not there, instead of reading them as its fill value.
 

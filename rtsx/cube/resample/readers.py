@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -17,8 +18,8 @@ from rtsx.cube.rasterio import RasterHeader, read_header, read_overview_geobox, 
 from rtsx.cube.stac.item import same_band_name
 from rtsx.errors import CubeError
 from rtsx.geometry.crs import same_crs
-from rtsx.storage.codecs import fast_codecs
-from rtsx.storage.zarr import open_group, require_chunks, store_failures
+from rtsx.storage.codecs import fast_codecs, read_part
+from rtsx.storage.zarr import metadata_stamp, open_group, require_chunks, store_failures
 
 
 class WindowReader(Protocol):
@@ -278,7 +279,7 @@ MASKED = "masked_by_valid"
 class ZarrReader(_StoredBands):
     """Arrays (y, x) of one dtype and shape in a Zarr group, v2 or v3, each as a band.
 
-    Nothing is opened before the first `read`, and each opens the group anew: it may be used by several threads.
+    Nothing is opened before the first `read`: it may be pickled, and used by several threads.
 
     Examples
     --------
@@ -306,42 +307,47 @@ class ZarrReader(_StoredBands):
         CubeError
             The group cannot be read there, or an array is not the one that was described.
         """
-        group = open_group(self.path, {})
+        stamp = metadata_stamp(self.path, (*self.arrays, VALID))
+        arrays, valid = self.open_arrays() if stamp is None else _opened(self, stamp)
         shape = rows.stop - rows.start, columns.stop - columns.start
-        pixels = np.empty((len(self.arrays), *shape), self.dtype)
-        is_masked = False
-        for place, name in enumerate(self.arrays):
-            array = self._array(group, name)
-            is_masked |= bool(array.attrs.get(MASKED))
-            pixels[place] = self._read(array, rows, columns)
-        has_value = output_nodata(self.nodata, self.dtype) is not None or self.dtype.kind not in "iu"
-        if not has_value and not self.any_value and VALID not in self.arrays:
-            valid = self._valid(group)
-            if valid is not None:
-                counts = self._read(valid, rows, columns)
-                if counts.dtype != bool and counts.max(initial=0) > 1:
-                    raise CubeError(
-                        f"{self.name}: array {VALID!r} says by 0 and 1 which pixels count; got {counts.max()}. Store it so."
-                    )
-                return np.ma.MaskedArray(pixels, np.broadcast_to(counts == 0, pixels.shape))
-            if is_masked:
-                raise CubeError(
-                    f"{self.name} lacks its array {VALID!r}, which says which pixels count. Copy the store again."
-                )
-        return pixels
+        pixels = np.empty((len(arrays), *shape), self.dtype)
+        for array, plane in zip(arrays, pixels, strict=True):
+            self._read(array, rows, columns, out=plane)
+        if valid is None:
+            return pixels
+        counts = np.empty(shape, valid.dtype)
+        self._read(valid, rows, columns, out=counts)
+        if counts.dtype != bool and counts.max(initial=0) > 1:
+            raise CubeError(
+                f"{self.name}: array {VALID!r} says by 0 and 1 which pixels count; got {counts.max()}. Store it so."
+            )
+        return np.ma.MaskedArray(pixels, np.broadcast_to(counts == 0, pixels.shape))
 
     def overview_for(self, factor: float) -> Self:
         """Return itself: the levels that Zarr stores have no common rule for what a coarse pixel is the mean of."""
         return self
 
-    def _read(self, array: zarr.Array[Any], rows: slice, columns: slice) -> NDArray[Any]:
-        """Return pixels (y, x) of a window; leading axes of length one, such as a single time, fall away."""
+    def _read(self, array: zarr.Array[Any], rows: slice, columns: slice, *, out: NDArray[Any]) -> None:
+        """Read pixels (y, x) of a window; leading axes of length one, such as a single time, fall away."""
         window = "rows {0.start}-{0.stop}, columns {1.start}-{1.stop}"
         with store_failures(
             self.name, what=lambda: f"{array.basename} cannot be read in {window.format(rows, columns)}"
         ):
-            pixels: NDArray[Any] = np.asarray(array[..., rows, columns])
-        return pixels.reshape(pixels.shape[-2:])
+            read_part(array, (*(slice(0, 1) for _ in array.shape[:-2]), rows, columns), out=out)
+
+    def open_arrays(self) -> "tuple[tuple[zarr.Array[Any], ...], zarr.Array[Any] | None]":
+        """Open the arrays, and the one that says which pixels count, where the pixels have no value for that."""
+        group = open_group(self.path, {})
+        arrays = tuple(self._array(group, name) for name in self.arrays)
+        has_value = output_nodata(self.nodata, self.dtype) is not None or self.dtype.kind not in "iu"
+        if has_value or self.any_value or VALID in self.arrays:
+            return arrays, None
+        valid = self._valid(group)
+        if valid is None and any(array.attrs.get(MASKED) for array in arrays):
+            raise CubeError(
+                f"{self.name} lacks its array {VALID!r}, which says which pixels count. Copy the store again."
+            )
+        return arrays, valid
 
     def _valid(self, group: zarr.Group) -> zarr.Array[Any] | None:
         """Return the array that says which pixels count; None where there is none."""
@@ -404,6 +410,14 @@ class ZarrReader(_StoredBands):
                     found = [float(np.asarray(stored[place]).item()) for place in (0, -1)]
                 if np.allclose(found, (last, first), rtol=0, atol=abs(last - first) / (length - 1)):
                     yield f"first and last {dim}", (first, last), tuple(found)
+
+
+@lru_cache(maxsize=64)
+def _opened(
+    reader: ZarrReader, stamp: tuple[object, ...]
+) -> "tuple[tuple[zarr.Array[Any], ...], zarr.Array[Any] | None]":
+    """Open what a reader reads, once as long as its metadata stay as they are: to open ten arrays takes as long as to read a chunk of them."""
+    return reader.open_arrays()
 
 
 _STRAIGHT: set[tuple[str, str, GeoBox]] = set()

@@ -18,6 +18,7 @@ from rasterio.enums import Resampling as GdalResampling
 
 from rtsx.cube import geobox_of, write_cube
 from rtsx.cube.images import BandSource
+from rtsx.cube.resample import readers
 from rtsx.cube.resample.readers import ArrayReader, FileReader, ZarrReader, open_reader
 from rtsx.cube.resample.warp import warp
 from rtsx.errors import CubeError
@@ -223,9 +224,9 @@ def test_valid_is_read_as_the_layers_are(
     opened: list[zarr.Array] = []
     read = ZarrReader._read
 
-    def noted(self: ZarrReader, array: zarr.Array, rows: slice, columns: slice) -> np.ndarray:
+    def noted(self: ZarrReader, array: zarr.Array, *given: Any, **how: Any) -> None:
         opened.append(array)
-        return read(self, array, rows, columns)
+        read(self, array, *given, **how)
 
     monkeypatch.setattr(ZarrReader, "_read", noted)
     found = reader.read(slice(3, 40), slice(0, 50))
@@ -238,6 +239,29 @@ def test_valid_is_read_as_the_layers_are(
             reader.read(slice(3, 40), slice(0, 50))
     else:
         assert np.ma.getmaskarray(reader.read(slice(3, 40), slice(0, 50))).all()
+
+
+def test_a_store_is_opened_once_until_it_is_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In other chunks, by another codec and with a `valid`, of which no number tells."""
+    opened: list[str] = []
+    real = readers.open_group
+    monkeypatch.setattr(readers, "open_group", lambda path, options: opened.append(path) or real(path, options))
+    box = GeoBox.from_bbox((0, 0, 500, 400), "EPSG:32608", resolution=10)
+    reader = ZarrReader(
+        path=str(tmp_path / "a.zarr"), arrays=("red",), geobox=box, dtype=np.dtype(np.uint8), nodata=None
+    )
+    for chunks, top, has_valid in (((20, 20), 100, False), ((8, 50), 200, False), ((8, 50), 50, True)):
+        group = zarr.open_group(tmp_path / "a.zarr", mode="w")
+        pixels = np.random.default_rng(top).integers(1, top, (40, 50)).astype(np.uint8)
+        codec = {} if top == 100 else {"compressors": None}
+        group.create_array("red", data=pixels, chunks=chunks, **codec)
+        if has_valid:
+            group.create_array("valid", data=pixels > 25, chunks=chunks)
+        for rows in (slice(3, 40), slice(0, 9)):
+            found = reader.read(rows, slice(1, 50))
+            np.testing.assert_array_equal(np.ma.getdata(found)[0], pixels[rows, 1:])
+            np.testing.assert_array_equal(np.ma.getmaskarray(found)[0], has_valid & (pixels[rows, 1:] <= 25))
+    assert len(opened) == 3
 
 
 @pytest.mark.parametrize("turned", ["y", "x", "axes"])
