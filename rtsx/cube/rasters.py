@@ -205,7 +205,8 @@ def _described(header: RasterHeader, number: int, sensor: Sensor | None) -> Sele
 def sensor_names(header: RasterHeader, sensor: Sensor) -> tuple[str, ...]:
     """Return names of a file's bands in their order, by its sensor; an alpha band beside those of the product is one more.
 
-    Where the file itself describes its bands by the same names, or by the numbers of a mission, it says their order.
+    Where the file itself describes its bands by the same names, or by the numbers of a mission, it says their order. A file
+    with B8A of Sentinel-2 and without B08 has it as nir.
 
     Raises
     ------
@@ -226,7 +227,9 @@ def sensor_names(header: RasterHeader, sensor: Sensor) -> tuple[str, ...]:
     counted = [f"b{band}" for band in range(1, header.count + 1)]  # in the file, and not those of a mission
     if list(header.descriptions) != counted:
         said += layers_of_numbers(sensor, described)
-    told = next((each for each in said if sorted(each) == sorted(own)), None)
+    # B8A stands for nir where B08 is not there: products of 20 m have it instead, and HLS calls it so.
+    spelt = [*said, *(tuple("nir" if one == "nir08" else one for one in each) for each in said if "nir" not in each)]
+    told = next((each for each in spelt if sorted(each) == sorted(own)), None)
     if said and told is None:
         raise CubeError(
             f"{header.path} describes its bands as {described}, which are {list(said[0])} of {sensor.name}, and a file of {len(own)} bands "
