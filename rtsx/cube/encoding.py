@@ -231,8 +231,8 @@ def _yes_or_no(values: NDArray[Any], *, missing: tuple[float, ...]) -> NDArray[n
     if odd.size or 1 in missing:
         raise CubeError(
             "`valid` says by 1 and 0 which pixels can be trusted, and by the value of missing ones that they cannot; "
-            f"{f'it has {odd[0]:g}' if odd.size else '1 is declared missing'}. Store it so; in Python, with cube['valid'] == "
-            f"{odd[0] if odd.size else 1:g} where that is valid, or call it otherwise, with cube.rename(valid='mask'), if it is a layer."
+            f"{f'it has {odd[0]:g}' if odd.size else '1 is declared missing'}. Store 1 where that is valid, else 0; in Python, with cube['valid'] == "
+            f"{odd[0] if odd.size else 1:g}, or call it otherwise, with cube.rename(valid='mask'), if it is a layer."
         )
     return np.asarray(yes)
 
