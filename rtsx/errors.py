@@ -204,7 +204,7 @@ class LayerValuesWarning(UserWarning):
 
 
 class LabelDateWarning(UserWarning):
-    """Dates of labels that cannot be read or cannot be, and were left empty."""
+    """Dates of labels that cannot be read or cannot be, and were left empty; or that are of other years than the images."""
 
 
 class TruthWarning(UserWarning):

@@ -71,6 +71,7 @@ class EvaluateConfig(ConfigModel):
         reader = LabelReader(classes=self.classes, ignore=self.ignore)
         scenes = [(scene, *open_scene(scene, reader)) for scene in self.resolved().scenes]
         reader.refuse_labels_elsewhere()
+        reader.warn_of_other_years()
         for scene, cube, truth in scenes:
             # A scene that is its own group is no region: its scores stand in the table of scenes.
             region = "" if scene.group == scene.name else str(scene.group)

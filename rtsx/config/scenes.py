@@ -1,5 +1,6 @@
 """Scenes of a config: cubes and their labels, alone or by pattern, in their sets."""
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -17,10 +18,20 @@ from rtsx.config.cube import is_config, open_cube
 from rtsx.config.inputs import SplitConfig, split_scenes
 from rtsx.config.yaml import ConfigModel, FilePath, Names, alone, format_path, glob_paths, map_texts, placeholders
 from rtsx.cube import geobox_of
-from rtsx.errors import ConfigError, CubeError, InputNotFoundError, LabelError, ReviewError, TrainingError
+from rtsx.cube.file_images import time_in
+from rtsx.cube.times import image_years
+from rtsx.errors import (
+    ConfigError,
+    CubeError,
+    InputNotFoundError,
+    LabelDateWarning,
+    LabelError,
+    ReviewError,
+    TrainingError,
+)
 from rtsx.labels import LabelRaster, open_label_raster, rasterize_labels, read_labels
 from rtsx.labels.io import read_table, without_layer
-from rtsx.labels.label_rasters import read_label_raster
+from rtsx.labels.label_rasters import RasterizedLabels, read_label_raster
 from rtsx.labels.schema import LABEL_COLUMNS
 from rtsx.labels.standardise import NEGATIVE
 from rtsx.parsing import Several
@@ -116,6 +127,27 @@ Labels = Annotated[
 """Labels, or the path of vector files alone."""
 
 
+_YEARS_APART = 1
+"""Years between a label and images on which nobody is warned."""
+
+
+@dataclass(frozen=True)
+class _DatedLabels:
+    """Labels on a scene of which the years are known, as those of its images."""
+
+    source: str
+    scene: str
+    years: Sequence[int]
+    n_labels: int
+    n_beyond: int
+    others: Sequence[int]
+    """Years of those beyond, sorted."""
+
+
+def _span(years: Sequence[int]) -> str:
+    return str(years[0]) if years[0] == years[-1] else f"{years[0]} to {years[-1]}"
+
+
 @dataclass
 class LabelReader:
     """Reads labels of many scenes, every file once.
@@ -136,6 +168,7 @@ class LabelReader:
     _met: dict[str, list[tuple[str, int]]] = field(default_factory=dict)
     _reviews: dict[str, MergedReview] = field(default_factory=dict)
     _reviewed: dict[str, frozenset[str]] = field(default_factory=dict)
+    _dated: list["_DatedLabels"] = field(default_factory=list)
 
     def truth(self, labels: LabelsConfig, cube: xr.Dataset, *, scene: str) -> LabelRaster:
         """Return what labels say of the pixels of a cube."""
@@ -186,6 +219,32 @@ class LabelReader:
                             f"Scene {first} of {other} and scene {scene} of {name} show one outline of a review, {outline!r}: what "
                             "is learnt from cannot evaluate. Keep both scenes in one set; for a random split, give them one group."
                         )
+
+    def compare_years(self, labels: LabelsConfig, truth: LabelRaster, *, scene: str, years: Sequence[int]) -> None:
+        """Remember which labels on a scene are of other years than its images, where both are known."""
+        table = self._tables.get(labels.to_yaml())
+        if table is None or not years or "image_date" not in table.columns or not isinstance(truth, RasterizedLabels):
+            return
+        first, last = (pd.to_datetime(table[name]).dt.year for name in ("image_date", "image_date_end"))
+        on_scene = first.notna() & table["label_id"].isin(truth.label_ids)
+        beyond = on_scene & ((first > years[-1] + _YEARS_APART) | (last < years[0] - _YEARS_APART))
+        others = sorted({*first[beyond].astype(int), *last[beyond].astype(int)})
+        self._dated.append(_DatedLabels(labels.source, scene, years, int(on_scene.sum()), int(beyond.sum()), others))
+
+    def warn_of_other_years(self) -> None:
+        """Warn where labels of some years lie on images of others: what has grown or healed between is learnt and scored wrong."""
+        beyond = [one for one in self._dated if one.n_beyond]
+        if beyond:
+            worst = max(beyond, key=lambda one: one.n_beyond)
+            labels, images = (_span(years) for years in (worst.others, worst.years))
+            warnings.warn(
+                f"{sum(one.n_beyond for one in beyond)} of {sum(one.n_labels for one in self._dated)} labels with dates, on {len(beyond)} of "
+                f"{len(self._dated)} scenes, are more than a year from the images they lie on, such as those of {worst.source} of {labels} on "
+                f"{worst.scene} of {images}: what has changed between is learnt, and counts, as wrong. Take images of the years of the labels, or "
+                "leave such labels out with where, which selects by column.",
+                LabelDateWarning,
+                stacklevel=3,
+            )
 
     def _review_truth(
         self, path: str, cube: xr.Dataset, meant: Mapping[str, Sequence[YamlValue]], *, scene: str
@@ -404,6 +463,15 @@ class SceneConfig(ConfigModel):
         )
         return cube if "time" not in cube.dims else _at_time(cube, self.time)
 
+    def years(self, cube: xr.Dataset) -> list[int]:
+        """Return the years of the images, as `time`, the cube, or the dates in names state them; none where nothing does."""
+        if self.time is not None:
+            cube = xr.Dataset(coords={"time": [self.time]})
+        # Of cubes of earlier versions, which state nothing but ids; where one has no date, others may be of terrain.
+        ids = [one for name, ids in cube.attrs.items() if name.startswith("images_") for one in str(ids).split(",")]
+        times = [time_in(name) for name in ids or [file_name(self.first)]]
+        return image_years(cube) or sorted({time.year for time in times if time is not None and None not in times})
+
     def partners(self) -> Iterator[str]:
         """Local paths that have to be there, beside the first."""
         yield from self.files[1:]
@@ -464,7 +532,9 @@ def open_scene(scene: SceneConfig, reader: LabelReader) -> tuple[xr.Dataset, Lab
     assert scene.labels is not None  # `expand_scenes` has looked
     try:
         cube = scene.open()
-        return cube, reader.truth(scene.labels, cube, scene=str(scene.name))
+        truth = reader.truth(scene.labels, cube, scene=str(scene.name))
+        reader.compare_years(scene.labels, truth, scene=str(scene.name), years=scene.years(cube))
+        return cube, truth
     except (ConfigError, CubeError, LabelError, TrainingError) as error:
         raise type(error)(f"Scene {scene.name}: {error}") from error
 

@@ -229,6 +229,7 @@ class TrainConfig(ConfigModel):
             for listed in (config.scenes.training, config.scenes.validation, config.scenes.test)
         ]
         reader.refuse_labels_elsewhere()
+        reader.warn_of_other_years()
         listed = zip(("training", "validation", "test"), sets, strict=True)
         by_name = dict(listed)
         reader.refuse_divided_reviews({name: [scene.name for scene in scenes] for name, scenes in by_name.items()})

@@ -79,7 +79,7 @@ class FileImages:
         found = []
         for paths in zip(*files.values(), strict=True):
             name = _file_name(paths[0]).stem
-            time = _time_in(_file_name(paths[0]).name)
+            time = time_in(_file_name(paths[0]).name)
             _refuse_other_dates(paths)
             if period is not None and time is None:
                 raise CubeError(
@@ -226,7 +226,7 @@ def _expanded(patterns: Sequence[str]) -> list[str]:
 
 def _refuse_other_dates(paths: Sequence[str]) -> None:
     """Raise where files that would belong together are of different dates."""
-    times = {path: _time_in(_file_name(path).name) for path in paths}
+    times = {path: time_in(_file_name(path).name) for path in paths}
     if len({time for time in times.values() if time is not None}) > 1:
         raise CubeError(
             f"The n-th files of each asset belong together, but these are of different dates: {list(paths)}. Make the "
@@ -239,7 +239,7 @@ def _file_name(path: str) -> PurePosixPath:
     return PurePosixPath(without_query(path))
 
 
-def _time_in(name: str) -> datetime | None:
+def time_in(name: str) -> datetime | None:
     """Return the first date in a name, of midnight where no hour is in it; None where it is none, or to come."""
     if found := _DATE.search(name):
         day, hour, written = found[1] + found[3] + found[4], found[5], "%Y%m%d%H%M%S"

@@ -25,6 +25,7 @@ from rtsx.cube.images import Image, TimeGroup, group_images, mean_sun
 from rtsx.cube.recipe import CubeRecipe, SourceRecipe, trusted_level
 from rtsx.cube.terrain.grid import SUN_AZIMUTH, SUN_ELEVATION
 from rtsx.cube.terrain_blocks import TerrainChunkReader
+from rtsx.cube.times import COVERAGE
 from rtsx.cube.trend import TrendChunkReader, with_packing_of_collection2
 from rtsx.cube.trend_kernels import LEAST
 from rtsx.errors import CubeError, NoImageError
@@ -206,7 +207,15 @@ def load_recipe(
     others = [str(name) for name in cube.data_vars if str(name).startswith("quality")]
     # So that a stored cube says what it was made of.
     made_of = {f"images_{source}": ",".join(sorted(image.id for image in images)) for source, images in found.items()}
-    return cube[[*names, *others, "valid"]].assign_attrs(made_of)
+    return cube[[*names, *others, "valid"]].assign_attrs(made_of | _coverage(plans))
+
+
+def _coverage(plans: Sequence["_Planned"]) -> dict[str, str]:
+    """Return the first and last day of images by the attributes of ACDD; not of terrain and trends, which are of other years."""
+    images = [plan for plan in plans if not plan.source.terrain and plan.source.trend is None]
+    times = [image.time for plan in images for step in plan.steps for image in step.images]
+    days = [time.date().isoformat() for time in times if time is not None]
+    return dict(zip(COVERAGE, (min(days), max(days)), strict=True)) if days else {}
 
 
 @dataclass(frozen=True, kw_only=True)

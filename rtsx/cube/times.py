@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-__all__ = ["FACTS", "times_of", "with_facts", "years_of"]
+__all__ = ["COVERAGE", "FACTS", "image_years", "times_of", "with_facts", "years_of"]
 
 FACTS = "year_facts"
 """Attribute of the map of several years: JSON text of what each was made with, by year."""
+
+COVERAGE = ("time_coverage_start", "time_coverage_end")
+"""Attributes of a cube without times: the first and last day of its images."""
 
 _DATE = re.compile(r"([1-9]\d{3})(?:-?(\d\d)(?:-?(\d\d))?)?(?!\d)")
 _WHOLE = re.compile(r"([1-9]\d{3})(?:\.0)?")
@@ -43,6 +46,20 @@ def years_of(cube: xr.Dataset) -> list[int | None]:
     ([2024, None], [])
     """
     return [None if np.isnat(time) else int(str(time)[:4]) for time in times_of(cube)]
+
+
+def image_years(cube: xr.Dataset) -> list[int]:
+    """Return the years of the images that a cube is made of, first and last among them; none where nothing states them.
+
+    Examples
+    --------
+    >>> made = {"time_coverage_start": "2022-07-01", "time_coverage_end": "2024-08-31"}
+    >>> image_years(xr.Dataset(attrs=made)), image_years(xr.Dataset(coords={"time": 2024}, attrs=made))
+    ([2022, 2024], [2024])
+    """
+    stated = xr.Dataset(coords={"time": [str(cube.attrs.get(name, "")) for name in COVERAGE]})
+    found = ({year for year in years_of(one) if year is not None} for one in (cube, stated))
+    return sorted(next(filter(None, found), set()))
 
 
 def with_facts(pred: xr.Dataset) -> xr.Dataset:

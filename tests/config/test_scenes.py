@@ -1,5 +1,7 @@
 """Scenes of a config: patterns, partners, cubes and labels."""
 
+import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,12 @@ import rasterio
 import shapely
 import xarray as xr
 
-from rtsx.config import CubeConfig
+from rtsx.config import CubeConfig, open_cube
+from rtsx.config.evaluate import EvaluateConfig
 from rtsx.config.scenes import LabelReader, SceneConfig, expand_scenes, open_scene
+from rtsx.config.training import TrainConfig
 from rtsx.cube import write_cube
-from rtsx.errors import ConfigError, CubeError, LabelError
+from rtsx.errors import ConfigError, CubeError, LabelDateWarning, LabelError, RtsxError
 from rtsx.labels import IGNORED, standardise_labels, write_labels
 from rtsx.synthetic import SceneFiles, SceneSpec
 
@@ -264,7 +268,7 @@ def timed(tmp_path: Path) -> Path:
 def test_one_time_of_a_cube_is_a_scene(tmp_path: Path) -> None:
     store = timed(tmp_path)
     scene = SceneConfig(cube=str(store), time="2024-07-21").scenes()[0]
-    assert scene.open()["red"].values.max() == 2
+    assert (scene.open()["red"].values.max(), scene.years(scene.open())) == (2, [2024])
     for time, message in (
         (None, r"2 times, and a scene has one\. Say time: 2023-07-10"),
         ("2022", r"time: 2022 picks 0 of the cube's times, which are 2023-07-10T00:00:00, 2024"),
@@ -272,6 +276,76 @@ def test_one_time_of_a_cube_is_a_scene(tmp_path: Path) -> None:
     ):
         with pytest.raises(CubeError, match=message):
             SceneConfig(cube=str(store), time=time).open()
+
+
+def said_of_years(labels: dict[str, list[Any]], *entries: dict[str, Any], folder: Path) -> str:
+    """What is said of labels with such columns, side by side on scenes without a mask; nothing where nothing is."""
+    squares = [shapely.box(10 + 30 * n, 10, 30 + 30 * n, 30) for n in range(len(next(iter(labels.values()))))]
+    gpd.GeoDataFrame(labels, geometry=squares, crs="EPSG:32608").to_file(folder / "labels.gpkg")
+    reader = LabelReader(classes={"slump": ()}, ignore=0)
+    for one in scenes(
+        *(SceneConfig.model_validate({**entry, "labels": str(folder / "labels.gpkg")}) for entry in entries)
+    ):
+        open_scene(one, reader)
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        reader.warn_of_other_years()
+    assert {one.category for one in warned} <= {LabelDateWarning}
+    assert len(warned) <= 1
+    return "".join(str(one.message) for one in warned)
+
+
+def image(folder: Path, name: str) -> dict[str, Any]:
+    profile = {"driver": "GTiff", "width": 40, "height": 20, "count": 1, "dtype": "uint8", "crs": "EPSG:32608"}
+    with rasterio.open(
+        folder / f"{name}.tif", "w", **profile, transform=rasterio.transform.from_origin(0, 60, 3, 3)
+    ) as raster:
+        raster.write(np.ones((1, 20, 40), "uint8"))
+    return {"files": str(folder / f"{name}.tif"), "layers": ["red"]}
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ({"year": [2018, 2024, 2023]}, r"^1 of 3 labels .* on 1 of 1 scenes, .*labels.gpkg of 2018 on 2024.* of 2024:"),
+        ({"image_year": [2018, 2019, 2025]}, "^2 of 3 labels .* of 2018 to 2019 on "),
+        (
+            {"date": ["2021-02-03", "2024-07-01", None]},
+            "^1 of 2 labels .* of 2021 on .* leave such labels out with where",
+        ),
+        ({"BaseMapDate": ["2016-07-01,2023-08-31"] * 2}, "^$"),
+        ({"note": ["2018", "b"]}, "^$"),
+    ],
+)
+def test_labels_of_other_years_than_the_images_are_said(
+    tmp_path: Path, labels: dict[str, list[Any]], said: str
+) -> None:
+    assert re.search(said, said_of_years(labels, image(tmp_path, "20240721_200707"), folder=tmp_path))
+
+
+def test_years_of_images_are_those_of_their_cube_their_time_or_their_names(tmp_path: Path) -> None:
+    dated, undated = image(tmp_path, "20240721_200707"), image(tmp_path, "lena")
+    labels = {"year": [2018, 2018]}
+    assert not said_of_years(labels, undated, folder=tmp_path)
+    assert said_of_years(labels, undated, dated, folder=tmp_path).startswith(
+        "2 of 2 labels with dates, on 1 of 1 scenes"
+    )
+    config = tmp_path / "cube.yaml"
+    source = {"files": dated["files"], "layers": ["red"], "resampling": "nearest"}
+    relief = {"files": undated["files"], "layers": {"height": {"dtype": "float32"}}}
+    grid = {"crs": "EPSG:32608", "resolution": 3}
+    region = {"file": str(tmp_path / "20240721_200707.tif")}
+    said = {"grid": grid, "region": region, "sources": {"planet": source, "relief": relief}}
+    config.write_text(CubeConfig.model_validate(said).to_yaml())
+    assert "on cube of 2024:" in said_of_years(labels, {"cube": str(config)}, folder=tmp_path)
+    stored = open_cube(config)
+    assert stored.attrs["time_coverage_start"] == stored.attrs["time_coverage_end"] == "2024-07-21"
+    write_cube(stored, tmp_path / "lena.zarr")
+    assert "on lena of 2024:" in said_of_years(labels, {"cube": str(tmp_path / "lena.zarr")}, folder=tmp_path)
+    earlier = stored.drop_attrs(deep=False).assign_attrs(images_planet="20240721_200707", images_relief="strip")
+    for ids, years in (("20190721_200707_1056", [2019]), ("relief", [])):
+        one = SceneConfig(cube="lena.zarr")
+        assert one.years(earlier.assign_attrs(images_relief=ids)) == (years and [2019, 2024])
 
 
 def test_a_yaml_says_its_masks_itself(tmp_path: Path) -> None:
@@ -318,3 +392,20 @@ def test_a_day_is_found_among_moments_and_what_has_no_class_is_told(archive: Pat
         match=r"has the class '2', which no class means; classes mean '1'\. Add it, or leave such labels out with where",
     ):
         LabelReader(classes={"slump": ()}, ignore=0).truth(scene.labels, scene.open(), scene="a")
+
+
+@pytest.mark.parametrize("kind", [TrainConfig, EvaluateConfig])
+def test_trainings_and_evaluations_warn_of_labels_of_other_years(tmp_path: Path, kind: Any) -> None:
+    scene = {**image(tmp_path, "20240721_200707"), "labels": str(tmp_path / "labels.gpkg")}
+    squares = [shapely.box(10, 10, 30, 30)]
+    gpd.GeoDataFrame({"year": [2018]}, geometry=squares, crs="EPSG:32608").to_file(tmp_path / "labels.gpkg")
+    if kind is TrainConfig:
+        said = TrainConfig.model_validate(
+            {"id": "a", "classes": "slump", "tile": 32, "overlap": 0, "scenes": {"training": scene}}
+        )
+        with pytest.warns(LabelDateWarning, match="1 of 1 labels with dates"):
+            said.recipe()
+    else:
+        predicted = EvaluateConfig(classes="slump", scenes=scene).predicted_scenes([], device="cpu")
+        with pytest.warns(LabelDateWarning, match="1 of 1 labels with dates"), pytest.raises(RtsxError):
+            next(predicted)

@@ -81,6 +81,7 @@ def test_a_composite_of_scenes_in_two_zones(ground: Ground, composite: str, erod
     else:
         assert_piece(cube, mean_composite(ordered, empty=nothing(), least=2))
     assert cube.attrs["images_planetscope"] == "a,b,c"
+    assert (cube.attrs["time_coverage_start"], cube.attrs["time_coverage_end"]) == ("2024-07-01", "2024-07-03")
     assert 0.05 < float(cube["valid"].mean()) < 0.999
 
 
@@ -258,9 +259,13 @@ def test_terrain_at_the_edge_of_a_cell_sees_the_tile_beyond(ground: Ground, terr
     # The border of the tiles lies three pixels beyond the right edge of the cell: only its halo meets the eastern tile.
     middle = GRID.window(ROWS, (COLUMNS[0], -210_000 - 3))
     tiles = [outlined(ground.heights("west", shift=(-1500, 0))), outlined(ground.heights("east", shift=(1500, 0)))]
+    tiles = [
+        replace(tile, time=at("2014-03-27")) for tile in tiles
+    ]  # of strips, which say nothing of when the layers are of
     given = recipe(elevation(tiles, terrain_grid=terrain_grid))
     whole, cell = rtsx.open_cube(given, CUBE).compute(), rtsx.open_cube(given, middle).compute()
     assert cell.attrs["images_arcticdem"] == "east,west"
+    assert "time_coverage_start" not in cell.attrs
     for name in ("relative_elevation", "slope"):
         np.testing.assert_array_equal(whole[name].values[:, : middle.shape[1]], cell[name].values, err_msg=name)
 
