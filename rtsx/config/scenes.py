@@ -29,6 +29,7 @@ from rtsx.errors import (
     ReviewError,
     TrainingError,
 )
+from rtsx.footprints.schema import years_by_row
 from rtsx.labels import LabelRaster, open_label_raster, rasterize_labels, read_labels
 from rtsx.labels.io import read_table, without_layer
 from rtsx.labels.label_rasters import RasterizedLabels, read_label_raster
@@ -222,11 +223,20 @@ class LabelReader:
 
     def compare_years(self, labels: LabelsConfig, truth: LabelRaster, *, scene: str, years: Sequence[int]) -> None:
         """Remember which labels on a scene are of other years than its images, where both are known."""
-        table = self._tables.get(labels.to_yaml())
-        if table is None or not years or "image_date" not in table.columns or not isinstance(truth, RasterizedLabels):
+        if not years or not isinstance(truth, RasterizedLabels):
             return
-        first, last = (pd.to_datetime(table[name]).dt.year for name in ("image_date", "image_date_end"))
-        on_scene = first.notna() & table["label_id"].isin(truth.label_ids)
+        if labels.review is not None:
+            table = self._reviews[labels.review].table
+            table = table[table["verdict"].isin(("target", "other"))]
+            ids = pd.Series([f"{labels.review}/{one}" for one in table.index], table.index)
+            first = last = years_by_row(table)
+        else:
+            table = self._tables[labels.to_yaml()]
+            if "image_date" not in table.columns:  # where no label counts
+                return
+            ids = table["label_id"]
+            first, last = (pd.to_datetime(table[name]).dt.year for name in ("image_date", "image_date_end"))
+        on_scene = first.notna() & ids.isin(truth.label_ids)
         beyond = on_scene & ((first > years[-1] + _YEARS_APART) | (last < years[0] - _YEARS_APART))
         others = sorted({*first[beyond].astype(int), *last[beyond].astype(int)})
         self._dated.append(_DatedLabels(labels.source, scene, years, int(on_scene.sum()), int(beyond.sum()), others))
@@ -241,7 +251,7 @@ class LabelReader:
                 f"{sum(one.n_beyond for one in beyond)} of {sum(one.n_labels for one in self._dated)} labels with dates, on {len(beyond)} of "
                 f"{len(self._dated)} scenes, are more than a year from the images they lie on, such as those of {worst.source} of {labels} on "
                 f"{worst.scene} of {images}: what has changed between is learnt, and counts, as wrong. Take images of the years of the labels, or "
-                "leave such labels out with where, which selects by column.",
+                "leave such labels out, of files with where.",
                 LabelDateWarning,
                 stacklevel=3,
             )

@@ -68,11 +68,15 @@ def area_columns(names: Iterable[object]) -> dict[str, float]:
 
 def stated_years(footprints: geopandas.GeoDataFrame) -> set[int]:
     """Return the years that outlines state, by `year` or else `date`; none where they state none."""
-    none = pd.Series(dtype="float64")
-    stated = pd.to_numeric(footprints.get("year", none), errors="coerce").dropna()
-    if stated.empty:
-        stated = pd.to_datetime(footprints.get("date", none), errors="coerce").dt.year.dropna()
-    return {int(year) for year in stated}
+    return {int(year) for year in years_by_row(footprints).dropna()}
+
+
+def years_by_row(footprints: geopandas.GeoDataFrame) -> pd.Series:
+    """Return the year of each outline, by `year` or else `date`; missing where it states none."""
+    none = pd.Series(np.nan, footprints.index)
+    year: pd.Series = pd.to_numeric(footprints.get("year", none), errors="coerce").astype("float64")
+    stated: pd.Series = year.fillna(pd.to_datetime(footprints.get("date", none), errors="coerce").dt.year)
+    return stated
 
 
 def known_dtypes(names: Iterable[object]) -> dict[str, str]:

@@ -11,7 +11,7 @@ import shapely
 
 from rtsx.config.scenes import LabelReader, LabelsConfig
 from rtsx.config.training import TrainConfig
-from rtsx.errors import ConfigError
+from rtsx.errors import ConfigError, LabelDateWarning
 from rtsx.labels import IGNORED
 from rtsx.review import AddedOutline, Answer, BatchVerdicts, create_review
 from rtsx.training.recipe import SamplingSpec, TrainingScene
@@ -29,7 +29,7 @@ def review(tmp_path: Path) -> str:
         shapely.box(500_000 + x, 7_700_000 - y - 100, 500_000 + x + 100, 7_700_000 - y) for x, y in PLACES.values()
     ]
     table = gpd.GeoDataFrame(
-        {"footprint_id": list(PLACES), "class_name": "rts", "prob_max": 0.9}, geometry=boxes, crs=CRS
+        {"footprint_id": list(PLACES), "class_name": "rts", "prob_max": 0.9, "year": 2018}, geometry=boxes, crs=CRS
     )
     place = str(tmp_path / "review")
     made = create_review(
@@ -104,6 +104,16 @@ def test_an_outline_is_never_on_both_sides_of_a_split(review: str, tmp_path: Pat
     assert TrainConfig(**given, scenes={"training": [one, two]}).recipe().training
     with pytest.raises(ConfigError, match=f"Scene one of training and scene two of {other} show one outline"):
         TrainConfig(**given, scenes={"training": [one], other: [two]}).recipe()
+
+
+def test_a_review_of_another_year_than_the_images_is_said(review: str) -> None:
+    reader, (truth,) = truth_of(review)
+    labels = LabelsConfig(review=review)
+    reader.compare_years(labels, truth, scene="near", years=[2019, 2024])
+    reader.warn_of_other_years()  # of nothing: a warning is an error here
+    reader.compare_years(labels, truth, scene="one", years=[2024])
+    with pytest.warns(LabelDateWarning, match=r"^3 of 6 labels .*, on 1 of 2 scenes, .* of 2018 on one of 2024:"):
+        reader.warn_of_other_years()
 
 
 def test_a_review_of_something_else_or_none_is_refused(review: str, tmp_path: Path) -> None:

@@ -311,7 +311,7 @@ def image(folder: Path, name: str) -> dict[str, Any]:
         ({"image_year": [2018, 2019, 2025]}, "^2 of 3 labels .* of 2018 to 2019 on "),
         (
             {"date": ["2021-02-03", "2024-07-01", None]},
-            "^1 of 2 labels .* of 2021 on .* leave such labels out with where",
+            "^1 of 2 labels .* of 2021 on .* leave such labels out, of files with where",
         ),
         ({"BaseMapDate": ["2016-07-01,2023-08-31"] * 2}, "^$"),
         ({"note": ["2018", "b"]}, "^$"),
