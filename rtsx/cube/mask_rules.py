@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rtsx.cube.encoding import is_representable
 from rtsx.errors import CubeError
 from rtsx.names import did_you_mean
 
@@ -358,6 +357,8 @@ class MaskRule:
         """
         quality = self.quality(data)
         if self.heeds_nodata and (nodata or data.dtype.kind == "f"):
+            from rtsx.cube.encoding import is_representable  # here, because it loads xarray
+
             quality[(quality == GOOD) & ~is_representable(data, nodata or None).any(axis=0)] = INVALID
         return quality
 
