@@ -1,6 +1,7 @@
 """Rules that turn quality data into three levels, by name or as expressions, which are parsed strictly and never evaluated as Python."""
 
 import ast
+import math
 import operator
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -356,10 +357,9 @@ class MaskRule:
         often means that there is no cloud; and named rules know their data.
         """
         quality = self.quality(data)
-        if self.heeds_nodata and (nodata or data.dtype.kind == "f"):
-            from rtsx.cube.encoding import is_representable  # here, because it loads xarray
-
-            quality[(quality == GOOD) & ~is_representable(data, nodata or None).any(axis=0)] = INVALID
+        if self.heeds_nodata:
+            is_missing = ~np.isfinite(data) | (data == (nodata or math.nan))
+            quality[(quality == GOOD) & is_missing.all(axis=0)] = INVALID
         return quality
 
     def doubt(self, *, nodata: float | None, dtype: str) -> str | None:
