@@ -221,12 +221,15 @@ def _sliced(
         start, stop = (min(max(edge + shift, 0), size) for edge in (span.start, span.stop))
         inside.append(slice(start, stop))
         outside.append(slice(start - shift - span.start, stop - shift - span.start))
+    if not all(span.start < span.stop for span in inside):
+        return _empty(reader, rows, columns, storing=storing)
+    stored = reader.read(inside[0], inside[1])
+    valid = is_representable(stored, reader.nodata)
+    pixels = storing.stored(np.ma.getdata(stored), valid=valid)
+    if valid.shape[1:] == (rows.stop - rows.start, columns.stop - columns.start):
+        return Warped(pixels, valid)
     warped = _empty(reader, rows, columns, storing=storing)
-    if all(span.start < span.stop for span in inside):
-        part = (slice(None), *outside)
-        stored = reader.read(inside[0], inside[1])
-        warped.valid[part] = is_representable(stored, reader.nodata)
-        warped.pixels[part] = storing.stored(np.ma.getdata(stored), valid=warped.valid[part])
+    warped.pixels[:, *outside], warped.valid[:, *outside] = pixels, valid
     return warped
 
 
