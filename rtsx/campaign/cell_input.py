@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from itertools import islice, product
 from typing import Any
 
-import dask.array as da
 import numpy as np
 import xarray as xr
+from dask.base import compute
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from shapely.geometry.base import BaseGeometry
@@ -31,8 +31,7 @@ from rtsx.cube.stac.item import item_footprint
 from rtsx.errors import CampaignError, CubeError
 from rtsx.geometry.crs import cached_transformer
 from rtsx.grid.grid import cell_id
-from rtsx.inference.device import plain_memory, planes
-from rtsx.inference.plan import Region, region_overlap, region_within, regions_meet, shape_of
+from rtsx.inference.plan import Region, region_overlap, region_within, regions_meet
 from rtsx.inference.runner import Runner, packings_of
 from rtsx.inference.streaming import input_window
 from rtsx.parsing import StoredRecord
@@ -183,11 +182,10 @@ class CellReader:
         names = self.runner.plan.layers
         cube = _opened(self._cube, self._ground, window)
         lazy = {name: cube[name].data for name in (*names, "valid")}
-        pixels = planes(shape_of(window), {name: one.dtype for name, one in lazy.items()}, memory=plain_memory)
         # In threads of our own, instead of dask's scheduler in force, which on a worker is the whole cluster.
-        da.store([*lazy.values()], [*pixels.values()], lock=False, scheduler="threads", pool=self._pool)
-        stored = {name: pixels[name] for name in names}
-        valid = self.runner.valid(stored, pixels["valid"])
+        (pixels,) = compute(lazy, scheduler="threads", pool=self._pool)
+        stored = {name: np.asarray(pixels[name]) for name in names}
+        valid = self.runner.valid(stored, np.asarray(pixels["valid"]))
         if regions_meet(window, self._ground.haloed):
             seen = region_overlap(window, self._ground.haloed)
             self._valid[region_within(seen, self._ground.around)] = valid[region_within(seen, window)]
@@ -222,12 +220,13 @@ def is_gap(error: CubeError) -> bool:
 
 def _opened(cube: CubeRecipe, ground: CellWindow, window: Region | None) -> xr.Dataset:
     """Open the lazy cube of a window; pixels are the grid's own wherever it is cut."""
-    if window is None:
-        return load_recipe(cube, ground.geobox, anchor=cube.grid.origin)
-    # In chunks of the grid, which are those of a store on it: each of others would decode four.
-    side = ground.plan.grid.cell_size
-    top, left = ground.plan.rows[0] * side + window[0].start, ground.plan.columns[0] * side + window[1].start
-    return load_recipe(cube, ground.window(window), anchor=cube.grid.origin, begun=(top, left))
+    geobox, begun = ground.geobox if window is None else ground.window(window), (0, 0)
+    images = (image for source in cube.sources for image in getattr(source.images, "images", ()))
+    if window is not None and any(bands.opener == "zarr" for image in images for bands in image.bands.values()):
+        # In chunks of the grid, which are those of a store on it: each of others would decode four.
+        side = ground.plan.grid.cell_size
+        begun = ground.plan.rows[0] * side + window[0].start, ground.plan.columns[0] * side + window[1].start
+    return load_recipe(cube, geobox, anchor=cube.grid.origin, begun=begun)
 
 
 def input_stamps(recipe: CubeRecipe, geobox: GeoBox) -> tuple[InputVersion, ...]:

@@ -44,7 +44,7 @@ def first_valid(pieces: Iterable[Observation], *, empty: Observation, least: int
     for number, piece in enumerate(pieces):
         trusted = open_pixels & (piece.quality >= least)
         if number == 0 and trusted.all():
-            return piece
+            return piece.copy()  # of a view that would hold all bands
         # What is not to be trusted is kept as long as nothing better comes, so that `quality` tells low from missing.
         low = open_pixels & (made.quality == 0) & (piece.quality > 0)
         made.take(piece, trusted | low)

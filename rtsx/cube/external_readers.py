@@ -235,7 +235,7 @@ def lazy_stacks(
     has_time
         Whether the arrays have a time dimension.
     """
-    size = (chunks[0][0], chunks[1][0])
+    size = (max(chunks[0]), max(chunks[1]))
     token = token_of(blocks, steps, chunks, has_time)
     graph: dict[Any, Any] = {f"fuses-{token}": blocks}
     sources: list[da.Array] = []

@@ -137,7 +137,7 @@ class _Held:
         more = read((slice(self.bottom, bottom), self.columns))
         if not self.pixels:
             return _Held(self.top, self.columns, more)
-        dtypes = {name: array.dtype for name, array in more.items()}
+        dtypes = {name: np.result_type(self.pixels[name], array) for name, array in more.items()}
         joint = planes((bottom - self.top, self.columns.stop - self.columns.start), dtypes, memory=plain_memory)
         for name, array in joint.items():
             n_kept = len(self.pixels[name])

@@ -113,7 +113,7 @@ def metadata_stamp(path: str, names: Sequence[str]) -> tuple[object, ...] | None
         for key in _METADATA:
             with suppress(OSError):
                 status = (place / key).stat()
-                found.append((status.st_mtime_ns, status.st_size, status.st_ino))
+                found.append((status.st_ctime_ns, status.st_size, status.st_ino))  # which nobody can set
     return tuple(found)
 
 

@@ -17,6 +17,7 @@ from rtsx.cube.composite import (
     medoid_composite,
     percentile_composite,
 )
+from rtsx.cube.mask_rules import GOOD
 
 SHAPE = (13, 9)
 
@@ -88,6 +89,14 @@ def test_composites_equal_one_pixel_at_a_time(count: int, dtype: str, least: int
         assert made["mean"].quality[y, x] == made["median"].quality[y, x] == made["p20"].quality[y, x] == lowest
         assert made["first"].quality[y, x] == (earliest[0].quality[y, x] if earliest else 0)
     assert all(layer.dtype == dtype for fused in made.values() for layer in fused.layers)
+
+
+def test_what_is_made_of_one_image_holds_nothing_else_of_it() -> None:
+    bands = np.ones((12, *SHAPE), np.uint16)
+    piece = Observation(tuple(bands[:2]), np.full(SHAPE, GOOD, np.uint8))
+    nothing = empty("uint16")
+    for made in (first_valid([piece], empty=nothing, least=2), best_quality([piece], empty=nothing)):
+        assert all((layer == 1).all() and not np.shares_memory(layer, bands) for layer in made.layers)
 
 
 @pytest.mark.parametrize("rows", [1, 5, 100])

@@ -16,8 +16,9 @@ from rtsx.cube.composite import Observation, best_quality, first_valid, mean_com
 from rtsx.cube.derived import get_derived
 from rtsx.cube.encoding import packing
 from rtsx.cube.erosion import erode_quality
+from rtsx.cube.graph import chunk_lengths
 from rtsx.cube.images import GivenImages, Image, Period
-from rtsx.cube.load import region_geobox, search_area
+from rtsx.cube.load import load_recipe, region_geobox, search_area
 from rtsx.cube.mask_rules import mask_rule
 from rtsx.cube.recipe import CubeRecipe, DerivedLayer, SourceRecipe, TerrainLayer
 from rtsx.cube.resample.readers import open_reader
@@ -241,6 +242,21 @@ def test_stackstac_agrees_to_the_pixel_on_a_shared_grid(ground: Ground, group: s
     assert ours["valid"].values.mean() > 0.3
     for name in ours.data_vars:
         np.testing.assert_array_equal(ours[name].values, theirs[name].values, err_msg=str(name))
+
+
+@pytest.mark.parametrize("reader", ["rtsx", "stackstac"])
+@pytest.mark.parametrize("begun", [(59, 1), (-7, 120)])
+def test_chunks_may_begin_before_the_raster(ground: Ground, reader: str, begun: tuple[int, int]) -> None:
+    images = [ground.scene("a", cloud=2), ground.scene("b", cloud=1)]
+    grid = rtsx.Grid.from_geobox(images[0].bands["red"].geobox)
+    given = replace(recipe(optical(images, reader=reader), chunk=60), grid=grid)
+    whole, window = (
+        load_recipe(given, grid.window((0, 150), (20, 130)), anchor=grid.origin, begun=before)
+        for before in ((0, 0), begun)
+    )
+    assert window["red"].chunks == (chunk_lengths(150, 60, begun=begun[0]), chunk_lengths(110, 60, begun=begun[1]))
+    xr.testing.assert_identical(window.compute(), whole.compute())
+    assert len(window["red"].data.dask) < 3 * len(whole["red"].data.dask)
 
 
 def test_stackstac_says_what_it_cannot(ground: Ground) -> None:
