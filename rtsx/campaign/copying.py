@@ -82,7 +82,7 @@ class Copied:
                 "campaign, have these cells made anew, and copy again."
             )
         for year, told in self.plans.items():
-            text += f"\nThe plan of {year} is damaged, so its stages were not copied, and a sound plan of the copy stays: {told}"
+            text += f"\nThe plan of {year} is damaged, so its stages were not copied; a sound plan of an earlier copy stays: {told}"
         return text
 
 

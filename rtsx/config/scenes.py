@@ -236,6 +236,7 @@ class LabelReader:
                 return
             ids = table["label_id"]
             first, last = (pd.to_datetime(table[name]).dt.year for name in ("image_date", "image_date_end"))
+            last = last.fillna(first)
         on_scene = first.notna() & ids.isin(truth.label_ids)
         beyond = on_scene & ((first > years[-1] + _YEARS_APART) | (last < years[0] - _YEARS_APART))
         others = sorted({*first[beyond].astype(int), *last[beyond].astype(int)})

@@ -147,9 +147,7 @@ def _warn_of_doubt(source: SourceRecipe, images: Sequence[Image]) -> None:
     for image in images:
         bands = image.bands[name]
         if doubt := rule.doubt(nodata=bands.nodata, dtype=bands.dtype):
-            warnings.warn(
-                f"Source {source.name!r}: {name!r} of image {image.id!r} {doubt}", LayerValuesWarning, stacklevel=2
-            )
+            warnings.warn(f"Source {source.name!r}: {name!r} {doubt}", LayerValuesWarning, stacklevel=2)
             return
 
 

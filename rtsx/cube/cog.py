@@ -140,15 +140,22 @@ def _export(
 def _mask(cube: xr.Dataset, name: str) -> da.Array | None:
     """Return which pixels (y, x) of a variable count, where only `valid` says so; None where its values do, or all count."""
     variable, valid = cube[name], cube.get("valid")
-    if valid is None or name == "valid" or variable.dtype.kind == "f" or packing(variable)["nodata"] is not None:
+    if (
+        valid is None
+        or name == "valid"
+        or name.startswith("quality")
+        or variable.dtype.kind == "f"
+        or packing(variable)["nodata"] is not None
+    ):
         return None
     if "time" in valid.dims:
         if "time" not in variable.dims:
             return None  # a layer of things without a time gets none from the mask of others
-        if valid.sizes["time"] > 1:
+        steps = da.asarray(valid.transpose("time", "y", "x").data)
+        if len(steps) > 1 and (steps != steps[:1]).any().compute():
             raise CubeError(
                 f"{name!r} of {variable.dtype} has no value for missing pixels, and a GeoTIFF has one mask for all of its bands, but "
-                f"`valid` has {valid.sizes['time']} times. Export each time to a folder of its own; in Python, that of "
+                f"`valid` differs between its {len(steps)} times. Export each time to a folder of its own; in Python, that of "
                 "cube.isel(time=[0])."
             )
         valid = valid.isel(time=0)

@@ -215,7 +215,7 @@ def as_mask(valid: xr.DataArray) -> xr.DataArray:
     >>> as_mask(xr.DataArray(np.array([1, 0, 9], np.uint8), attrs={"_FillValue": 9})).values.tolist()
     [True, False, False]
     """
-    if valid.dtype.kind not in "iuf":
+    if valid.dtype.kind not in "iufO":
         return valid
     made: xr.DataArray = xr.apply_ufunc(
         partial(_yes_or_no, missing=missing_values(valid)), _lazy(valid), dask="parallelized", output_dtypes=[bool]
@@ -226,6 +226,8 @@ def as_mask(valid: xr.DataArray) -> xr.DataArray:
 
 
 def _yes_or_no(values: NDArray[Any], *, missing: tuple[float, ...]) -> NDArray[np.bool_]:
+    if values.dtype.kind == "O":  # True and False of a bool that declares a missing value, with NaN in its place
+        values = values.astype(np.float64)
     yes = values == 1
     odd = values[~(yes | (values == 0) | np.isnan(values) | np.isin(values, missing))]
     if odd.size or 1 in missing:
@@ -241,7 +243,8 @@ def _lazy(layer: xr.DataArray) -> xr.DataArray:
     """Return the layer; where it is stored and was not read yet, in chunks, instead of being read here."""
     if layer.variable._in_memory or layer.chunks is not None:
         return layer
-    return layer.chunk(layer.encoding.get("preferred_chunks", {}))
+    preferred = layer.encoding.get("preferred_chunks", {})
+    return layer.chunk({dim: size for dim, size in preferred.items() if dim in layer.dims})
 
 
 def _warn_of_others(layer: xr.DataArray) -> None:

@@ -369,8 +369,8 @@ class MaskRule:
         if self.quality(np.zeros((1, 1, 1), dtype))[0, 0] != GOOD:
             return None
         return (
-            f"declares nodata 0, and the rule {self.name!r} does not name 0, which counts as good. Add `== 0` to what is "
-            "invalid where 0 is missing; where it is clear ground, say with good: instead of invalid: what can be trusted."
+            f"declares nodata 0, and the rule {self.name!r} does not name 0, which counts as good. Where 0 is missing, say so in invalid:, "
+            f"by `{''.join(self.names) or 'b1'} == 0` and `or` between it and others; where it is clear ground, say with good: what can be trusted."
         )
 
 
@@ -389,17 +389,17 @@ def band_places(names: Sequence[str], described: Sequence[str | None]) -> tuple[
     >>> band_places(["cloud", "light_haze"], ["Light haze map", "Cloud"]), band_places(["cloud", "haze"], [None, None])
     ((1, 0), (0, 1))
     """
-    as_they_come, told = tuple(range(len(described))), [_words(one or "") for one in described]
+    as_they_come, told = tuple(range(len(described))), [band_words(one or "") for one in described]
     if len(names) < 2 or len(names) != len(described):
         return as_they_come
-    found = [[place for place, words in enumerate(told) if words == _words(name)] for name in names]
+    found = [[place for place, words in enumerate(told) if words == band_words(name)] for name in names]
     if all(len(places) == 1 for places in found):
         return tuple(places[0] for places in found)
     if all(own in places for own, places in enumerate(found) if places):
         return as_they_come
     raise CubeError(
         f"A mask rule reads the bands {list(names)}; these are described as {list(described)}, in another order and not all by "
-        "these names. Name them so in the file or item, or say their numbers in the order of the rule, as `bands: [2, 1]`."
+        f"these names. Name them so in the file or item, or say their numbers in the order of the rule, as `bands: {[*range(len(names), 0, -1)]}`."
     )
 
 
@@ -407,9 +407,11 @@ _NOISE = frozenset({"map", "mask", "data", "band", "pixels"})
 """Words that Planet adds to the names of its bands, as in ``Light haze map`` and ``Unusable data mask``."""
 
 
-def _words(name: str) -> frozenset[str]:
+def band_words(name: str) -> frozenset[str]:
     """Return the words of a band's name, in which ``LightHaze`` has two."""
-    words = frozenset(re.findall(r"[a-z]+|\d+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()))
+    words = frozenset(
+        re.findall(r"[a-z]+|\d+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower().replace("udm1", "unusable"))
+    )
     return words - _NOISE or words
 
 

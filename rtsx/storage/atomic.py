@@ -189,10 +189,10 @@ def refusals(target: Path) -> Iterator[None]:
     except OutputNotWritableError:
         raise
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise not_written(target, error) from error
-        if error.errno in (errno.EACCES, errno.EROFS):
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise _not_writable(target, error) from error
+        if error.errno in MEDIUM_ERRORS:
+            raise not_written(target, error) from error
         raise
 
 

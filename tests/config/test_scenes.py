@@ -314,6 +314,7 @@ def image(folder: Path, name: str) -> dict[str, Any]:
             "^1 of 2 labels .* of 2021 on .* leave such labels out, of files with where",
         ),
         ({"BaseMapDate": ["2016-07-01,2023-08-31"] * 2}, "^$"),
+        ({"image_date": ["2018-07-01", "2024-07-01"], "image_date_end": [None, None]}, "^1 of 2 labels .* of 2018 on "),
         ({"note": ["2018", "b"]}, "^$"),
     ],
 )

@@ -182,7 +182,9 @@ def test_a_mask_for_each_time_is_refused_where_no_value_is_missing(random_cube: 
     cube["valid"] = (cube["probability"] < 90) & cube["valid"]
     counts = cube["probability"].drop_attrs()
     cube = cube.assign(counts=counts, height=cube["red"].drop_attrs())
-    with pytest.raises(CubeError, match=r"'counts' of uint8 has no value for missing pixels.*`valid` has 2 times"):
+    with pytest.raises(
+        CubeError, match=r"'counts' of uint8 has no value for missing pixels.*`valid` differs between its 2 times"
+    ):
         export_cog(cube, tmp_path / "out", variables=["counts"])
     assert not (tmp_path / "out").exists()
     (path, static) = export_cog(cube.isel(time=[1]), tmp_path, variables=["counts", "height"])
@@ -190,3 +192,8 @@ def test_a_mask_for_each_time_is_refused_where_no_value_is_missing(random_cube: 
         np.testing.assert_array_equal(file.dataset_mask() > 0, cube["valid"][1])
         assert other.dataset_mask().all()  # it has no time, and gets no mask of others
     export_cog(cube, tmp_path / "out", variables=["probability"])  # whose 255 says what is missing
+    alike = cube.assign(valid=xr.ones_like(cube["valid"]) & cube["valid"][0], quality_p=counts * 0 + 1)
+    (path, quality) = export_cog(alike, tmp_path / "alike", variables=["counts", "quality_p"])
+    with rasterio.open(path) as file, rasterio.open(quality) as other:
+        np.testing.assert_array_equal(file.dataset_mask() > 0, cube["valid"][0])
+        assert other.dataset_mask().all()  # low quality is what it tells of

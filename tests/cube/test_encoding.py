@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+import rioxarray
 import xarray as xr
 from rasterio.warp import transform_bounds
 
 import rtsx
 from rtsx.cube import Layer, packing
 from rtsx.cube.conventions import as_cube, as_stored
-from rtsx.cube.encoding import decoded_packing, packing_attrs, with_packing
+from rtsx.cube.encoding import as_mask, decoded_packing, packing_attrs, with_packing
 from rtsx.errors import CubeError, LayerValuesWarning
 
 
@@ -188,6 +189,17 @@ def test_a_scale_that_an_encoding_leaves_open_is_none() -> None:
     layer.encoding = {"scale_factor": None, "add_offset": None}
     assert decoded_packing(layer) == {}
     assert packing(layer)["is_declared"] is False
+
+
+def test_a_mask_as_readers_give_it_is_bool(tmp_path: Path) -> None:
+    """Of True, False and NaN, as xarray reads a bool with a missing value; and as rioxarray opens a file, whose chunks have bands."""
+    given = xr.DataArray(np.array([[True, False, np.nan]], object), dims=("y", "x"))
+    assert as_mask(given).values.tolist() == [[True, False, False]]
+    profile = {"driver": "GTiff", "width": 3, "height": 1, "count": 1, "dtype": "uint8", "crs": "EPSG:3413"}
+    with rasterio.open(tmp_path / "m.tif", "w", **profile, transform=rasterio.Affine(3, 0, 0, 0, -3, 0)) as file:
+        file.write(np.array([[[1, 0, 1]]], np.uint8))
+    lazy = rioxarray.open_rasterio(tmp_path / "m.tif").isel(band=0, drop=True)
+    assert as_mask(lazy).values.tolist() == [[True, False, True]]
 
 
 def test_a_range_that_is_none_is_refused() -> None:

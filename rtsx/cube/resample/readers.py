@@ -14,6 +14,7 @@ from odc.geo.geobox import GeoBox
 from rtsx.cube.encoding import output_nodata
 from rtsx.cube.georeference import crs_name, pixels_apart
 from rtsx.cube.images import BandSource
+from rtsx.cube.mask_rules import band_words
 from rtsx.cube.rasterio import RasterHeader, read_header, read_overview_geobox, read_window
 from rtsx.cube.stac.item import same_band_name
 from rtsx.errors import CubeError
@@ -223,12 +224,14 @@ class FileReader(_StoredBands):
         like = self.like
         if like is None:
             return
+        is_turned = self.any_value and list(self.bands) != sorted(self.bands)  # by the names of the one that answered
         for band in self.bands:
             name, other = header.descriptions[band - 1], like.descriptions[band - 1]
             packed = [(one.scales[band - 1], one.offsets[band - 1]) for one in (header, like) if like.scales]
             if self.any_value or {"scale_factor", "add_offset"} <= self.settled:
                 packed = []
-            if len(set(packed)) > 1 or (name and other and name.lower() != other.lower()):
+            is_known = bool(name) or not other or not is_turned
+            if len(set(packed)) > 1 or not is_known or (name and other and band_words(name) != band_words(other)):
                 told = [
                     f" and has the scale {scale:.15g} and the offset {offset:.15g}" for scale, offset in packed
                 ] or ["", ""]
