@@ -125,12 +125,11 @@ def copy_campaign(
         raise CampaignError(
             f"{output} holds no plan of {', '.join(map(str, wanted)) or 'any year'}; planned years: {known}."
         )
-    broken = _damaged_plans(source, planned)
+    plans, broken = _read_plans(source, planned)
     kept = _refuse_another(source, target, planned=planned, broken=broken, to=to)
     copier = _Copier(source, target, to=to)
     marked = {year: sorted(CampaignLedger(source, YearLayout(year)).done()) for year in wanted}
-    plans = [*_readable_plans(source, wanted).values()]
-    stages = {plan.year: stage_records(source, plan) for plan in plans}
+    stages = {year: stage_records(source, plan) for year, plan in plans.items() if year in wanted}
     documents, n_bytes = _documents(source, wanted)
     documents = [one for one in documents if one.key not in kept]
     require_space(to, n_bytes - _documents(target, wanted)[1])
@@ -163,8 +162,8 @@ def copy_campaign(
         found.update(states)
         bad = tuple(cell for cell, state in zip(cells, states, strict=True) if state == "damaged")
         damaged |= {year: bad} if bad else {}
-    for plan in plans:
-        copy_stages(plan, stages[plan.year], source=source, target=target, without=copier.later[plan.year])
+    for year, records in stages.items():
+        copy_stages(plans[year], records, source=source, target=target, without=copier.later[year])
     return Copied(
         to=to,
         years=tuple(wanted),
@@ -273,26 +272,21 @@ class _Copier:
         self.written.append(len(content))
 
 
-def _damaged_plans(objects: ObjectStore, years: Iterable[int]) -> dict[int, str]:
-    """Return what is wrong with plans that cannot be read, by year."""
-    found: dict[int, str] = {}
+def _read_plans(objects: ObjectStore, years: Iterable[int]) -> tuple[dict[int, CampaignPlan], dict[int, str]]:
+    """Return the plans that can be read, and what is wrong with the others, by year."""
+    plans: dict[int, CampaignPlan] = {}
+    broken: dict[int, str] = {}
     for year in years:
         try:
-            if read_plan(objects, year) is None:
-                found[year] = f"{YearLayout(year).plan} is gone. Restore it from a copy."
+            plan = read_plan(objects, year)
         except CampaignError as error:
-            found[year] = str(error)
-    return found
-
-
-def _readable_plans(objects: ObjectStore, years: Iterable[int]) -> dict[int, CampaignPlan]:
-    """Return the plans that are there and can be read, by year."""
-    found: dict[int, CampaignPlan] = {}
-    for year in years:
-        with suppress(CampaignError):
-            if (plan := read_plan(objects, year)) is not None:
-                found[year] = plan
-    return found
+            broken[year] = str(error)
+        else:
+            if plan is None:
+                broken[year] = f"{YearLayout(year).plan} is gone. Restore it from a copy."
+            else:
+                plans[year] = plan
+    return plans, broken
 
 
 def _plan_digests(ledger: CampaignLedger) -> set[str]:
@@ -407,7 +401,7 @@ def _refuse_another(
         return set()
     others = [] if shared == source.get(CAMPAIGN) else [CAMPAIGN]
     kept: set[str] = set()
-    for year, there in _readable_plans(target, planned).items():
+    for year, there in _read_plans(target, planned)[0].items():
         layout = YearLayout(year)
         if year in broken:
             is_same = _plan_digests(CampaignLedger(source, layout)) <= {there.digest}
