@@ -123,7 +123,7 @@ class UntrustedModelError(BundleError):
 
 
 class PlanError(RtsxError, ValueError):
-    """A tiling that cannot give a right answer, such as an overlap that is not below the tile."""
+    """A tiling that cannot give a right result, such as an overlap that is not below the tile."""
 
 
 class MemoryPlanError(RtsxError, MemoryError):
@@ -143,7 +143,7 @@ class TrainingError(RtsxError, RuntimeError):
 
 
 class EvaluationError(RtsxError, ValueError):
-    """Answers and truth that cannot be compared as asked."""
+    """Predictions and truth that cannot be compared as asked."""
 
 
 class CampaignError(RtsxError, RuntimeError):

@@ -96,8 +96,8 @@ class LimitedLoader(yaml.SafeLoader):
         except _DEFECTS as error:
             if node is None:
                 raise ComposerError(None, None, f"cannot be read: {error}", self.get_mark()) from error
-            told = f"{str(node.value)[:60]!r} is no {node.tag.rpartition(':')[2]}; put text in quotes"
-            raise ConstructorError(None, None, told, node.start_mark) from error
+            problem = f"{str(node.value)[:60]!r} is no {node.tag.rpartition(':')[2]}; put text in quotes"
+            raise ConstructorError(None, None, problem, node.start_mark) from error
 
 
 def error_place(error: yaml.YAMLError, text: str) -> tuple[int, int] | None:
@@ -248,9 +248,9 @@ def parsed_json(text: str | bytes, kind: type[_T], *, what: str, error: type[Rts
     except ValidationError as cause:
         first = cause.errors(include_url=False)[0]
         place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
-        told = first["msg"].removeprefix("Value error, ").replace("Unexpected keyword argument", "Unknown name")
+        problem = first["msg"].removeprefix("Value error, ").replace("Unexpected keyword argument", "Unknown name")
         raise error(
-            f"{what}{', ' if place else ''}{place}: {told[:1].lower()}{told[1:].rstrip('.')}; got {first['input']!r:.60}. "
+            f"{what}{', ' if place else ''}{place}: {problem[:1].lower()}{problem[1:].rstrip('.')}; got {first['input']!r:.60}. "
             "It was edited or damaged, or written by another version of rtsx; restore it from a copy."
         ) from cause
     except error:

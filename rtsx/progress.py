@@ -1,4 +1,4 @@
-"""How far work is: heard from dask, on this machine or on a cluster, and told in a terminal, a notebook or a log."""
+"""How far work is: reported by dask, on this machine or on a cluster, and shown in a terminal, a notebook or a log."""
 
 import sys
 import time

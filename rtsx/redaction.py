@@ -135,7 +135,7 @@ def _without_places(text: str, *, keeps_references: bool) -> str:
             return match[0]
         if is_secret_name(name):
             return f"{match['start']}***"
-        # Told apart by a digest, because it may say which image is meant.
+        # Distinguished by a digest, because it may say which image is meant.
         digest = sha256(secret.encode()).hexdigest()[:8]
         return match[0] if _PLAIN.fullmatch(secret) else f"{match['start']}***{digest}"
 

@@ -159,7 +159,7 @@ def build_store(
         Ground; None for the recipe's region.
     layout
         ``"aligned"``: one group on the recipe's grid. ``"native"``: a copy of every image's pixels on its own grid, which
-        `open_native` aligns when it is opened, with the same answer as the images themselves.
+        `open_native` aligns when it is opened, with the same result as the images themselves.
     shard
         Side of a shard, px; None for the recipe's chunk.
     overviews

@@ -129,7 +129,7 @@ def with_axis_names(given: Any) -> Any:
 def as_stored(cube: xr.Dataset, layers: Sequence[str]) -> xr.Dataset:
     """Bring layers that xarray decoded back to the numbers that were stored, with their packing in the attributes; lazy.
 
-    So that a decoded cube has the same answers as the file, to the last bit. A number that is not near a whole one, as
+    So that a decoded cube gives the same values as the file, to the last bit. A number that is not near a whole one, as
     after resampling, stays what it is.
     """
     scales = {"scale_factor", "add_offset"}
@@ -141,7 +141,7 @@ def _encoded(layer: xr.DataArray) -> xr.DataArray:
     packed = decoded_packing(layer)
     dtype = np.dtype(layer.encoding.get("dtype") or "float32")
     words = {word: layer.encoding[word] for word in MISSING if word in layer.encoding}
-    # xarray leaves values that it was told of in the bits of another integer, such as -1 of unsigned ones.
+    # xarray leaves values that attributes state in the bits of another integer, such as -1 of unsigned ones.
     missing = missing_values(xr.DataArray(np.zeros((), dtype), attrs=words, name=layer.name))[:1]
     scale, offset = packed.get("scale_factor", 1.0), packed.get("add_offset", 0.0)
     stored = xr.apply_ufunc(
@@ -195,10 +195,10 @@ def _refuse_lost_masks(given: Any) -> None:
 
 
 def _no_cube(given: object) -> str:
-    told = "A cube is an xarray.Dataset with one variable per layer, or a DataArray with a dimension of bands; got"
+    expected = "A cube is an xarray.Dataset with one variable per layer, or a DataArray with a dimension of bands; got"
     if isinstance(given, str | PathLike):
-        return f"{told} the path {fspath(given)!r}. Open it first, with rtsx.open_cube({fspath(given)!r})."
-    return f"{told} {type(given).__name__}. Open one with rtsx.open_cube(path)."
+        return f"{expected} the path {fspath(given)!r}. Open it first, with rtsx.open_cube({fspath(given)!r})."
+    return f"{expected} {type(given).__name__}. Open one with rtsx.open_cube(path)."
 
 
 def _split(array: xr.DataArray, layers: Sequence[str] | None) -> xr.Dataset:
@@ -227,14 +227,14 @@ def _split(array: xr.DataArray, layers: Sequence[str] | None) -> xr.Dataset:
     return xr.Dataset(variables, coords={name: coords[name] for name in coords if name not in variables}, attrs=whole)
 
 
-def _place(number: int, coordinate: Sequence[Any], told: Any = None) -> tuple[int, int | None]:
+def _place(number: int, coordinate: Sequence[Any], long_name: Any = None) -> tuple[int, int | None]:
     """Return where a band's value stands among those of an attribute, and of how many.
 
-    By the number of the band, which rioxarray counts from 1, or its name in `told`, which is `long_name`, because attributes keep
+    By the number of the band, which rioxarray counts from 1, or its name in `long_name`, because attributes keep
     their order when bands are selected.
     """
-    if isinstance(told, tuple | list) and list(told).count(coordinate[number]) == 1:
-        return list(told).index(coordinate[number]), None
+    if isinstance(long_name, tuple | list) and list(long_name).count(coordinate[number]) == 1:
+        return list(long_name).index(coordinate[number]), None
     if all(isinstance(one, int) and one > 0 for one in coordinate):
         return coordinate[number] - 1, None
     return number, len(coordinate)
@@ -251,7 +251,7 @@ def _band_names(array: xr.DataArray, dim: Any, layers: Sequence[str] | None) -> 
         raise CubeError(
             f"The array has {count} bands along {dim!r}; got {len(layers)} layers {list(layers)}. Name every one."
         )
-    told = array.attrs.get("long_name")
+    long_name = array.attrs.get("long_name")
     names: list[Any] = list(layers or [])
     if layers is not None and (spelt := as_spelt(coordinate, layers)):
         names = [spelt[one] for one in coordinate]
@@ -260,12 +260,12 @@ def _band_names(array: xr.DataArray, dim: Any, layers: Sequence[str] | None) -> 
     if not names and count == 1 and isinstance(array.name, str) and not NAMELESS.fullmatch(array.name):
         names = [array.name]
     if not names:
-        names = [_of_band(told, _place(number, coordinate)) for number in range(count)]
+        names = [_of_band(long_name, _place(number, coordinate)) for number in range(count)]
     if not any(names) and "chunks" in array.encoding:
         names = [f"band_{number}" for number in range(1, count + 1)]  # as those of a file that does not describe them
     if len(set(names)) != count or not all(isinstance(one, str) and one for one in names):
         raise CubeError(
-            f"The {count} bands along {dim!r} have no names of their own, only {list(coordinate)} and long_name {told!r}. Name "
+            f"The {count} bands along {dim!r} have no names of their own, only {list(coordinate)} and long_name {long_name!r}. Name "
             f"them in their order: layers=['red', ...] in predict_cube, or array.expand_dims({dim!r}) where there is one, and "
             f"array.assign_coords({dim}=['red', ...])."
         )
@@ -557,7 +557,7 @@ def validate_cube(cube: xr.Dataset | xr.DataArray) -> None:
 
     A cube has dimensions (y, x) or (time, y, x), coordinates `y` (falling) and `x` (rising) of pixel centres, a CRS in
     `spatial_ref`, one numeric variable per layer with CF packing in its attributes, and optionally a boolean `valid`.
-    Variables without the dimensions y and x are nobody's business. What `as_cube` makes one passes too.
+    Variables without the dimensions y and x do not count. What `as_cube` makes one passes too.
 
     Raises
     ------

@@ -120,7 +120,7 @@ def erode_quality(
         Size of a pixel in m, or its height and width.
     outside_is_invalid
         Whether the array's own edges are edges of the data. A block has to come with a halo instead (see `erosion_halo`);
-        then the answer for its middle does not depend on how the raster was cut.
+        then the result for its middle does not depend on how the raster was cut.
 
     Returns
     -------

@@ -111,9 +111,9 @@ def with_crs(cube: xr.Dataset) -> xr.Dataset:
     chosen = {name: mappings[name] for name in named} or mappings
     first = next(iter(chosen), None)
     if any(not crs.equals(chosen[str(first)], ignore_axis_order=True) for crs in chosen.values()):
-        told = ", ".join(f"{name!r} {crs_text(crs)}" for name, crs in sorted(chosen.items()))
+        stated = ", ".join(f"{name!r} {crs_text(crs)}" for name, crs in sorted(chosen.items()))
         raise CubeError(
-            f"The layers lie in one CRS, and the variables that state it do not agree: {told}. Store them without the wrong one; "
+            f"The layers lie in one CRS, and the variables that state it do not agree: {stated}. Store them without the wrong one; "
             f"in Python, cube.drop_vars({first!r}) leaves one out."
         )
     whole = _attribute_crs(cube) if first is None else chosen[first]

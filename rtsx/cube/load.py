@@ -180,7 +180,7 @@ def load_recipe(
     -------
     xarray.Dataset
         A variable per layer on (y, x), those of a source with time steps on (time, y, x); `quality` of every source that
-        judges its pixels; `valid`, where all required sources have data to trust.
+        rates its pixels; `valid`, where all required sources have data to trust.
 
     Raises
     ------

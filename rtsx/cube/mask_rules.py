@@ -347,7 +347,7 @@ class MaskRule:
     """Kernel from (band, y, x) to the level of each pixel (y, x): 0 invalid, 1 low quality, 2 good."""
     names: tuple[str, ...] = ()
     """What the bands are called, in the order in which the kernel takes them; empty where their place alone counts."""
-    heeds_nodata: bool = False
+    uses_nodata: bool = False
     """Whether a pixel that the kernel calls good is invalid where all bands hold the nodata that their file declares, unless that is 0."""
 
     def levels(self, data: NDArray[Any], *, nodata: float | None) -> NDArray[np.uint8]:
@@ -357,14 +357,14 @@ class MaskRule:
         often means that there is no cloud; and named rules know their data.
         """
         quality = self.quality(data)
-        if self.heeds_nodata:
+        if self.uses_nodata:
             is_missing = ~np.isfinite(data) | (data == (nodata or math.nan))
             quality[(quality == GOOD) & is_missing.all(axis=0)] = INVALID
         return quality
 
     def doubt(self, *, nodata: float | None, dtype: str) -> str | None:
         """Return what is to be said where 0 is declared missing and counts as good; None where that is settled."""
-        if nodata != 0 or not self.heeds_nodata or self.bands > 1:
+        if nodata != 0 or not self.uses_nodata or self.bands > 1:
             return None
         if self.quality(np.zeros((1, 1, 1), dtype))[0, 0] != GOOD:
             return None
@@ -389,10 +389,10 @@ def band_places(names: Sequence[str], described: Sequence[str | None]) -> tuple[
     >>> band_places(["cloud", "light_haze"], ["Light haze map", "Cloud"]), band_places(["cloud", "haze"], [None, None])
     ((1, 0), (0, 1))
     """
-    as_they_come, told = tuple(range(len(described))), [band_words(one or "") for one in described]
+    as_they_come, described_words = tuple(range(len(described))), [band_words(one or "") for one in described]
     if len(names) < 2 or len(names) != len(described):
         return as_they_come
-    found = [[place for place, words in enumerate(told) if words == band_words(name)] for name in names]
+    found = [[place for place, words in enumerate(described_words) if words == band_words(name)] for name in names]
     if all(len(places) == 1 for places in found):
         return tuple(places[0] for places in found)
     if all(own in places for own, places in enumerate(found) if places):
@@ -475,7 +475,7 @@ def mask_rule(rule: str | Mapping[str, str], *, data: str | Iterable[str] | None
         if not isinstance(text, str):
             raise CubeError(f"A mask expression is text; {level!r} is {text!r}. Put it into quotes.")
     name = "; ".join(f"{level}: {' '.join(texts[level].split())}" for level in _LEVELS if level in texts)
-    return replace(_stated(texts, vocabulary, name=name), heeds_nodata="good" not in texts)
+    return replace(_stated(texts, vocabulary, name=name), uses_nodata="good" not in texts)
 
 
 def quality_level(data: NDArray[Any], rule: str | MaskRule) -> NDArray[np.uint8]:

@@ -330,13 +330,13 @@ def read_native(
     CubeError
         The image cannot be read, and that is an error; it is named.
     """
-    judging = None if source.quality is None else source.quality.wanted.name
-    for names in _read_together(group, judging):
+    quality = None if source.quality is None else source.quality.wanted.name
+    for names in _read_together(group, quality):
         bands = group.image.bands[names[0]]
         together = replace(bands, bands=tuple(b for name in names for b in group.image.bands[name].bands))
         try:
             # Every value of quality data counts, as where it is read to mask.
-            reader = open_reader(together, any_value=judging in names).overview_for(group.factor)
+            reader = open_reader(together, any_value=quality in names).overview_for(group.factor)
             pixels = reader.read(rows, columns)
             valid = ~np.ma.getmaskarray(pixels) if group.is_masked else None
             stored = np.ma.getdata(pixels) if group.is_masked else without_mask(pixels, bands.nodata)[0]
@@ -381,14 +381,14 @@ def native_groups(
         A file cannot be asked for its overviews at this moment.
     """
     resampling = {layer.name: layer.resampling for layer in source.layers}
-    judging = None if source.quality is None else source.quality.wanted.name
+    quality = None if source.quality is None else source.quality.wanted.name
     by_grid: dict[tuple[GeoBox, float, str], list[str]] = {}
     for name, bands in image.bands.items():
         factor = 0.0
         # Mosaics and trends are read at full resolution, and quality data is taken from the nearest pixel.
         if name in resampling and not source.terrain and source.trend is None:
             factor = overview_factor(bands.geobox, cube, resampling=resampling[name], anchor=anchor)
-        mask = "" if name == judging else _mask_of(bands)
+        mask = "" if name == quality else _mask_of(bands)
         by_grid.setdefault((*_level(bands, factor), mask), []).append(name)
     groups = []
     for place, ((raster, factor, mask), names) in enumerate(by_grid.items()):
@@ -447,13 +447,13 @@ def _margin_m(source: SourceRecipe, raster: GeoBox, cube: GeoBox) -> float:
     return max(eroded, halo)
 
 
-def _read_together(group: NativeGroup, judging: str | None) -> list[list[str]]:
+def _read_together(group: NativeGroup, quality: str | None) -> list[list[str]]:
     """Return names whose bands one read of one file gives; quality data is apart, because no mask of the file counts there."""
     together: dict[object, list[str]] = {}
     for name in group.names:
         bands = group.image.bands[name]
         packing = str(bands.nodata), bands.scale_factor, bands.add_offset, bands.settled
-        together.setdefault((bands.href, bands.dtype, packing, bands.opener, name == judging), []).append(name)
+        together.setdefault((bands.href, bands.dtype, packing, bands.opener, name == quality), []).append(name)
     return list(together.values())
 
 

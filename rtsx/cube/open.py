@@ -128,8 +128,8 @@ def _array_bands(data: xr.DataArray, cube: xr.Dataset, rule: MaskRule) -> tuple[
 
 def _described(stacked: xr.DataArray) -> list[str | None]:
     """Return what the bands of an array (band, y, x) are called, by their coordinate or by `long_name`; None each where they are not."""
-    coord, told = stacked.coords.get(stacked.dims[0]), stacked.attrs.get("long_name")
-    names = list(told) if isinstance(told, tuple | list) else [] if coord is None else coord.values.tolist()
+    coord, stated = stacked.coords.get(stacked.dims[0]), stacked.attrs.get("long_name")
+    names = list(stated) if isinstance(stated, tuple | list) else [] if coord is None else coord.values.tolist()
     is_named = len(names) == len(stacked) and all(isinstance(name, str) for name in names)
     return names if is_named else [None] * len(stacked)
 

@@ -35,14 +35,14 @@ def image_stamp(image: Image) -> str:
     """
     if image.stamp:
         return image.stamp
-    told = {
+    facts = {
         "time": None if image.time is None else image.time.isoformat(),
         "cloud_cover": image.cloud_cover,
         "sun": [image.sun_azimuth, image.sun_elevation],
         "footprint": None if image.footprint is None else sha256(image.footprint.wkb).hexdigest(),
         "bands": {name: _described(bands) for name, bands in image.bands.items()},
     }
-    return sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:32]
+    return sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def _described(bands: BandSource) -> Mapping[str, Any]:
@@ -105,18 +105,18 @@ def _head(address: str) -> str:
     try:
         if urlsplit(address).scheme in ("http", "https"):
             # One byte instead of HEAD, because addresses that were signed for GET refuse that.
-            with requests.get(address, headers={"Range": "bytes=0-0"}, stream=True, timeout=_TIMEOUT_S) as answer:
-                told: Mapping[str, Any] = answer.headers if answer.ok else {}
-                told = {**told, "size": told.get("Content-Range", told.get("Content-Length"))}
+            with requests.get(address, headers={"Range": "bytes=0-0"}, stream=True, timeout=_TIMEOUT_S) as response:
+                metadata: Mapping[str, Any] = response.headers if response.ok else {}
+                metadata = {**metadata, "size": metadata.get("Content-Range", metadata.get("Content-Length"))}
         else:
             system, path = file_system(address, {})
             system.invalidate_cache()
-            told = system.info(path)
+            metadata = system.info(path)
     except Exception:  # whatever a service raises: reading the file itself will say what is wrong with it
         return ""
-    tag = told.get("ETag", told.get("etag"))
-    changed = next((told[name] for name in _TIMES if told.get(name)), None)
-    return str(tag) if tag else f"{told.get('size')} {changed}" if changed else ""
+    tag = metadata.get("ETag", metadata.get("etag"))
+    changed = next((metadata[name] for name in _TIMES if metadata.get(name)), None)
+    return str(tag) if tag else f"{metadata.get('size')} {changed}" if changed else ""
 
 
 _THREADS = 16

@@ -147,7 +147,7 @@ def read_header(path: str | PathLike[str]) -> RasterHeader:
                 raise _several(name, [value for key, value in tags.items() if key.endswith("_NAME")])
             if file.crs is None or file.transform.is_identity:
                 raise _nowhere(name, file)
-            _refuse_unheeded(file, name)
+            _refuse_ignored_nodata(file, name)
             header = _header_of(file, name)
             require_ground(header.geobox, name, cure="gdal_edit.py -a_srs EPSG:...")
             return header
@@ -216,7 +216,7 @@ def read_window(
     overview
         Which overview the window is of, 0 the finest; None for the raster itself.
     masked
-        Whether masks and alpha bands are read too, where the file has any: then the answer is a `numpy.ma.MaskedArray`.
+        Whether masks and alpha bands are read too, where the file has any: then the pixels are a `numpy.ma.MaskedArray`.
     check
         Given the header of what was opened, before pixels are read; raises where it is not what was expected.
 
@@ -275,9 +275,9 @@ def _tried(
                 # Opened anew each time, because GDAL datasets must not be shared between threads and a kept handle would
                 # serve stale blocks of a file that was replaced; the header costs well under 1 % of a chunk's read.
                 with _opened(path, files, **options) as file:
-                    answer = read(file, part)
-                    _require_all_read(answer, file=file, bands=bands, part=part)
-                    return answer
+                    pixels = read(file, part)
+                    _require_all_read(pixels, file=file, bands=bands, part=part)
+                    return pixels
             except RasterioError as failure:
                 error = failure
     assert error is not None  # there is at least one attempt
@@ -288,7 +288,7 @@ def _tried(
 
 
 def _require_all_read(
-    answer: NDArray[Any], *, file: rasterio.DatasetReader, bands: Sequence[int], part: Window
+    pixels: NDArray[Any], *, file: rasterio.DatasetReader, bands: Sequence[int], part: Window
 ) -> None:
     """Refuse a mosaic's background where a file of it could not be read.
 
@@ -305,7 +305,7 @@ def _require_all_read(
     if file.driver not in _MOSAICS:
         return
     background = {0, *(file.nodatavals[band - 1] for band in bands)} - {None}
-    if not np.isin(np.nan_to_num(np.ma.filled(answer, 0)), np.nan_to_num(list(background))).any():
+    if not np.isin(np.nan_to_num(np.ma.filled(pixels, 0)), np.nan_to_num(list(background))).any():
         return
     try:
         for band in bands:
@@ -426,9 +426,9 @@ def _upright(file: rasterio.DatasetReader) -> Affine:
 
 def _descriptions_of(file: rasterio.DatasetReader, path: str) -> tuple[str | None, ...]:
     """Return names of bands; the only band of a variable of NetCDF or HDF5 is called like that."""
-    told = tuple((text or "").strip() or None for text in file.descriptions)
-    if told != (None,):
-        return told
+    names = tuple((text or "").strip() or None for text in file.descriptions)
+    if names != (None,):
+        return names
     variable = _VARIABLE.fullmatch(path)
     name = re.split(r"[/:]", variable["name"])[-1] if variable else file.tags(1).get("NETCDF_VARNAME", "")
     return (name if name and not _NAMELESS.fullmatch(name) else None,)
@@ -465,8 +465,8 @@ def _nodata_of(file: rasterio.DatasetReader) -> tuple[float | None, ...]:
     return tuple(value if stated is None else float(stated[0]) for value, stated in zip(found, own, strict=True))
 
 
-def _refuse_unheeded(file: rasterio.DatasetReader, path: str) -> None:
-    """Refuse words of CF for missing pixels that GDAL does not heed: several values, and a limit on one side."""
+def _refuse_ignored_nodata(file: rasterio.DatasetReader, path: str) -> None:
+    """Refuse words of CF for missing pixels that GDAL ignores: several values, and a limit on one side."""
     tags = file.tags(1) if file.driver in _CF and file.count else {}
     limits = [word for word in ("valid_min", "valid_max") if word in tags and "valid_range" not in tags]
     several = [word for word in ("missing_value", "_FillValue") if len(set(_NUMBER.findall(tags.get(word, "")))) > 1]
@@ -505,10 +505,10 @@ def _refuse_if_not_allowed(path: str, error: BaseException) -> None:
     CubeError
         The server does not allow it.
     """
-    told = next((one for one in causes(error) if _NOT_ALLOWED.search(f"{type(one).__name__}: {one}")), None)
-    if told is not None:
+    reason = next((one for one in causes(error) if _NOT_ALLOWED.search(f"{type(one).__name__}: {one}")), None)
+    if reason is not None:
         raise CubeError(
-            f"{path} is not allowed to be read: {told}. Give credentials: GDAL_HTTP_HEADERS, such as "
+            f"{path} is not allowed to be read: {reason}. Give credentials: GDAL_HTTP_HEADERS, such as "
             "'Authorization: Bearer ...', for a plain server; AWS_* variables for s3://, AWS_NO_SIGN_REQUEST=YES where it is public; a signing hook for the hrefs of "
             "a catalog, and find the images again where its tokens have run out."
         ) from error
@@ -525,9 +525,9 @@ def _several(path: str, names: Sequence[str]) -> CubeError:
 def _nowhere(path: str, file: rasterio.DatasetReader | None) -> CubeError:
     """Return the refusal of a raster without CRS or transform; None where only that is known of it."""
     if file is None:
-        told = "it has no transform (gdalinfo lists the rasters that it may hold)"
+        lacking = "it has no transform (gdalinfo lists the rasters that it may hold)"
         how = georeferencing(path, has_crs=False, control=None, crs=None, has_nodata=False)
-        return CubeError(f"{path} does not say where it lies: {told}. {how}")
+        return CubeError(f"{path} does not say where it lies: {lacking}. {how}")
     points, crs = file.gcps
     rpcs = file.rpcs
     control = "gcps" if points else "rpc" if rpcs is not None else "geoloc" if file.tags(ns="GEOLOCATION") else None

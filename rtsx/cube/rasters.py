@@ -229,13 +229,13 @@ def sensor_names(header: RasterHeader, sensor: Sensor) -> tuple[str, ...]:
         said += layers_of_numbers(sensor, described)
     # B8A stands for nir where B08 is not there: products of 20 m have it instead, and HLS calls it so.
     spelt = [*said, *(tuple("nir" if one == "nir08" else one for one in each) for each in said if "nir" not in each)]
-    told = next((each for each in spelt if sorted(each) == sorted(own)), None)
-    if said and told is None:
+    known = next((each for each in spelt if sorted(each) == sorted(own)), None)
+    if said and known is None:
         raise CubeError(
             f"{header.path} describes its bands as {described}, which are {list(said[0])} of {sensor.name}, and a file of {len(own)} bands "
             f"has {list(own)}. Name its bands with layers=[...] and leave sensor= out."
         )
-    rest = iter(told or own)
+    rest = iter(known or own)
     return tuple(name or next(rest) for name in names)
 
 
@@ -246,14 +246,14 @@ def _require_packing_of(header: RasterHeader, sensor: Sensor) -> None:
         own, nodata = (header.scales[band - 1], header.offsets[band - 1]), header.nodata[band - 1]
         missing = output_nodata(nodata, stored_dtype(header, band))
         if own != (1.0, 0.0) and not np.allclose(own, usual, rtol=1e-5, atol=1e-9):
-            told, other = f"scale {own[0]:g} and offset {own[1]:g}", f"{usual[0]:g} and {usual[1]:g}"
+            declared, other = f"scale {own[0]:g} and offset {own[1]:g}", f"{usual[0]:g} and {usual[1]:g}"
         elif None not in (missing, sensor.nodata) and missing != sensor.nodata:
-            told, other = f"nodata {missing:g}", f"{sensor.nodata:g}"
+            declared, other = f"nodata {missing:g}", f"{sensor.nodata:g}"
         else:
             continue
         such = ", such as sentinel2-l2a-04.00 for an offset of -0.1," if sensor.name.startswith("sentinel2") else ""
         raise CubeError(
-            f"Band {band} of {header.path} declares {told}, and sensor {sensor.name!r} has {other}. Take the sensor that fits{such} or none, and "
+            f"Band {band} of {header.path} declares {declared}, and sensor {sensor.name!r} has {other}. Take the sensor that fits{such} or none, and "
             "name the layers, so that what the file declares counts."
         )
 

@@ -236,7 +236,7 @@ class DerivedLayer:
     needs: tuple[str, ...]
     """Layers that the kernel takes, in its order."""
     units: str
-    """Physical unit of the answer; ``1`` or ``index`` where it has none."""
+    """Physical unit of the result; ``1`` or ``index`` where it has none."""
     kernel: Callable[..., NDArray[np.float32]] | None
     """From physical float32 arrays of equal shape, NaN where invalid, to float32; None for ndvi, which has exact rules
     of its own (see `add_ndvi`)."""

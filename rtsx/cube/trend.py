@@ -47,9 +47,9 @@ def is_oli(image: Image) -> bool:
     """
     found = _PLATFORM.search(image.platform or "") or _SCENE.match(image.id)
     if found is None or int(found[1]) not in _OLI:
-        told = image.id if image.platform is None else f"{image.id} of the platform {image.platform}"
+        scene = image.id if image.platform is None else f"{image.id} of the platform {image.platform}"
         raise CubeError(
-            f"Trends are made of scenes of Landsat {', '.join(map(str, _OLI))}; got {told}. Search a collection of Landsat, such "
+            f"Trends are made of scenes of Landsat {', '.join(map(str, _OLI))}; got {scene}. Search a collection of Landsat, such "
             "as landsat-c2-l2; items have to state their platform, such as landsat-8, or be called as USGS does, such as LC08_L2SP_..."
         )
     return _OLI[int(found[1])]
@@ -86,7 +86,7 @@ def decades_of(image: Image, trend: TrendRecipe) -> float:
 
 
 _KEPT_BYTES = 64 * 2**20
-"""Memory in which observations of a block wait until they can be judged; linear fits read what does not fit a second time."""
+"""Memory in which observations of a block wait until they can be classified; linear fits read what does not fit a second time."""
 _STACK_BYTES = 256 * 2**20
 """Memory that the observations of a Theil-Sen fit may take side by side."""
 _SERIES_BYTES = 64

@@ -117,9 +117,9 @@ def _name_groups(group: zarr.Group, path: str) -> None:
             inner, _, own = name.rpartition("/")
             found.setdefault(inner, []).append(own)
     if found:
-        told = [f"{path.rstrip('/')}/{inner} ({', '.join(sorted(names))})" for inner, names in sorted(found.items())]
-        more = f"; and {len(told) - _SHOWN_GROUPS} more" * (len(told) > _SHOWN_GROUPS)
-        raise CubeError(f"{path} has its rasters in groups. Open one of them: {'; '.join(told[:_SHOWN_GROUPS])}{more}.")
+        each = [f"{path.rstrip('/')}/{inner} ({', '.join(sorted(names))})" for inner, names in sorted(found.items())]
+        more = f"; and {len(each) - _SHOWN_GROUPS} more" * (len(each) > _SHOWN_GROUPS)
+        raise CubeError(f"{path} has its rasters in groups. Open one of them: {'; '.join(each[:_SHOWN_GROUPS])}{more}.")
 
 
 @dataclass(frozen=True)

@@ -369,7 +369,7 @@ def _has_area(polygons: BaseGeometry) -> bool:
 _ROUNDING = 0.25
 """Pixels added before rounding down. Rasters of one pixel grid share a sub-pixel phase, which in the field is 0 (corner on
 the pixel grid) or 0.5 (corner on a pixel centre); 0.25 keeps both a quarter pixel away from the place where floating
-point noise would decide the answer, instead of the 0.5 of plain rounding, which sits on one of them."""
+point noise would decide the result, instead of the 0.5 of plain rounding, which sits on one of them."""
 
 
 def grid_offset(raster: "GeoBox | Affine", lattice_origin: tuple[float, float]) -> tuple[int, int]:

@@ -35,7 +35,7 @@ class CloudMasked:
     """Images of another source with one band more: the class that a bundle gives each of their pixels.
 
     The bundle is opened to say which it is, and runs when a window of the band is read: tile by tile on the image's
-    own grid, so that neither the cube's grid nor its chunks change an answer.
+    own grid, so that neither the cube's grid nor its chunks change a result.
 
     Raises
     ------
@@ -110,7 +110,7 @@ class CloudReader:
     digest: str
     """Digest of the bundle."""
     inputs: tuple[tuple[str, BandSource], ...]
-    """Its layers by name, in its order; the grid of the first is that of the answer."""
+    """Its layers by name, in its order; the grid of the first is that of the result."""
     count: ClassVar[int] = 1
     dtype: ClassVar[np.dtype[Any]] = np.dtype(np.uint8)
     nodata: ClassVar[float | None] = None
@@ -161,8 +161,8 @@ class CloudReader:
         found = da.map_blocks(
             classes, predicted["probability"].data, predicted["valid"].data, drop_axis=0, dtype=np.uint8
         )
-        answer: NDArray[np.uint8] = found.compute(scheduler="synchronous")
-        return answer[None]
+        pixels: NDArray[np.uint8] = found.compute(scheduler="synchronous")
+        return pixels[None]
 
 
 _reader_conforms: type[WindowReader] = CloudReader

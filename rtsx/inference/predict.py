@@ -148,7 +148,7 @@ def predict_cube(
     bundle
         One bundle, or several with the same classes, whose outputs are averaged; a path is opened by `ModelBundle.open`.
     tile, overlap
-        Pixels; `"bundle"` for those it was trained with; `"auto"` for the cheapest plan that gives the right answer:
+        Pixels; `"bundle"` for those it was trained with; `"auto"` for the cheapest plan that gives the right result:
         the tile that a fixed share of the machine's or worker's memory holds, the same whenever it is asked, and an
         overlap that covers the network's measured reach, or the bundle's own for a network that looks at the whole tile. A reach that is not stored with the bundle is measured
         once, in some seconds.

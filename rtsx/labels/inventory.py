@@ -91,7 +91,7 @@ def standardise_labels(
     layer: str | None = None,
     today: date | None = None,
 ) -> Inventory:
-    """Bring inventories of any CRS and schema into one table; repair what can be, and tell all of it.
+    """Bring inventories of any CRS and schema into one table; repair what can be, and report all of it.
 
     Columns are found by the names that ARTS and the inventories in it use. Every row is in the table or in the report:
     invalid outlines are repaired, points, lines, empty outlines and repetitions are dropped, impossible dates are left
@@ -172,8 +172,8 @@ def standardise_labels(
 def _stated_days(image_date: str | date, *, today: date) -> tuple[np.datetime64, np.datetime64]:
     days = read_days([image_date], None, today=today)
     if days.findings or np.isnat(days.first[0]):
-        told = days.findings[0].detail.removesuffix(": left without a date") if days.findings else "nothing"
-        raise LabelError(f"image_date is a day such as 2018-07-03, or two of them with a comma between; got {told}.")
+        problem = days.findings[0].detail.removesuffix(": left without a date") if days.findings else "nothing"
+        raise LabelError(f"image_date is a day such as 2018-07-03, or two of them with a comma between; got {problem}.")
     return days.first[0], days.last[0]
 
 

@@ -316,7 +316,7 @@ def rasterize(values: NDArray[np.uint8], outline: shapely.Geometry, *, number: i
     """Set the pixels whose centre lies in an outline to a number, in place.
 
     Written out, instead of GDAL's rasterisation, because that computes with coordinates relative to the window: where a
-    border meets a pixel centre, rounding lets two windows answer differently, and it fills such pixels on both sides.
+    border meets a pixel centre, rounding lets two windows give different pixels, and it fills such pixels on both sides.
 
     Parameters
     ----------

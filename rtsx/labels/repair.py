@@ -23,12 +23,12 @@ _NEAR, _FAR = 0.1, 1.0
 _AREA_MARGIN = 10.0
 """Degrees around the area that a CRS is made for in which it is used all the same."""
 _HIGH_LATITUDE = 60.0
-"""Where all outlines would be if swapped, and none is as it stands, a doubt is told."""
+"""Where all outlines would be if swapped, and none is as it stands, a doubt is stated."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class AxisOrder:
-    """Outlines with x first, and how that was told."""
+    """Outlines with x first, and how that was found."""
 
     outlines: Geometries
     """`(row,)`; those that had y first are swapped."""
@@ -38,7 +38,7 @@ class AxisOrder:
     """What speaks for an order that nothing proves; None where nothing does."""
 
 
-def axis_order(outlines: Geometries, crs: CRS, *, told: tuple[Floats, Floats]) -> AxisOrder:
+def axis_order(outlines: Geometries, crs: CRS, *, stated: tuple[Floats, Floats]) -> AxisOrder:
     """Swap coordinates that come with y (latitude, northing) first, where that is certain.
 
     It is certain where a row says where its centre is, and it is there only when swapped; where a latitude is beyond a pole
@@ -51,7 +51,7 @@ def axis_order(outlines: Geometries, crs: CRS, *, told: tuple[Floats, Floats]) -
         `(row,)` Polygons, MultiPolygons or None.
     crs : pyproj.CRS
         Geographic or projected.
-    told : tuple of numpy.ndarray
+    stated : tuple of numpy.ndarray
         Latitude and longitude that rows say they lie at, `(row,)`; NaN where they say nothing.
     """
     swap = np.zeros(len(outlines), bool)
@@ -62,7 +62,7 @@ def axis_order(outlines: Geometries, crs: CRS, *, told: tuple[Floats, Floats]) -
     bounds = shapely.bounds(outlines[there])
     x, y = (bounds[:, 0] + bounds[:, 2]) / 2, (bounds[:, 1] + bounds[:, 3]) / 2
     given, swapped = _lonlat(x, y, crs), _lonlat(y, x, crs)
-    by_centre = (_apart(given, told, there) > _FAR) & (_apart(swapped, told, there) < _NEAR)
+    by_centre = (_apart(given, stated, there) > _FAR) & (_apart(swapped, stated, there) < _NEAR)
     swap[there] = by_centre
     why = "its centre lies there only when they are swapped"
     doubt = None
@@ -120,8 +120,8 @@ def _lonlat(x: Floats, y: Floats, crs: CRS) -> tuple[Floats, Floats]:
     return np.asarray(lon, np.float64), np.asarray(lat, np.float64)
 
 
-def _apart(place: tuple[Floats, Floats], told: tuple[Floats, Floats], there: NDArray[np.int64]) -> Floats:
-    lat, lon = (one[there] for one in told)
+def _apart(place: tuple[Floats, Floats], stated: tuple[Floats, Floats], there: NDArray[np.int64]) -> Floats:
+    lat, lon = (one[there] for one in stated)
     with np.errstate(invalid="ignore"):
         return np.asarray(np.maximum(np.abs(place[1] - lat), np.abs((place[0] - lon + 180) % 360 - 180)), np.float64)
 

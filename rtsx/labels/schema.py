@@ -314,7 +314,7 @@ _DBASE = 10
 
 
 def match_columns(names: Iterable[str], columns: Mapping[str, str | None]) -> dict[str, str]:
-    """Tell which column of an inventory is which of ours.
+    """Find which column of an inventory is which of ours.
 
     Parameters
     ----------
@@ -434,8 +434,8 @@ def read_days(values: Iterable[object], ends: Iterable[object] | None, *, today:
                 _check(days, today=today)
                 first[row], last[row] = (np.datetime64(day, "ms") for day in days)
         except ValueError as error:
-            told = repr(str(value)) if other is None else f"{str(value)!r} to {str(other)!r}"
-            detail = f"{told} {error}: left without a date"
+            dates = repr(str(value)) if other is None else f"{str(value)!r} to {str(other)!r}"
+            detail = f"{dates} {error}: left without a date"
             findings.append(Issue(row=row, problem=IMPOSSIBLE_DATE, action="repaired", detail=detail))
     return Days(first=first, last=last, findings=tuple(findings))
 

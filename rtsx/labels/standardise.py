@@ -153,8 +153,10 @@ class LabelSource:
                 )
             return [named[text] for text in found]
         target = default if class_name is None else class_name
-        told = [target if text.lower() in _PRESENT else NEGATIVE if text.lower() in ABSENT else text for text in found]
-        return spelled_alike(told, known=(target,))
+        classes = [
+            target if text.lower() in _PRESENT else NEGATIVE if text.lower() in ABSENT else text for text in found
+        ]
+        return spelled_alike(classes, known=(target,))
 
     @property
     def _centroids(self) -> list[str | None]:
@@ -175,7 +177,7 @@ def _numbers_rows(column: pd.Series) -> bool:
 
 
 def marked_absent(table: geopandas.GeoDataFrame) -> tuple[str | None, "pd.Series[bool]", "pd.Series[bool]"]:
-    """Tell which rows of a table of any schema its column of classes marks as none of the target, as ARTS does.
+    """Find which rows of a table of any schema its column of classes marks as none of the target, as ARTS does.
 
     Returns
     -------
@@ -360,7 +362,7 @@ def _outlines(source: LabelSource, facts: InventoryInfo) -> tuple[NDArray[np.obj
     if crs.is_geocentric:
         outlines, more = from_geocentric(outlines, crs, hemisphere=facts.hemisphere)
         findings, crs = [*findings, *more], LONLAT
-    order = axis_order(shapely.force_2d(outlines), crs, told=source.stated_centroids())
+    order = axis_order(shapely.force_2d(outlines), crs, stated=source.stated_centroids())
     outlines, placed = valid_lonlat(order.outlines, crs)
     if len(outlines) and not shapely.is_geometry(outlines).any():
         cure = " If it lies in another one than it says, as GeoJSON in metres does, say crs='EPSG:...'."

@@ -1,4 +1,4 @@
-"""How an answer compares with the truth, counted: numbers in, numbers out; nothing here knows a network or a map."""
+"""How a result compares with the truth, counted: numbers in, numbers out; nothing here knows a network or a map."""
 
 from rtsx.scores.agreement import AgreementCounts, Kappa, bootstrap_indices, cohens_kappa, majority, percentile_interval
 from rtsx.scores.counts import (

@@ -51,7 +51,7 @@ _NUMBERS: _Table = {
 processes that have too much open."""
 NO_BUCKET = frozenset({"NoSuchBucket", "ContainerNotFound"})
 """Words of S3 and Azure for a bucket that is not there; Google's answer is that of an object that is not."""
-_ANSWERS: _Table = {
+_STATUS_KINDS: _Table = {
     "passing": {
         *(408, 425, 429, *range(500, 600)),
         *("ConditionalRequestConflict", "IncompleteBody", "InternalError", "OperationAborted", "RequestTimeout"),
@@ -169,9 +169,9 @@ def service_code(error: BaseException) -> str | None:
         if isinstance(response, dict) and isinstance(response.get("Error"), dict):
             code = response["Error"].get("Code")
             return None if code is None else str(code)
-        told = getattr(one, "error_code", None)
-        if isinstance(told, str):  # Azure's, which may be a member of an enumeration
-            return str(getattr(told, "value", told))
+        stated = getattr(one, "error_code", None)
+        if isinstance(stated, str):  # Azure's, which may be a member of an enumeration
+            return str(getattr(stated, "value", stated))
     return None
 
 
@@ -206,8 +206,8 @@ def _classified(error: BaseException) -> _Verdict | None:
     if names & _DENIED_NAMES:
         return "denied"
     code = service_code(error) if isinstance(error, OSError) or hasattr(error, "response") else None
-    for answer in (int(code) if code is not None and code.isdecimal() else code, _status(error)):
-        if (said := _found(_ANSWERS, answer)) is not None:
+    for status in (int(code) if code is not None and code.isdecimal() else code, _status(error)):
+        if (said := _found(_STATUS_KINDS, status)) is not None:
             return said
     if isinstance(error, MemoryError | ConnectionError | TimeoutError) or names & _PASSING_NAMES:
         return "passing"

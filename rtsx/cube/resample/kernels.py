@@ -8,7 +8,7 @@ tuple, or handed on to a function, is counted anew at every use:
   `TransformGrid`;
 - frame of the window of source pixels: its first row and column in the raster (any number of turns away), height, width,
   the columns after which the raster begins again (0 if it does not), whether a stored value means missing, and that value;
-- rule of storing: whether to round, the lowest and the highest value, whether missing pixels are told by a value that a
+- rule of storing: whether to round, the lowest and the highest value, whether missing pixels are marked by a value that a
   valid one must not get, that value, and what a valid pixel gets instead from above and from below;
 - samples of `average`: rows and columns of samples in each pixel by transform cell, the most there are, rows and columns of
   the upper left corners of pixels in exact cells, and the columns once around the earth (0 for none).
@@ -34,7 +34,7 @@ _CELL = 64
 """The transform cell of `coordinates`; a constant, so that the compiler turns divisions into shifts."""
 
 _NUDGE = 1e-6
-"""Pixels that a position moves right and down before the pixel that holds it is told. A position that lies on a border
+"""Pixels that a position moves right and down before the pixel that holds it is found. A position that lies on a border
 between two pixels, as every one does where a grid is coarser by an even factor, then belongs to the same side of each
 border, whatever the last bits say."""
 

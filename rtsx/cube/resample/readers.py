@@ -220,11 +220,11 @@ class FileReader(_StoredBands):
             self._check_packing(header)
 
     def _check_like(self, header: RasterHeader) -> None:
-        """Refuse a file that says otherwise of its bands than the one that answered for its collection."""
+        """Refuse a file that says otherwise of its bands than the one sampled for its collection."""
         like = self.like
         if like is None:
             return
-        is_turned = self.any_value and list(self.bands) != sorted(self.bands)  # by the names of the one that answered
+        is_turned = self.any_value and list(self.bands) != sorted(self.bands)  # by the names of the sampled one
         for band in self.bands:
             name, other = header.descriptions[band - 1], like.descriptions[band - 1]
             packed = [(one.scales[band - 1], one.offsets[band - 1]) for one in (header, like) if like.scales]
@@ -232,12 +232,12 @@ class FileReader(_StoredBands):
                 packed = []
             is_known = bool(name) or not other or not is_turned
             if len(set(packed)) > 1 or not is_known or (name and other and band_words(name) != band_words(other)):
-                told = [
+                packings = [
                     f" and has the scale {scale:.15g} and the offset {offset:.15g}" for scale, offset in packed
                 ] or ["", ""]
                 raise CubeError(
-                    f"{self.name}: its band {band} is called {name!r}{told[0]}; in {like.path}, whose header "
-                    f"answered for its collection, it is called {other!r}{told[1]}. State bands and packing in "
+                    f"{self.name}: its band {band} is called {name!r}{packings[0]}; in {like.path}, whose header "
+                    f"answered for its collection, it is called {other!r}{packings[1]}. State bands and packing in "
                     "the items, or make those that differ a source of their own."
                 )
 
@@ -252,9 +252,9 @@ class FileReader(_StoredBands):
             declared = [values[band - 1] for band in self.bands]
             if field == "nodata":  # only what a stored pixel can be; NaN is missing anyway
                 stated, *declared = (output_nodata(value, self.dtype) for value in (stated, *declared))
-            told = [value for value in declared if value is not None and value != silent]
+            present = [value for value in declared if value is not None and value != silent]
             others = sorted(
-                {value for value in told if stated is None or not math.isclose(value, stated, rel_tol=1e-6)}
+                {value for value in present if stated is None or not math.isclose(value, stated, rel_tol=1e-6)}
             )
             if others and field not in self.settled:
                 item = f"no {field}" if stated in (None, silent) else f"{field} {stated:.15g}"
@@ -430,8 +430,8 @@ _STRAIGHT: set[tuple[str, str, GeoBox]] = set()
 def _refuse_others(name: str, differs: Sequence[tuple[str, object, object]], *, cure: str) -> None:
     """Raise where anything differs: what, as it was expected, and as it was found."""
     if differs:
-        told = "; ".join(f"{what}: expected {expected}, found {got}" for what, expected, got in differs)
-        raise CubeError(f"{name} is not what its catalog says it is: {told}. {cure}")
+        differences = "; ".join(f"{what}: expected {expected}, found {got}" for what, expected, got in differs)
+        raise CubeError(f"{name} is not what its catalog says it is: {differences}. {cure}")
 
 
 def _is_plane(shape: Sequence[int]) -> bool:

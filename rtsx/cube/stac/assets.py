@@ -241,12 +241,12 @@ def _pixel_size(asset: Mapping[str, Any]) -> float | None:
     """Return the size of a pixel in CRS units; None where the asset does not tell."""
     transform = asset.get("proj:transform")
     stored = asset.get("raster:bands") or asset.get("bands") or [{}]
-    told = (
+    sizes = (
         hypot(transform[0], transform[3]) if transform else None,  # not its first term, 0 where it lies on its side
         stored[0].get("spatial_resolution", stored[0].get("raster:spatial_resolution")),
         asset.get("gsd"),
     )
-    return next((float(size) for size in told if size), None)
+    return next((float(size) for size in sizes if size), None)
 
 
 def _missing(item: ItemDict, what: str) -> str:

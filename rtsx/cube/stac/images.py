@@ -140,15 +140,15 @@ def _headers(
 ) -> dict[str | tuple[str, str], RasterHeader]:
     """Return the headers by href, and by kind where one answers for many."""
     needed: dict[str, _Draft] = {}
-    answering: dict[tuple[str, str], str] = {}
+    sampled: dict[tuple[str, str], str] = {}
     for draft in drafts:
         if not draft.is_described:
-            answering.setdefault(draft.kind, draft.href)
+            sampled.setdefault(draft.kind, draft.href)
         if draft.geobox is None:
             needed.setdefault(draft.href, draft)
-    answers = set(answering.values())
+    hrefs = set(sampled.values())
     for draft in drafts:
-        if draft.href in answers:
+        if draft.href in hrefs:
             needed.setdefault(draft.href, draft)
 
     def header(draft: _Draft) -> RasterHeader:
@@ -167,7 +167,7 @@ def _headers(
 
     with ThreadPoolExecutor(_HEADERS_AT_ONCE) as pool:
         read_headers = dict(zip(needed, pool.map(header, needed.values()), strict=True))
-    return read_headers | {kind: read_headers[href] for kind, href in answering.items()}
+    return read_headers | {kind: read_headers[href] for kind, href in sampled.items()}
 
 
 def _image(row: Sequence[_Draft], headers: dict[str | tuple[str, str], RasterHeader]) -> Image:
@@ -310,7 +310,7 @@ def _bands_of_file(draft: _Draft, header: RasterHeader) -> tuple[Band, ...]:
 
 def _described(draft: _Draft, header: RasterHeader, name: str) -> tuple[Band, ...]:
     """Return the band that a file calls by a name; empty where there is none."""
-    numbers = [number for number, told in enumerate(header.descriptions, start=1) if same_band_name(name, told)]
+    numbers = [number for number, text in enumerate(header.descriptions, start=1) if same_band_name(name, text)]
     if len(numbers) > 1:
         raise CubeError(f"Bands {numbers} of {header.path} ({draft.label}) are called {name!r}; give a number.")
     return tuple(_band_of_file(draft, header, number) for number in numbers)

@@ -57,7 +57,7 @@ def pixel_lengths(crs: str, edges: Floats, width: float) -> tuple[Floats, Floats
     right, _ = to_lonlat.transform(x[1:] + width, middle)
     lat = np.clip(lat, -90, 90)
     _, _, widths = geodesic.inv(lon, lat, right, lat)
-    # A pixel on the pole has no width, and a division has to have an answer.
+    # A pixel on the pole has no width, and a division has to have a result.
     return np.maximum(heights, _THINNEST_M), np.maximum(widths, _THINNEST_M)
 
 

@@ -2,7 +2,7 @@
 
 A missing neighbour is extrapolated in a straight line: the one beside a pixel through the pixel from the opposite one,
 a diagonal one likewise, else from the two beside it. So a plane keeps its slope up to the edge of the data. Where both
-neighbours along a row, or both along a column, are missing, nothing is known, and the answer is NaN.
+neighbours along a row, or both along a column, are missing, nothing is known, and the result is NaN.
 """
 
 from collections.abc import Callable
