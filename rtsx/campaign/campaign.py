@@ -653,15 +653,14 @@ class Campaign:
         OutputNotWritableError
             It cannot be written, or has no room.
         """
-        from rtsx.campaign.products import deliver_year
+        from rtsx.campaign.products import DeliveryRequest, deliver_year
 
         to = os.fspath(to)
         marked = self.ledger.moments()
         to_options = self._options_at(to, storage_options)
         with turn(to, to_options, what=f"delivers into {to}"):
-            delivered = deliver_year(
-                self,
-                to,
+            request = DeliveryRequest(
+                to=to,
                 to_options=to_options,
                 tiles=tiles,
                 zoom=zoom,
@@ -678,6 +677,7 @@ class Campaign:
                 review=review,
                 expected_area=expected_area,
             )
+            delivered = deliver_year(self, request)
         note_stage(self.objects, self.plan, "delivered", marked=marked)
         return delivered
 

@@ -87,102 +87,65 @@ class Delivered:
         )
 
 
-def deliver_year(
-    campaign: "Campaign",
-    to: str,
-    *,
-    to_options: Mapping[str, Any],
-    tiles: str | None,
-    zoom: int | None,
-    tile_zoom: int | None,
-    outlines: bool,
-    allow_missing: bool,
-    verify: bool,
-    licence: str | None,
-    providers: Sequence[str] | None,
-    fields: Sequence[str] | None,
-    arts: Mapping[str, str] | None,
-    names: str | None,
-    accuracy: str | Mapping[str, Any] | None,
-    review: geopandas.GeoDataFrame | None,
-    expected_area: bool | None,
-) -> Delivered:
+@dataclass(frozen=True, kw_only=True)
+class DeliveryRequest:
+    """What is asked for in one call; see `Campaign.deliver`, whose parameters these are."""
+
+    to: str
+    to_options: Mapping[str, Any]
+    tiles: str | None
+    zoom: int | None
+    tile_zoom: int | None
+    outlines: bool
+    allow_missing: bool
+    verify: bool
+    licence: str | None
+    providers: Sequence[str] | None
+    fields: Sequence[str] | None
+    arts: Mapping[str, str] | None
+    names: str | None
+    accuracy: str | Mapping[str, Any] | None
+    review: geopandas.GeoDataFrame | None
+    expected_area: bool | None
+
+    def tiling(self, plan: CampaignPlan) -> Tiling:
+        """Return how rasters are cut: into tiles of a set, or by cells, which have neither zooms nor names."""
+        if self.tiles is not None:
+            return MatrixTiling.of(
+                plan, self.tiles, zoom=self.zoom, tile_zoom=self.tile_zoom, names=self.names or NAMES[0]
+            )
+        if self.zoom is not None or self.tile_zoom is not None:
+            raise CampaignError(
+                "A zoom is one of a tile matrix set: name the set, such as WebMercatorQuad, or leave the zoom out."
+            )
+        if self.names is not None:
+            raise CampaignError(
+                "Names are those of tiles: name a tile matrix set, such as WebMercatorQuad, or leave them out."
+            )
+        return CellTiling(plan)
+
+
+def deliver_year(campaign: "Campaign", request: DeliveryRequest) -> Delivered:
     """Write the package of a year, or bring it up to date; see `Campaign.deliver`."""
-    plan = campaign.plan
-    refuse_other_format(to, what="a folder of products")
-    if outlines and plan.outlines is None:
-        raise CampaignError(
-            f"{plan.name} was planned without outlines, so there are none to be delivered. Leave them out (--no-outlines), or plan "
-            "a campaign with outlines."
-        )
-    tiling = _tiling_of(plan, tiles, zoom=zoom, tile_zoom=tile_zoom, names=names)
-    package = Package(open_object_store(to, to_options), to)
-    # What stays as it is in a package, however often it is brought up to date.
-    identity: Record = {
-        "campaign": plan.name,
-        "year": plan.year,
-        "plan": plan.digest,
-        "outlines": outlines,
-        "rasters": tiling.document,
-    }
-    require_own(package, identity)
-    before = _Choices.of(package)
-    before.require_again(to, accuracy=accuracy is not None, review=review is not None)
-    fields = before.fields if fields is None else fields
-    if arts is None and "arts" in fields and before.arts is None:
-        raise CampaignError(
-            f"{to}/arts.geojson is of an earlier version, which did not keep the values that were given for its fields. Give them again, "
-            "such as --arts RegionName=NAME, or choose an empty folder."
-        )
-    if arts is None:
-        arts = (before.arts or {}) if "arts" in fields else {}
-    choices = _Choices(
-        license=checked_licence(before.license if licence is None else licence),
-        providers=tuple(before.providers if providers is None else providers),
-        fields=tuple(fields),
-        arts=arts,
-        expected_area=before.expected_area if expected_area is None else expected_area,
-        accuracy=accuracy is not None,
-        review=review is not None,
+    plan, verify = campaign.plan, request.verify
+    delivery = _Delivery.of(campaign, request)
+    package, tiling, history = delivery.package, delivery.tiling, delivery.history
+    table = _Outlines.of(campaign, verdicts=delivery.verdicts) if request.outlines else None
+    opened = partial(
+        MapReader.of, campaign.output, plan, options=campaign.storage_options, finished=mapped_cells(history.states)
     )
-    estimates = [] if accuracy is None else _estimates(accuracy)
-    named = dict(_provider(one) for one in choices.providers)
-    inventories = inventory_files(fields)
-    if inventories and not outlines:
-        raise CampaignError("Fields are those of outlines. Leave either --fields or --no-outlines out.")
-    history = _History.of(campaign.ledger, plan, by_cell=bool(inventories))
-    inventory = None
-    if inventories:
-        inventory = InventoryRows(
-            plan=plan, images=history.by_cell, providers=list(named), given=arts, is_reviewed=review is not None
-        )
-    if inventory is not None and "arts" in fields:
-        inventory.require_creator()
-    elif arts:
-        raise CampaignError("Values of fields of ARTS (--arts) go with its fields: give --fields arts, too.")
-    _require_finished(plan, history.states, allow_missing=allow_missing)
-    mapped = mapped_cells(history.states)
-    files = tiling.files(mapped)
-    verdicts = None if review is None else Verdicts.of(review, plan, history.states)
-    if verdicts is not None and not verdicts.is_ground and not outlines:
-        raise CampaignError("Verdicts are those of outlines. Leave either --review or --no-outlines out.")
-    if verdicts is not None and verdicts.is_sample and accuracy is None:
-        raise CampaignError(
-            "This review is of a sample, from which totals follow: give its estimates of accuracy, too."
-        )
-    pixels = sum(state.n_valid for state in history.states.values())
-    if package.objects.get(CHECKSUMS) is None:
-        require_space(to, pixels // 20)  # rarely less, compressed
-    table = _Outlines.of(campaign, verdicts=verdicts) if outlines else None
-    opened = partial(MapReader.of, campaign.output, plan, options=campaign.storage_options, finished=mapped)
     readers = {name: opened(name) for name in delivered(plan)}
-    package.begin(identity, choices=asdict(choices))
-    rasters = write_rasters(package, readers, files, tiling=tiling, states=history.states, verify=verify)
+    package.begin(delivery.identity, choices=asdict(delivery.choices))
+    rasters = write_rasters(package, readers, delivery.files, tiling=tiling, states=history.states, verify=verify)
     if not rasters:  # a border of the set runs through a cell, between what is valid there and its tiles
-        raise CampaignError(f"No valid pixel of the map lies in a tile of {tiles}. Choose another tile matrix set.")
+        raise CampaignError(
+            f"No valid pixel of the map lies in a tile of {request.tiles}. Choose another tile matrix set."
+        )
     coarse = CoarseMap(reader=readers["probability"], states=history.states)
     picture = write_coarse(package, coarse, verify=verify)
-    expected = ExpectedArea(reader=readers["probability"], states=history.states) if choices.expected_area else None
+    expected = (
+        ExpectedArea(reader=readers["probability"], states=history.states) if delivery.choices.expected_area else None
+    )
     facts = Facts(
         plan=plan,
         states=history.states,
@@ -193,28 +156,23 @@ def deliver_year(
         sources=dict(Counter(source for source, _ in history.images)),
         unread=len(history.unread),
         versions={name: sorted(found) for name, found in history.versions.items()},
-        licence=choices.license,
-        providers=named,
+        licence=delivery.choices.license,
+        providers=delivery.providers,
         drift=read_check(campaign.objects, plan),
-        accuracy=estimates,
-        review=verdicts,
+        accuracy=delivery.estimates,
+        review=delivery.verdicts,
         expected_m2={} if expected is None else write_expected(package, expected),
     )
-    _write_tables(package, facts, history=history, outlines=table)
-    if table is not None and inventory is not None:
-        for name, file in inventories.items():
-            rows = file.walk(inventory, table.walk())
-            content = one_file(rows, file.form, crs=file.crs, empty=file.empty)
-            package.add(name, content, file.title, media_type=file.form.media_type)
+    _write_tables(package, facts, delivery=delivery, outlines=table)
     content = item_table(plan, rasters, variables=delivered(plan))
     *most, last = (f"{name}/" for name in delivered(plan))
     title = f"STAC items of all files in {', '.join(most)} and {last}, as a table"
     package.add(ITEMS, content, title, media_type=PARQUET)
     _write_styles(package, facts, rasters, expected=expected)
-    _write_documents(package, facts, identity=identity, choices=choices, crs=str(rasters[0].geobox.crs))
+    _write_documents(package, facts, delivery=delivery, crs=str(rasters[0].geobox.crs))
     package.close()
     return Delivered(
-        to=to,
+        to=request.to,
         year=plan.year,
         n_missing=facts.missing,
         n_rasters=facts.n_rasters,
@@ -222,6 +180,98 @@ def deliver_year(
         rewritten=tuple(sorted({*package.written})),
         removed=tuple(sorted(package.removed)),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Delivery:
+    """What a package is going to be, checked before a byte of it is written."""
+
+    package: Package
+    identity: Record
+    """What stays as it is in a package, however often it is brought up to date."""
+    choices: "_Choices"
+    tiling: Tiling
+    files: Sequence[RasterFile]
+    """Rasters that meet a cell with a map."""
+    providers: Mapping[str, str]
+    """Address by name; empty where there is none."""
+    estimates: Sequence[Record]
+    """Of accuracy, by a reviewed sample."""
+    inventory: InventoryRows | None
+    """Makes outlines into rows of inventories; None where nobody wants those."""
+    history: "_History"
+    verdicts: Verdicts | None
+
+    @classmethod
+    def of(cls, campaign: "Campaign", request: DeliveryRequest) -> "_Delivery":
+        """Settle it from what is asked for, and from what an earlier delivery has chosen.
+
+        Raises
+        ------
+        CampaignError
+            Cells are not done, or what is asked for does not fit together, or not with the package.
+        """
+        plan, review = campaign.plan, request.review
+        refuse_other_format(request.to, what="a folder of products")
+        if request.outlines and plan.outlines is None:
+            raise CampaignError(
+                f"{plan.name} was planned without outlines, so there are none to be delivered. Leave them out (--no-outlines), or plan "
+                "a campaign with outlines."
+            )
+        tiling = request.tiling(plan)
+        package = Package(open_object_store(request.to, request.to_options), request.to)
+        identity: Record = {
+            "campaign": plan.name,
+            "year": plan.year,
+            "plan": plan.digest,
+            "outlines": request.outlines,
+            "rasters": tiling.document,
+        }
+        require_own(package, identity)
+        choices = _Choices.of(package).updated(request)
+        estimates = [] if request.accuracy is None else _estimates(request.accuracy)
+        providers = dict(_provider(one) for one in choices.providers)
+        inventories = inventory_files(choices.fields)
+        if inventories and not request.outlines:
+            raise CampaignError("Fields are those of outlines. Leave either --fields or --no-outlines out.")
+        history = _History.of(campaign.ledger, plan, by_cell=bool(inventories))
+        inventory = None
+        if inventories:
+            inventory = InventoryRows(
+                plan=plan,
+                images=history.by_cell,
+                providers=list(providers),
+                given=choices.arts or {},
+                is_reviewed=review is not None,
+            )
+        if inventory is not None and "arts" in choices.fields:
+            inventory.require_creator()
+        elif choices.arts:
+            raise CampaignError("Values of fields of ARTS (--arts) go with its fields: give --fields arts, too.")
+        _require_finished(plan, history.states, allow_missing=request.allow_missing)
+        files = tiling.files(mapped_cells(history.states))
+        verdicts = None if review is None else Verdicts.of(review, plan, history.states)
+        if verdicts is not None and not verdicts.is_ground and not request.outlines:
+            raise CampaignError("Verdicts are those of outlines. Leave either --review or --no-outlines out.")
+        if verdicts is not None and verdicts.is_sample and request.accuracy is None:
+            raise CampaignError(
+                "This review is of a sample, from which totals follow: give its estimates of accuracy, too."
+            )
+        if package.objects.get(CHECKSUMS) is None:
+            pixels = sum(state.n_valid for state in history.states.values())
+            require_space(request.to, pixels // 20)  # rarely less, compressed
+        return cls(
+            package=package,
+            identity=identity,
+            choices=choices,
+            tiling=tiling,
+            files=files,
+            providers=providers,
+            estimates=estimates,
+            inventory=inventory,
+            history=history,
+            verdicts=verdicts,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -265,34 +315,44 @@ class _Choices:
             review=is_reviewed,
         )
 
-    def require_again(self, to: str, *, accuracy: bool, review: bool) -> None:
-        """Refuse to drop what a package cannot tell again."""
+    def updated(self, request: DeliveryRequest) -> "_Choices":
+        """Return these with what a call gives instead.
+
+        Raises
+        ------
+        CampaignError
+            It drops what the package cannot tell again.
+        """
+        to, is_accurate, is_reviewed = request.to, request.accuracy is not None, request.review is not None
         dropped = [
             name
-            for name, was, now in (("--review", self.review, review), ("--accuracy", self.accuracy, accuracy))
+            for name, was, now in (
+                ("--review", self.review, is_reviewed),
+                ("--accuracy", self.accuracy, is_accurate),
+            )
             if was and not now
         ]
         if dropped:
             raise CampaignError(
                 f"{to} was delivered with {' and '.join(dropped)}, and this call has none: give it again, or choose an empty folder."
             )
-
-
-def _tiling_of(
-    plan: CampaignPlan, tiles: str | None, *, zoom: int | None, tile_zoom: int | None, names: str | None
-) -> Tiling:
-    """Return how rasters are cut: into tiles of a set, or by cells, which have neither zooms nor names."""
-    if tiles is not None:
-        return MatrixTiling.of(plan, tiles, zoom=zoom, tile_zoom=tile_zoom, names=names or NAMES[0])
-    if zoom is not None or tile_zoom is not None:
-        raise CampaignError(
-            "A zoom is one of a tile matrix set: name the set, such as WebMercatorQuad, or leave the zoom out."
+        fields, arts = self.fields if request.fields is None else tuple(request.fields), request.arts
+        if arts is None and "arts" in fields and self.arts is None:
+            raise CampaignError(
+                f"{to}/arts.geojson is of an earlier version, which did not keep the values that were given for its fields. Give them again, "
+                "such as --arts RegionName=NAME, or choose an empty folder."
+            )
+        if arts is None:
+            arts = self.arts if "arts" in fields else {}
+        return _Choices(
+            license=checked_licence(self.license if request.licence is None else request.licence),
+            providers=self.providers if request.providers is None else tuple(request.providers),
+            fields=fields,
+            arts=arts,
+            expected_area=self.expected_area if request.expected_area is None else request.expected_area,
+            accuracy=is_accurate,
+            review=is_reviewed,
         )
-    if names is not None:
-        raise CampaignError(
-            "Names are those of tiles: name a tile matrix set, such as WebMercatorQuad, or leave them out."
-        )
-    return CellTiling(plan)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -429,8 +489,8 @@ _SOMETIMES = (_MISSING, *(name for files in INVENTORIES.values() for name in fil
 """Files that are there in some packages only, and go where they are not any more."""
 
 
-def _write_tables(package: Package, facts: Facts, *, history: _History, outlines: _Outlines | None) -> None:
-    """Write outlines in their formats, the images, and the cells that are missing."""
+def _write_tables(package: Package, facts: Facts, *, delivery: _Delivery, outlines: _Outlines | None) -> None:
+    """Write outlines in their formats, the images, the cells that are missing, and outlines as rows of inventories."""
     plan = facts.plan
     if outlines is not None:
         crs, empty = plan.grid.crs, outlines.empty
@@ -448,11 +508,17 @@ def _write_tables(package: Package, facts: Facts, *, history: _History, outlines
         content = b"".join(_csv(part, header=not number) for number, part in enumerate(rows))
         package.add("footprints.csv", content, "The columns without geometry", media_type=_CSV)
     title = "Images that the map was made of, the cells that each was for, and those in which it could not be read"
-    package.add("inputs.csv", _csv(_images(history)), title, media_type=_CSV)
+    package.add("inputs.csv", _csv(_images(delivery.history)), title, media_type=_CSV)
     missing = sorted(cell for cell in plan.cells if cell not in facts.states)
     if missing:
         content = _csv(pd.DataFrame([_placed(plan, cell) for cell in missing]))
         package.add(_MISSING, content, "Cells that are not in it", media_type=_CSV)
+    if outlines is not None and delivery.inventory is not None:
+        for name, file in inventory_files(delivery.choices.fields).items():
+            content = one_file(
+                file.walk(delivery.inventory, outlines.walk()), file.form, crs=file.crs, empty=file.empty
+            )
+            package.add(name, content, file.title, media_type=file.form.media_type)
 
 
 def _images(history: _History) -> pd.DataFrame:
@@ -514,12 +580,12 @@ def _write_styles(
     package.add("map.qgz", project, "QGIS project of all layers, with styles", media_type="application/x-qgis-project")
 
 
-def _write_documents(package: Package, facts: Facts, *, identity: Record, choices: _Choices, crs: str) -> None:
+def _write_documents(package: Package, facts: Facts, *, delivery: _Delivery, crs: str) -> None:
     """Write what is read, by people and by machines."""
     plan = facts.plan
     provenance = {
-        "package": identity,
-        "choices": asdict(choices),
+        "package": delivery.identity,
+        "choices": asdict(delivery.choices),
         "model": {
             "bundles": list(plan.prediction.members),
             "layers": list(plan.prediction.layers),
