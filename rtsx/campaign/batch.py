@@ -33,8 +33,8 @@ def slurm_end() -> datetime | None:
     # Before version 23.02, Slurm does not tell its jobs.
     command = ["squeue", "--noheader", f"--jobs={job}", "--format=%e"]
     try:
-        told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.strip()
-        return datetime.fromisoformat(told).astimezone(UTC) - _END_MARGIN
+        text = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.strip()
+        return datetime.fromisoformat(text).astimezone(UTC) - _END_MARGIN
     except (OSError, subprocess.SubprocessError, ValueError) as error:
         warnings.warn(
             f"Slurm does not say when job {job} ends ({error}), so this worker may be ended within a cell. Say it with --until.",

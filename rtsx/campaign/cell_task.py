@@ -95,7 +95,7 @@ class CellJob:
             try:
                 return "done" if making.committed() else "skipped"
             except BaseException:
-                with suppress(Exception):  # what went wrong first is what has to be told
+                with suppress(Exception):  # what went wrong first is what has to be reported
                     making.give_way()
                 raise
 
@@ -313,7 +313,7 @@ class CellShards:
             self._written += self._shard
         for write in self._waiting:
             if write.done():
-                write.result()  # so that a full disk is told now, instead of after the last band
+                write.result()  # so that a full disk is reported now, instead of after the last band
 
     def publish(self) -> None:
         """Write the shard of `valid`, after everything else that belongs to the cell."""

@@ -91,7 +91,7 @@ def local_client(spec: ClusterSpec) -> Iterator[Client]:
                 processes=True,
                 dashboard_address="127.0.0.1:0",
                 preload=[_PRELOAD],
-                # What counts is told by failures; what dask says of its own comings and goings is for who looks for a defect.
+                # What counts is shown by failures; what dask says of its own comings and goings is for who looks for a defect.
                 silence_logs=logging.WARNING if _log.isEnabledFor(logging.DEBUG) else logging.CRITICAL,
             )
         except (OSError, RuntimeError) as error:
@@ -182,7 +182,7 @@ def _settings(workers: int) -> dict[str, Any]:
     threads = max(1, CPU_COUNT // workers)
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     return {
-        # A lost worker is told at once, instead of after three silent attempts, because a campaign has its own attempts.
+        # A lost worker is reported at once, instead of after three silent attempts, because a campaign has its own attempts.
         "distributed.scheduler.allowed-failures": 0,
         # Instead of handing memory back at every pass of the network, which takes longer than the pass itself with large tiles.
         _FOR_WORKERS: {**KEEPING, **dict.fromkeys(names, threads)},
@@ -417,9 +417,9 @@ def require_environment(client: Client, needs: WorkerRequirements) -> None:
         lacking[f"worker {address}"] = needs.lacking(offer)
     wrong = [f"- {who} {what}" for who, what in lacking.items() if what]
     if wrong:
-        told = "\n".join(wrong[:10]) + (f"\n... and {len(wrong) - 10} more" if len(wrong) > 10 else "")
+        problems = "\n".join(wrong[:10]) + (f"\n... and {len(wrong) - 10} more" if len(wrong) > 10 else "")
         raise ClusterError(
-            f"The cluster is not fit to run what this machine planned:\n{told}\nGive all machines one environment, such as one "
+            f"The cluster is not fit to run what this machine planned:\n{problems}\nGive all machines one environment, such as one "
             "container image, and workers enough memory or fewer threads, and one kind of device."
         )
     client.register_plugin(MemoryMonitorPlugin(needs, topic=refusals_topic(client)), name=GUARD)

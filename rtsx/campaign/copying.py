@@ -81,8 +81,8 @@ class Copied:
                 f"\n{len(cells):,} cells of {year} are not what their marks say and were left out, such as {names}. Verify the "
                 "campaign, have these cells made anew, and copy again."
             )
-        for year, told in self.plans.items():
-            text += f"\nThe plan of {year} is damaged, so its stages were not copied; a sound plan of an earlier copy stays: {told}"
+        for year, damage in self.plans.items():
+            text += f"\nThe plan of {year} is damaged, so its stages were not copied; a sound plan of an earlier copy stays: {damage}"
         return text
 
 
@@ -140,9 +140,9 @@ def copy_campaign(
     last = [*map(settings_key, wanted), *plan_keys, *nodes, CATALOG]
     # Read before what they tell of, and written after it, in reverse order with the root of the map after its arrays, so that they
     # never tell of a year that was begun meanwhile, or of an array, that is not there.
-    told = dict(zip(last, map_in_threads(source.get, last, threads=_THREADS), strict=True))
+    contents = dict(zip(last, map_in_threads(source.get, last, threads=_THREADS), strict=True))
     there = {found.key: found for found in _listed(target, wanted)}
-    stale = [one.key for one in documents if one.key not in told and not _is_newer(there.get(one.key), one)]
+    stale = [one.key for one in documents if one.key not in contents and not _is_newer(there.get(one.key), one)]
     for _ in map_in_threads(lambda key: copier.document(key, source.get(key)), stale, threads=_THREADS):
         pass
     here = {one.key for one in documents}
@@ -155,7 +155,7 @@ def copy_campaign(
         mine, theirs = (CampaignLedger(objects, YearLayout(year)) for objects in (source, target))
         theirs.reset(theirs.set_aside_cells() - mine.set_aside_cells())
     for key in reversed(last):
-        copier.document(key, told[key])
+        copier.document(key, contents[key])
     found, damaged = Counter[_State](), dict[int, tuple[Address, ...]]()
     for year, cells in marked.items():
         states = [*map_in_threads(partial(copier.cell, YearLayout(year)), cells, threads=_THREADS)]
@@ -327,7 +327,7 @@ def _is_node(key: str) -> bool:
 
 
 def _listed(objects: ObjectStore, years: Iterable[int]) -> Iterator[StoredObject]:
-    """Yield what years have, but cells, marks, leases, locks, and stages, which are told by the times of marks (`copy_stages`); and the map, but cells."""
+    """Yield what years have, but cells, marks, leases, locks, and stages, which follow from the times of marks (`copy_stages`); and the map, but cells."""
     for year in years:
         layout = YearLayout(year)
         folders = (layout.marks, layout.leases, layout.outlines, layout.cogs, layout.stages)

@@ -116,8 +116,8 @@ class Costs:
 
     def __str__(self) -> str:
         missing = " and ".join(f"{one.hours:,.2f} hours of {one.name}" for one in self.unpriced)
-        told = [] if self.total is None else [f"{self.total:,.2f} {self.currency}"]
-        return ", and ".join([*told, f"{missing} without a price"] if missing else told)
+        prices = [] if self.total is None else [f"{self.total:,.2f} {self.currency}"]
+        return ", and ".join([*prices, f"{missing} without a price"] if missing else prices)
 
 
 LEAST_CELLS = 10

@@ -374,8 +374,8 @@ def drift_page(plan: CampaignPlan, check: DriftCheck) -> str:
     measured = []
     for name, one in check.layers.items():
         values = (one.mean, one.std, *(one.quantiles[place] for place in _SHOWN)) if one.quantiles else ()
-        told = [f"{value:.6g}" for value in values] or [""] * (2 + len(_SHOWN))
-        measured.append((name, f"{100 * (1 - one.invalid):.1f} %", *told))
+        shown = [f"{value:.6g}" for value in values] or [""] * (2 + len(_SHOWN))
+        measured.append((name, f"{100 * (1 - one.invalid):.1f} %", *shown))
     compared = [
         (
             one.layer,

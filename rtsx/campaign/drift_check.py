@@ -141,8 +141,8 @@ def _reference_year(
     """Return the year to compare with: the one that was asked for, else the nearest before, else the nearest after, that may run."""
     planned = [year for year in planned_years(objects) if year != plan.year]
     if against is not None and against not in planned:
-        told = ", ".join(map(str, planned)) or "none"
-        raise CampaignError(f"{against} is no other year of this campaign; planned others: {told}.")
+        others = ", ".join(map(str, planned)) or "none"
+        raise CampaignError(f"{against} is no other year of this campaign; planned others: {others}.")
     before_first = sorted(planned, key=lambda year: (year > plan.year, abs(year - plan.year)))
     for year in before_first if against is None else [against]:
         stored = read_plan(objects, year)

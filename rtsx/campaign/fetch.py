@@ -282,8 +282,8 @@ def _path(source: SourceRecipe, image: Image, state: str, *, groups: list[Native
         (one.names, one.raster.shape.yx, tuple(one.raster.affine), str(one.raster.crs), one.factor, one.is_masked)
         for one in groups
     ]
-    told = repr((image_stamp(image), state, layers, levels))
-    return f"{source.name}/{sub(r'[^A-Za-z0-9._-]', '_', image.id)}.{sha256(told.encode()).hexdigest()[:16]}"
+    identity = repr((image_stamp(image), state, layers, levels))
+    return f"{source.name}/{sub(r'[^A-Za-z0-9._-]', '_', image.id)}.{sha256(identity.encode()).hexdigest()[:16]}"
 
 
 def _whole(group: NativeGroup) -> NativeGroup:

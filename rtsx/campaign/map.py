@@ -144,7 +144,7 @@ def create_map(output: str, plan: CampaignPlan, *, bundle_id: str, storage_optio
     facts = {**plan.prediction.attrs, "bundle_id": bundle_id, "plan": plan.prediction.to_json()}
     claim = {"year": plan.year, "facts": json.loads(json.dumps(facts))}
     place = _claimed(objects, group, claim)
-    # Only where something is new, because another run may be adding a year, of which readers are not to be told before it is whole.
+    # Only where something is new, because another run may be adding a year, which readers are not to see before it is whole.
     if not _is_whole(store, {place: claim}):
         with map_turn(output, storage_options):
             # Until nothing is left to write: where there are no locks, two that write at once may undo what the other wrote, the claims never.

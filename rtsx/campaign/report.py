@@ -339,8 +339,8 @@ def report_page(
 
     def named(cells: Sequence[Address], most: int) -> str:
         more = len(cells) - most
-        told = "; ".join(f"{cell_id(*cell)} at {places[cell]}" for cell in cells[:most])
-        return told + (f"; and {more:,} more" if more > 0 else "")
+        text = "; ".join(f"{cell_id(*cell)} at {places[cell]}" for cell in cells[:most])
+        return text + (f"; and {more:,} more" if more > 0 else "")
 
     facts = {
         "title": f"{plan.name} {plan.year}",
@@ -462,8 +462,8 @@ def _costs(
             hours = CellHours.of(seconds, paid_hours=one.hours)
             price = None if one.cost is None else one.cost / one.hours
             spread = "" if price is None else f"{figure(hours.low * price)} to {figure(hours.high * price)}"
-            told = f"{figure(hours.low * 3600)} to {figure(hours.high * 3600)} s of {hours.cells:,}"
-            rows.append((f"Nine in ten cells on {one.name}", told, spread))
+            span = f"{figure(hours.low * 3600)} to {figure(hours.high * 3600)} s of {hours.cells:,}"
+            rows.append((f"Nine in ten cells on {one.name}", span, spread))
     km2 = float(_valid_km2(plan, marks).sum())
     n_bytes, price = sum(stored.values()), prices.gigabyte_month
     monthly = "no price given" if price is None else f"{n_bytes / 1e9 * price:,.2f} a month"

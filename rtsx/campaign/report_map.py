@@ -390,7 +390,7 @@ def cell_map(
     box = (left, top - rows * length, left + columns * length, top)
     frame = MapFrame(crs=plan.grid.crs, box=box, width=columns * unit)
     corners = frame.lonlat(np.array([0.5, 0, 1, 1, 0]) * frame.width, np.array([0.5, 0, 0, 1, 1]) * frame.height)
-    told = {cell: f": {reason}" for cell, reason in reasons.items() if side == 1 and reason}
+    texts = {cell: f": {reason}" for cell, reason in reasons.items() if side == 1 and reason}
     facts = {
         "side": side,
         "counts": {state: sum(square.counts.get(state, 0) for square in squares) for state in COLOURS},
@@ -403,7 +403,7 @@ def cell_map(
         "squares": squares,
         "unit": unit,
         "names": place_names(plan, [square.first for square in squares], side=side),
-        "reasons": defaultdict(str, told),
+        "reasons": defaultdict(str, texts),
         "map": _picture(frame, coast, pad=_MARGIN),
         "locator": _locator(frame, coast),
     }

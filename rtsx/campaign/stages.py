@@ -233,10 +233,10 @@ def stage_table(years: Iterable[YearStages], *, reviewed: Mapping[int, str] | No
     rows: list[tuple[str, ...]] = [head]
     for one in years:
         counts = [one.fetched, one.checked, one.done, one.failed, one.verified, one.collected, one.delivered]
-        told = ["-" if count is None else f"{count:,}" for count in counts]
-        told[1] = f"{told[1]} {one.drift}".rstrip()
-        told.insert(6, (reviewed or {}).get(one.year, "-"))
-        rows.append((str(one.year), f"{one.planned:,}", *told))
+        columns = ["-" if count is None else f"{count:,}" for count in counts]
+        columns[1] = f"{columns[1]} {one.drift}".rstrip()
+        columns.insert(6, (reviewed or {}).get(one.year, "-"))
+        rows.append((str(one.year), f"{one.planned:,}", *columns))
     return rows
 
 

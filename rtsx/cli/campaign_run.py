@@ -613,7 +613,7 @@ def _require_complete(summary: "RunSummary", command: str) -> None:
 
     if summary.stopped == TIME_OVER and summary.left:
         raise typer.Exit(TIME_IS_OVER)
-    told = f"{summary.cells - summary.done - summary.skipped} of {summary.cells} cells are not done"
+    left = f"{summary.cells - summary.done - summary.skipped} of {summary.cells} cells are not done"
     cures = []
     if summary.left or summary.stopped is not None:
         cures.append(f"Run rtsx campaign {command} again.")
@@ -621,7 +621,7 @@ def _require_complete(summary: "RunSummary", command: str) -> None:
         cures.append(
             f"{len(summary.set_aside)} were set aside: cure the cause, and run rtsx campaign {command} --retry."
         )
-    raise CampaignError(f"{told}{_because(summary.stopped)}. {' '.join(cures)}")
+    raise CampaignError(f"{left}{_because(summary.stopped)}. {' '.join(cures)}")
 
 
 def _because(reason: str | None) -> str:

@@ -131,7 +131,7 @@ def import_config(
     ] = "labels/{scene}.gpkg",
     overwrite: options.OverwriteOption = False,
 ) -> None:
-    """Translate a training config of thaw-slump-segmentation; what could not be is told, and stands in the file.
+    """Translate a training config of thaw-slump-segmentation; what could not be is listed, and stands in the file.
 
     Examples
     --------

@@ -34,10 +34,10 @@ class Commands(typer.Typer):
         """Register a function as a command; see `typer.Typer.command`."""
 
         def registered(function: _Command) -> _Command:
-            told, _, lines = (inspect.getdoc(function) or "").partition("\n\nExamples\n--------\n")
+            text, _, lines = (inspect.getdoc(function) or "").partition("\n\nExamples\n--------\n")
             head = "Examples" if "\n\n" in lines else "Example"
             epilog = f"{head}:\n\n{lines}" if lines else None
-            return super(Commands, self).command(name, help=told, epilog=epilog, **stated)(function)
+            return super(Commands, self).command(name, help=text, epilog=epilog, **stated)(function)
 
         return registered
 

@@ -391,7 +391,7 @@ def open_campaign(given: str, *, year: int | None, is_of_one: bool = True, takes
     year
         Which; None for that of the config, or the newest.
     is_of_one
-        Whether what follows is of one year, which is then told where none was given.
+        Whether what follows is of one year, which is then shown where none was given.
     takes_another
         Whether the newest other year does where the plan of that one is damaged, which a warning says then.
 

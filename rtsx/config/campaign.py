@@ -231,13 +231,13 @@ def load_campaign_config(path: str | PathLike[str], *, year: int | None = None) 
         if year is not None:
             document = replace(document, values={**document.values, "year": year})
         elif "year" not in document.values:
-            told = "the year of the map is missing; say it here, or to the command with --year"
+            text = "the year of the map is missing; say it here, or to the command with --year"
             # With a year that stands in for it, so that nothing else is said to be wrong only for want of one.
             values = {**document.values, "year": 2000}
-            document = replace(document, values=values, complaints=(*document.complaints, ConfigIssue(("year",), told)))
+            document = replace(document, values=values, complaints=(*document.complaints, ConfigIssue(("year",), text)))
     config = validate_config(CampaignConfig, document)
     try:
-        # So that whatever can be known without reading more is told now, and by the file's name.
+        # So that whatever can be known without reading more is reported now, and by the file's name.
         with suppress(BundleError):  # which may lie where the campaign runs
             config.resolved().cube.recipe()
     except (ConfigError, CubeError, GridError) as error:

@@ -185,8 +185,8 @@ class CubeConfig(ConfigModel):
         if _WINDOW not in repr(source):
             return source
         window = self._window()
-        told = source.model_dump(exclude_unset=True)
-        return SourceConfig.model_validate(map_texts(told, lambda text, _: text.replace(_WINDOW, window)))
+        given = source.model_dump(exclude_unset=True)
+        return SourceConfig.model_validate(map_texts(given, lambda text, _: text.replace(_WINDOW, window)))
 
     def _window(self) -> str:
         if self.tcvis_window is not None:

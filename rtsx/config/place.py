@@ -306,9 +306,9 @@ def _read(file: str, layer: str | None) -> BaseGeometry:
             table = read_table(file, layer=layer, what="regions")
         region = shapely.force_2d(_lonlat(table))
     except (InputNotFoundError, ValueError) as error:  # also for a table without a CRS
-        told = str(error).rstrip(".")
+        reason = str(error).rstrip(".")
         raise ConfigError(
-            f"The region in {file} cannot be read: {told}. Give a vector file or a raster that has a CRS."
+            f"The region in {file} cannot be read: {reason}. Give a vector file or a raster that has a CRS."
         ) from error
     if region.is_empty:
         raise ConfigError(f"The region in {file} is empty. Give a vector file with at least one feature.")

@@ -323,12 +323,12 @@ def _part(path: str, labels: LabelsConfig, meant: Mapping[str, Sequence[YamlValu
     try:
         found = read_labels(table) if in_schema else _standardised(table, labels, class_of=class_of, unsaid=unsaid)
     except LabelError as error:  # a table has no name
-        told = (
+        text = (
             str(error)
             .replace("table 0", path)
             .replace("class_name does not name; it names", "no class means; classes mean")
         )
-        raise LabelError(told.replace(". Add it.", ". Add it, or leave such labels out with where.")) from error
+        raise LabelError(text.replace(". Add it.", ". Add it, or leave such labels out with where.")) from error
     if not in_schema:
         # By the row of the file, because scenes that share a label have to be told from those that do not.
         rows = np.flatnonzero(counts.to_numpy())
@@ -448,8 +448,8 @@ class SceneConfig(ConfigModel):
         return tuple(self._filled(one) for one in values or glob_paths(self.first))
 
     def _filled(self, values: Mapping[str, str]) -> Self:
-        told: dict[str, Any] = self.model_dump(exclude={"names"}, exclude_unset=True)
-        filled_in = map_texts(told, lambda text, _: format_path(text, values))
+        given: dict[str, Any] = self.model_dump(exclude={"names"}, exclude_unset=True)
+        filled_in = map_texts(given, lambda text, _: format_path(text, values))
         name = filled_in.get("name") or values.get(SCENE) or "_".join(values.values()) or _stem(self.first)
         return type(self).model_validate({**filled_in, "name": name, "group": filled_in.get("group") or name})
 

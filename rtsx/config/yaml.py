@@ -169,8 +169,8 @@ def parse_yaml(text: str, *, name: str, environment: Mapping[str, str] | None = 
         values = loader.construct_document(node) if node is not None else {}
     except yaml.YAMLError as error:
         place = error_place(error, text)
-        told = text.split("\n")
-        line = told[place[0] - 1] if place is not None and place[0] <= len(told) else ""
+        rows = text.split("\n")
+        line = rows[place[0] - 1] if place is not None and place[0] <= len(rows) else ""
         hint = '. Within brackets and braces, a variable stands in quotes: "${NAME}"' if "${" in line else ""
         problem = getattr(error, "problem", None) or getattr(error, "reason", None) or error
         at = "" if place is None else f"line {place[0]}, column {place[1]}: "
@@ -273,8 +273,8 @@ class _Expansion:
                 found[match[0]] = self.environment[name]
                 return self.environment[name]
             if match["default"] is None:
-                told = f"the environment variable {name} is not set; set it, or write ${{{name}:-default}}"
-                self.complaints.append(ConfigIssue(path, told))
+                problem = f"the environment variable {name} is not set; set it, or write ${{{name}:-default}}"
+                self.complaints.append(ConfigIssue(path, problem))
             return match["default"] or ""
 
         filled = _VARIABLE.sub(value, text)
@@ -283,8 +283,8 @@ class _Expansion:
                 withhold(secret, reference)
         is_bare = "://" in filled and ("://***" in filled or "=***" in filled)
         if self.environment is not None and is_bare:
-            told = "a secret was left out here when this was stored; write it as ${NAME} of a variable"
-            self.complaints.append(ConfigIssue(path, told))
+            problem = "a secret was left out here when this was stored; write it as ${NAME} of a variable"
+            self.complaints.append(ConfigIssue(path, problem))
         return filled
 
 
@@ -373,9 +373,9 @@ def validate_config(model: type[_Model], document: Document, *, glance: bool = F
         cause = error
         complaints += _issues_of(error, model)
     if any(_truths(document.values)):
-        told = {issue.path for issue in complaints}
+        known = {issue.path for issue in complaints}
         truths = _truths_for_numbers(document.values, _Allowed.by(model.json_schema()))
-        complaints += [issue for issue in truths if issue.path not in told]
+        complaints += [issue for issue in truths if issue.path not in known]
     if complaints:
         raise_issues(document.name, complaints, lines=document.lines, cause=cause)
     return config

@@ -131,7 +131,7 @@ _STRIP_PIXELS = 2**20
 
 def evaluate_rasters(cases: Sequence[RasterCase], *, rule: EvaluationSettings) -> list[tuple[ClassCounts, ...]]:
     """Counts of each scene by class."""
-    # Before anything is computed, because a scene without a place on the ground is told at once.
+    # Before anything is computed, because a scene without a place on the ground is refused at once.
     least = [least_pixels(case, rule.min_object_area_m2) for case in cases]
     counted = count_rasters(cases, rule=rule)
     return [_finished(case, one, rule=rule, least=n) for case, one, n in zip(cases, counted, least, strict=True)]

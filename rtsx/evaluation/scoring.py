@@ -373,7 +373,7 @@ class ObjectChoice:
         return OutlineChoice(threshold=self.threshold, min_area_m2=self.min_area_m2)
 
     def applied_to(self, bundle: ModelBundle) -> ModelBundle:
-        """Copy a bundle with the best threshold and least area, which `extract_footprints` and campaigns then take unless told.
+        """Copy a bundle with the best threshold and least area, which `extract_footprints` and campaigns then take unless given others.
 
         Its `threshold`, by which maps are binary, stays; its digest is another. Save it with `ModelBundle.save`.
 
@@ -391,14 +391,14 @@ class ObjectChoice:
         """F1 by threshold and least area, which is best, what it is without a choice, and the rule of objects."""
         grid = self.table.pivot_table(index="threshold", columns="min_area_m2", values="object_f1")
         named = [("best", self.best), *([] if self.own is None else [("the model's own", self.own)])]
-        told = [
+        lines = [
             f"{name}: threshold {row['threshold']:g}, least area {row['min_area_m2']:g} m²: F1 {row['object_f1']:.3f}, "
             f"precision {row['object_precision']:.3f}, recall {row['object_recall']:.3f}"
             for name, row in named
         ]
         title = "object F1 by threshold (rows) and least area in m² (columns)"
         of_objects = f"objects: IoU >= {self.rule.object_iou:g}; true ones: {self.rule.sizes}; found ones: from the least area on"
-        return "\n".join((title, grid.to_string(float_format="{:.3f}".format), *told, of_objects))
+        return "\n".join((title, grid.to_string(float_format="{:.3f}".format), *lines, of_objects))
 
 
 @typed(EvaluationError)

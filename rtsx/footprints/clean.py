@@ -289,7 +289,7 @@ def simplify_footprints(footprints: geopandas.GeoDataFrame, *, tolerance_m: floa
     -------
     geopandas.GeoDataFrame
         The same rows and columns. Geometry, area_m2, perimeter_m and centroid are those of the simplified outlines;
-        `area_outlined_m2` is the area before. What pixels told, n_pixels and prob_*, stays.
+        `area_outlined_m2` is the area before. What comes from pixels, n_pixels and prob_*, stays.
 
     Raises
     ------

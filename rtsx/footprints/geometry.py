@@ -301,7 +301,7 @@ def measured_columns(outlines: NDArray[np.object_], crs: CRS) -> dict[str, Float
 
 
 def largest_pixel_m2(placement: Placement) -> float:
-    """Return an upper bound of the ground area of one pixel, in m²; infinite where it cannot be told.
+    """Return an upper bound of the ground area of one pixel, in m²; infinite where it cannot be known.
 
     The largest of a pixel grid of 17 by 17 pixels over the raster and five per cent, because scale changes slowly.
     """

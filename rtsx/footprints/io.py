@@ -295,8 +295,8 @@ def _targets(table: geopandas.GeoDataFrame, path: Path, *, year: int) -> geopand
         ),
     ):
         if rows.any():
-            told = f"{int(rows.sum())} of {len(table)} outlines of {path} {what}."
-            warnings.warn(told, RuntimeWarning, stacklevel=4)
+            text = f"{int(rows.sum())} of {len(table)} outlines of {path} {what}."
+            warnings.warn(text, RuntimeWarning, stacklevel=4)
     return table[~absent & ~again]
 
 

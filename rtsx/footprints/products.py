@@ -153,7 +153,7 @@ def _possible(rows: geopandas.GeoDataFrame, images: geopandas.GeoDataFrame) -> N
 
 
 STATUSES = ("new", "growing", "stable", "shrinking", "gone", "merged")
-"""What can become of a track; `track_summary` says how it is told."""
+"""What can become of a track; `track_summary` says how it is found."""
 
 Floats = NDArray[np.float64]
 

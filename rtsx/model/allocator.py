@@ -1,4 +1,4 @@
-"""The C allocator, told to keep what a forward pass frees for the next one."""
+"""The C allocator, set to keep what a forward pass frees for the next one."""
 
 import ctypes
 import os

@@ -1,6 +1,6 @@
 """Checkpoints: of thaw-slump-segmentation (TSS) and darts-nextgen (DN) in their four formats, and of any other training.
 
-Which preset a checkpoint was trained with is nowhere in the file, so it is told by who writes such files. A state dict with
+Which preset a checkpoint was trained with is nowhere in the file, so it is known by who writes such files. A state dict with
 a `config.yml` is from TSS: `tss-v1`. A file with `input_combination` or `norm_factors` is one of the published
 first-generation models, exported from TSS: `tss-v1`. A file with DN's own config is from DN's training: `darts-v2`. The
 caller can say otherwise. Any other file has no preset: its weights are found by the names that networks of
@@ -91,7 +91,7 @@ class _Contents:
 
 
 def read_checkpoint(
-    data: bytes, *, name: str, read_run_config: Callable[[], bytes | None], told: Mapping[str, object], trust: bool
+    data: bytes, *, name: str, read_run_config: Callable[[], bytes | None], stated: Mapping[str, object], trust: bool
 ) -> LoadedModel:
     """Read a checkpoint of TSS or DN, or of any training of a network of segmentation-models-pytorch.
 
@@ -103,7 +103,7 @@ def read_checkpoint(
         Of the file, for messages.
     read_run_config
         Reads the `config.yml` of the training run; returns None where there is none. Called for bare state dicts only.
-    told
+    stated
         `architecture` and `encoder` as the caller says them; they count more than what the file says.
     trust
         Whether the caller vouches for the author; then the file may run any code when it is read.
@@ -118,7 +118,7 @@ def read_checkpoint(
     content = _load(data, trust=trust)
     whole = [one for one in content.values() if isinstance(one, torch.nn.Module)]
     if len(whole) == 1:
-        if told:
+        if stated:
             raise BundleError("The checkpoint holds its network whole. Leave architecture= and encoder= out.")
         return _whole(whole[0])
     config = _as_mapping(_as_mapping(content.get("hyper_parameters")).get("config"))
@@ -128,17 +128,17 @@ def read_checkpoint(
         contents = _darts(content)
     elif content and all(isinstance(value, torch.Tensor) for value in content.values()):
         raw = read_run_config()
-        contents = _other(content, name=name, told=told, trust=trust) if raw is None else _run(content, _yaml(raw))
+        contents = _other(content, name=name, stated=stated, trust=trust) if raw is None else _run(content, _yaml(raw))
     else:
-        contents = _other(content, name=name, told=told, trust=trust)
-    return _assemble(contents, told=told)
+        contents = _other(content, name=name, stated=stated, trust=trust)
+    return _assemble(contents, stated=stated)
 
 
 PRETRAINED_CONFIG = "config.json"
 """File that `save_pretrained` writes beside ``model.safetensors``."""
 
 
-def read_pretrained(data: bytes, config: bytes | None, *, name: str, told: Mapping[str, object]) -> LoadedModel:
+def read_pretrained(data: bytes, config: bytes | None, *, name: str, stated: Mapping[str, object]) -> LoadedModel:
     """Read safetensors of a network of segmentation-models-pytorch, as its `save_pretrained` and the hub of Hugging Face have them, or alone.
 
     Parameters
@@ -146,8 +146,8 @@ def read_pretrained(data: bytes, config: bytes | None, *, name: str, told: Mappi
     data
         The whole file.
     config
-        The JSON beside it, which names the architecture and its arguments; None where there is none, and `told` has to.
-    name, told
+        The JSON beside it, which names the architecture and its arguments; None where there is none, and `stated` has to.
+    name, stated
         As of `read_checkpoint`.
 
     Raises
@@ -160,19 +160,22 @@ def read_pretrained(data: bytes, config: bytes | None, *, name: str, told: Mappi
     except (safetensors.SafetensorError, ValueError) as error:
         raise BundleError(_damaged(error)) from error
     if config is None:
-        contents = _other(state, name=name, told=told, trust=False)
+        contents = _other(state, name=name, stated=stated, trust=False)
         network = build_network(str(contents.model["architecture"]), {"encoder_name": contents.model["encoder"]})
         first = next(
             name for name, one in network.state_dict().items() if name.startswith("encoder.") and one.ndim == 4
         )
         channels = {"in_channels": contents.state[first].shape[1]} if first in contents.state else {}
-        return _assemble(replace(contents, model={**contents.model, **channels}), told=told)
-    stated = _mapping(json_value(config, what=PRETRAINED_CONFIG, error=BundleError), PRETRAINED_CONFIG)
-    content = {"state_dict": state, "hyper_parameters": {**stated, "architecture": stated.get("_model_class")}}
-    contents = _other(content, name=name, told=told, trust=False)
+        return _assemble(replace(contents, model={**contents.model, **channels}), stated=stated)
+    config_values = _mapping(json_value(config, what=PRETRAINED_CONFIG, error=BundleError), PRETRAINED_CONFIG)
+    content = {
+        "state_dict": state,
+        "hyper_parameters": {**config_values, "architecture": config_values.get("_model_class")},
+    }
+    contents = _other(content, name=name, stated=stated, trust=False)
     # Not by the weights, which this format keeps in another order than the network.
-    sizes = {name: stated[name] for name in ("in_channels", "classes") if name in stated}
-    return _assemble(replace(contents, model={**contents.model, **sizes}), told=told)
+    sizes = {name: config_values[name] for name in ("in_channels", "classes") if name in config_values}
+    return _assemble(replace(contents, model={**contents.model, **sizes}), stated=stated)
 
 
 def _load(data: bytes, *, trust: bool) -> Mapping[str, Any]:
@@ -247,7 +250,7 @@ def _run(content: Mapping[str, torch.Tensor], config: Mapping[str, object]) -> _
     )
 
 
-def _other(content: Mapping[str, Any], *, name: str, told: Mapping[str, object], trust: bool) -> _Contents:
+def _other(content: Mapping[str, Any], *, name: str, stated: Mapping[str, object], trust: bool) -> _Contents:
     """Return a checkpoint of any training: the one network that is in it, its sizes from its weights."""
     networks, beside = {}, {}
     for where, weights, others in _networks(content):
@@ -282,7 +285,7 @@ def _other(content: Mapping[str, Any], *, name: str, told: Mapping[str, object],
             "with further layers is opened from ONNX.",
             stacklevel=2,
         )
-    named = {**_hyperparameters(content), **told}
+    named = {**_hyperparameters(content), **stated}
     if "architecture" not in named or "encoder" not in named:
         raise BundleError(
             "The checkpoint does not say what its network is, and no config.yml lies in the folder above it or beside it. "
@@ -394,11 +397,11 @@ def _plain_names(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {_PREFIXES.sub("", name): tensor for name, tensor in state.items()}
 
 
-def _assemble(contents: _Contents, *, told: Mapping[str, object]) -> LoadedModel:
+def _assemble(contents: _Contents, *, stated: Mapping[str, object]) -> LoadedModel:
     model = dict(contents.model)
     for names in (("arch", "architecture"), ("encoder_name", "encoder")):
-        if names[1] in told:  # in either project's spelling, because the file may have the other one
-            model = {name: value for name, value in model.items() if name not in names} | {names[1]: told[names[1]]}
+        if names[1] in stated:  # in either project's spelling, because the file may have the other one
+            model = {name: value for name, value in model.items() if name not in names} | {names[1]: stated[names[1]]}
     architecture = model.get("arch", model.get("architecture"))
     if architecture is None:
         raise BundleError(

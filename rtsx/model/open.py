@@ -492,12 +492,14 @@ def _open_file(
                 f"{location.path} holds weights without their description: there is no {ITEM_NAME} beside it. Open the "
                 "bundle's whole folder, or the checkpoint that they were taken from."
             )
-        pretrained = read_pretrained(data, beside.read() if beside.is_file else None, name=location.name, told=network)
+        pretrained = read_pretrained(
+            data, beside.read() if beside.is_file else None, name=location.name, stated=network
+        )
         return _loaded(pretrained.source, said.over(pretrained.metadata), described=location.path)
     kind = "onnx" if suffix == "onnx" else archive_kind(data)
     if kind is None:
         checkpoint = read_checkpoint(
-            data, name=location.name, read_run_config=lambda: _run_config(location), told=network, trust=trust
+            data, name=location.name, read_run_config=lambda: _run_config(location), stated=network, trust=trust
         )
         return _loaded(checkpoint.source, said.over(checkpoint.metadata), described=location.path)
     _refuse_network(network, what=location.path)

@@ -98,7 +98,7 @@ def _check_unit(layer: InputLayer, packing: Packing, *, stated: str) -> None:
     of = {unit: number for number, kind in enumerate(_KINDS) for unit in kind}
     if wanted not in of or given not in of:
         return
-    told = f"Layer {layer.name!r} says that it is in {stated!r}, and the bundle wants {layer.units!r}."
+    found = f"Layer {layer.name!r} says that it is in {stated!r}, and the bundle wants {layer.units!r}."
     array = f"cube[{layer.name!r}]"
     if of[wanted] == of[given] and wanted in _FACTORS:
         factor = _FACTORS[given] / _FACTORS[wanted]
@@ -106,14 +106,14 @@ def _check_unit(layer: InputLayer, packing: Packing, *, stated: str) -> None:
             f"{array}.attrs.update(scale_factor={packing.scale_factor * factor:.9g}, "
             f"add_offset={packing.add_offset * factor:.9g}, units={layer.units!r})"
         )
-        raise BundleError(f"{told} Convert it, with `{cure}`, or correct the attribute if it is wrong.")
+        raise BundleError(f"{found} Convert it, with `{cure}`, or correct the attribute if it is wrong.")
     if layer.name == "slope" and (given, wanted) == ("%", "degree"):
         cure = f"cube['slope'] = np.degrees(np.arctan({array} / 100)).assign_attrs(units='degree')"
-        raise BundleError(f"{told} Convert it, with `{cure}` on physical values.")
+        raise BundleError(f"{found} Convert it, with `{cure}` on physical values.")
     if given == "dn":
-        raise BundleError(f"{told} {_scale_cure(layer)}")
+        raise BundleError(f"{found} {_scale_cure(layer)}")
     raise BundleError(
-        f"{told} Give the bundle the layer that it was trained with, or correct the attribute with {array}.attrs['units'] = "
+        f"{found} Give the bundle the layer that it was trained with, or correct the attribute with {array}.attrs['units'] = "
         f"{layer.units!r} if it is wrong."
     )
 
@@ -299,14 +299,14 @@ def _scaled_twice(layer: InputLayer, raw: NDArray[np.float64], packing: Packing)
         _out_of_range(layer, raw)  # it may have wrapped around as well
     physical = raw * packing.scale_factor + offset
     array = f"cube[{name!r}]"
-    told = (
+    reason = (
         f"it holds floats from {raw.min():.4g} to {raw.max():.4g}, which are physical already, and the attribute scale_factor "
         f"{packing.scale_factor:g} makes them {physical.min():.4g} to {physical.max():.4g}. Remove it, with "
         f"`{array}.attrs.pop('scale_factor'); {array}.attrs.pop('add_offset', None)`"
     )
     if is_small and (is_multiple or scale <= 1e-3):
-        raise BundleError(f"Layer {name!r} is scaled twice: {told}.")
-    return {f"{name} scaled twice": f"Layer {name!r} seems to be scaled twice: {told}, if so."}
+        raise BundleError(f"Layer {name!r} is scaled twice: {reason}.")
+    return {f"{name} scaled twice": f"Layer {name!r} seems to be scaled twice: {reason}, if so."}
 
 
 def _out_of_range(layer: InputLayer, physical: NDArray[np.float64]) -> dict[str, str]:
@@ -319,7 +319,7 @@ def _out_of_range(layer: InputLayer, physical: NDArray[np.float64]) -> dict[str,
     middle = float(np.median(physical))
     # A difference that wrapped around is never negative, and far too large where it should have been.
     is_wrapped = quantity == "index" and physical.min() >= 0 and above > 1e-3
-    told = (
+    finding = (
         f"Layer {name!r} has values from {physical.min():.4g} to {physical.max():.4g} (median {middle:.4g}), "
         f"{above + below:.1%} of them outside {low:g} to {high:g}, which the bundle's {quantity!r} allows."
     )
@@ -339,10 +339,10 @@ def _out_of_range(layer: InputLayer, physical: NDArray[np.float64]) -> dict[str,
         "m": f"Set cube[{name!r}].attrs['scale_factor'] to what makes stored values metres, such as 0.01 for centimetres.",
     }[quantity]
     if above + below > 0.5 or is_wrapped:
-        raise BundleError(f"{told} {cure}")
+        raise BundleError(f"{finding} {cure}")
     if above + below > 0.01 or (quantity == "reflectance" and middle > _BRIGHT):
         return {
-            f"{name} range": f"{told} {cure} If some number marks missing pixels, set it as attribute '_FillValue'."
+            f"{name} range": f"{finding} {cure} If some number marks missing pixels, set it as attribute '_FillValue'."
         }
     return {}
 

@@ -83,7 +83,7 @@ class Mosaic:
             )
 
     @classmethod
-    def from_json(cls, told: Mapping[str, Any]) -> "Mosaic":
+    def from_json(cls, document: Mapping[str, Any]) -> "Mosaic":
         """Return the mosaic that the API describes.
 
         Raises
@@ -91,19 +91,19 @@ class Mosaic:
         OrderError
             Its quads cannot be downloaded, or not as a grid of tiles.
         """
-        name = told["name"]
-        if told.get("coordinate_system", "EPSG:3857") != "EPSG:3857":
+        name = document["name"]
+        if document.get("coordinate_system", "EPSG:3857") != "EPSG:3857":
             raise OrderError(
-                f"Mosaic {name} is in {told['coordinate_system']}; EPSG:3857 was expected. Name another mosaic."
+                f"Mosaic {name} is in {document['coordinate_system']}; EPSG:3857 was expected. Name another mosaic."
             )
-        if told.get("quad_download") is False:
+        if document.get("quad_download") is False:
             raise OrderError(
                 f"Your account may look at mosaic {name}, and not download its quads. Ask Planet for that, or name another mosaic."
             )
-        grid = told["grid"]
-        start, end = (datetime.fromisoformat(told[key]) for key in ("first_acquired", "last_acquired"))
+        grid = document["grid"]
+        start, end = (datetime.fromisoformat(document[key]) for key in ("first_acquired", "last_acquired"))
         return cls(
-            id=str(told["id"]),
+            id=str(document["id"]),
             name=str(name),
             start=start,
             end=end,
@@ -252,11 +252,11 @@ class BasemapApi:
             There is none that this account may see; names that are near are given.
         """
         found = self._get(f"{self._url}/mosaics?{urlencode({'name__is': name})}").get("mosaics") or ()
-        told = next((one for one in found if one.get("name") == name), None)
-        if told is None:
+        document = next((one for one in found if one.get("name") == name), None)
+        if document is None:
             raise OrderError(f"There is no mosaic {name!r} that your account may see.{self._near(name)}")
         with wrap_damage(f"What {self._url} says of mosaic {name}", OrderError):
-            return Mosaic.from_json(told)
+            return Mosaic.from_json(document)
 
     def quads(self, mosaic: Mosaic, area: QuadRange) -> Iterator[Quad]:
         """Yield quads of a range that the mosaic has, page by page; one that the API lists twice comes twice."""
@@ -265,21 +265,21 @@ class BasemapApi:
         address = f"{self._url}/mosaics/{mosaic.id}/quads?{urlencode({'bbox': bbox}, safe=',')}"
         for page in self._pages(address):
             with wrap_damage(f"The list of quads of {mosaic.name}", OrderError):
-                quads = [self._quad(mosaic, told) for told in page.get("items") or ()]
+                quads = [self._quad(mosaic, document) for document in page.get("items") or ()]
             yield from (quad for quad in quads if (quad.x, quad.y) in area)
 
     def headers_for(self, href: str) -> Mapping[str, str]:
         """Return credentials for an address of the API's own host; none for another's."""
         return self._headers(href) if is_same_host(self._url, href) else {}
 
-    def _quad(self, mosaic: Mosaic, told: Mapping[str, Any]) -> Quad:
-        name = str(told["id"])
+    def _quad(self, mosaic: Mosaic, document: Mapping[str, Any]) -> Quad:
+        name = str(document["id"])
         match = QUAD_ID.fullmatch(name)
         if match is None:
             raise OrderError(f"{mosaic.name} lists a quad {name!r}; an id such as 455-1273 was expected. Report it.")
-        links = told.get("_links") or {}
+        links = document.get("_links") or {}
         href = links.get("download") or f"{self._url}/mosaics/{mosaic.id}/quads/{name}/full"
-        percent = told.get("percent_covered")
+        percent = document.get("percent_covered")
         return Quad(
             id=name,
             x=int(match[1]),

@@ -73,11 +73,12 @@ def register_item(
         The item; one that is there with the same content is left as it is.
     """
     scene = str(described["id"])
-    told = described.get("assets") or {}
+    described_assets = described.get("assets") or {}
     assets = {}
     for file in sorted(files, key=lambda file: file.asset):
         path = folder / scene / file.name
-        assets[file.asset] = {**told.get(file.asset, {}), **described_asset(path, file, told.get(file.asset, {}))}
+        asset = described_assets.get(file.asset, {})
+        assets[file.asset] = {**asset, **described_asset(path, file, asset)}
     geometry = shape(described["geometry"])
     if clip is not None and geometry.is_valid and geometry.intersects(clip):
         geometry = geometry.intersection(clip)
@@ -192,40 +193,40 @@ def _collection(items: Sequence[Mapping[str, Any]], collection: str, description
     }
 
 
-def described_asset(path: Path, file: RemoteFile, told: Mapping[str, Any]) -> dict[str, Any]:
+def described_asset(path: Path, file: RemoteFile, described: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the file itself says, about which the provider is silent."""
     asset: dict[str, Any] = {"href": f"./{file.name}", "file:size": path.stat().st_size}
     checksum = file.checksum or checksum_of(path)
     asset["file:checksum"] = checksum.multihash
-    if "type" not in told and file.media_type:
+    if "type" not in described and file.media_type:
         asset["type"] = file.media_type
     if file.is_raster:
         from rtsx.cube.rasterio import read_header  # here, because what orders needs none
 
         with suppress(CubeError):  # one that does not say where it lies, such as a preview: it is registered as it is
-            asset |= raster_fields(read_header(path), told)
+            asset |= raster_fields(read_header(path), described)
     return asset
 
 
-def raster_fields(header: "RasterHeader", told: Mapping[str, Any]) -> dict[str, Any]:
+def raster_fields(header: "RasterHeader", described: Mapping[str, Any]) -> dict[str, Any]:
     """Return fields of an asset that the header of its file tells."""
     box = header.geobox
     fields: dict[str, Any] = {
         # The header's, whatever the provider says, because a clipped file has another grid than its scene.
         "proj:shape": list(box.shape),
         "proj:transform": [round(value, 12) for value in tuple(box.affine)[:6]],
-        "roles": list(told.get("roles") or ["data"]),
+        "roles": list(described.get("roles") or ["data"]),
     }
     if box.crs is not None:
         epsg = box.crs.epsg
         # Both spellings, because readers know one or the other.
         fields |= {"proj:epsg": epsg, "proj:code": f"EPSG:{epsg}"} if epsg else {"proj:wkt2": box.crs.to_wkt()}
-    if told.get("bands"):
+    if described.get("bands"):
         return fields
-    names = [band.get("name") for band in told.get("eo:bands") or ()]
+    names = [band.get("name") for band in described.get("eo:bands") or ()]
     if not names and all(header.descriptions):
         fields["eo:bands"] = [{"name": name} for name in header.descriptions]
-    stored = list(told.get("raster:bands") or ())
+    stored = list(described.get("raster:bands") or ())
     stored += [{}] * (header.count - len(stored))
     fields["raster:bands"] = [{**_band(header, index), **dict(stored[index])} for index in range(header.count)]
     return fields
@@ -242,14 +243,14 @@ def _band(header: "RasterHeader", index: int) -> dict[str, Any]:
 
 
 def _extensions(item: Mapping[str, Any]) -> list[str]:
-    """Return schemas that were told, and those of the fields that have come on."""
-    told = list(item.get("stac_extensions") or ())
+    """Return schemas that are stated, and those of the fields that have come on."""
+    schemas = list(item.get("stac_extensions") or ())
     used = {key for holder in (item["properties"], *item["assets"].values()) for key in holder}
     for prefix, schema in _EXTENSIONS.items():
         family = schema.rsplit("/", 2)[0]
-        if any(key.startswith(prefix) for key in used) and not any(family in known for known in told):
-            told.append(schema)
-    return told
+        if any(key.startswith(prefix) for key in used) and not any(family in known for known in schemas):
+            schemas.append(schema)
+    return schemas
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:

@@ -110,7 +110,7 @@ class OrderCriteria:
                                    / (1 + overlap * share of its ground that is covered already)
 
     where *new ground* never counts beyond the coverage that is asked for. Without `same_day` and `overlap` this is the
-    greedy of weighted set cover; its bound is told by `select_scenes`.
+    greedy of weighted set cover; its bound is stated by `select_scenes`.
 
     Raises
     ------

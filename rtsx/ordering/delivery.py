@@ -54,7 +54,7 @@ def order_quads(
     name
         Names of the orders begin with it.
     mosaic, delivery
-        What is ordered, and for where; as `list_quads` has been told.
+        What is ordered, and for where; as `list_quads` was given.
     retry
         Also order again what was not delivered, for which the bucket is looked at.
     confirm
@@ -154,8 +154,8 @@ def _results(ledger: QuadLedger, mosaic: Mosaic, delivery: BucketDelivery) -> It
         for name, place in order.places.items():
             file = files.get(f"{name}_quad.tif")
             if file is None or file.fault:
-                told = f"it was not delivered: {order.message}" if file is None else file.fault
-                yield "missing", None, None, told, *place
+                reason = f"it was not delivered: {order.message}" if file is None else file.fault
+                yield "missing", None, None, reason, *place
             else:
                 there[place] = file
         known = ledger.opened(order.order_id)
@@ -166,8 +166,8 @@ def _results(ledger: QuadLedger, mosaic: Mosaic, delivery: BucketDelivery) -> It
         ledger.note_opened(order.order_id, {place: file.mark for place, file in new.items() if place not in faults})
         for place, file in there.items():
             if place in faults:
-                state, told = faults[place]
-                yield state, None, None, told, *place
+                state, reason = faults[place]
+                yield state, None, None, reason, *place
                 continue
             asset = {
                 "href": f"{folder}/{file.path}",

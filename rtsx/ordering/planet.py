@@ -208,17 +208,17 @@ def described_item(scene_id: str, files: Sequence[Path]) -> dict[str, Any]:
         )
     try:
         content = json.loads(metadata.read_text())
-        told, geometry = content["properties"], content["geometry"]
-        properties: dict[str, Any] = {"datetime": told["acquired"], "constellation": "planetscope"}
+        own, geometry = content["properties"], content["geometry"]
+        properties: dict[str, Any] = {"datetime": own["acquired"], "constellation": "planetscope"}
     except (ValueError, KeyError, TypeError) as error:
         raise OrderError(f"{metadata} is no metadata of a scene: {error!r}. Delete it, and run fetch again.") from error
-    if told.get("cloud_cover") is not None:
-        properties["eo:cloud_cover"] = round(100 * told["cloud_cover"], 4)  # a fraction there, per cent here
-    if told.get("view_angle") is not None:
-        properties["view:off_nadir"] = abs(told["view_angle"])
-    if told.get("instrument"):
-        properties["instruments"] = [told["instrument"]]
-    for name, value in told.items():
+    if own.get("cloud_cover") is not None:
+        properties["eo:cloud_cover"] = round(100 * own["cloud_cover"], 4)  # a fraction there, per cent here
+    if own.get("view_angle") is not None:
+        properties["view:off_nadir"] = abs(own["view_angle"])
+    if own.get("instrument"):
+        properties["instruments"] = [own["instrument"]]
+    for name, value in own.items():
         if name not in _ELSEWHERE and value is not None:
             properties[_PROPERTIES.get(name, f"pl:{name}")] = value
     assets = {asset: {"roles": list(roles), **_bands(asset)} for asset, roles in _ASSETS.items()}

@@ -218,7 +218,7 @@ class BucketDelivery:
                 f"An address such as gs://my-bucket was expected, got {self.bucket!r}. Add its scheme, or name the folder that it is "
                 "mounted at by its absolute path."
             )
-        end = "/" if self.path_prefix.endswith("/") else ""  # which Planet is told
+        end = "/" if self.path_prefix.endswith("/") else ""  # which Planet is given
         object.__setattr__(self, "path_prefix", f"{plain_folder(self.path_prefix)}{end}")
 
     @property

@@ -127,8 +127,8 @@ def _fetch_all(
                 if not isinstance(error, OrderError):
                     raise error
                 if _is_lost(cause := error.__cause__):
-                    told = str(cause or f"{error} The next run asks for it once.")
-                    results.append(("missing", None, None, redacted(told), *place))
+                    reason = str(cause or f"{error} The next run asks for it once.")
+                    results.append(("missing", None, None, redacted(reason), *place))
                     ledger.settle(results)  # at once, because a kill would have it asked for five times again
                     results.clear()
                     # Of one quad, or of all that an account may not have.

@@ -466,11 +466,11 @@ def list_quads(
 def _claim(folder: Path, mosaic: Mosaic) -> None:
     """Make a folder that of a mosaic, or refuse one that is another's, because quads of all mosaics are called alike."""
     path = folder / MOSAIC_FILE
-    told = {"id": mosaic.id, "name": mosaic.name, "quad_size": mosaic.quad_size, "resolution": mosaic.resolution}
+    facts = {"id": mosaic.id, "name": mosaic.name, "quad_size": mosaic.quad_size, "resolution": mosaic.resolution}
     dates = {"start": mosaic.start.astimezone(UTC).isoformat(), "end": mosaic.end.astimezone(UTC).isoformat()}
     # Whoever is first, of several that may begin at once, says whose it is.
     with suppress(OutputExistsError), staged(path, overwrite=False) as draft:
-        draft.write_text(json.dumps(told | dates, indent=1) + "\n")
+        draft.write_text(json.dumps(facts | dates, indent=1) + "\n")
     content = json_value(path.read_bytes(), what=str(path), error=OrderError)
     with wrap_damage(str(path), OrderError):
         other, name = content["id"], content["name"]

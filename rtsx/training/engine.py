@@ -25,7 +25,7 @@ from rtsx.training.dataset import from_shared, to_shared
 from rtsx.training.run_log import Progress, ShowProgress
 
 _INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
-"""Variables by which torch's two ways of talking are told an interface; they would take that of the machine's own name."""
+"""Variables by which torch's two ways of talking are given an interface; they would take that of the machine's own name."""
 _PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
 
 _Plan = TypeVar("_Plan")

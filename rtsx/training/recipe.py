@@ -17,12 +17,12 @@ from rtsx.parsing import STRICT
 
 
 @contextmanager
-def explained(told: str = "") -> Iterator[None]:
-    """Raise a `TrainingError` where the block raises a `BundleError`, with its text after `told`."""
+def explained(prefix: str = "") -> Iterator[None]:
+    """Raise a `TrainingError` where the block raises a `BundleError`, with its text after `prefix`."""
     try:
         yield
     except BundleError as error:
-        raise TrainingError(f"{told}{error}") from error
+        raise TrainingError(f"{prefix}{error}") from error
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The folder of a training: what lies in it, in which of its states it is, and its recipe as JSON, by which it is told from another."""
+"""The folder of a training: what lies in it, in which of its states it is, and its recipe as JSON, by which it is known from another."""
 
 import fcntl
 import hashlib

@@ -41,9 +41,9 @@ def saved(content) -> bytes:
     return buffer.getvalue()
 
 
-def read(content, *, config=None, trust=False, told=None):
+def read(content, *, config=None, trust=False, stated=None):
     data = content if isinstance(content, bytes) else saved(content)
-    return read_checkpoint(data, name="weights.pt", read_run_config=lambda: config, told=told or {}, trust=trust)
+    return read_checkpoint(data, name="weights.pt", read_run_config=lambda: config, stated=stated or {}, trust=trust)
 
 
 def run_config(n_layers, encoder="mobilenet_v2", architecture="UnetPlusPlus"):
@@ -164,7 +164,7 @@ def test_a_bare_state_dict_needs_its_run_or_two_words():
         match=r"no config.yml lies in the folder .*say it, such as ModelBundle.open\('weights.pt', architecture='Unet'",
     ):
         read(state)
-    checkpoint = read(state, told={"architecture": "Unet", "encoder": "mobilenet_v2"})
+    checkpoint = read(state, stated={"architecture": "Unet", "encoder": "mobilenet_v2"})
     assert checkpoint.source.n_channels == 7
     assert (checkpoint.metadata.preset, checkpoint.metadata.tile) == (None, None)
 
@@ -197,7 +197,7 @@ def prefixed(prefix):
     ],
 )  # fmt: skip
 def test_a_checkpoint_of_any_training_gives_its_network(content):
-    checkpoint = read(content, told=NAMED)
+    checkpoint = read(content, stated=NAMED)
     expected = small().state_dict()
     assert list(checkpoint.source.state) == list(expected)
     assert all(torch.equal(one, expected[name]) for name, one in checkpoint.source.state.items())
@@ -234,7 +234,7 @@ def test_hyperparameters_of_the_network_count(architecture, options):
 
 
 @pytest.mark.parametrize(
-    ("beside", "told"),
+    ("beside", "stated"),
     [
         ({"mean": torch.full((1, 3, 1, 1), 0.485), "std": torch.ones(3)}, r"mean \(0.485, 0.485, 0.485\), std \(1, 1, 1\)"),
         ({"model.mean": torch.ones(1)}, r"model.mean \(1\)"),
@@ -242,9 +242,9 @@ def test_hyperparameters_of_the_network_count(architecture, options):
         ({"head.weight": torch.ones(1, 1, 1, 1)}, r"head.weight \(1\)"),
     ],
 )  # fmt: skip
-def test_what_stands_beside_the_network_is_said(beside, told):
-    with pytest.warns(UserWarning, match=rf"more than its network, which is left out: {told}"):
-        read({"state_dict": {**prefixed("model."), **beside, **BESIDE}}, told=NAMED)
+def test_what_stands_beside_the_network_is_said(beside, stated):
+    with pytest.warns(UserWarning, match=rf"more than its network, which is left out: {stated}"):
+        read({"state_dict": {**prefixed("model."), **beside, **BESIDE}}, stated=NAMED)
 
 
 @pytest.mark.parametrize("wrap", [lambda one: one, lambda one: {"model": one, "epoch": 3}])
@@ -256,7 +256,7 @@ def test_a_network_that_was_saved_whole(wrap):
     with pytest.raises(UntrustedModelError, match="pass trust=True"):
         read(wrap(small()))
     with pytest.raises(BundleError, match="holds its network whole"):
-        read(wrap(small()), trust=True, told=NAMED)
+        read(wrap(small()), trust=True, stated=NAMED)
 
 
 def test_hyperparameters_name_the_network():
@@ -285,7 +285,7 @@ def test_averaged_weights_are_taken_and_named(content, taken):
         return {name: one * 0.5 if one.is_floating_point() else one for name, one in prefixed(prefix).items()}
 
     with pytest.warns(UserWarning, match=rf"holds 2 networks.*the averaged one, '.*{taken}"):
-        checkpoint = read(content(prefixed, changed), told=NAMED)
+        checkpoint = read(content(prefixed, changed), stated=NAMED)
     name = "segmentation_head.0.weight"
     assert torch.equal(checkpoint.source.state[name], small().state_dict()[name] * 0.5)
     assert taken.rstrip(".") in str(checkpoint.metadata.provenance)
@@ -294,7 +294,7 @@ def test_averaged_weights_are_taken_and_named(content, taken):
 def test_one_of_several_networks_has_to_be_chosen():
     both = {"state_dict": {**prefixed("student."), **prefixed("semantic_teacher.")}}
     with pytest.raises(BundleError, match=r"'state_dict.student.' and 'state_dict.semantic_teacher.'.*torch.save\("):
-        read(both, told=NAMED)
+        read(both, stated=NAMED)
 
 
 class Payload:
@@ -385,7 +385,7 @@ def test_a_broken_run_config_is_refused():
 @pytest.mark.parametrize("write", [as_legacy, as_lightning, as_state_dict])
 def test_the_caller_s_architecture_counts_more_than_the_file_s(write):
     content, config = write(small(), 7), run_config(7)  # the run's config says UnetPlusPlus/mobilenet_v2
-    told = {"architecture": "Unet", "encoder": "mobilenet_v2"}
-    assert read(content, config=config, told=told).source.architecture == "Unet/mobilenet_v2"
+    stated = {"architecture": "Unet", "encoder": "mobilenet_v2"}
+    assert read(content, config=config, stated=stated).source.architecture == "Unet/mobilenet_v2"
     with pytest.raises(BundleError, match=r"weights do not fit Unet"):
-        read(content, config=config, told={**told, "encoder": "resnet18"})
+        read(content, config=config, stated={**stated, "encoder": "resnet18"})

@@ -125,31 +125,31 @@ def prepare_levels(store: Store, levels: Levels, *, plan: CampaignPlan) -> zarr.
         consolidate(store)
     # The attributes last, because readers find levels by them; in a group that knows what is consolidated, which would be
     # dropped otherwise.
-    told = zarr.open_group(store, mode="r+")
-    attrs: dict[str, Any] = told.attrs.asdict()
+    group = zarr.open_group(store, mode="r+")
+    attrs: dict[str, Any] = group.attrs.asdict()
     wanted = {key: value for key, value in attrs.items() if not key.startswith(_OF_SHAPE)} | root_attrs(levels)
     if wanted != attrs:
-        told.attrs.put(wanted)
+        group.attrs.put(wanted)
     return zarr.open_group(store, mode="r+", use_consolidated=False)
 
 
 def _is_untold(group: zarr.Group, levels: Levels) -> bool:
     """Whether readers do not know of all room that there is, as where a run was stopped before it said so.
 
-    Not while another run is adding a year, of which readers are not to be told before it is whole; it will tell them.
+    Not while another run is adding a year, which readers are not to see before it is whole; it will show it.
     """
     years = array_of(group, "time").shape[0]
     parts = [(name, part) for name, _ in levels[1:] for part in (*stored_answers(group), "time")]
     there = {place: array_of(group, place[1], level=place[0]).shape for place in parts}
     known = {name: zarr.open_group(group.store, path=name, mode="r").metadata for name, _ in levels[1:]}
-    told = {
+    listed = {
         (name, part): getattr(node, "shape", None)
         for name, metadata in known.items()
         if metadata.consolidated_metadata is not None
         for part, node in metadata.consolidated_metadata.metadata.items()
     }
     return all(shape[0] == years for shape in there.values()) and any(
-        told.get(place) != shape for place, shape in there.items()
+        listed.get(place) != shape for place, shape in there.items()
     )
 
 

@@ -54,8 +54,8 @@ def require_own(package: "Package", identity: Record) -> None:
         raise OutputExistsError(f"{package.to}/{PROVENANCE} is not that of a delivery. Choose an empty folder.")
     differing = [name for name in identity if found.get(name) != identity[name]]
     if differing:
-        told = "; ".join(f"{name}: there {found.get(name)}, here {identity[name]}" for name in differing)
-        raise OutputExistsError(f"{package.to} holds another delivery ({told}). Choose an empty folder.")
+        differences = "; ".join(f"{name}: there {found.get(name)}, here {identity[name]}" for name in differing)
+        raise OutputExistsError(f"{package.to} holds another delivery ({differences}). Choose an empty folder.")
 
 
 @dataclass

@@ -27,7 +27,7 @@ REVIEWED = {
 
 _MEASURED = ("area_m2", "perimeter_m", "centroid_lat", "centroid_lon")
 SAME = ("n_pixels", "prob_max")
-"""What no reviewer changes, so that an outline of another map on the same pixels is told by it."""
+"""What no reviewer changes, so that an outline of another map on the same pixels is known by it."""
 
 
 def are_same(outlines: pd.DataFrame, others: pd.DataFrame) -> NDArray[np.bool_]:
