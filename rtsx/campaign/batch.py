@@ -148,11 +148,11 @@ class BatchJob:
         """
         command = _COMMANDS[self.system]
         try:
-            answer = subprocess.run([command], input=self.script, capture_output=True, text=True, check=False)
+            process = subprocess.run([command], input=self.script, capture_output=True, text=True, check=False)
         except FileNotFoundError:
             raise CampaignError(
                 f"This machine has no {command}. Submit from a login node, or print the script with --dry-run."
             ) from None
-        if answer.returncode:
-            raise CampaignError(f"{command} refuses the job: {answer.stderr.strip() or answer.stdout.strip()}")
-        return answer.stdout.strip()
+        if process.returncode:
+            raise CampaignError(f"{command} refuses the job: {process.stderr.strip() or process.stdout.strip()}")
+        return process.stdout.strip()

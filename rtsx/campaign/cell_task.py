@@ -31,7 +31,7 @@ from rtsx.campaign.cell_input import CellReader, CellWindow, cubes_of, stamps_of
 from rtsx.campaign.cells import Address, CellTable
 from rtsx.campaign.layout import MAP, YearLayout
 from rtsx.campaign.ledger import CampaignLedger, held
-from rtsx.campaign.map import ShardEncoder, answers_of, map_store, map_year
+from rtsx.campaign.map import ShardEncoder, map_store, map_year, variables_of
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.recipe import CampaignRecipe, OutlineSpec
 from rtsx.campaign.records import CommitRecord, InputVersion, hardware_name, versions_here, worker_name
@@ -181,8 +181,8 @@ class _Making:
 
     def _predict(self, reader: CellReader) -> None:
         with self._shards.filling() as shards:
-            for rows, answers in predict_region(reader, self._ground.region, runner=reader.runner):
-                shards.fill(rows, answers)
+            for rows, predicted in predict_region(reader, self._ground.region, runner=reader.runner):
+                shards.fill(rows, predicted)
                 self._memory.sample()
         self._n_valid = int(np.count_nonzero(self._shards.pixels["valid"]))
 
@@ -201,7 +201,7 @@ class _Making:
                 self._put(layout.outline(self._cell), footprints_parquet(outlines))
         if plan.cogs:
             pred = cell_dataset(self._shards.pixels, plan, geobox=plan.grid[self._cell].geobox, bundles=bundles)
-            for name in answers_of(plan)[:-1]:
+            for name in variables_of(plan)[:-1]:
                 self._put(layout.cog(self._cell, name), encoded_cog(pred, name))
         self._memory.sample()
 
@@ -212,7 +212,7 @@ class _Making:
     def _remove_stale(self) -> None:
         """Remove what an earlier run of this cell has written and this one has not, so that nobody collects it."""
         layout = self._job._ledger.layout
-        cogs = (layout.cog(self._cell, name) for name in answers_of(self._job.plan)[:-1])
+        cogs = (layout.cog(self._cell, name) for name in variables_of(self._job.plan)[:-1])
         for key in (layout.outline(self._cell), *cogs):
             if key not in self._objects:
                 self._job._objects.delete(key)
@@ -249,7 +249,7 @@ class CellShards:
 
     def __init__(self, store: Store, plan: CampaignPlan, cell: Address) -> None:
         self._store = DigestStore(store)
-        self._names = answers_of(plan)
+        self._names = variables_of(plan)
         self._encoder = ShardEncoder(store, self._names)
         self._arrays = self._encoder.arrays
         self._year = map_year(zarr.open_group(store, mode="r", use_consolidated=False), plan.year)
@@ -301,11 +301,11 @@ class CellShards:
             for write in self._waiting:
                 write.result()
 
-    def fill(self, rows: slice, answers: Mapping[str, NDArray[Any]]) -> None:
+    def fill(self, rows: slice, predicted: Mapping[str, NDArray[Any]]) -> None:
         """Take the next rows of the map, all columns of the cell; whole rows of shards are written, but for `valid`."""
         top = self._region[0].start
         for name, pixels in self.pixels.items():
-            own = _per_cent(answers[name]) if name == "spread" else answers[name]
+            own = _per_cent(predicted[name]) if name == "spread" else predicted[name]
             pixels[..., rows.start - top : rows.stop - top, :] = own
         while self._written + self._shard <= rows.stop - top:
             start = self._written

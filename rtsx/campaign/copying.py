@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from rtsx.campaign.cells import Address
 from rtsx.campaign.layout import CAMPAIGN, MAP, YearLayout
 from rtsx.campaign.ledger import CampaignLedger, LeaseTaken, held, map_in_threads, planned_years, settings_key
-from rtsx.campaign.map import ANSWERS, map_claims
+from rtsx.campaign.map import VARIABLES, map_claims
 from rtsx.campaign.plan import CampaignPlan, read_plan
 from rtsx.campaign.preflight import PROBES, check_object_store, require_space
 from rtsx.campaign.products.stac import CATALOG
@@ -38,7 +38,7 @@ _CLOCKS = timedelta(minutes=15)
 """How far the clocks of two stores may be apart, and how long a document is on its way; what was written within this is read and compared."""
 _SHOWN = 5
 """Cells that a message names."""
-_SHARDS = tuple(f"{MAP}/{name}/c/" for name in ANSWERS)
+_SHARDS = tuple(f"{MAP}/{name}/c/" for name in VARIABLES)
 """How the keys of the map's shards begin."""
 
 _State = Literal["copied", "there", "left", "damaged"]
@@ -343,7 +343,7 @@ def _documents(objects: ObjectStore, years: Sequence[int]) -> tuple[list[StoredO
     """Return the same, and how many bytes they and the cells of these years are."""
     places = [place for place, claim in map_claims(objects).items() if claim["year"] in years]
     documents = list(_listed(objects, years))
-    folders = [f"{MAP}/{name}/c/{place}" for name in ANSWERS for place in places]
+    folders = [f"{MAP}/{name}/c/{place}" for name in VARIABLES for place in places]
     folders += [folder for year in years for folder in (YearLayout(year).outlines, YearLayout(year).cogs)]
     cells = chain.from_iterable(map(objects.list, folders))
     return documents, sum(found.n_bytes for found in chain(documents, cells))

@@ -171,8 +171,8 @@ class CellTasks:
     def running(self) -> set[Any]:
         """List the keys of the tasks that a worker runs now."""
         with self._reached():
-            answers = self._client.run(_active_keys, on_error="ignore")
-        return set().union(*answers.values())
+            keys = self._client.run(_active_keys, on_error="ignore")
+        return set().union(*keys.values())
 
     def refusals(self) -> list[str]:
         """Return why workers were sent away, one text for each."""

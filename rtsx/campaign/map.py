@@ -49,7 +49,7 @@ from rtsx.storage.zarr import (
     store_of,
 )
 
-ANSWERS = ("probability", "binary", "spread", "valid")
+VARIABLES = ("probability", "binary", "spread", "valid")
 """Variables that a map may have, `valid` last, as it is written; `spread` where the plan keeps it."""
 
 _CLAIMS = f"{MAP}/time/claims"
@@ -58,14 +58,14 @@ _NO_DAY = -1
 """Stored day of a step whose creation was stopped; no first of January."""
 
 
-def answers_of(plan: CampaignPlan) -> tuple[str, ...]:
+def variables_of(plan: CampaignPlan) -> tuple[str, ...]:
     """Variables of the map of a plan, `valid` last."""
-    return tuple(name for name in ANSWERS if name != "spread" or plan.prediction.keep_members)
+    return tuple(name for name in VARIABLES if name != "spread" or plan.prediction.keep_members)
 
 
-def stored_answers(group: zarr.Group) -> tuple[str, ...]:
+def stored_variables(group: zarr.Group) -> tuple[str, ...]:
     """Variables that a map has, `valid` last."""
-    return tuple(name for name in ANSWERS if name in group)
+    return tuple(name for name in VARIABLES if name in group)
 
 
 def map_path(output: str) -> str:
@@ -136,7 +136,7 @@ def create_map(output: str, plan: CampaignPlan, *, bundle_id: str, storage_optio
             f"{path} was made for another map: {found}. Years share a map where grid, extent, classes, spread and shards "
             "are the same: make them so, or choose another output."
         )
-    needed = (*answers_of(plan), "time", *map(str, _coordinates(plan).variables))
+    needed = (*variables_of(plan), "time", *map(str, _coordinates(plan).variables))
     if group.attrs.get(COMPLETE) is not True or any(name not in group for name in needed):
         _fill(objects, plan)
     _restore_coordinates(group, plan)
@@ -180,7 +180,7 @@ def damaged_coordinates(output: str, plan: CampaignPlan, *, storage_options: Map
     except Exception as error:  # of whatever reads it
         return {MAP: f"cannot be opened ({error})"}
     faults = _coordinate_faults(group, _coordinates(plan))
-    for name in answers_of(plan):
+    for name in variables_of(plan):
         try:
             array_of(group, name)
         except Exception as error:  # likewise
@@ -330,13 +330,13 @@ def _empty_map(plan: CampaignPlan) -> dict[str, Buffer]:
         # The grid's, because the names of outlines are counted from it and must not depend on tiles.
         "lattice_origin": [float(value) for value in plan.grid.origin],
         "bundle_classes": json.dumps(plan.prediction.classes),
-        LAYERS: list(answers_of(plan)),
+        LAYERS: list(variables_of(plan)),
         MAP_IDENTITY: _identity(plan),
         COMPLETE: False,
     }
     _coordinates(plan).assign_attrs(attrs).to_zarr(store, zarr_format=3, consolidated=False)
     group = zarr.open_group(store, mode="r+")
-    for name in answers_of(plan):
+    for name in variables_of(plan):
         _create_answer(group, name, plan)
     group.create_array(
         "time",
@@ -425,8 +425,8 @@ def _is_whole(store: Store, claims: Mapping[int, Mapping[str, Any]]) -> bool:
     return (
         group.attrs.get(COMPLETE) is True
         and known is not None
-        and all(getattr(known.metadata.get(name), "shape", (0,))[0] >= n for name in (*stored_answers(group), "time"))
-        and all(array_of(group, name).shape[0] >= n for name in (*stored_answers(group), "time"))
+        and all(getattr(known.metadata.get(name), "shape", (0,))[0] >= n for name in (*stored_variables(group), "time"))
+        and all(array_of(group, name).shape[0] >= n for name in (*stored_variables(group), "time"))
         and all(days[place] == _day(claim["year"]) for place, claim in claims.items())
         and all(years.get(str(claim["year"])) == claim["facts"] for claim in claims.values())
     )
@@ -437,7 +437,7 @@ def _write_steps(store: Store, claims: Mapping[int, Mapping[str, Any]]) -> None:
     group = zarr.open_group(store, mode="r+", use_consolidated=False)
     days = _days(group)
     n = max(len(days), *(place + 1 for place in claims))
-    for name in (*stored_answers(group), "time"):
+    for name in (*stored_variables(group), "time"):
         array = array_of(group, name)
         if array.shape[0] < n:
             array.resize((n, *array.shape[1:]))

@@ -25,7 +25,7 @@ from rtsx.campaign.costs import LEAST_CELLS, CellHours, Costs, UnitCost, only_ha
 from rtsx.campaign.drift import DriftCheck, read_check
 from rtsx.campaign.layout import MAP
 from rtsx.campaign.ledger import CampaignLedger
-from rtsx.campaign.map import ANSWERS, map_store, map_year
+from rtsx.campaign.map import VARIABLES, map_store, map_year
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.products.tables import CellStates, cell_states
 from rtsx.campaign.recipe import Prices
@@ -275,7 +275,7 @@ def stored_bytes(campaign: "Campaign") -> dict[str, int]:
     """Return bytes that the year takes, by what they hold; listed, not read."""
     layout, store = campaign.ledger.layout, map_store(campaign.output, campaign.storage_options)
     step = map_year(zarr.open_group(store, mode="r", use_consolidated=False), campaign.plan.year)
-    folders = {name: f"{MAP}/{name}/c/{step}" for name in ANSWERS} | {
+    folders = {name: f"{MAP}/{name}/c/{step}" for name in VARIABLES} | {
         "outlines": layout.outlines,
         "GeoTIFFs": layout.cogs,
         "products": layout.products,

@@ -384,10 +384,10 @@ def _post(url: str, text: str) -> None:
 
 def _run(command: list[str], text: str) -> None:
     try:
-        answer = subprocess.run(
+        process = subprocess.run(
             command, input=text, capture_output=True, encoding="utf-8", errors="replace", timeout=_ANSWER_S, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise CampaignError(f"The command that is notified cannot be run: {error}") from error
-    if answer.returncode:
-        raise CampaignError(f"{command[0]} did not take the message: {answer.stderr.strip() or answer.returncode}")
+    if process.returncode:
+        raise CampaignError(f"{command[0]} did not take the message: {process.stderr.strip() or process.returncode}")

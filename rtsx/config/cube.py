@@ -444,7 +444,7 @@ def build_cube(
         Ground; None for the config's region.
     layout
         ``"aligned"``: one group on the config's grid. ``"native"``: a copy of every image's pixels on its own grid, which
-        `open_cube` aligns when it opens the store, with the same answer as the images themselves.
+        `open_cube` aligns when it opens the store, with the same result as the images themselves.
     shard
         Side of a shard, px; None for the config's chunk.
     overviews

@@ -160,7 +160,7 @@ def evaluate(
     """Score predictions against the truth: by pixel, outline and object, per scene, per region and pooled.
 
     A pixel counts where the prediction is valid and the truth is not 255; what stands anywhere else changes nothing. The
-    answer does not depend on chunks. Every chunk is computed once, on the scheduler in force, and only counts, and the
+    result does not depend on chunks. Every chunk is computed once, on the scheduler in force, and only counts, and the
     borders of objects at seams, are kept: rasters may be larger than memory.
 
     Parameters

@@ -254,7 +254,7 @@ class BlockFootprints:
 
 
 def polygonize_block(
-    answers: tuple[StoredArray, StoredArray | None, NDArray[np.bool_], StoredArray | None],
+    arrays: tuple[StoredArray, StoredArray | None, NDArray[np.bool_], StoredArray | None],
     *,
     block: ExtractionBlock,
     rule: ExtractionRule,
@@ -263,7 +263,7 @@ def polygonize_block(
 
     Parameters
     ----------
-    answers : tuple of numpy.ndarray
+    arrays : tuple of numpy.ndarray
         Probability `(y, x)` of the block, uint8 in `rule.levels` steps or float 0-1; binary `(y, x)` of the block, 1
         where there is an object, or None where `rule.threshold` decides; invalid bool `(y, x)` of the block with a
         halo of `rule.edge_distance` pixels, cut to the raster; water `(y, x)` of the block, 1 where there is water, or
@@ -279,7 +279,7 @@ def polygonize_block(
         Complete objects of at least `rule.min_pixels`, those that may go on in a neighbouring raster, and all pieces
         that reach a seam; invalid pixels and margins are in none.
     """
-    probability, binary, invalid, water = answers
+    probability, binary, invalid, water = arrays
     mask = np.zeros(probability.shape, bool)
     mask[block.core] = _is_object(probability, binary, rule=rule)[block.core]
     (tall, wide), (y, x) = block.halo(rule.edge_distance), block.window

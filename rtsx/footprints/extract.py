@@ -68,7 +68,7 @@ def extract_footprints(
 ) -> geopandas.GeoDataFrame:
     """Outline the objects of a prediction.
 
-    Pixels that share an edge or a corner are one object, within and across chunks; the answer does not depend on the
+    Pixels that share an edge or a corner are one object, within and across chunks; the result does not depend on the
     chunks. Invalid pixels are never inside an outline, and values under them do not matter.
 
     Parameters
@@ -425,13 +425,13 @@ def _arrays(one: ClassMap) -> list[xr.DataArray]:
 
 
 def _outline(one: ClassMap, block: ExtractionBlock, *, rule: ExtractionRule) -> BlockFootprints:
-    answers = (
+    arrays = (
         one.probability.values[block.window],
         None if one.binary is None else one.binary.values[block.window],
         one.invalid.values[block.halo(rule.edge_distance)],
         None if one.water is None else one.water.values[block.window],
     )
-    return polygonize_block(answers, block=block, rule=rule)
+    return polygonize_block(arrays, block=block, rule=rule)
 
 
 def _outline_lazy(
@@ -456,9 +456,9 @@ def _outline_lazy(
         for number, block in enumerate(plan.blocks):
             at = divmod(number, len(plan.columns))
             halo = add_window(graph, invalid, plan.parts(block.halo(rule.edge_distance)), name=name)
-            answers = [(array.name, *at) for array in (probability, *others)]
+            keys = [(array.name, *at) for array in (probability, *others)]
             outline = partial(_outline_chunk, is_there=is_there, block=block, rule=rule)
-            graph[name, blocks] = (outline, answers, halo)
+            graph[name, blocks] = (outline, keys, halo)
             blocks += 1
     layered = HighLevelGraph.from_collections(name, graph, dependencies=dependencies)
     return list(da.Array(layered, name, chunks=((1,) * blocks,), dtype=object).compute())
@@ -487,13 +487,13 @@ def boxed(result: object) -> NDArray[np.object_]:
 
 
 def _outline_chunk(
-    answers: list[NDArray[np.generic]],
+    arrays: list[NDArray[np.generic]],
     halo: list[list[NDArray[np.bool_]]],
     *,
     is_there: tuple[bool, bool],
     block: ExtractionBlock,
     rule: ExtractionRule,
 ) -> NDArray[np.object_]:
-    probability, *others = answers
+    probability, *others = arrays
     binary, water = (others.pop(0) if there else None for there in is_there)
     return boxed(polygonize_block((probability, binary, np.block(halo), water), block=block, rule=rule))

@@ -192,7 +192,7 @@ def merge_footprints(
     """Merge the footprints of neighbouring cells and of overlapping scenes of one time.
 
     Outlines of one class and one day that touch, in an edge or a corner, or overlap become one, as they would on one
-    map. The answer depends neither on the order of tables and rows nor on how the map was cut.
+    map. The result depends neither on the order of tables and rows nor on how the map was cut.
 
     Parameters
     ----------

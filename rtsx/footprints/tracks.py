@@ -316,7 +316,7 @@ def track_footprints(
 
     An outline continues the track of earlier outlines with which it shares most ground. The pieces of an object that
     fell apart stay in its track; where several objects run together, the track with most of the ground goes on, and
-    the others end in it. The answer depends neither on the order of rows or years nor on how the maps were cut up, and
+    the others end in it. The result depends neither on the order of rows or years nor on how the maps were cut up, and
     a year that is added later renames no track.
 
     Parameters

@@ -1,7 +1,7 @@
 """What is measured about a bundle once and remembered on this machine: its receptive field, and the fastest backend that agrees with eager torch.
 
 Small JSON files in a cache folder: `RTSX_CACHE_DIR`, else `rtsx` under `XDG_CACHE_HOME` or `~/.cache`. A folder that
-cannot be written costs time, never an answer.
+cannot be written costs time, never a result.
 """
 
 import hashlib
@@ -52,7 +52,7 @@ def require_backends_equal(
     """Refuse a backend whose probabilities differ from the reference's by more than 1e-4.
 
     Two forward passes, the first time that a process meets a network and a backend; nothing for the reference itself,
-    for `"auto"`, which has its own check, and in half precision, where two right answers differ by more.
+    for `"auto"`, which has its own check, and in half precision, where two right results differ by more.
 
     Parameters
     ----------
@@ -219,13 +219,13 @@ def fastest_backend(
     for name in candidates:
         try:
             network = open_backend(name)
-            answer = network(batch)
+            output = network(batch)
         except (BundleError, MissingExtraError):
             if expected is None:
                 raise  # the reference itself
             continue
-        expected = answer if expected is None else expected
-        if max_abs_difference(answer, expected) <= AGREEMENT:
+        expected = output if expected is None else expected
+        if max_abs_difference(output, expected) <= AGREEMENT:
             networks[name] = network
     seconds: dict[str, list[float]] = {name: [] for name in networks}
     for _ in range(_PASSES):  # interleaved, so that noise meets all alike

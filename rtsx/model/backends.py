@@ -22,7 +22,7 @@ Forward = Callable[[torch.Tensor], torch.Tensor]
 def fixed_batches(forward: Forward, size: int) -> Forward:
     """Make a forward pass that only takes `size` tiles at once take any number of them.
 
-    The last batch is filled up with copies of its last tile, whose answers are dropped.
+    The last batch is filled up with copies of its last tile, whose outputs are dropped.
 
     Examples
     --------
@@ -35,15 +35,15 @@ def fixed_batches(forward: Forward, size: int) -> Forward:
     """
 
     def forward_any(batch: torch.Tensor) -> torch.Tensor:
-        answers = []
+        outputs = []
         for start in range(0, len(batch), size):
             part = batch[start : start + size]
             missing = size - len(part)
             if missing:
                 part = torch.cat([part, part[-1:].expand(missing, -1, -1, -1)])
             # A copy, because a backend may hand out the same buffer again on the next pass.
-            answers.append(forward(part)[: size - missing].clone())
-        return torch.cat(answers)
+            outputs.append(forward(part)[: size - missing].clone())
+        return torch.cat(outputs)
 
     return forward_any
 
@@ -210,9 +210,9 @@ def open_compiled(module: torch.nn.Module, *, device: torch.device, dtype: torch
         if batch.shape in shapes:
             return single_output(compiled(batch))
         with _COMPILING, inductor.patch(settings), torch._dynamo.config.patch(limits):
-            answer = single_output(compiled(batch))
+            output = single_output(compiled(batch))
         shapes.add(batch.shape)
-        return answer
+        return output
 
     return forward
 
@@ -261,12 +261,12 @@ def open_openvino(model: torch.nn.Module | Path, *, n_layers: int, tile: int) ->
 
     def forward(batch: torch.Tensor) -> torch.Tensor:
         try:
-            answer = request.infer({0: np.ascontiguousarray(batch.numpy(force=True))}, share_inputs=True)[0]
+            output = request.infer({0: np.ascontiguousarray(batch.numpy(force=True))}, share_inputs=True)[0]
         except RuntimeError as error:
             raise BundleError(
                 f"OpenVINO failed on tiles {tuple(batch.shape)}: {error}. "
                 "Predict with the tile that the model was exported for."
             ) from error
-        return torch.from_numpy(answer.copy())  # a copy, because the next pass writes into the same buffer
+        return torch.from_numpy(output.copy())  # a copy, because the next pass writes into the same buffer
 
     return forward

@@ -100,7 +100,7 @@ class ModelBundle:
     """A network with its input scaling, classes, tile plan and provenance.
 
     Frozen, safe to share between threads, and can be pickled: it carries its weights, so hand it to many tasks as one
-    object. Equal bundles give equal answers and say the same about themselves.
+    object. Equal bundles give equal outputs and say the same about themselves.
 
     Raises
     ------
@@ -248,7 +248,7 @@ class ModelBundle:
         Raises
         ------
         BundleError
-            The network does not run on such tiles, or its answer does not fit the classes.
+            The network does not run on such tiles, or its output does not fit the classes.
         """
         source = run_in_torch_thread(lambda: _source_of(module))
         said = _metadata({"fill": 0.0, "classes": ("target",), **stated})

@@ -128,12 +128,12 @@ class ProbabilityNetwork(Network):
                 raise torch.OutOfMemoryError(str(error)) from error
             raise
         with torch.no_grad():
-            answer = self._activate(raw.to(self.device, torch.float32)).contiguous()
+            output = self._activate(raw.to(self.device, torch.float32)).contiguous()
         if is_new:
-            low, high = answer.aminmax()
+            low, high = output.aminmax()
             require_probabilities(low.item(), high.item(), where="for finite input")
             self._checked.add(batch.shape[1:])
-        return answer
+        return output
 
     def _activate(self, raw: torch.Tensor) -> torch.Tensor:
         if self.temperature != 1:

@@ -43,7 +43,7 @@ class OnnxShapes:
     n_classes: int | None
     """Output channels."""
     has_activation: bool
-    """Whether the graph ends in a sigmoid or softmax, so that its answers are probabilities already."""
+    """Whether the graph ends in a sigmoid or softmax, so that its outputs are probabilities already."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,13 +203,13 @@ def _channels_first(data: bytes) -> bytes:
     import onnx  # part of an extra; `_parse` has found it
 
     given, returned = inputs[0], graph.output[0]
-    answer = _dimensions(returned)
+    sizes = _dimensions(returned)
     renamed = _turned(given)
     graph.node.insert(0, onnx.helper.make_node("Transpose", [renamed.name], [given.name], perm=(0, 2, 3, 1)))
     graph.input.insert(0, renamed)
     graph.input.remove(given)
-    # Its answer, too, unless that says otherwise.
-    if len(answer) == 4 and not (answer[1] is not None and answer[2] == answer[3] != answer[1]):
+    # Its sizes, too, unless that says otherwise.
+    if len(sizes) == 4 and not (sizes[1] is not None and sizes[2] == sizes[3] != sizes[1]):
         last = _turned(returned)
         graph.node.append(onnx.helper.make_node("Transpose", [returned.name], [last.name], perm=(0, 3, 1, 2)))
         graph.output.remove(returned)
@@ -285,13 +285,13 @@ def open_onnx(model: Path | bytes, *, device: torch.device) -> Forward:
 
     def forward(tiles: torch.Tensor) -> torch.Tensor:
         try:
-            (answer,) = session.run(None, {name: np.ascontiguousarray(tiles.numpy(force=True))})
+            (output,) = session.run(None, {name: np.ascontiguousarray(tiles.numpy(force=True))})
         except Exception as error:  # its own classes, which share no base and move between versions
             raise BundleError(
                 f"ONNX Runtime failed on tiles {tuple(tiles.shape)}, the model takes {given.shape}: {error}. "
                 "Predict with the tile that the model was exported for."
             ) from error
-        return torch.from_numpy(answer).to(device)
+        return torch.from_numpy(output).to(device)
 
     return forward if batch is None else fixed_batches(forward, batch)
 

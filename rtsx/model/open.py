@@ -54,12 +54,12 @@ def smoke_test(
             with torch.no_grad():
                 raw = module(noise)
         except Exception as error:  # of a foreign network
-            answer, failure = None, error
+            output, failure = None, error
             continue
-        answer, expected = single_output(raw), (batch, len(classes), side, side)
-        if tuple(answer.shape) == expected:
-            return answer
-    if answer is None:
+        output, expected = single_output(raw), (batch, len(classes), side, side)
+        if tuple(output.shape) == expected:
+            return output
+    if output is None:
         bound = exported_shape(module) if isinstance(module, torch.nn.Module) else None
         if bound is not None and set(bound[1:]) - {None, tile}:
             raise BundleError(
@@ -69,7 +69,7 @@ def smoke_test(
         if _runs(module, noise.permute(0, 2, 3, 1)):
             raise BundleError(
                 "The network takes its channels last, (tile, y, x, layer). Wrap it in a module that takes (tile, layer, y, x), turns it "
-                "into that order and the answer back; in Python, x.permute(0, 2, 3, 1) and y.permute(0, 3, 1, 2)."
+                "into that order and the output back; in Python, x.permute(0, 2, 3, 1) and y.permute(0, 3, 1, 2)."
             ) from failure
         problem = _last_line(failure)
         cure = (
@@ -80,14 +80,14 @@ def smoke_test(
         raise BundleError(
             f"The network cannot run on {n_layers} layers and a tile of {tile} px: {problem}. {cure}"
         ) from failure
-    cure = "Name as many classes as it has output channels, and let it answer at the resolution of its input."
-    if tuple(answer.shape) == (batch, side, side):
+    cure = "Name as many classes as it has output channels, and let it output at the resolution of its input."
+    if tuple(output.shape) == (batch, side, side):
         cure = "Let it keep the dimension of its one class, or return the scores instead of an argmax over them."
-    elif tuple(answer.shape) == (batch, side, side, len(classes)):
+    elif tuple(output.shape) == (batch, side, side, len(classes)):
         cure = "Let it return its classes second, before rows and columns."
     raise BundleError(
         f"With classes {list(classes)} the network has to turn tiles ({batch}, {n_layers}, {side}, {side}) into "
-        f"{expected}; it returned {tuple(answer.shape)}. {cure}"
+        f"{expected}; it returned {tuple(output.shape)}. {cure}"
     )
 
 
@@ -139,14 +139,14 @@ def check_output(
     """
     scene, *noise = _probes(inputs, side)
     first, *others = [_finite_output(forward, tile) for tile in (scene, *noise)]
-    answers = [answer for answer in (first, *others) if answer is not None]
-    if not answers:
+    outputs = [output for output in (first, *others) if output is not None]
+    if not outputs:
         return
-    numbers = torch.cat([answer.double() for answer in answers])
-    if not answers[0].dtype.is_floating_point or _are_class_numbers(numbers, activation=activation):
+    numbers = torch.cat([output.double() for output in outputs])
+    if not outputs[0].dtype.is_floating_point or _are_class_numbers(numbers, activation=activation):
         some = ", ".join(f"{value:g}" for value in numbers.unique()[:5])
         raise BundleError(
-            f"{described} returns whole numbers ({some}; {answers[0].dtype}), which are class numbers or a finished "
+            f"{described} returns whole numbers ({some}; {outputs[0].dtype}), which are class numbers or a finished "
             "mask, not scores. Take the argmax, threshold or cast off its end, so that it returns one score or "
             "probability per class as float."
         )
@@ -216,10 +216,10 @@ def _finite_output(forward: Forward, tile: torch.Tensor) -> torch.Tensor | None:
     """Return the raw output for a tile; None where it is not finite or the network fails, beyond what its arithmetic holds."""
     try:
         with torch.no_grad():
-            answer = forward(tile.clone()).detach().cpu()
+            output = forward(tile.clone()).detach().cpu()
     except Exception:  # of a foreign network; `smoke_test` says whether it runs at all
         return None
-    return answer if not answer.dtype.is_floating_point or bool(answer.isfinite().all()) else None
+    return output if not output.dtype.is_floating_point or bool(output.isfinite().all()) else None
 
 
 _RANDOM = 1e-3
@@ -545,9 +545,9 @@ def check_network(source: NetworkSource, metadata: Metadata, *, described: str) 
         module: torch.nn.Module | Forward = open_onnx(source.onnx_path(), device=cpu)
     else:
         module = source.load_module()
-    answer = smoke_test(module, n_layers=len(inputs), classes=metadata.classes or (), tile=tile, stride=stride)
+    output = smoke_test(module, n_layers=len(inputs), classes=metadata.classes or (), tile=tile, stride=stride)
     forward = open_eager(module, device=cpu, dtype=torch.float32) if isinstance(module, torch.nn.Module) else module
-    check_output(forward, inputs=inputs, side=answer.shape[-1], activation=metadata.activation, described=described)
+    check_output(forward, inputs=inputs, side=output.shape[-1], activation=metadata.activation, described=described)
 
 
 def _check_onnx(source: OnnxSource, metadata: Metadata, *, described: str) -> None:

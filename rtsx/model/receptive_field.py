@@ -3,7 +3,7 @@
 A network's theoretical field of view says little: its weights decide how much of it counts. So the test asks what a
 planner has to know. A block in the middle of a tile is watched; everything farther away from it than some distance is
 replaced by something quite different, or cut off; and the radius is the least distance at which nothing of this moves
-any answer of the block by more than half a quantum. The reach belongs to the weights: the same architecture, trained
+any output of the block by more than half a quantum. The reach belongs to the weights: the same architecture, trained
 again, has another.
 """
 
@@ -96,7 +96,7 @@ def measure_receptive_field(
     """Find out how far a network looks, whether it looks at its whole tile, and its stride.
 
     Takes some seconds: a few dozen passes over tiles that grow until they hold the reach, at most 1056 px. Where an
-    answer is near 0 or 1 a movement hardly shows, so all are estimated as if the pixel were undecided: the change of
+    output is near 0 or 1 a movement hardly shows, so all are estimated as if the pixel were undecided: the change of
     the logit, seen from probability one half.
 
     Parameters
@@ -186,8 +186,8 @@ class _Probe:
 
     def logits(self, scene: torch.Tensor) -> torch.Tensor:
         """Return the answers (1, class, y, x) as logits, on the host."""
-        answer = self.network(scene.contiguous().to(self.network.device)).cpu()
-        return answer.clamp(_UNDECIDED, 1 - _UNDECIDED).logit()
+        output = self.network(scene.contiguous().to(self.network.device)).cpu()
+        return output.clamp(_UNDECIDED, 1 - _UNDECIDED).logit()
 
     def moved(self, before: torch.Tensor, after: torch.Tensor) -> bool:
         """Test whether two answers in logits differ by more than half a quantum for a pixel that is undecided."""

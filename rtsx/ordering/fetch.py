@@ -87,13 +87,13 @@ def fetch_order(
             if entry.fetched or not entry.order_id or entry.state in BRINGS_NOTHING:
                 continue
             try:
-                answer = provider.status(batch_of(entry, clip), entry.order_id)
+                status = provider.status(batch_of(entry, clip), entry.order_id)
             except OrderNotFoundError as error:
                 failures[entry.name] = OrderError(f"Order {entry.name}: {error}")
                 continue
-            entry = answered(entry, answer)
+            entry = answered(entry, status)
             if not entry.waiting:
-                files, wrong = _missing(answer, folder)
+                files, wrong = _missing(status, folder)
                 if files:
                     claim_collection(folder, collection)
                 starting(files)

@@ -218,20 +218,20 @@ def order_status(provider: Provider, ledger_path: Path) -> Ledger:
         for entry in ledger.entries:
             if entry.waiting and entry.order_id:
                 try:
-                    answer = provider.status(batch_of(entry, None), entry.order_id)
+                    status = provider.status(batch_of(entry, None), entry.order_id)
                 except OrderNotFoundError as error:
                     unknown.append(f"Order {entry.name}: {error}")
                     continue
-                ledger = ledger.with_entry(answered(entry, answer))
+                ledger = ledger.with_entry(answered(entry, status))
                 ledger.save(ledger_path)
     if unknown:
         raise OrderError("\n".join(unknown))
     return ledger
 
 
-def answered(entry: OrderEntry, answer: OrderStatus) -> OrderEntry:
+def answered(entry: OrderEntry, status: OrderStatus) -> OrderEntry:
     """Return the entry of an order, with what the provider says of it."""
-    return replace(entry, order_id=answer.order_id, state=answer.state, message=answer.message)
+    return replace(entry, order_id=status.order_id, state=status.state, message=status.message)
 
 
 def batch_of(entry: OrderEntry, clip: BaseGeometry | None) -> Batch:

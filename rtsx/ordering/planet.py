@@ -96,8 +96,8 @@ def describe_error(what: str) -> Iterator[None]:
         raise _busy(what, error) from error
     except (APIError, PlanetError, AuthException) as error:
         # The SDK has no error of its own for 503 and 504.
-        if isinstance(answer := error.__context__, httpx.HTTPStatusError) and answer.response.is_server_error:
-            raise _busy(what, error) from answer
+        if isinstance(cause := error.__context__, httpx.HTTPStatusError) and cause.response.is_server_error:
+            raise _busy(what, error) from cause
         raise OrderError(f"Planet refuses to {what}: {error}. Correct the order, or ask Planet.") from error
 
 
@@ -362,9 +362,9 @@ class PlanetProvider:
                     continue
                 products = [product for product in order["products"] if product.get("mosaic_name") == self.mosaic]
                 quads = tuple(name for product in products for name in product.get("quad_ids") or ())
-                answer = self._status_of(order)
+                status = self._status_of(order)
             if quads:
-                yield Batch(name=str(order.get("name")), scene_ids=quads), answer
+                yield Batch(name=str(order.get("name")), scene_ids=quads), status
 
     def _listed(self, to: BucketDelivery) -> list[Mapping[str, Any]]:
         """Return all orders of basemaps for a destination that Planet shows."""
@@ -500,8 +500,8 @@ class PlanetProvider:
             async with planet.Session(auth=self._auth) as session:
                 # The SDK repeats a request whose answer was lost, which for an order means two; repeating is done here.
                 session.max_retries = 0
-                answer = call(session if api is None else session.client(api, f"{self._url}/{_APIS[api]}"))
-                return [one async for one in answer] if isinstance(answer, AsyncIterator) else await answer
+                result = call(session if api is None else session.client(api, f"{self._url}/{_APIS[api]}"))
+                return [one async for one in result] if isinstance(result, AsyncIterator) else await result
 
         # A thread, because in a notebook this one runs a loop already.
         with describe_error(what), ThreadPoolExecutor(1) as pool:

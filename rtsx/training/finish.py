@@ -1,7 +1,7 @@
 """A finished training: the choice of its weights, its bundle and its scores; and a run that its folder gives back.
 
 Guo, Pleiss, Sun, Weinberger 2017 (ICML), "On calibration of modern neural networks": logits are divided by one number,
-which is chosen to minimise the negative log-likelihood of held-out pixels. Which answer is greatest never changes.
+which is chosen to minimise the negative log-likelihood of held-out pixels. Which output is greatest never changes.
 """
 
 import json
@@ -170,8 +170,8 @@ def _temperature(network: torch.nn.Module, plan: TrainingPlan, *, device: torch.
     with _batches(plan, recipe.validation, plan.validation) as batches, torch.no_grad():
         for batch in batches:
             there = batch.to(device)
-            answer = network(there.channels(plan.inputs, fill=recipe.fill))
-            some, kinds = counted_logits(answer, there.target(), every=every)
+            output = network(there.channels(plan.inputs, fill=recipe.fill))
+            some, kinds = counted_logits(output, there.target(), every=every)
             logits.append(some)
             truth.append(kinds)
     return best_temperature(np.concatenate(logits), np.concatenate(truth))

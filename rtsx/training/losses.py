@@ -174,7 +174,7 @@ def _by_pixel(module: "torch.nn.Module", *, is_float: bool) -> Loss:
 def _softmax_focal(gamma: float) -> Loss:
     """Return the focal loss of exclusive classes, ``mean((1 - p)^gamma * -log p)`` with p of the true class (Lin et al. 2017, eq. 4).
 
-    Instead of the library's own, which takes every class for a question of its own with a sigmoid: the bundle's answer is
+    Instead of the library's own, which takes every class for a question of its own with a sigmoid: the bundle's output is
     a softmax.
     """
     from torch.nn.functional import log_softmax

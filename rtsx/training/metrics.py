@@ -112,7 +112,7 @@ class EpochMetrics:
 
 
 def evaluate_epoch(
-    answer: Callable[[torch.Tensor], torch.Tensor],
+    network: Callable[[torch.Tensor], torch.Tensor],
     batches: Iterable[TileBatch],
     *,
     inputs: Sequence[InputLayer],
@@ -124,21 +124,21 @@ def evaluate_epoch(
 
     Parameters
     ----------
-    answer
+    network
         Network input (tile, layer, y, x) to probabilities (tile, class, y, x), both on the device.
     batches
         Tiles that count each pixel once.
     inputs, fill
         How the input is made: as in inference.
     channels
-        Classes of the answer.
+        Classes of the network.
     device
         Where the network is.
     """
     total = EpochMetrics.empty(channels=channels)
     for batch in batches:
         there = batch.to(device)
-        total += EpochMetrics.of(answer(there.channels(inputs, fill=fill)), there.target())
+        total += EpochMetrics.of(network(there.channels(inputs, fill=fill)), there.target())
     return total
 
 

@@ -144,8 +144,8 @@ def _draw_tile(bundle: ModelBundle, reader: TileReader, tile: TileAddress) -> di
     network = bundle.network(device="cpu", precision="float32", backend="eager")
     batch = reader.read([tile])
     channels = batch.channels(bundle.inputs, fill=bundle.fill)
-    answer = network(channels)[0].numpy()
-    target = answer[0] if len(answer) == 1 else 1 - answer[0]
+    output = network(channels)[0].numpy()
+    target = output[0] if len(output) == 1 else 1 - output[0]
     valid = batch.valid[0].numpy()
     return {
         "image": png_link(_image(channels[0].numpy(), bundle.layers, valid=valid)),

@@ -14,7 +14,7 @@ from zarr.core.sync import sync
 
 from rtsx import open_cube
 from rtsx.campaign.layout import MAP
-from rtsx.campaign.map import ANSWERS, create_map, damaged_coordinates, map_path, map_store, map_year, open_map
+from rtsx.campaign.map import VARIABLES, create_map, damaged_coordinates, map_path, map_store, map_year, open_map
 from rtsx.campaign.stages import Verification
 from rtsx.cli.info import prediction_rows
 from rtsx.cube import validate_cube
@@ -302,7 +302,7 @@ def test_two_years_that_begin_at_once_get_a_step_each(tmp_path: Path, place: str
             if ended:
                 group = zarr.open_group(map_store(output, {}), mode="r", use_consolidated=False)
                 step = map_year(group, 2025)
-                shortest = min(array.shape[0] for name, array in group.arrays() if name in (*ANSWERS, "time"))
+                shortest = min(array.shape[0] for name, array in group.arrays() if name in (*VARIABLES, "time"))
                 assert step < shortest, "cells of the other year, which may be running, have their place at all times"
 
         meanwhile = Meanwhile(n, other, look=look)

@@ -18,7 +18,7 @@ from zarr.errors import ZarrUserWarning
 
 from rtsx.campaign.cells import Address
 from rtsx.campaign.layout import YearLayout
-from rtsx.campaign.map import array_of, map_store, map_turn, map_year, named_damage, open_map, stored_answers
+from rtsx.campaign.map import array_of, map_store, map_turn, map_year, named_damage, open_map, stored_variables
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.products.tables import CellStates, Records, group_by_partition
 from rtsx.cube.encoding import packing
@@ -139,7 +139,7 @@ def _is_untold(group: zarr.Group, levels: Levels) -> bool:
     Not while another run is adding a year, which readers are not to see before it is whole; it will show it.
     """
     years = array_of(group, "time").shape[0]
-    parts = [(name, part) for name, _ in levels[1:] for part in (*stored_answers(group), "time")]
+    parts = [(name, part) for name, _ in levels[1:] for part in (*stored_variables(group), "time")]
     there = {place: array_of(group, place[1], level=place[0]).shape for place in parts}
     known = {name: zarr.open_group(group.store, path=name, mode="r").metadata for name, _ in levels[1:]}
     listed = {
@@ -156,7 +156,7 @@ def _is_untold(group: zarr.Group, levels: Levels) -> bool:
 def _prepare(group: zarr.Group, name: str, geobox: GeoBox, *, plan: CampaignPlan) -> None:
     """Make a level, or what is missing of it."""
     level = zarr.open_group(group.store, path=name, mode="a", zarr_format=3, use_consolidated=False)
-    parts = (*stored_answers(group), "time")  # the time last, so that a step which can be found is there in all
+    parts = (*stored_variables(group), "time")  # the time last, so that a step which can be found is there in all
     if LAYERS not in level.attrs or any(part not in level for part in (*parts, "x", "y", "spatial_ref")):
         _create(group, name, geobox, plan=plan)
     times = np.asarray(array_of(group, "time")[:])
@@ -177,7 +177,7 @@ def _create(group: zarr.Group, name: str, geobox: GeoBox, *, plan: CampaignPlan)
         warnings.filterwarnings("ignore", message="Object at .* is not recognized", category=ZarrUserWarning)
         coords.to_zarr(group.store, group=name, mode="a", zarr_format=3, consolidated=False)
     level = zarr.open_group(group.store, path=name, mode="a", zarr_format=3, use_consolidated=False)
-    for part in (*stored_answers(group), "time"):
+    for part in (*stored_variables(group), "time"):
         full = array_of(group, part)
         if part in level:
             continue
@@ -195,7 +195,7 @@ def _create(group: zarr.Group, name: str, geobox: GeoBox, *, plan: CampaignPlan)
             attributes=full.attrs.asdict(),
             dimension_names=full.metadata.dimension_names,
         )
-    level.update_attributes({LAYERS: list(stored_answers(group)), **spatial_attrs(geobox)})
+    level.update_attributes({LAYERS: list(stored_variables(group)), **spatial_attrs(geobox)})
 
 
 _AT_ONCE = 1000
@@ -229,7 +229,7 @@ def collect_overviews(
     touched = overviews.touched(plan.region(cell) for cell in sorted(changed))
     variables = open_map(output, storage_options=options)
     rules: dict[str, Rule] = {
-        name: (reduction_of(variables[name]), packing(variables[name])["nodata"]) for name in stored_answers(group)
+        name: (reduction_of(variables[name]), packing(variables[name])["nodata"]) for name in stored_variables(group)
     }
     time = map_year(group, plan.year)
     for number, ((above, _), (name, _)) in enumerate(pairwise(levels), start=1):

@@ -16,7 +16,7 @@ from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 
 from rtsx.campaign.cells import Address
-from rtsx.campaign.map import answers_of, map_path, map_year, named_damage
+from rtsx.campaign.map import map_path, map_year, named_damage, variables_of
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.products.tables import partition_of
 from rtsx.cube.cog import Colours, encoded_cog
@@ -287,7 +287,7 @@ Tiling = CellTiling | MatrixTiling
 
 def delivered(plan: CampaignPlan) -> tuple[str, ...]:
     """Return variables of the map that are delivered: all but `valid`, which their missing pixels say."""
-    return answers_of(plan)[:-1]
+    return variables_of(plan)[:-1]
 
 
 def _corners(values: NDArray[np.float64]) -> NDArray[np.float64]:
