@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 from affine import Affine
 from odc.geo.geobox import GeoBox
@@ -132,7 +133,7 @@ class StoreImages:
     path: str
     """Path or URL of the group; its arrays are the bands."""
     time: datetime | None = None
-    """When it was taken; nothing for what has no date."""
+    """When it was taken; what its one step of `time` says if left out, else nothing, as for what has no date."""
 
     def __post_init__(self) -> None:
         """Make the path mean the same in every working folder."""
@@ -140,11 +141,13 @@ class StoreImages:
 
     def find(self, area: BaseGeometry, period: Period | None, wanted: Sequence[BandRequest]) -> tuple[Image, ...]:
         """Return the one image, where it meets area and period; see `ImageSource`."""
-        if period is not None and self.time is not None and self.time not in period:
-            return ()
         names = tuple(str(one.bands[0]) if one.bands else one.name for one in wanted)
         raw = with_axis_names(read_metadata(self.path, {}))
         stored = open_zarr_cube(self.path, None, layers=names, chunk=None, options={})
+        time = _single_time(stored) if self.time is None else self.time
+        if period is not None and time is not None and time not in period:
+            return ()
+        stored = stored.isel(time=0) if stored.sizes.get("time") == 1 else stored
         geobox = geobox_of(stored)
         if not lonlat_polygon(geobox.extent.geom, str(geobox.crs)).intersects(area):
             return ()
@@ -153,8 +156,8 @@ class StoreImages:
         for one, name in zip(wanted, names, strict=True):
             if stored[name].dims != ("y", "x"):
                 raise CubeError(
-                    f"{self.path}: array {name!r} is on {stored[name].dims}; a store that is aligned has arrays on (y, x). "
-                    "Give stores with other dimensions instead of a recipe, or select in them with xarray."
+                    f"{self.path}: array {name!r} is on {stored[name].dims}; a store that is aligned has arrays on (y, x), and one step of "
+                    "time at most. Store the step that is meant by itself, or predict the store as it is."
                 )
             odd = _unaligned(raw, name, has_nodata=one.nodata is not None)
             if odd is not None:
@@ -176,7 +179,15 @@ class StoreImages:
                 has_classes=np.size(stored[name].attrs.get("flag_values", ())) > _YES_OR_NO,
                 **found | one.stated,
             )
-        return (Image(id=_file_name(self.path).stem, bands=bands, time=self.time),)
+        return (Image(id=_file_name(self.path).stem, bands=bands, time=time),)
+
+
+def _single_time(stored: xr.Dataset) -> datetime | None:
+    """Return the time of a store with one step of it; None where it has several or none, or says no date."""
+    if stored.sizes.get("time") != 1 or "time" not in stored.coords or stored["time"].dtype.kind != "M":
+        return None
+    time = pd.Timestamp(stored["time"].values[0], tz=UTC)
+    return None if pd.isna(time) else time.to_pydatetime()
 
 
 def _as_stored(geobox: GeoBox, turned: Sequence[str]) -> GeoBox:

@@ -1,5 +1,6 @@
 """Files and stores as images."""
 
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ import rasterio
 import shapely
 import xarray as xr
 from affine import Affine
+from odc.geo.geobox import GeoBox
 
-from rtsx.cube import open_source
+from rtsx.cube import CubeRecipe, LayerRecipe, SourceRecipe, open_source
 from rtsx.cube.file_images import FileImages, StoreImages
 from rtsx.cube.georeference import with_georeference
 from rtsx.cube.images import BandRequest, Period
@@ -19,6 +21,7 @@ from rtsx.cube.resample.readers import open_reader
 from rtsx.cube.resample.warp import warp
 from rtsx.cube.write import write_cube
 from rtsx.errors import CubeError
+from rtsx.grid import Grid
 from tests.ordering.file_server import FileServer
 
 EVERYWHERE = shapely.box(-180, 40, 180, 90)
@@ -97,8 +100,6 @@ def test_a_file_without_a_date_is_neither_in_nor_out_of_a_period(tmp_path: Path)
 
 
 def test_a_zarr_store_is_one_image(tmp_path: Path) -> None:
-    from odc.geo.geobox import GeoBox
-
     box = GeoBox((64, 64), Affine(10, 0, 500_000, 0, -10, 7_500_000), "EPSG:32608")
     attrs = {"scale_factor": 0.5, "_FillValue": np.int16(-5)}
     stored = xr.Variable(("y", "x"), np.ones((64, 64), np.int16), attrs)
@@ -120,6 +121,27 @@ def test_a_zarr_store_is_one_image(tmp_path: Path) -> None:
     assert source.find(shapely.box(0, 0, 1, 1), None, [BandRequest(name="dem")]) == ()
 
 
+def test_a_zarr_store_with_one_step_of_time_is_an_image_of_that_time(tmp_path: Path) -> None:
+    box = GeoBox((64, 64), Affine(10, 0, 500_000, 0, -10, 7_500_000), "EPSG:32608")
+    pixels = np.arange(64 * 64, dtype=np.float32).reshape(1, 64, 64)
+    layer = xr.Variable(("time", "y", "x"), pixels, {"_FillValue": np.float32(np.nan)})
+    cube = with_georeference({"red": layer}, box, lattice_origin=(0, 0))
+    cube = cube.assign_coords(time=np.array(["2023-07-01T10:00"], "datetime64[ns]"))
+    cube.to_zarr(tmp_path / "one.zarr", zarr_format=2)
+    cube.isel(time=[0, 0]).to_zarr(tmp_path / "two.zarr", zarr_format=2)
+    images, wanted = StoreImages(path=str(tmp_path / "one.zarr")), [BandRequest(name="red")]
+    (image,) = images.find(EVERYWHERE, Period(date(2023, 6, 1), date(2023, 8, 31)), wanted)
+    assert image.time == datetime(2023, 7, 1, 10, tzinfo=UTC)
+    assert images.find(EVERYWHERE, Period(date(2024, 6, 1), date(2024, 8, 31)), wanted) == ()
+    (stated,) = replace(images, time=datetime(2024, 7, 1, tzinfo=UTC)).find(EVERYWHERE, None, wanted)
+    assert stated.time == datetime(2024, 7, 1, tzinfo=UTC)
+    source = SourceRecipe(name="a", images=images, layers=(LayerRecipe(wanted=wanted[0], resampling="nearest"),))
+    recipe = CubeRecipe(grid=Grid("EPSG:32608", 10, cell_size=64), sources=(source,))
+    np.testing.assert_array_equal(open_source(recipe, box)["red"].values, pixels[0])
+    with pytest.raises(CubeError, match="one step of time at most"):
+        StoreImages(path=str(tmp_path / "two.zarr")).find(EVERYWHERE, None, wanted)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -131,8 +153,6 @@ def test_a_zarr_store_is_one_image(tmp_path: Path) -> None:
 def test_a_zarr_store_with_several_missing_values_is_refused_and_its_cure_works(
     words: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
-    from odc.geo.geobox import GeoBox
-
     box = GeoBox((64, 64), Affine(10, 0, 500_000, 0, -10, 7_500_000), "EPSG:32608")
     pixels = np.ones((64, 64), np.int16)
     pixels[0, :2] = -5, -6
@@ -185,8 +205,6 @@ LYING: dict[str, tuple[Any, str]] = {
 def test_a_zarr_store_is_aligned_by_its_coordinates_or_refused(
     turn: Any, message: str, zarr_format: int, tmp_path: Path
 ) -> None:
-    from odc.geo.geobox import GeoBox
-
     box = GeoBox((40, 40), Affine(10, 0, 500_000, 0, -10, 7_500_000), "EPSG:32608")
     rng = np.random.default_rng(0)
     pixels, valid = rng.integers(1, 900, (40, 40)).astype(np.uint16), rng.random((40, 40)) < 0.8
