@@ -24,6 +24,7 @@ COMMANDS = (
     "train missing.yaml --out run",
     "campaign status missing.yaml",
     f"campaign status {_CAMPAIGN}",
+    f"campaign fetch {_CAMPAIGN} --to store",
 )
 
 

@@ -26,7 +26,7 @@ from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.ledger import CampaignLedger, held
 from rtsx.campaign.recipe import RetrySpec
 from rtsx.campaign.task_queue import CellResult, cell_result
-from rtsx.campaign.work import CellWorker, FreeCells
+from rtsx.campaign.worker import CellWorker, FreeCells
 from rtsx.storage.object_store import ObjectStore, open_object_store
 
 

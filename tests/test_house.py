@@ -64,6 +64,8 @@ INNER_IMPORTS = {
     ("rtsx.campaign.campaign", "rtsx.campaign.report"): "zarr, when the report is written",
     ("rtsx.campaign.campaign", "rtsx.campaign.run"): "torch and distributed, when a campaign runs",
     ("rtsx.campaign.campaign", "rtsx.campaign.work"): "torch and distributed, when a worker works",
+    ("rtsx.campaign.campaign", "rtsx.campaign.fetch"): "xarray and dask, when inputs are fetched",
+    ("rtsx.campaign.cell_input", "rtsx.inference.runner"): "torch, which whoever fetches inputs does not need",
     ("rtsx.campaign.campaign", "rtsx.cube"): "xarray and dask, when the cube is opened",
     ("rtsx.campaign.clusters", "rtsx.model.allocator"): "torch, which a client of other machines does not need",
     ("rtsx.campaign.records", "rtsx.inference.memory"): "torch, when a worker says what it computes with",

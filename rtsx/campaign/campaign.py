@@ -78,7 +78,7 @@ class Campaign:
         Parameters
         ----------
         recipe
-            What is asked for.
+            What is asked for; one without bundles takes up a campaign that is planned, to fetch its inputs.
         config
             Text that is stored beside the plan, such as the resolved YAML that the recipe comes from.
 
@@ -96,9 +96,14 @@ class Campaign:
         BundleError, PlanError, CubeError
             Bundles, tiles and layers do not go together, or a source cannot be asked.
         """
-        from rtsx.campaign.planning import create_plan
+        if recipe.bundles:
+            from rtsx.campaign.planning import create_plan
 
-        plan = create_plan(recipe, config=config)
+            plan = create_plan(recipe, config=config)
+        else:
+            from rtsx.campaign.fetch import planned_inputs
+
+            plan = planned_inputs(recipe)
         return cls(
             plan=plan, output=recipe.output, storage_options=recipe.storage_options, recipe=recipe, prices=recipe.prices
         )
@@ -339,7 +344,7 @@ class Campaign:
         OutputNotWritableError
             The store cannot be written.
         """
-        from rtsx.campaign.work import fetch_campaign
+        from rtsx.campaign.fetch import fetch_campaign
 
         to = os.fspath(to)
         return fetch_campaign(self, to, update=update, check=check, retry=retry, until=until, progress=progress)
@@ -783,17 +788,17 @@ class Campaign:
         """Options of another place: those that were given, else those of the output in the same bucket."""
         return options_beside(to, self.output, self.storage_options) if storage_options is None else storage_options
 
-    def required_recipe(self, what: str) -> CampaignRecipe:
+    def required_recipe(self, what: str, *, with_bundles: bool = True) -> CampaignRecipe:
         """Sources and bundles of the campaign, for what cannot do without.
 
         Raises
         ------
         CampaignError
-            It was opened from its output alone.
+            It was opened from its output alone, or without bundles.
         """
-        if self.recipe is None:
+        if self.recipe is None or (with_bundles and not self.recipe.bundles):
             raise CampaignError(
-                f"{what} needs the sources and bundles of the campaign, and it was opened from its output alone. Use "
-                "Campaign.create(recipe), which takes up what is there."
+                f"{what} needs the sources and bundles of the campaign, and it was opened from its output alone, or without "
+                "bundles. Use Campaign.create(recipe), which takes up what is there."
             )
         return self.recipe

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice, product
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -22,6 +22,7 @@ from rtsx.campaign.recipe import CampaignRecipe
 from rtsx.campaign.records import InputVersion
 from rtsx.campaign.searches import with_answers
 from rtsx.cube import CubeRecipe
+from rtsx.cube.build_state import describe_recipe
 from rtsx.cube.chunk_loader import MissingImage, collect_missing
 from rtsx.cube.load import load_recipe
 from rtsx.cube.native import StoredImage, image_in
@@ -31,13 +32,14 @@ from rtsx.cube.stac.item import item_footprint
 from rtsx.errors import CampaignError, CubeError
 from rtsx.geometry.crs import cached_transformer
 from rtsx.grid.grid import cell_id
-from rtsx.inference.plan import Region, region_overlap, region_within, regions_meet
-from rtsx.inference.runner import Runner, packings_of
-from rtsx.inference.streaming import input_window
+from rtsx.inference.plan import Region, input_window, region_overlap, region_within, regions_meet
 from rtsx.parsing import StoredRecord
 from rtsx.storage import absolute
 from rtsx.storage.object_store import ObjectStore, open_object_store
 from rtsx.storage.retry import classify_error
+
+if TYPE_CHECKING:
+    from rtsx.inference.runner import Runner
 
 
 def cell_geobox(plan: CampaignPlan, cell: Address) -> GeoBox:
@@ -128,7 +130,7 @@ _READERS = 4
 class CellReader:
     """Reads the pixels of one cell for `predict_region`. Used by one thread at a time."""
 
-    def __init__(self, ground: CellWindow, cube: CubeRecipe, *, runner: Runner, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, ground: CellWindow, cube: CubeRecipe, *, runner: "Runner", pool: ThreadPoolExecutor) -> None:
         self._ground = ground
         self._cube = cube
         self._pool = pool
@@ -163,6 +165,8 @@ class CellReader:
         BundleError, PlanError
             The layers are not stored as the bundles need them, or the bundles are not those of the plan.
         """
+        from rtsx.inference.runner import Runner, packings_of  # here, because whoever fetches cells runs no network
+
         spec = recipe.prediction
         plan = ground.plan.prediction
         runner = Runner(
@@ -227,6 +231,11 @@ def _opened(cube: CubeRecipe, ground: CellWindow, window: Region | None) -> xr.D
         side = ground.plan.grid.cell_size
         begun = ground.plan.rows[0] * side + window[0].start, ground.plan.columns[0] * side + window[1].start
     return load_recipe(cube, geobox, anchor=cube.grid.origin, begun=begun)
+
+
+def layers_of(cube: CubeRecipe) -> dict[str, Any]:
+    """Describe the recipe of layers without what changes no pixel of a cell: their own region, and the chunks of their reads."""
+    return {name: one for name, one in describe_recipe(cube).items() if name not in ("region", "chunk")}
 
 
 def input_stamps(recipe: CubeRecipe, geobox: GeoBox) -> tuple[InputVersion, ...]:

@@ -9,27 +9,40 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
+from datetime import datetime
 from functools import cached_property
 from hashlib import sha256
 from itertools import product
 from re import sub
 from time import sleep
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import zarr
 from zarr.abc.store import Store
 from zarr.errors import ContainsArrayError, ContainsGroupError
 
-from rtsx.campaign.cell_input import FetchedImages, FetchRecord, cell_geobox, input_stamps, is_gap, stamps_of
-from rtsx.campaign.cells import Address
+from rtsx.campaign.cell_input import (
+    FetchedImages,
+    FetchRecord,
+    cell_geobox,
+    cubes_of,
+    input_stamps,
+    is_gap,
+    layers_of,
+    stamps_of,
+)
+from rtsx.campaign.cells import Address, chosen_cells
 from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.ledger import LeaseTaken, held, map_in_threads
-from rtsx.campaign.plan import CampaignPlan
+from rtsx.campaign.plan import CampaignPlan, read_plan, require_same
+from rtsx.campaign.preflight import check_object_store
 from rtsx.campaign.recipe import CampaignRecipe
-from rtsx.campaign.records import RunSummary
-from rtsx.campaign.searches import with_answers
+from rtsx.campaign.records import ProgressCallback, RunSummary
+from rtsx.campaign.searches import ask_searches_again, with_answers
+from rtsx.campaign.stages import note_stage
 from rtsx.campaign.task_queue import CellResult, CellTask, cell_result
+from rtsx.campaign.worker import require_zone, run_cells
 from rtsx.cube import CubeRecipe
 from rtsx.cube.build_state import DigestStore, PartPlan, PartRecord, corrupt_keys
 from rtsx.cube.chunk_loader import collect_missing, collected_missing
@@ -40,8 +53,12 @@ from rtsx.cube.recipe import SourceRecipe
 from rtsx.cube.resample.readers import MASKED, VALID
 from rtsx.cube.write import compressor_for
 from rtsx.errors import CampaignError, CubeError
+from rtsx.storage import refuse_other_format
 from rtsx.storage.object_store import ObjectStore, open_object_store
 from rtsx.storage.zarr import store_of
+
+if TYPE_CHECKING:
+    from rtsx.campaign.campaign import Campaign
 
 _SIDE = 2048
 """Of a block, px of its image: few objects, and little ground around a cell that nobody looks at."""
@@ -330,3 +347,58 @@ def _array(root: zarr.Group, group: NativeGroup, name: str, *, plan: PartPlan) -
     array = root[path]
     assert isinstance(array, zarr.Array)
     return array
+
+
+def planned_inputs(recipe: CampaignRecipe) -> CampaignPlan:
+    """Return the stored plan of a recipe without bundles, by which inputs can be fetched.
+
+    Raises
+    ------
+    CampaignError
+        There is none, or its cells or layers are others.
+    """
+    stored = read_plan(open_object_store(recipe.output, recipe.storage_options), recipe.year)
+    if stored is None:
+        raise CampaignError(
+            f"A campaign needs at least one bundle to be planned, and {recipe.output} holds no plan of {recipe.year}. Name a model."
+        )
+    choice = chosen_cells(recipe.cube.grid, recipe.region, without=recipe.without, extent=recipe.extent)
+    wanted = replace(
+        stored,
+        grid=recipe.cube.grid,
+        rows=choice.rows,
+        columns=choice.columns,
+        cells=choice.cells,
+        layers=layers_of(recipe.cube),
+    )
+    require_same(stored, wanted)
+    return stored
+
+
+def fetch_campaign(
+    campaign: "Campaign",
+    store: str,
+    *,
+    update: bool,
+    check: bool,
+    retry: bool,
+    until: datetime | None,
+    progress: ProgressCallback | None,
+) -> Fetched:
+    """Fetch what cells read in this process, until it is there for all of them; see `Campaign.fetch`."""
+    plan, recipe, objects = campaign.plan, campaign.required_recipe("Fetching", with_bundles=False), campaign.objects
+    require_zone(until)
+    fetched = FetchedImages(store, plan.year, plan.digest)
+    job = FetchJob(recipe=recipe, plan=plan, store=fetched)
+    refuse_other_format(store, what="the folder of a store of fetched pixels")
+    check_object_store(fetched.objects, lease_s=recipe.retry.lease_s)
+    note_stage(objects, plan, "fetched", marked={}, where=fetched.path)
+    if update:
+        ask_searches_again(objects, plan, recipe)
+        drop_changed(fetched, recipe.cube, plan, now=cubes_of(recipe, plan, objects, digest=plan.digest))
+    if check:
+        drop_damaged(fetched)
+    if retry:
+        fetched.ledger.reset()
+    run = run_cells(job, plan, fetched.ledger, retry=recipe.retry, until=until, progress=progress)
+    return fetched_so_far(fetched, run)

@@ -6,7 +6,7 @@ from math import ceil
 
 import xarray as xr
 
-from rtsx.campaign.cell_input import FetchedImages, cubes_of, likely_cells
+from rtsx.campaign.cell_input import FetchedImages, cubes_of, layers_of, likely_cells
 from rtsx.campaign.cells import Address, campaign_tiling, chosen_cells, widest_read
 from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.ledger import CampaignLedger, planned_years, write_prices
@@ -16,7 +16,6 @@ from rtsx.campaign.preflight import check_object_store, opened_sample, require_s
 from rtsx.campaign.recipe import CampaignRecipe, OutlineSpec, PredictionSpec
 from rtsx.campaign.searches import ask_searches, plan_turn
 from rtsx.cube import CubeRecipe, geobox_of, layer_names
-from rtsx.cube.build_state import describe_recipe
 from rtsx.errors import BundleError, CampaignError
 from rtsx.footprints.pieces import AREA_THRESHOLDS
 from rtsx.inference.device import CPU, Hardware, default_batch_size, tiles_ahead
@@ -254,8 +253,7 @@ def plan_campaign(
         columns=choice.columns,
         cells=choice.cells,
         prediction=prediction,
-        # Without what changes no pixel of a cell: the layers' own region, and the chunks of their reads.
-        layers={name: one for name, one in describe_recipe(recipe.cube).items() if name not in ("region", "chunk")},
+        layers=layers_of(recipe.cube),
         outlines=None if recipe.outlines is None else _outlines(recipe.outlines, chosen=prediction.outlines, like=like),
         cogs=recipe.cogs,
         shard=recipe.shard,

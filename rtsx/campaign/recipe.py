@@ -255,7 +255,7 @@ class CampaignRecipe:
     Raises
     ------
     CampaignError
-        The region is empty, there is no bundle, or a number is out of its range.
+        The region is empty, or a number is out of its range.
     """
 
     name: str
@@ -272,7 +272,7 @@ class CampaignRecipe:
     cube: CubeRecipe
     """Layers of a cell, and the grid whose cells are run; images of one year, without a time dimension."""
     bundles: "tuple[ModelBundle, ...]"
-    """The model, or the members of an ensemble."""
+    """The model, or the members of an ensemble; none where only the inputs of what is planned are fetched."""
     output: str
     """Folder or URL that receives everything; a folder is kept as an absolute path."""
     storage_options: Mapping[str, Any] = field(default_factory=dict)
@@ -309,8 +309,6 @@ class CampaignRecipe:
             raise CampaignError(f"A campaign maps one year, such as 2024; got {self.year}.")
         if self.region.is_empty:
             raise CampaignError("The region of a campaign is empty: no cell can meet it.")
-        if not self.bundles:
-            raise CampaignError("A campaign needs at least one bundle.")
         cell = self.cube.grid.cell_size
         if self.chunk < 1 or self.shard % self.chunk or cell % self.shard:
             raise CampaignError(

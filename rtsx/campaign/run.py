@@ -1,13 +1,8 @@
 """One run of a campaign, and its update: cells without a commit record, or with inputs that changed since."""
 
-import platform
-import time
-import uuid
 import warnings
 from collections.abc import Callable, Collection, Iterable
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -38,7 +33,8 @@ from rtsx.campaign.records import (
 )
 from rtsx.campaign.searches import ask_searches_again
 from rtsx.campaign.task_queue import CellResult, CellTask, cell_result
-from rtsx.errors import CampaignError, RtsxError
+from rtsx.campaign.worker import RunLog, new_run
+from rtsx.errors import CampaignError
 from rtsx.inference.ensemble import bundle_ids
 from rtsx.pages import render_text
 from rtsx.storage.object_store import open_object_store
@@ -47,9 +43,6 @@ if TYPE_CHECKING:
     from distributed import Client
 
     from rtsx.campaign.campaign import Campaign
-
-RECORD_S = 30.0
-"""Seconds between two records of a run: what a client that is killed leaves unsaid about its costs."""
 
 
 def run_campaign(campaign: "Campaign", client: "Client", *, progress: ProgressCallback | None) -> RunSummary:
@@ -162,45 +155,6 @@ def run_recorded(
         return run_on_cluster(client, job, cells, run=new_run(), retry=retry, on_set_aside=on_set_aside, on_tick=tick)
     finally:
         log.end()
-
-
-class RunLog:
-    """The record of one run, written now and then."""
-
-    def __init__(self, ledger: CampaignLedger, plan: CampaignPlan) -> None:
-        self._ledger = ledger
-        self._digest = plan.digest
-        self._last: RunSummary | None = None
-        self._written = -RECORD_S
-
-    def note(self, summary: RunSummary, *, ended: bool = False) -> None:
-        """Take in how the run stands, or that it has ended."""
-        self._last = summary
-        if not ended and time.monotonic() - self._written < RECORD_S:
-            return
-        self._written = time.monotonic()
-        record = RunRecord.of(
-            summary, plan_digest=self._digest, host=platform.node(), versions=versions_here(), ended=ended
-        )
-        # A record that cannot be written ends no run, and hides no error that has: it says costs, and no result rests on it.
-        with suppress(RtsxError, OSError):
-            self._ledger.note_run(record)
-
-    def end(self) -> None:
-        """Say that it has ended as it stood last."""
-        if self._last is not None:
-            self.note(self._last, ended=True)
-
-
-def new_run() -> str:
-    """Return the id of a run: its begin and something that no other has.
-
-    Examples
-    --------
-    >>> len(new_run())
-    24
-    """
-    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
 
 
 def cells_among(cells: CellTable, is_wanted: Callable[[Address], bool]) -> CellTable:

@@ -20,6 +20,7 @@ from rtsx.cli.console import Commands, campaign_progress, counting, print_info, 
 from rtsx.errors import CampaignError, ClusterError, RtsxError
 from rtsx.parsing import memory_bytes
 from rtsx.storage import absolute
+from rtsx.storage.object_store import open_object_store
 
 if TYPE_CHECKING:
     from rtsx.campaign import Campaign
@@ -28,10 +29,12 @@ if TYPE_CHECKING:
     from rtsx.config.campaign import CampaignConfig
 
 
-def created(config: "CampaignConfig", *, is_stored: bool = False, fetched: str | None = None) -> "Campaign":
+def created(
+    config: "CampaignConfig", *, is_stored: bool = False, fetched: str | None = None, with_bundles: bool = True
+) -> "Campaign":
     """Return the campaign of a config, planned if it is not yet; the resolved config is stored beside the plan, unless it comes from there.
 
-    Images are read from the store `fetched`, where one is given.
+    Images are read from the store `fetched`, where one is given. Without bundles it has to be planned, and can only fetch.
 
     Raises
     ------
@@ -41,7 +44,7 @@ def created(config: "CampaignConfig", *, is_stored: bool = False, fetched: str |
     from rtsx.campaign import Campaign
 
     text = "" if is_stored else config.resolved().without_secrets().to_yaml()
-    return Campaign.create(replace(config.recipe(), fetched=fetched), config=text)
+    return Campaign.create(replace(config.recipe(with_bundles=with_bundles), fetched=fetched), config=text)
 
 
 def loaded(config: Path, *, year: int | None) -> "CampaignConfig":
@@ -346,8 +349,12 @@ def fetch(
 
     rtsx campaign fetch campaign.yaml --to /scratch/pixels --check
     """
-    made = created(stored_config(campaign, year=year, trust=trust), is_stored=not options.is_yaml(campaign))
+    said, is_stored = stored_config(campaign, year=year, trust=trust), not options.is_yaml(campaign)
     from rtsx.campaign.batch import slurm_end
+    from rtsx.campaign.ledger import planned_years
+
+    is_planned = is_stored or said.year in planned_years(open_object_store(said.output, said.storage_options))
+    made = created(said, is_stored=is_stored, with_bundles=not is_planned)  # which load torch
 
     with campaign_progress("fetching") as progress:
         ends = slurm_end() if until is None else until.astimezone()

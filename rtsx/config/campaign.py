@@ -185,8 +185,8 @@ class CampaignConfig(ConfigModel):
 
         return tuple(ModelBundle.open(path, trust=self.trust) for path in self.model)
 
-    def recipe(self) -> CampaignRecipe:
-        """Return the recipe of this config; reads bundles and the files of regions, and asks no source.
+    def recipe(self, *, with_bundles: bool = True) -> CampaignRecipe:
+        """Return the recipe of this config; reads the files of regions, and bundles unless they are left out, and asks no source.
 
         Raises
         ------
@@ -203,7 +203,7 @@ class CampaignConfig(ConfigModel):
                 "without": None if config.without is None else config.without.geometry(),
                 "extent": None if config.extent is None else config.extent.geometry(),
                 "cube": config.cube.recipe(),
-                "bundles": config.bundles(),
+                "bundles": config.bundles() if with_bundles else (),
             }
             return CampaignRecipe(**config.shared(CampaignRecipe) | own)
         except CampaignError as error:

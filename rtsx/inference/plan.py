@@ -303,6 +303,18 @@ def regions_meet(one: Region, other: Region) -> bool:
     return all(a.start < b.stop and b.start < a.stop for a, b in zip(one, other, strict=True))
 
 
+def input_window(tiling: TilePlan, region: Region) -> Region:
+    """Return the pixels of the raster that the prediction of a region depends on: what the windows of its tiles cover.
+
+    Examples
+    --------
+    >>> tiling = TilePlan(shape=(512, 512), tile=128, overlap=32, trim=16, stride=32, blend="crop")
+    >>> input_window(tiling, (slice(0, 96), slice(96, 192)))
+    (slice(0, 192, None), slice(64, 288, None))
+    """
+    return tiling.read_region(tiling.tiles_covering(region))
+
+
 def region_overlap(one: Region, other: Region) -> Region:
     """Return the pixels that two regions share."""
     y, x = (slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(one, other, strict=True))

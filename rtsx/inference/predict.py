@@ -39,10 +39,10 @@ from rtsx.inference.plan import (
     TileChoice,
     choose_tiling,
     direct_chunks,
+    input_window,
     region_within,
 )
 from rtsx.inference.runner import Runner, needed_layers, packings_of, prediction_plan
-from rtsx.inference.streaming import input_window
 from rtsx.tiling import Blend
 
 _LONG_NAMES = {

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from rtsx.inference.device import Hardware, Pending, plain_memory, planes
 from rtsx.inference.kernel import BlockInput, TileSums, crop, finished
-from rtsx.inference.plan import Region
+from rtsx.inference.plan import Region, input_window
 from rtsx.inference.runner import Runner
-from rtsx.tiling import TileAxis, TilePlan, TileRange
+from rtsx.tiling import TileAxis, TileRange
 
 # Pixels that the windows of one band or block of tiles may span, unless one tile spans more: larger ones are no faster.
 _SPAN = 2048
@@ -27,18 +27,6 @@ _SPAN = 2048
 ReadPixels = Callable[[Region], Mapping[str, NDArray[Any]]]
 """Gives the stored layers (y, x) of any pixels of the raster by name, and as `valid` those that the runner's plan can
 trust, see `Runner.valid`. Called by one thread at a time, not that of the caller, but in its context."""
-
-
-def input_window(tiling: TilePlan, region: Region) -> Region:
-    """Return the pixels of the raster that the prediction of a region depends on: what the windows of its tiles cover.
-
-    Examples
-    --------
-    >>> tiling = TilePlan(shape=(512, 512), tile=128, overlap=32, trim=16, stride=32, blend="crop")
-    >>> input_window(tiling, (slice(0, 96), slice(96, 192)))
-    (slice(0, 192, None), slice(64, 288, None))
-    """
-    return tiling.read_region(tiling.tiles_covering(region))
 
 
 def predict_region(

@@ -353,6 +353,24 @@ def test_what_cannot_be_fetched_or_run_says_so(files: tuple[Path, Path], tmp_pat
         FetchJob(recipe=replace(recipe, cube=foreign), plan=campaign.plan, store=FetchedImages("a", 2024, "b"))
 
 
+def test_what_is_planned_is_fetched_without_bundles_and_nothing_else_is(
+    files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    recipe = make_recipe(files, str(tmp_path / "out"))
+    without = replace(recipe, bundles=())
+    with pytest.raises(CampaignError, match="at least one bundle to be planned"):
+        Campaign.create(without)
+    planned, taken = Campaign.create(recipe), Campaign.create(without)
+    assert taken.plan == planned.plan
+    (source,) = recipe.cube.sources
+    other = replace(recipe.cube, sources=(replace(source, layers=source.layers[:1]),))
+    for changes, said in (({"region": REGION}, "4 cells are missing"), ({"cube": other}, "the layers changed")):
+        with pytest.raises(CampaignError, match=said):
+            Campaign.create(replace(without, **changes))
+    with pytest.raises(CampaignError, match="without bundles"):
+        taken.work()
+
+
 CELL_GRID = Grid.arctic(resolution=10, cell_size=64)
 """Of the ground of `Ground`, in the middle of which two of its cells lie."""
 MIDDLE = CellTable(np.array([[625, -3282], [625, -3281]], np.int32))

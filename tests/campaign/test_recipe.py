@@ -31,7 +31,6 @@ def test_a_recipe_travels(tmp_path: Path) -> None:
         ({"shard": "32"}, "The shard of a campaign is a whole number; got '32'"),
         ({"chunk": 16.0}, "The chunk of a campaign is a whole number; got 16.0"),
         ({"region": Polygon()}, "The region of a campaign is empty: no cell can meet it"),
-        ({"bundles": ()}, "A campaign needs at least one bundle"),
         ({"shard": 48}, "got cells of 64, shards of 48 and chunks of 16 px"),
         ({"chunk": 24}, "A cell is whole shards and a shard whole chunks, .* shards of 32 and chunks of 24 px"),
         ({"chunk": 0}, "chunks of 0 px"),

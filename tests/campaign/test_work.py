@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from rtsx import Campaign, load_campaign
-from rtsx.campaign import run as run_module
 from rtsx.campaign import work
+from rtsx.campaign import worker as worker_module
 from rtsx.campaign.cell_task import CellJob
 from rtsx.campaign.cells import Address, CellTable
 from rtsx.campaign.layout import YearLayout
@@ -23,7 +23,7 @@ from rtsx.campaign.ledger import CampaignLedger, acquire, held
 from rtsx.campaign.recipe import RetrySpec
 from rtsx.campaign.records import TIME_OVER
 from rtsx.campaign.task_queue import CellResult, cell_result
-from rtsx.campaign.work import CellWorker, FreeCells, _signals_as_raised, _TimeOver
+from rtsx.campaign.worker import CellWorker, FreeCells, _signals_as_raised, _TimeOver
 from rtsx.errors import CampaignError, ClusterError
 from rtsx.storage.object_store import MemoryObjects
 from tests.campaign import stage
@@ -178,7 +178,7 @@ def test_it_ends_in_time(ledger: CampaignLedger, monkeypatch: pytest.MonkeyPatch
     now = datetime.now(UTC)
     task = Task(ledger)
     late = finish(worker_of(task, 10), until=now)  # as another start would be
-    assert (late.summary().stopped, late.summary().left, not task.outcomes) == (work._TOO_SHORT, 10, True)
+    assert (late.summary().stopped, late.summary().left, not task.outcomes) == (worker_module._TOO_SHORT, 10, True)
     worker = worker_of(task, 10)
     steps = worker.work(now + timedelta(minutes=30))
     next(steps)
@@ -191,7 +191,7 @@ def test_it_ends_in_time(ledger: CampaignLedger, monkeypatch: pytest.MonkeyPatch
 def test_its_time_ends_within_a_cell_which_is_given_back(ledger: CampaignLedger) -> None:
     # By hand, because on a busy machine the clock may strike before the cell is leased.
     strike = Task(ledger, lambda cell: signal.raise_signal(signal.SIGALRM))
-    with pytest.raises(work._TimeOver), work._cut_off_at(datetime.now(UTC) + timedelta(hours=1)):
+    with pytest.raises(worker_module._TimeOver), worker_module._cut_off_at(datetime.now(UTC) + timedelta(hours=1)):
         finish(worker_of(strike, 10))
     assert not ledger.leases()
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
@@ -200,7 +200,7 @@ def test_its_time_ends_within_a_cell_which_is_given_back(ledger: CampaignLedger)
 def test_a_worker_whose_time_is_too_short_for_a_cell_does_not_ask_to_be_started_again(ledger: CampaignLedger) -> None:
     reached = threading.Event()
     worker = worker_of(Task(ledger, lambda cell: reached.wait(60)), 10)
-    with pytest.raises(work._TimeOver), work._cut_off_at(datetime.now(UTC) + timedelta(seconds=0.3)):
+    with pytest.raises(worker_module._TimeOver), worker_module._cut_off_at(datetime.now(UTC) + timedelta(seconds=0.3)):
         finish(worker)
     worker.cut_off()
     assert "before its first cell was done" in str(worker.summary().stopped)
@@ -235,7 +235,7 @@ def test_the_record_of_a_worker_is_written_during_a_cell(
     files: tuple[Path, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(work, "RECORD_S", 0.01)
-    monkeypatch.setattr(run_module, "RECORD_S", 0.01)
+    monkeypatch.setattr(worker_module, "RECORD_S", 0.01)
     campaign = Campaign.create(make_recipe(files, str(tmp_path / "out")))
     written = []
 
@@ -272,7 +272,7 @@ def test_a_campaign_that_is_stopped_or_cannot_be_worked_says_so(
     recipe = make_recipe(files, str(tmp_path / "out"))
     campaign = Campaign.create(recipe)
     late = campaign.work(until=datetime.now(UTC))
-    assert (late.stopped, late.left, campaign.status().done) == (work._TOO_SHORT, len(CELLS), 0)
+    assert (late.stopped, late.left, campaign.status().done) == (worker_module._TOO_SHORT, len(CELLS), 0)
     with pytest.raises(CampaignError, match="with its zone"):
         campaign.work(until=datetime.now())
     with pytest.raises(CampaignError, match="opened from its output alone"):

@@ -20,7 +20,7 @@ from rtsx.cli.options import MaskRuleName, SensorName
 from rtsx.cube import MASK_RULES, SENSORS
 from rtsx.training.augment import AUGMENTATIONS
 from rtsx.training.recipe import AUGMENTATION_NAMES
-from tests.campaign.small_campaign import make_recipe, write_country
+from tests.campaign.small_campaign import make_recipe, write_country, write_years
 from tests.cli.conftest import Outcome
 
 
@@ -120,6 +120,7 @@ cross-validate epochs.yaml --out a
 evaluate epochs.yaml -m demo
 campaign plan campaign.yaml
 predict scene.tif -m demo --out x.zarr --chunks 64
+campaign fetch small/campaign.yaml --to store
 """
 SCRIPT = """
 import sys
@@ -140,7 +141,9 @@ def test_help_and_refusals_do_not_wait_for_heavy_libraries(tmp_path: Path) -> No
     training = "id: a\nclasses: slump\nscenes: {training: {cube: missing.zarr, labels: missing.gpkg}}\n"
     cube = "cube: {sources: {a: {files: a.tif, layers: [red]}}}"
     order = "name: a\nregion: {bbox: [0, 60, 1, 61]}\nout: scenes\n"
-    planned = tmp_path / "planned"
+    planned, small = tmp_path / "planned", tmp_path / "small"
+    small.mkdir()
+    write_years(small, 2024)
     rtsx.Campaign.create(make_recipe(write_country(tmp_path), str(planned)))
     for name, text in {
         "typo": f"{cube}\nyaer: 2024",
@@ -175,7 +178,7 @@ def test_help_and_refusals_do_not_wait_for_heavy_libraries(tmp_path: Path) -> No
     ):
         for line in text.strip().splitlines():
             for words in [[name, "--help"] for name in COMMANDS] if "{each}" in line else [line.split()]:
-                looks = {"--help", "planned.yaml", "--dry-run"} & set(words)
+                looks = {"--help", "planned.yaml", "--dry-run", "store"} & set(words)
                 lines.append((words, 0 if looks else 1 if "--check" in words else 2, unwanted))
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT.format(lines=lines)],

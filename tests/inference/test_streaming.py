@@ -18,9 +18,9 @@ from odc.geo.xr import xr_coords
 from rtsx import ModelBundle, predict_cube
 from rtsx.errors import BundleError, PlanError
 from rtsx.inference import streaming as region_module
-from rtsx.inference.plan import PredictionPlan, Region
+from rtsx.inference.plan import PredictionPlan, Region, input_window
 from rtsx.inference.runner import Runner, needed_layers, packings_of, prediction_plan
-from rtsx.inference.streaming import input_window, predict_region
+from rtsx.inference.streaming import predict_region
 
 SHAPE = (120, 97)
 
