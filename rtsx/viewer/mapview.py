@@ -1,12 +1,11 @@
-"""What one map shows, as a value: images, outlines, models, and how each is drawn; as a picture, a page, or in a notebook. And the window that somebody looks at, predicted in a thread."""
+"""What one map shows, as a value: images, outlines, models, and how each is drawn; as a picture, a page, or in a notebook. And the window that somebody looks at, predicted part by part."""
 
 import html
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +14,7 @@ import xarray as xr
 from pyproj import CRS, Transformer
 
 from rtsx.cube import geobox_of
-from rtsx.errors import CubeError, MissingExtraError, RtsxError, require_extra
+from rtsx.errors import CubeError, MissingExtraError, require_extra
 from rtsx.geometry.crs import WGS84
 from rtsx.storage import refuse_other_format, staged
 from rtsx.viewer.pyramid import Box, Pyramid
@@ -258,101 +257,69 @@ _LARGEST = 1 << 24
 """Pixels of a window that is predicted at once: some seconds to some minutes of a CPU."""
 
 
-class LivePrediction:
-    """The prediction of one window, in a thread of its own.
+def predict_window(
+    image: Pyramid, bundle: "ModelBundle", *, box: Box, crs: str, select: Mapping[str, int]
+) -> Iterator[tuple[int, int, xr.Dataset]]:
+    """Predict one window of an image part by part, with the numbers that `predict_cube` gives of the whole image.
 
-    Its numbers are those of `predict_cube` of the whole image: tiles lie where they would, and the ground around the window is read.
+    Tiles lie where they would, and the ground around the window is read.
+
+    Parameters
+    ----------
+    image
+        Is predicted at full resolution.
+    bundle
+        The model.
+    box
+        What is seen; what is beyond the image is left out.
+    crs
+        Of the box.
+    select
+        Place along `time`, such as ``{"time": 0}``; the last if left out.
+
+    Yields
+    ------
+    done, parts : int
+        Parts that are done, and all of them.
+    predicted : xarray.Dataset
+        The window, in memory, filled further each time; nodata where it is not done yet.
+
+    Raises
+    ------
+    CubeError
+        The window lies beside the image, or is too large.
     """
+    from rtsx.inference import predict_cube  # torch, which those who only look do not wait for
 
-    def __init__(
-        self,
-        image: Pyramid,
-        bundle: "ModelBundle",
-        *,
-        box: Box,
-        crs: str,
-        select: Mapping[str, int],
-        on_progress: Callable[[int, int, str | None], None],
-    ) -> None:
-        """Prepare; nothing is read.
+    cube = image.cube
+    if "time" in cube.dims:
+        cube = cube.isel(time=select.get("time", -1))
+    rows, columns = _window(cube, Transformer.from_crs(crs, image.crs, always_xy=True).transform_bounds(*box))
+    predicted = predict_cube(cube, bundle).isel(y=rows, x=columns)
+    result = _blank(predicted)
+    parts = list(_parts(predicted))
+    for number, (y, x) in enumerate(parts, start=1):
+        done = predicted.isel(y=y, x=x).compute()
+        for name, values in done.data_vars.items():
+            result[name].values[..., y, x] = values.values
+        yield number, len(parts), result
 
-        Parameters
-        ----------
-        image
-            Is predicted at full resolution.
-        bundle
-            The model.
-        box
-            What is seen; what is beyond the image is left out.
-        crs
-            Of the box.
-        select
-            Place along `time`, such as ``{"time": 0}``; the last if left out.
-        on_progress
-            Called in the thread with parts that are done, all parts, and what went wrong.
-        """
-        self.image, self.bundle, self.select, self.on_progress = image, bundle, select, on_progress
-        self.box: Box = Transformer.from_crs(crs, image.crs, always_xy=True).transform_bounds(*box)
-        self.result: xr.Dataset | None = None
-        """Prediction of the window, in memory; nodata where it is not done yet. None before the first part."""
-        self._stopped = Event()
-        self._thread = Thread(target=self._run, name="rtsx-predict", daemon=True)
 
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Stop after the part under way."""
-        self._stopped.set()
-
-    def join(self) -> None:
-        """Wait until it is done or stopped."""
-        self._thread.join()
-
-    def _run(self) -> None:
-        try:
-            self._predict()
-        except RtsxError as error:
-            self.on_progress(0, 1, str(error))
-        except Exception as error:  # of torch and of whatever reads the image: shown to the reader, whose page goes on
-            self.on_progress(0, 1, f"{type(error).__name__}: {error}")
-
-    def _predict(self) -> None:
-        from rtsx.inference import predict_cube  # torch, which those who only look do not wait for
-
-        cube = self.image.cube
-        if "time" in cube.dims:
-            cube = cube.isel(time=self.select.get("time", -1))
-        rows, columns = self._window(cube)
-        predicted = predict_cube(cube, self.bundle).isel(y=rows, x=columns)
-        self.result = _blank(predicted)
-        parts = list(_parts(predicted))
-        for number, (y, x) in enumerate(parts, start=1):
-            if self._stopped.is_set():
-                self.on_progress(number - 1, len(parts), "stopped")
-                return
-            done = predicted.isel(y=y, x=x).compute()
-            for name, values in done.data_vars.items():
-                self.result[name].values[..., y, x] = values.values
-            self.on_progress(number, len(parts), None)
-
-    def _window(self, cube: xr.Dataset) -> tuple[slice, slice]:
-        geobox = geobox_of(cube)
-        (left, top), (right, bottom) = (
-            ~geobox.affine * corner for corner in ((self.box[0], self.box[3]), (self.box[2], self.box[1]))
+def _window(cube: xr.Dataset, box: Box) -> tuple[slice, slice]:
+    """Return the rows and columns of a cube that lie in a box of its CRS."""
+    geobox = geobox_of(cube)
+    (left, top), (right, bottom) = (~geobox.affine * corner for corner in ((box[0], box[3]), (box[2], box[1])))
+    rows = slice(max(0, math.floor(top)), min(geobox.shape[0], math.ceil(bottom)))
+    columns = slice(max(0, math.floor(left)), min(geobox.shape[1], math.ceil(right)))
+    height, width = rows.stop - rows.start, columns.stop - columns.start
+    if height <= 0 or width <= 0:
+        raise CubeError("Nothing of the image is in this window. Move the map over it.")
+    if height * width > _LARGEST:
+        raise CubeError(
+            f"This window has {height:,} x {width:,} pixels; at most {_LARGEST:,} are predicted at once. Zoom in, or predict all "
+            "of it with rtsx predict."
         )
-        rows = slice(max(0, math.floor(top)), min(geobox.shape[0], math.ceil(bottom)))
-        columns = slice(max(0, math.floor(left)), min(geobox.shape[1], math.ceil(right)))
-        height, width = rows.stop - rows.start, columns.stop - columns.start
-        if height <= 0 or width <= 0:
-            raise CubeError("Nothing of the image is in this window. Move the map over it.")
-        if height * width > _LARGEST:
-            raise CubeError(
-                f"This window has {height:,} x {width:,} pixels; at most {_LARGEST:,} are predicted at once. Zoom in, or predict all "
-                "of it with rtsx predict."
-            )
-        return rows, columns
+    return rows, columns
 
 
 def _blank(predicted: xr.Dataset) -> xr.Dataset:

@@ -1,10 +1,11 @@
 """The page of a map in Bokeh: images read as they are seen, comparison, values under a click, prediction on demand."""
 
 import html
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
+from threading import Thread
 from typing import Any, TypeVar
 
 import numpy as np
@@ -37,7 +38,7 @@ from bokeh.util.callback_manager import EventCallback
 from rtsx.cube import packing
 from rtsx.cube.times import times_of
 from rtsx.errors import RtsxError
-from rtsx.viewer.mapview import LivePrediction, MapView, Shown, fitted, ground_scale
+from rtsx.viewer.mapview import MapView, Shown, fitted, ground_scale, predict_window
 from rtsx.viewer.pyramid import Box, Pyramid
 from rtsx.viewer.render import Picture, draw_window, physical, styles_of
 from rtsx.viewer.table import HIDDEN, OutlineTable, SeenOutlines, chip, gradient, on_change
@@ -106,10 +107,11 @@ class MapPage:
         self.run = run
         """Runs a function in the thread of the document; None where there is no server, and everything is read at once."""
         self.reader = ThreadPoolExecutor(1, thread_name_prefix="rtsx-view")
-        self.prediction: LivePrediction | None = None
+        self.predictor: Thread | None = None
+        self.wanted = 0
+        """Predictions that were asked for or stopped; what an earlier one still makes is dropped."""
         self.second: Picture | None = None
         self.ground = Range1d(0, 1)
-        self.predictions: dict[str, LivePrediction] = {}
         left, bottom, right, top = self.box
         self.plot = self._plot(Range1d(left, right), Range1d(bottom, top))
         self.plot.name = "map"
@@ -243,7 +245,7 @@ class MapPage:
         start, stop = Button(label="Predict", button_type="primary", width=90), Button(label="Stop", width=70)
         self.progress = Div(text="")
         start.on_event(ButtonClick, _event(lambda _: self._predict()))
-        stop.on_event(ButtonClick, _event(lambda _: self.prediction.stop() if self.prediction is not None else None))
+        stop.on_event(ButtonClick, _event(lambda _: self._stop()))
         return [self.model, row(start, stop), self.progress]
 
     # What happens.
@@ -309,7 +311,7 @@ class MapPage:
                 return function()
             # Of whatever reads the image: shown to the reader, whose page goes on with the others.
             except Exception as error:
-                problems.append(_problem(title, error))
+                problems.append(f"{title}: {_reason(error)}")
                 return None
 
         pictures: list[Picture | None] = []
@@ -398,7 +400,7 @@ class MapPage:
             try:
                 values = self._values(title, image, x=x, y=y)
             except Exception as error:  # of whatever reads the image, as above
-                lines.append(html.escape(_problem(title, error)))
+                lines.append(html.escape(f"{title}: {_reason(error)}"))
                 continue
             lines += [f"<b>{html.escape(title)}</b>", *values] if values else []
         text = "<br>".join(lines)
@@ -432,33 +434,41 @@ class MapPage:
 
     def _predict(self) -> None:
         """Predict what is seen of the first image with the chosen model, and show it as an image of its own."""
-        assert self.run is not None
-        run = self.run
-        if self.prediction is not None:
-            self.prediction.stop()
+        self.wanted += 1
         name, (below, source) = self.model.value, next(iter(self.images.items()))
-        title = f"predicted by {name}"
-
-        def show(done: int, parts: int, problem: str | None) -> None:
-            def put() -> None:
-                state = f"{done} of {parts} parts" if done < parts else f"all of {parts} parts are done"
-                self.progress.text = html.escape(problem or state)
-                if problem is None and done:
-                    self._show_prediction(title)
-
-            run(put)
-
-        self.prediction = LivePrediction(
-            source, self.view.models[name], box=self.box, crs=self.view.crs, select=self._select(below, self.time), on_progress=show
-        )  # fmt: skip
-        self.predictions[title] = self.prediction
+        select = self._select(below, self.time)
+        parts = predict_window(source, self.view.models[name], box=self.box, crs=self.view.crs, select=select)
         self.progress.text = "begins"
-        self.prediction.start()
+        work = partial(self._show_parts, parts, f"predicted by {name}", self.wanted)
+        self.predictor = Thread(target=work, name="rtsx-predict", daemon=True)
+        self.predictor.start()
 
-    def _show_prediction(self, title: str) -> None:
-        predicted = self.predictions[title].result
-        if predicted is None:
-            return
+    def _stop(self) -> None:
+        """Stop a prediction after the part under way."""
+        self.wanted += 1
+        if self.predictor is not None and self.predictor.is_alive():
+            self.progress.text = "stopped"
+
+    def _show_parts(self, parts: Iterator[tuple[int, int, xr.Dataset]], title: str, wanted: int) -> None:
+        """Show a prediction part by part, until it is stopped or another is asked for; in a thread of its own."""
+        assert self.run is not None
+
+        def put(text: str, predicted: xr.Dataset | None) -> None:
+            if wanted == self.wanted:
+                self.progress.text = html.escape(text)
+                if predicted is not None:
+                    self._show_prediction(title, predicted)
+
+        try:
+            for done, n_parts, predicted in parts:
+                state = f"{done} of {n_parts} parts" if done < n_parts else f"all of {n_parts} parts are done"
+                self.run(partial(put, state, predicted))
+                if wanted != self.wanted:
+                    return
+        except Exception as error:  # of torch and of whatever reads the image: shown to the reader, whose page goes on
+            self.run(partial(put, _reason(error), None))
+
+    def _show_prediction(self, title: str, predicted: xr.Dataset) -> None:
         self.styles[title] = styles_of(predicted)
         self.images[title] = Pyramid.of(predicted)
         if all(layer.title != title for layer in self.layers):
@@ -470,8 +480,7 @@ class MapPage:
     def close(self) -> None:
         """Stop what is being read and predicted for a reader who has left."""
         self.count += 1
-        if self.prediction is not None:
-            self.prediction.stop()
+        self.wanted += 1
         self.reader.shutdown(wait=False, cancel_futures=True)
 
 
@@ -502,8 +511,8 @@ def _dates(cube: xr.Dataset) -> list[np.datetime64]:
     return [] if any(map(np.isnat, times)) else [time.astype("datetime64[ns]") for time in times]
 
 
-def _problem(title: str, error: Exception) -> str:
-    return f"{title}: {error}" if isinstance(error, RtsxError) else f"{title}: {type(error).__name__}: {error}"
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, RtsxError) else f"{type(error).__name__}: {error}"
 
 
 def _event(function: Callable[[Any], Any]) -> EventCallback:

@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from odc.geo.xr import xr_coords
 
 import rtsx
 from rtsx.errors import ConfigError, CubeError, FootprintError, MissingExtraError, OutputNotWritableError, PathError
-from rtsx.viewer.mapview import LivePrediction, MapView
+from rtsx.viewer.mapview import MapView, predict_window
 from rtsx.viewer.page import MapPage
 from rtsx.viewer.pyramid import Pyramid
 from rtsx.viewer.render import OutlineLayer, colours_of
@@ -30,49 +30,56 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_what_is_looked_at_is_predicted_as_the_whole_image_is(chunk: int | None) -> None:
     image = small_image()
     image = image if chunk is None else image.chunk({"y": chunk, "x": chunk})
-    model, reported = tiny_bundle(), []
-    live = LivePrediction(
-        Pyramid.of(image),
-        model,
-        box=(600, 1200, 1500, 2400),
-        crs="EPSG:3413",
-        select={},
-        on_progress=lambda *one: reported.append(one),
-    )
-    live.start()
-    live.join()
-    parts = 1 if chunk is None else 2
-    assert reported == [(number, parts, None) for number in range(1, parts + 1)]
+    model = tiny_bundle()
+    *_, (done, parts, predicted) = found = [
+        (number, parts, made)
+        for number, parts, made in predict_window(
+            Pyramid.of(image), model, box=(600, 1200, 1500, 2400), crs="EPSG:3413", select={}
+        )
+    ]
+    assert done == parts == len(found) == (1 if chunk is None else 2)
     whole = rtsx.predict_cube(image, model).isel(y=slice(100, 200), x=slice(50, 125)).compute()
-    xr.testing.assert_identical(live.result.drop_attrs(), whole.drop_attrs())
+    xr.testing.assert_identical(predicted.drop_attrs(), whole.drop_attrs())
     assert len(np.unique(whole["probability"])) > 10
 
 
-def test_a_prediction_that_is_stopped_or_too_large_says_so() -> None:
+def test_a_prediction_is_filled_part_by_part_and_refused_if_too_large() -> None:
     image = small_image().chunk({"y": 100, "x": 100})
-    reported: list[tuple[int, int, str | None]] = []
-    live = LivePrediction(
-        Pyramid.of(image), tiny_bundle(), box=(0, 0, 3600, 3600), crs="EPSG:3413", select={},
-        on_progress=lambda done, parts, problem: (reported.append((done, parts, problem)), live.stop()),
-    )  # fmt: skip
-    live.start()
-    live.join()
-    assert reported == [(1, 9, None), (1, 9, "stopped")]
-    assert 0 < int((live.result["probability"] != 255).sum()) <= 10_000
+    box = (0, 0, 3600, 3600)
+    done, parts, predicted = next(predict_window(Pyramid.of(image), tiny_bundle(), box=box, crs="EPSG:3413", select={}))
+    assert (done, parts) == (1, 9)
+    assert 0 < int((predicted["probability"] != 255).sum()) <= 10_000
     large = xr.Dataset({name: image[name].pad(y=(0, 4000), x=(0, 4000), constant_values=0) for name in ("red", "nir")})
-    large = large.assign_coords(small_image(4300).coords)
-    reported.clear()
-    live = LivePrediction(
-        Pyramid.of(large),
-        tiny_bundle(),
-        box=Pyramid.of(large).box,
-        crs="EPSG:3413",
-        select={},
-        on_progress=lambda *one: reported.append(one),
-    )
-    live.start()
-    live.join()
-    assert re.search(r"4,300 x 4,300 pixels; at most 16,777,216 .* Zoom in", reported[0][2])
+    pyramid = Pyramid.of(large.assign_coords(small_image(4300).coords))
+    with pytest.raises(CubeError, match=r"4,300 x 4,300 pixels; at most 16,777,216 .* Zoom in"):
+        next(predict_window(pyramid, tiny_bundle(), box=pyramid.box, crs="EPSG:3413", select={}))
+
+
+def test_a_prediction_that_is_stopped_goes_no_further() -> None:
+    page, settle = page_of(rtsx.view(small_image().chunk({"y": 100, "x": 100}), model=tiny_bundle()))
+    assert page.layout is not None
+    image = next(iter(page.images.values())).cube
+    computed: list[int] = []
+
+    def parts() -> Iterator[tuple[int, int, xr.Dataset]]:
+        for number in (1, 2, 3):
+            computed.append(number)
+            if number == 2:
+                page._stop()
+            yield number, 3, image
+
+    page._show_parts(parts(), "predicted", page.wanted)
+    settle()
+    assert (computed, page.progress.text, "predicted" in page.images) == ([1, 2], "", False)
+
+    def broken() -> Iterator[tuple[int, int, xr.Dataset]]:
+        yield 1, 2, image
+        raise CubeError("a < b")
+
+    page._show_parts(broken(), "predicted", page.wanted)
+    settle()
+    assert (page.progress.text, "predicted" in page.images) == ("a &lt; b", True)
+    page.close()
 
 
 def test_a_picture_shows_what_the_page_shows(stored: Path, tmp_path: Path) -> None:
@@ -128,12 +135,13 @@ def test_the_year_that_is_seen_is_predicted() -> None:
     assert page.layout is not None
     page.time.value = 0
     page._predict()
-    page.prediction.join()
+    page.predictor.join()
     settle()
     assert "all of 1 parts are done" in page.progress.text
+    title = list(page.images)[-1]
     expected = rtsx.predict_cube(years.isel(time=0), model).compute()
     assert not expected["probability"].equals(rtsx.predict_cube(years.isel(time=1), model)["probability"].compute())
-    xr.testing.assert_equal(page.prediction.result["probability"], expected["probability"])
+    xr.testing.assert_equal(page.images[title].cube["probability"], expected["probability"])
     page.close()
 
 
