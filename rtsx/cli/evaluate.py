@@ -217,9 +217,7 @@ def evaluate(
             band=band,
             ignored=options.words(ignored),
         )
-        if not _has_outlines(evaluated):
-            refuse("--map", because="a map says itself which ground is valid; it is for outlines")
-        else:
+        if _has_outlines(evaluated):
             if map_ is None or _has_outlines(map_):
                 refuse("--year", because="it is for maps, and these are outlines")
             if stated.is_raster:
@@ -230,8 +228,11 @@ def evaluate(
             refuse("--threshold", "--boundary", because="it is for maps, and these are outlines")
             if choose:
                 raise options.misused("--choose", "thresholds are chosen for a map, and these are outlines.")
-        bundles = [] if save_model is None else _of_map(evaluated, year, models=model or [], trust=trust)
-        evaluation = _of_one(evaluated, stated, mapped=map_, class_name=class_name, year=year, rule=rule, choose=choose)
+            evaluation = _of_outlines(evaluated, stated, mapped=map_, class_name=class_name, year=year, rule=rule)
+        else:
+            refuse("--map", because="a map says itself which ground is valid; it is for outlines")
+            bundles = [] if save_model is None else _model_of(evaluated, year, models=model or [], trust=trust)
+            evaluation = _of_map(evaluated, stated, class_name=class_name, year=year, rule=rule, choose=choose)
     if save_model is not None:
         evaluation.applied_to(bundles[0]).save(save_model, overwrite=overwrite)  # type: ignore[union-attr]  # it chose
     if out is not None:
@@ -241,7 +242,7 @@ def evaluate(
     show("Evaluated", ("report", out), ("model", save_model), since=started)
 
 
-def _of_map(path: str, year: int | None, *, models: list[str], trust: bool) -> "list[ModelBundle]":
+def _model_of(path: str, year: int | None, *, models: list[str], trust: bool) -> "list[ModelBundle]":
     """Open the model that a map was predicted with, and no other."""
     options.require_models(models)
     made = str(options.open_year(path, year).attrs.get("bundle_digest"))
@@ -301,11 +302,10 @@ def _of_scenes(
         return (config.choose if choose else config.evaluate)(bundles, device=device), bundles
 
 
-def _of_one(
+def _of_map(
     evaluated: str,
     truth: StatedTruth,
     *,
-    mapped: str | None,
     class_name: str | None,
     year: int | None,
     rule: dict[str, float],
@@ -317,8 +317,6 @@ def _of_one(
     from rtsx.evaluation import evaluate as score
     from rtsx.labels import rasterize_labels
 
-    if _has_outlines(evaluated):
-        return _of_outlines(evaluated, truth, mapped=mapped, class_name=class_name, year=year, rule=rule)
     prediction = options.open_year(evaluated, year)
     targets = [name for name in class_names(prediction) if name != "background"] or ["target"]
     if class_name not in (None, *targets):

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 
 from rtsx.campaign.ledger import map_in_threads
 from rtsx.campaign.products.coarse import CoarseMap, ExpectedArea, thumbnail
@@ -72,6 +72,11 @@ class Package:
     """Keys that were removed."""
     listed: dict[str, tuple[str, str]] = field(default_factory=dict)
     """Media type and title of files for people, by key."""
+
+    @cached_property
+    def records(self) -> dict[str, Record]:
+        """What its files were made of, by the name of the record, as an earlier call has left it."""
+        return Records(self.objects, RECORDS).read()
 
     def begin(self, identity: Record, *, choices: Record) -> None:
         """State whose package it is and what was chosen, so that a call after one that was stopped chooses the same."""
@@ -145,7 +150,6 @@ def write_rasters(
     groups: defaultdict[str, list[RasterFile]] = defaultdict(list)
     for file in files:
         groups[file.group].append(file)
-    before = Records(package.objects, RECORDS).read()
     there = {found.key: found.n_bytes for name in readers for found in package.objects.list(name)}
     threshold = readers["binary"].plan.prediction.attrs
     attrs = {name: str(threshold[name]) for name in ("bundle_digest", "threshold")}
@@ -174,7 +178,7 @@ def write_rasters(
 
     rasters = []
     for group, members in sorted(groups.items()):
-        record, key = before.get(group, {}), f"{RECORDS}/{group}.json"
+        record, key = package.records.get(group, {}), f"{RECORDS}/{group}.json"
         same = map_in_threads(partial(current, record=record), members, threads=WORKERS)
         kept: Record = {file.name: record[file.name] for file, is_same in zip(members, same, strict=True) if is_same}
         changed = [file for file in members if file.name not in kept]
@@ -197,7 +201,7 @@ def write_coarse(package: Package, coarse: CoarseMap, *, verify: bool) -> bytes:
     """Bring the coarse map and its picture up to date; returns the picture."""
     name = "greatest_probability"
     key, of = f"{OVERVIEW}/{name}.tif", f"{RECORDS}/{name}.json"
-    record = Records(package.objects, RECORDS).read().get(name, {})
+    record = package.records.get(name, {})
     sizes = {found.key: found.n_bytes for found in package.objects.list(OVERVIEW)}
     is_whole = key in sizes and sizes[key] == record.get("bytes")
     is_current = is_whole and record.get("from") == coarse.sources
@@ -224,11 +228,11 @@ def write_coarse(package: Package, coarse: CoarseMap, *, verify: bool) -> bytes:
 
 def write_expected(package: Package, expected: ExpectedArea) -> dict[str, float]:
     """Bring the rasters of expected area up to date; the sum of each class, m²."""
-    before, wanted = Records(package.objects, RECORDS).read(), partition_sources(expected.states)
+    wanted = partition_sources(expected.states)
 
     def summed(partition: str) -> Record:
         name = f"expected_area-{partition}"
-        record = before.get(name, {})
+        record = package.records.get(name, {})
         sums = {key: record.get(key) for key in ("cells", "m2")}
         if record.get("from") != wanted[partition] or record.get("digest") != digest_of(sums):
             sums = expected.sums(partition)
