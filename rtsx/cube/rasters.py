@@ -205,23 +205,20 @@ def _described(header: RasterHeader, number: int, sensor: Sensor | None) -> Sele
 def sensor_names(header: RasterHeader, sensor: Sensor) -> tuple[str, ...]:
     """Return names of a file's bands in their order, by its sensor; an alpha band beside those of the product is one more.
 
-    Where the file itself describes its bands by the same names, or by the numbers of a mission, it says their order. A file
-    with B8A of Sentinel-2 and without B08 has it as nir.
+    Where the file itself describes its bands by the product's names, or by the numbers of a mission, it says which they are and in
+    what order. One with B8A of Sentinel-2 where a file of the product has B08 has it as nir.
 
     Raises
     ------
     CubeError
-        The product has no file with as many bands, the file describes others, or files of the product need their items.
+        The product has no file with as many bands and the file names none, its names fit several missions, or files of the product
+        need their items.
     """
     sensor.require_packing()
     _require_packing_of(header, sensor)
     names = [_ALPHA if band == header.alpha else "" for band in range(1, header.count + 1)]
     if header.alpha is None or header.count - 1 not in map(len, sensor.bands):
         names = [""] * header.count
-    try:
-        own = sensor.names(names.count(""))
-    except CubeError as error:
-        raise CubeError(f"{header.path}: {error}") from error
     described = [(text or "").lower() for text, name in zip(header.descriptions, names, strict=True) if not name]
     said = [tuple(described)] if set(described) <= {name for names in sensor.bands for name in names} else []
     counted = [f"b{band}" for band in range(1, header.count + 1)]  # in the file, and not those of a mission
@@ -229,13 +226,21 @@ def sensor_names(header: RasterHeader, sensor: Sensor) -> tuple[str, ...]:
         said += layers_of_numbers(sensor, described)
     # B8A stands for nir where B08 is not there: products of 20 m have it instead, and HLS calls it so.
     spelt = [*said, *(tuple("nir" if one == "nir08" else one for one in each) for each in said if "nir" not in each)]
-    known = next((each for each in spelt if sorted(each) == sorted(own)), None)
+    usual = [sorted(each) for each in sensor.bands]
+    known = next((each for each in spelt if sorted(each) in usual), None)
+    if known is None and len(set(said)) == 1 and len(set(said[0])) == len(described):
+        known = said[0]  # some bands of the product, or more than any bundle reads
     if said and known is None:
         raise CubeError(
-            f"{header.path} describes its bands as {described}, which are {list(said[0])} of {sensor.name}, and a file of {len(own)} bands "
-            f"has {list(own)}. Name its bands with layers=[...] and leave sensor= out."
+            f"{header.path} describes its bands as {described}, which may be {' or '.join(str(list(each)) for each in dict.fromkeys(said))} of "
+            f"{sensor.name}. Name its bands with layers=[...] and leave sensor= out."
         )
-    rest = iter(known or own)
+    if known is None:
+        try:
+            known = sensor.names(len(described))
+        except CubeError as error:
+            raise CubeError(f"{header.path}: {error}") from error
+    rest = iter(known)
     return tuple(name or next(rest) for name in names)
 
 

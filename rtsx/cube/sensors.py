@@ -122,11 +122,12 @@ _CLOUDY = {"max_cloud_cover": 70}
 _SIGNED = {"sign": "planetary-computer"}
 _ELEMENT84 = SensorCatalog(url="https://earth-search.aws.element84.com/v1", search=_CLOUDY)
 _PLANETARY_COMPUTER = SensorCatalog(url="https://planetarycomputer.microsoft.com/api/stac/v1", search=_CLOUDY | _SIGNED)
-_SENTINEL2_BANDS = dict(
+SENTINEL2_BANDS = dict(
     zip(
         _SENTINEL2[2], ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12"), strict=True
     )
 )
+"""Numbers of the bands of Sentinel-2, by layer."""
 _SENTINEL2_METRES = {"B01": 60, "B02": 10, "B03": 10, "B04": 10, "B08": 10, "B09": 60}
 """Pixels of its bands, where they are not 20 m."""
 _LANDSAT_ASSETS = {name: name for name in ("coastal", *_SIX)} | {"nir": "nir08"}
@@ -177,13 +178,13 @@ SENSORS = {
                     quality="scl",
                 ),
                 "planetary-computer": replace(
-                    _PLANETARY_COMPUTER, collections=("sentinel-2-l2a",), assets=_SENTINEL2_BANDS, quality="SCL"
+                    _PLANETARY_COMPUTER, collections=("sentinel-2-l2a",), assets=SENTINEL2_BANDS, quality="SCL"
                 ),
                 "cdse": SensorCatalog(
                     url="https://stac.dataspace.copernicus.eu/v1",
                     collections=("sentinel-2-l2a",),
                     assets={
-                        layer: f"{band}_{_SENTINEL2_METRES.get(band, 20)}m" for layer, band in _SENTINEL2_BANDS.items()
+                        layer: f"{band}_{_SENTINEL2_METRES.get(band, 20)}m" for layer, band in SENTINEL2_BANDS.items()
                     },
                     quality="SCL_20m",
                     search=_CLOUDY,
@@ -288,7 +289,7 @@ has already harmonised."""
 _OLI = dict(zip(("coastal", *_SIX), ("B1", "B2", "B3", "B4", "B5", "B6", "B7"), strict=True))
 _TM = dict(zip(_SIX, ("B1", "B2", "B3", "B4", "B5", "B7"), strict=True))
 _BAND_NUMBERS: Mapping[str, tuple[Mapping[str, str], ...]] = {
-    "sentinel2": (_SENTINEL2_BANDS,),
+    "sentinel2": (SENTINEL2_BANDS,),
     "landsat": (_OLI, _TM),
     "hls": (dict(zip(_SIX, ("B2", "B3", "B4", "B8A", "B11", "B12"), strict=True)), _OLI),
 }

@@ -547,14 +547,18 @@ def test_quality_data_in_an_array_lies_as_its_coordinates_say(write_tif: WriteTi
         ("sentinel2-l2a", ("B02", "B03", "B04", "B8A"), ("blue", "green", "red", "nir")),
         ("sentinel2-l2a", ("B8A", "B4", "B3", "B2"), ("nir", "red", "green", "blue")),
         ("sentinel2-l2a-04.00", ("blue", "green", "red", "nir08"), ("blue", "green", "red", "nir")),
-        ("sentinel2-l2a", ("B04", "B08", "B8A", "B02"), None),
+        ("sentinel2-l2a", ("B04", "B08", "B8A", "B02"), ("red", "nir", "nir08", "blue")),
+        ("sentinel2-l2a", ("B02", "B03", "B04", "B08", "B8A"), ("blue", "green", "red", "nir", "nir08")),
+        ("sentinel2-l2a", ("B08",), ("nir",)),
         (
             "sentinel2-l2a",
             ("b1", "b2", "b3", "b4"),
             ("blue", "green", "red", "nir"),
         ),  # as software numbers bands of a file
-        ("sentinel2-l2a", ("B4", "B8", "B11", "B12"), None),
-        ("sentinel2-l2a", ("red", "nir", "swir16", "swir22"), None),
+        ("sentinel2-l2a", ("B4", "B8", "B11", "B12"), ("red", "nir", "swir16", "swir22")),
+        ("sentinel2-l2a", ("red", "nir", "swir16", "swir22"), ("red", "nir", "swir16", "swir22")),
+        ("landsat", ("SR_B3", "SR_B4"), None),  # green and red of Landsat 8, red and nir of 5
+        ("sentinel2-l2a", ("red", "red"), None),
     ],
 )
 def test_bands_that_a_file_describes_by_number_or_name_are_in_its_order(
@@ -568,5 +572,5 @@ def test_bands_that_a_file_describes_by_number_or_name_are_in_its_order(
     if names is not None:
         assert tuple(open_source(path, sensor=sensor)) == names
         return
-    with pytest.raises(CubeError, match=r"which are \['red', 'nir', .*\] of sentinel2-l2a, and a file of 4"):
+    with pytest.raises(CubeError, match=rf"which may be \['(green|red)', 'red'\].* of {sensor}\. Name its bands"):
         open_source(path, sensor=sensor)

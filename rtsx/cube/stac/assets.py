@@ -16,7 +16,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 from shapely import union_all
 
 from rtsx.cube.images import BandRequest
-from rtsx.cube.sensors import SENSORS
+from rtsx.cube.sensors import SENSORS, SENTINEL2_BANDS
 from rtsx.cube.stac.item import (
     Band,
     ItemDict,
@@ -28,6 +28,7 @@ from rtsx.cube.stac.item import (
     time_of,
 )
 from rtsx.errors import CubeError
+from rtsx.names import did_you_mean
 from rtsx.parsing import AfterValidator, Written
 from rtsx.storage import REMOTE_SCHEMES, absolute, is_url, leads_to_server, local_path
 
@@ -61,7 +62,8 @@ def select_asset(item: ItemDict, wanted: BandRequest) -> AssetSelection:
       the band called `BandRequest.name`, or all if none is. A band by name of PlanetScope's four-band reflectance is taken of
       the eight-band file where an item has only that.
     - Without: the asset that is called like the band; else the assets that have a band of that name; else of that common
-      name; else either but for case and punctuation, or written out, such as ``Near Infrared`` for ``nir``. Pictures for
+      name; else either but for case and punctuation, or written out, such as ``Near Infrared`` for ``nir``; else, in items of
+      Sentinel-2, the band that has this layer's number there, such as ``B8A`` for ``nir08``. Pictures for
       people (``visual``, ``thumbnail``) never count. Among several the finest pixels win, then a cloud-optimised file; if
       several are left, that is an error rather than a guess, because they are other products, such as radiance beside
       reflectance.
@@ -222,7 +224,11 @@ def _by_band(item: ItemDict, wanted: BandRequest) -> AssetSelection:
         if may_be_raster(asset) and not is_thumbnail(item, key) and all(_matching(bands, name) for name in names):
             fits[key] = max(_level(_matching(bands, name)[0], name) or 0 for name in names)
     if not fits:
-        raise CubeError(_missing(item, f"no band {' and '.join(map(repr, names))}"))
+        number = _number_of(item, names[0])
+        listed = {band.name for key in item.get("assets") or {} for band in bands_of(item, key)}
+        if len(names) == 1 and number is not None and (number in listed or _called(item, number)):
+            return select_asset(item, BandRequest(name=number))
+        raise CubeError(_missing(item, f"no band {' and '.join(map(repr, names))}", name=names[0]))
     best = [key for key in fits if fits[key] == min(fits.values())]
     sizes = {key: _pixel_size(item["assets"][key]) for key in best}
     known = [size for size in sizes.values() if size is not None]
@@ -237,6 +243,13 @@ def _by_band(item: ItemDict, wanted: BandRequest) -> AssetSelection:
     return _bands_in(item, best[0], wanted)
 
 
+def _number_of(item: ItemDict, name: str) -> str | None:
+    """Return the number by which Sentinel-2 knows a layer of one of its items: some say ``rededge`` of four bands, or nothing."""
+    properties = item.get("properties") or {}
+    is_sentinel2 = normalise_name(str(properties.get("constellation") or properties.get("platform"))).startswith("sentinel2")
+    return SENTINEL2_BANDS.get(name) if is_sentinel2 else None
+
+
 def _pixel_size(asset: Mapping[str, Any]) -> float | None:
     """Return the size of a pixel in CRS units; None where the asset does not tell."""
     transform = asset.get("proj:transform")
@@ -249,15 +262,20 @@ def _pixel_size(asset: Mapping[str, Any]) -> float | None:
     return next((float(size) for size in sizes if size), None)
 
 
-def _missing(item: ItemDict, what: str) -> str:
-    """Return an error's text: what an item lacks, and what it has."""
-    assets = []
+def _missing(item: ItemDict, what: str, *, name: str = "") -> str:
+    """Return an error's text: what an item lacks, what it has, and how to ask for that."""
+    assets, known = [], set(item.get("assets") or {})
     for key in item.get("assets") or {}:
         names = [" ".join(filter(None, (band.name, band.common_name))) for band in bands_of(item, key)]
+        known.update(" ".join(names).split())
         assets.append(f"{key} ({', '.join(names)})" if any(names) else key)
     shown = "; ".join(assets[:_SHOWN_ASSETS]) + (f"; and {len(assets) - _SHOWN_ASSETS} more" * (len(assets) > 40))
     other = ", or the collections of the product that has it" if item.get("collection") else ""
-    return f"Item {item_name(item)} has {what}. Its assets and bands are: {shown or 'none'}. Name one of them{other}."
+    number, spelt = _number_of(item, name), ""
+    if name and known:
+        spelt = f" Sentinel-2 calls {name!r} {number}." if number else ""
+        spelt += f"{did_you_mean(name, sorted(known - {name}))} Write `{name}: BAND` under `layers` to read it as {name}."
+    return f"Item {item_name(item)} has {what}. Its assets and bands are: {shown or 'none'}. Name one of them{other}.{spelt}"
 
 
 _SCALE = 1e-4

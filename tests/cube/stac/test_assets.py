@@ -271,6 +271,23 @@ def test_names_in_any_spelling(band: tuple[str, str | None], wish: str) -> None:
         assert numbers(assets, wanted) == ("all", (2,))
 
 
+def test_a_layer_of_sentinel2_is_found_by_its_number_where_the_common_name_is_another() -> None:
+    def selected(assets: dict[str, Any], name: str) -> str:
+        item = {"id": "a", "properties": {"constellation": "Sentinel 2"}, "assets": assets}
+        return select_asset(item, BandRequest(name=name)).asset
+
+    edges = {key: eo(key, common=("rededge",)) for key in ("B05", "B8A")}
+    assert [selected(edges, name) for name in ("nir08", "rededge1")] == ["B8A", "B05"]
+    assert selected({"B8A": {"href": "a.tif"}, "B08": eo("B08", common=("nir",))}, "nir08") == "B8A"
+    assert selected({"nir": eo("B08", common=("nir08",)), "B8A": eo("B8A")}, "nir08") == "nir"  # the item decides
+    with pytest.raises(CubeError, match=r"no band 'nir08'\. .*B08 \(B08 nir\).* calls 'nir08' B8A\..*'nir'\? Write `nir08: B"):
+        selected({"B08": eo("B08", common=("nir",))}, "nir08")
+    with pytest.raises(CubeError, match=r"no band 'nir'\. .*B8A \(B8A rededge\).* calls 'nir' B08\."):
+        selected(edges, "nir")
+    with pytest.raises(CubeError, match="no band 'nir08'"):  # of another mission, B8A may be anything
+        numbers(edges, BandRequest(name="nir08"))
+
+
 def test_all_bands_only_where_none_has_the_name() -> None:
     assets = {"all": eo("B05", "B06", "SCL", common=("rededge", "rededge", None))}
     assert numbers(assets, BandRequest(name="scl", asset="all")) == ("all", (3,))
