@@ -24,6 +24,7 @@ from rtsx.cube.mask_rules import band_places
 from rtsx.cube.rasterio import RasterHeader, read_header
 from rtsx.cube.rasters import sensor_names
 from rtsx.cube.sensors import get_sensor
+from rtsx.cube.times import times_of
 from rtsx.cube.zarr_cube import open_zarr_cube, read_metadata, turned_axes
 from rtsx.errors import CubeError
 from rtsx.grid import lonlat_polygon
@@ -126,23 +127,34 @@ _YES_OR_NO = 2
 
 @dataclass(frozen=True, kw_only=True)
 class StoreImages:
-    """A Zarr store, v2 or v3, as one image: its arrays are the bands."""
+    """A Zarr store, v2 or v3, as one image: its arrays are the bands. One with several steps of `time` is an image for each."""
 
     __pydantic_config__ = STRICT
 
     path: str
     """Path or URL of the group; its arrays are the bands."""
     time: datetime | None = None
+<<<<<<< HEAD
     """When it was taken; what its one step of `time` says if left out, else nothing, as for what has no date."""
+=======
+    """When it was taken; the date that the store has, if it has one step of `time`, or none, if left out."""
+>>>>>>> 3bca479d (Zarr stores with a time as sources: one step is an image, of several those within the period; before, a store of one date was refused in YAML and opened in Python)
 
     def __post_init__(self) -> None:
         """Make the path mean the same in every working folder."""
         object.__setattr__(self, "path", absolute(self.path))
 
     def find(self, area: BaseGeometry, period: Period | None, wanted: Sequence[BandRequest]) -> tuple[Image, ...]:
+<<<<<<< HEAD
         """Return the one image, where it meets area and period; see `ImageSource`."""
+=======
+        """Return the images that meet area and period; see `ImageSource`. Of several steps of time, a period has to say which count."""
+        if period is not None and self.time is not None and self.time not in period:
+            return ()
+>>>>>>> 3bca479d (Zarr stores with a time as sources: one step is an image, of several those within the period; before, a store of one date was refused in YAML and opened in Python)
         names = tuple(str(one.bands[0]) if one.bands else one.name for one in wanted)
         raw = with_axis_names(read_metadata(self.path, {}))
+        steps = self._steps(raw, names, period)
         stored = open_zarr_cube(self.path, None, layers=names, chunk=None, options={})
         time = _single_time(stored) if self.time is None else self.time
         if period is not None and time is not None and time not in period:
@@ -154,10 +166,15 @@ class StoreImages:
         geobox = _as_stored(geobox, turned_axes(with_axes(with_crs(raw))))
         bands = {}
         for one, name in zip(wanted, names, strict=True):
-            if stored[name].dims != ("y", "x"):
+            if stored[name].dims not in (("y", "x"), ("time", "y", "x")):
                 raise CubeError(
+<<<<<<< HEAD
                     f"{self.path}: array {name!r} is on {stored[name].dims}; a store that is aligned has arrays on (y, x), and one step of "
                     "time at most. Store the step that is meant by itself, or predict the store as it is."
+=======
+                    f"{self.path}: array {name!r} is on {stored[name].dims}; a store that is aligned has arrays on (y, x), or of several times. "
+                    "Give stores with other dimensions instead of a recipe, or select in them with xarray."
+>>>>>>> 3bca479d (Zarr stores with a time as sources: one step is an image, of several those within the period; before, a store of one date was refused in YAML and opened in Python)
                 )
             odd = _unaligned(raw, name, has_nodata=one.nodata is not None)
             if odd is not None:
@@ -179,6 +196,7 @@ class StoreImages:
                 has_classes=np.size(stored[name].attrs.get("flag_values", ())) > _YES_OR_NO,
                 **found | one.stated,
             )
+<<<<<<< HEAD
         return (Image(id=_file_name(self.path).stem, bands=bands, time=time),)
 
 
@@ -188,6 +206,46 @@ def _single_time(stored: xr.Dataset) -> datetime | None:
         return None
     time = pd.Timestamp(stored["time"].values[0], tz=UTC)
     return None if pd.isna(time) else time.to_pydatetime()
+=======
+        stem = _file_name(self.path).stem
+        if len(steps) == 1 and steps[0][0] is None:
+            return (Image(id=stem, bands=bands, time=steps[0][1]),)
+        return tuple(
+            Image(
+                id=f"{stem}-{time:%Y%m%dT%H%M%S}",
+                bands={name: replace(one, step=step) for name, one in bands.items()},
+                time=time,
+            )
+            for step, time in steps
+        )
+
+    def _steps(
+        self, raw: xr.Dataset, names: Sequence[str], period: Period | None
+    ) -> list[tuple[int | None, datetime | None]]:
+        """Return place and date of the steps of time that count; no place where there are not several."""
+        several = max((raw[name].sizes.get("time", 1) for name in names if name in raw), default=1)
+        dates = times_of(raw) if any("time" in raw[name].dims for name in names if name in raw) else []
+        if several == 1:
+            if self.time is not None or not dates or np.isnat(dates[0]):
+                return [(None, self.time)]
+            return [(None, time) for time in (_time_within(dates[0], period),) if time is not None]
+        if self.time is not None or period is None or len(dates) < several or any(map(np.isnat, dates)):
+            shown = ", ".join(map(str, raw["time"].values[:3] if dates else range(3)))
+            raise CubeError(
+                f"{self.path} has {several} steps of time ({shown}, ...), and an image is of one. Say which count with a period, without a time "
+                "of the store's own; the steps need dates for that. Or store the one that is meant alone."
+            )
+        found = ((step, _time_within(one, period)) for step, one in enumerate(dates))
+        return [(step, time) for step, time in found if time is not None]
+
+
+def _time_within(date: np.datetime64, period: Period | None) -> datetime | None:
+    """Return a time, or of a month or year its first day, within a period; None where there is none."""
+    is_day = np.datetime_data(date)[0] not in ("Y", "M")
+    days = [date] if is_day else np.arange(date.astype("M8[D]"), (date + 1).astype("M8[D]"))
+    times = (day.astype("M8[us]").item().replace(tzinfo=UTC) for day in days)
+    return next((time for time in times if period is None or time in period), None)
+>>>>>>> 3bca479d (Zarr stores with a time as sources: one step is an image, of several those within the period; before, a store of one date was refused in YAML and opened in Python)
 
 
 def _as_stored(geobox: GeoBox, turned: Sequence[str]) -> GeoBox:
@@ -212,7 +270,7 @@ def _unaligned(raw: xr.Dataset, name: str, *, has_nodata: bool) -> str | None:
             return f"array {name!r} has the attribute {word}"
     for one in (layer, *([raw["valid"]] if "valid" in raw else [])):
         dims = [dim for dim in one.dims if dim in ("y", "x") or one.sizes[dim] > 1]
-        if dims != ["y", "x"]:
+        if dims not in (["y", "x"], ["time", "y", "x"]):
             return f"array {one.name!r} is on {one.dims}"
     if "valid" in raw and raw["valid"].dtype.kind not in "bu":
         return f"its array 'valid' is {raw['valid'].dtype} instead of bool"

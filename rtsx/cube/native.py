@@ -460,7 +460,9 @@ def _read_together(group: NativeGroup, quality: str | None) -> list[list[str]]:
 def bands_in(group: NativeGroup, name: str) -> BandSource:
     """Return a band of a group as it lies in the store."""
     bands = group.image.bands[name]
-    return replace(bands, href=group.path, bands=group.arrays(name), geobox=group.geobox, opener="zarr", reader=None)
+    return replace(
+        bands, href=group.path, bands=group.arrays(name), geobox=group.geobox, opener="zarr", step=None, reader=None
+    )
 
 
 _NO_NAME, _NO_ID = re.compile(r"[/\\:\x00]"), re.compile(r"[^A-Za-z0-9._-]")

@@ -55,6 +55,7 @@ def _described(bands: BandSource) -> Mapping[str, Any]:
         "grid": [str(bands.geobox.crs), list(bands.geobox.shape.yx), list(map(float, tuple(bands.geobox.affine)[:6]))],
         "packing": [bands.dtype, str(bands.nodata), bands.scale_factor, bands.add_offset],
         "content": [bands.stamp, state],
+        **({} if bands.step is None else {"step": bands.step}),
     }
 
 

@@ -17,6 +17,7 @@ from rtsx.cube import CubeRecipe, LayerRecipe, SourceRecipe, open_source
 from rtsx.cube.file_images import FileImages, StoreImages
 from rtsx.cube.georeference import with_georeference
 from rtsx.cube.images import BandRequest, Period
+from rtsx.cube.pinning import image_stamp
 from rtsx.cube.resample.readers import open_reader
 from rtsx.cube.resample.warp import warp
 from rtsx.cube.write import write_cube
@@ -180,6 +181,52 @@ def test_a_signed_address_is_known_by_its_name(folder: Path, query: str) -> None
         assert list(open_source(address).data_vars) == ["blue", "green", "red", "nir"]  # no Zarr store
     finally:
         server.close()
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_a_store_with_steps_of_time_is_an_image_for_each_within_the_period(zarr_format: int, tmp_path: Path) -> None:
+    from odc.geo.geobox import GeoBox
+
+    box = GeoBox((40, 40), Affine(10, 0, 500_000, 0, -10, 7_500_000), "EPSG:32608")
+    pixels = np.random.default_rng(0).integers(1, 900, (3, 40, 40)).astype(np.uint16)
+    wanted, valid = [BandRequest(name="red"), BandRequest(name="dem")], pixels % 5 > 0
+    days = np.array(["2023-07-09", "2024-07-11", "2024-09-01"], "datetime64[ns]")
+    layers = {
+        "red": xr.Variable(("time", "y", "x"), pixels),
+        "dem": xr.Variable(("y", "x"), pixels[0] + 9),
+        "valid": xr.Variable(("time", "y", "x"), valid),
+    }
+    cube = with_georeference(layers, box, lattice_origin=(0, 0))
+
+    def store(name: str, steps: slice, times: Any) -> StoreImages:
+        one = cube.isel(time=steps).assign_coords(time=times[steps])
+        one.to_zarr(tmp_path / name, zarr_format=zarr_format, consolidated=False)
+        return StoreImages(path=f"{tmp_path}/{name}")
+
+    summers = Period(date(2023, 1, 1), date(2024, 12, 31), months=(7,))
+    images = store("several.zarr", slice(3), days).find(EVERYWHERE, summers, wanted)
+    assert [str(image.time)[:10] for image in images] == ["2023-07-09", "2024-07-11"]
+    assert len({image.id for image in images}) == len({image_stamp(image) for image in images}) == 2
+    for step, image in enumerate(images):
+        red, dem = (
+            warp(open_reader(image.bands[name]), box, resampling="nearest", anchor=(0, 0)) for name in ("red", "dem")
+        )
+        np.testing.assert_array_equal(red.valid[0], valid[step])
+        np.testing.assert_array_equal(red.pixels[0][valid[step]], pixels[step][valid[step]])
+        np.testing.assert_array_equal(dem.pixels[0][valid[step]], (pixels[0] + 9)[valid[step]])
+    for source in (StoreImages(path=f"{tmp_path}/several.zarr"), store("counted.zarr", slice(3), np.arange(3))):
+        with pytest.raises(CubeError, match=r"has 3 steps of time \(.*, \.\.\.\), .*Say which count with a period"):
+            source.find(EVERYWHERE, None if "several" in source.path else summers, wanted)
+
+    single = store("single.zarr", slice(1, 2), days)
+    assert [str(image.time)[:10] for image in single.find(EVERYWHERE, None, wanted)] == ["2024-07-11"]
+    assert single.find(EVERYWHERE, Period(date(2023, 1, 1), date(2023, 12, 31)), wanted) == ()
+    stated = replace(single, time=datetime(2023, 8, 1, tzinfo=UTC))
+    assert len(stated.find(EVERYWHERE, Period(date(2023, 1, 1), date(2023, 12, 31)), wanted)) == 1
+    (image,) = store("year.zarr", slice(1), np.array([2024, 2025, 2026])).find(EVERYWHERE, summers, wanted)
+    assert str(image.time)[:10] == "2024-07-01"  # a year, of which some days are in the period
+    (image,) = store("first.zarr", slice(1), np.arange(3)).find(EVERYWHERE, summers, wanted)
+    assert image.time is None  # 0 is no date
 
 
 LYING: dict[str, tuple[Any, str]] = {

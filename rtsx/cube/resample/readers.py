@@ -294,6 +294,8 @@ class ZarrReader(_StoredBands):
 
     arrays: tuple[str, ...]
     """Names of the arrays, in band order."""
+    step: int | None = None
+    """Place along the one further axis of an array that is longer than one; None where none has."""
 
     @property
     def count(self) -> int:
@@ -331,12 +333,13 @@ class ZarrReader(_StoredBands):
         return self
 
     def _read(self, array: zarr.Array[Any], rows: slice, columns: slice, *, out: NDArray[Any]) -> None:
-        """Read pixels (y, x) of a window; leading axes of length one, such as a single time, fall away."""
+        """Read pixels (y, x) of a window, of one step; leading axes of length one, such as a single time, fall away."""
         window = "rows {0.start}-{0.stop}, columns {1.start}-{1.stop}"
         with store_failures(
             self.name, what=lambda: f"{array.basename} cannot be read in {window.format(rows, columns)}"
         ):
-            read_part(array, (*(slice(0, 1) for _ in array.shape[:-2]), rows, columns), out=out)
+            steps = (slice(step, step + 1) for step in (0 if n == 1 else self.step or 0 for n in array.shape[:-2]))
+            read_part(array, (*steps, rows, columns), out=out)
 
     def open_arrays(self) -> "tuple[tuple[zarr.Array[Any], ...], zarr.Array[Any] | None]":
         """Open the arrays, and the one that says which pixels count, where the pixels have no value for that."""
@@ -358,11 +361,17 @@ class ZarrReader(_StoredBands):
             array = group.get(VALID)
         if not isinstance(array, zarr.Array) or array.dtype.kind not in "bu":
             return None
-        if array.shape[-2:] != self.geobox.shape.yx or not _is_plane(array.shape):
+        if array.shape[-2:] != self.geobox.shape.yx or not self._is_plane(array.shape):
             return None
         if array.metadata.fill_value:  # a chunk that is not there would count as pixels
             require_chunks(group, VALID)
         return array
+
+    def _is_plane(self, shape: Sequence[int]) -> bool:
+        """Test whether one plane (y, x) of an array is meant."""
+        several = [length for length in shape[:-2] if length > 1]
+        of_step = self.step is not None and len(several) == 1 and self.step < several[0]
+        return len(shape) >= 2 and (of_step or not several)
 
     def _array(self, group: zarr.Group, name: str) -> zarr.Array[Any]:
         """Return an array, after a look at what it says of itself."""
@@ -376,7 +385,7 @@ class ZarrReader(_StoredBands):
         if array.dtype.newbyteorder("=") != self.dtype:
             differs.append(("dtype", self.dtype, array.dtype))
         expected = self.geobox.shape.yx
-        if array.shape[-2:] != expected or not _is_plane(array.shape):
+        if array.shape[-2:] != expected or not self._is_plane(array.shape):
             differs.append(("shape (y, x)", expected, array.shape))
         elif (straight := (self.path, name, self.geobox)) not in _STRAIGHT:
             differs += self._turned(group, array)
@@ -434,10 +443,6 @@ def _refuse_others(name: str, differs: Sequence[tuple[str, object, object]], *, 
         raise CubeError(f"{name} is not what its catalog says it is: {differences}. {cure}")
 
 
-def _is_plane(shape: Sequence[int]) -> bool:
-    return len(shape) >= 2 and all(length == 1 for length in shape[:-2])
-
-
 _zarr_reader_conforms: type[WindowReader] = ZarrReader
 
 
@@ -474,6 +479,6 @@ def open_reader(bands: BandSource, *, any_value: bool = False) -> WindowReader:
     given: dict[str, Any] = {"path": bands.href, "geobox": bands.geobox, "dtype": np.dtype(bands.dtype)}
     given |= {"nodata": None if any_value else bands.nodata, "any_value": any_value, "asset": bands.asset}
     if bands.opener == "zarr":
-        return ZarrReader(arrays=names, **given)
+        return ZarrReader(arrays=names, step=bands.step, **given)
     packing = {name: getattr(bands, name) for name in ("scale_factor", "add_offset", "settled", "like", "alone")}
     return FileReader(bands=numbers, **packing, **given)

@@ -246,7 +246,9 @@ def _by_band(item: ItemDict, wanted: BandRequest) -> AssetSelection:
 def _number_of(item: ItemDict, name: str) -> str | None:
     """Return the number by which Sentinel-2 knows a layer of one of its items: some say ``rededge`` of four bands, or nothing."""
     properties = item.get("properties") or {}
-    is_sentinel2 = normalise_name(str(properties.get("constellation") or properties.get("platform"))).startswith("sentinel2")
+    is_sentinel2 = normalise_name(str(properties.get("constellation") or properties.get("platform"))).startswith(
+        "sentinel2"
+    )
     return SENTINEL2_BANDS.get(name) if is_sentinel2 else None
 
 
@@ -274,7 +276,9 @@ def _missing(item: ItemDict, what: str, *, name: str = "") -> str:
     number, spelt = _number_of(item, name), ""
     if name and known:
         spelt = f" Sentinel-2 calls {name!r} {number}." if number else ""
-        spelt += f"{did_you_mean(name, sorted(known - {name}))} Write `{name}: BAND` under `layers` to read it as {name}."
+        spelt += (
+            f"{did_you_mean(name, sorted(known - {name}))} Write `{name}: BAND` under `layers` to read it as {name}."
+        )
     return f"Item {item_name(item)} has {what}. Its assets and bands are: {shown or 'none'}. Name one of them{other}.{spelt}"
 
 

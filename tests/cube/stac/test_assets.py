@@ -280,7 +280,9 @@ def test_a_layer_of_sentinel2_is_found_by_its_number_where_the_common_name_is_an
     assert [selected(edges, name) for name in ("nir08", "rededge1")] == ["B8A", "B05"]
     assert selected({"B8A": {"href": "a.tif"}, "B08": eo("B08", common=("nir",))}, "nir08") == "B8A"
     assert selected({"nir": eo("B08", common=("nir08",)), "B8A": eo("B8A")}, "nir08") == "nir"  # the item decides
-    with pytest.raises(CubeError, match=r"no band 'nir08'\. .*B08 \(B08 nir\).* calls 'nir08' B8A\..*'nir'\? Write `nir08: B"):
+    with pytest.raises(
+        CubeError, match=r"no band 'nir08'\. .*B08 \(B08 nir\).* calls 'nir08' B8A\..*'nir'\? Write `nir08: B"
+    ):
         selected({"B08": eo("B08", common=("nir",))}, "nir08")
     with pytest.raises(CubeError, match=r"no band 'nir'\. .*B8A \(B8A rededge\).* calls 'nir' B08\."):
         selected(edges, "nir")
