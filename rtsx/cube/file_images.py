@@ -10,7 +10,6 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 from affine import Affine
 from odc.geo.geobox import GeoBox
@@ -134,32 +133,20 @@ class StoreImages:
     path: str
     """Path or URL of the group; its arrays are the bands."""
     time: datetime | None = None
-<<<<<<< HEAD
-    """When it was taken; what its one step of `time` says if left out, else nothing, as for what has no date."""
-=======
     """When it was taken; the date that the store has, if it has one step of `time`, or none, if left out."""
->>>>>>> 3bca479d (Zarr stores with a time as sources: one step is an image, of several those within the period; before, a store of one date was refused in YAML and opened in Python)
 
     def __post_init__(self) -> None:
         """Make the path mean the same in every working folder."""
         object.__setattr__(self, "path", absolute(self.path))
 
     def find(self, area: BaseGeometry, period: Period | None, wanted: Sequence[BandRequest]) -> tuple[Image, ...]:
-<<<<<<< HEAD
-        """Return the one image, where it meets area and period; see `ImageSource`."""
-=======
         """Return the images that meet area and period; see `ImageSource`. Of several steps of time, a period has to say which count."""
         if period is not None and self.time is not None and self.time not in period:
             return ()
->>>>>>> 3bca479d (Zarr stores with a time as sources: one step is an image, of several those within the period; before, a store of one date was refused in YAML and opened in Python)
         names = tuple(str(one.bands[0]) if one.bands else one.name for one in wanted)
         raw = with_axis_names(read_metadata(self.path, {}))
         steps = self._steps(raw, names, period)
         stored = open_zarr_cube(self.path, None, layers=names, chunk=None, options={})
-        time = _single_time(stored) if self.time is None else self.time
-        if period is not None and time is not None and time not in period:
-            return ()
-        stored = stored.isel(time=0) if stored.sizes.get("time") == 1 else stored
         geobox = geobox_of(stored)
         if not lonlat_polygon(geobox.extent.geom, str(geobox.crs)).intersects(area):
             return ()
@@ -168,13 +155,8 @@ class StoreImages:
         for one, name in zip(wanted, names, strict=True):
             if stored[name].dims not in (("y", "x"), ("time", "y", "x")):
                 raise CubeError(
-<<<<<<< HEAD
-                    f"{self.path}: array {name!r} is on {stored[name].dims}; a store that is aligned has arrays on (y, x), and one step of "
-                    "time at most. Store the step that is meant by itself, or predict the store as it is."
-=======
-                    f"{self.path}: array {name!r} is on {stored[name].dims}; a store that is aligned has arrays on (y, x), or of several times. "
-                    "Give stores with other dimensions instead of a recipe, or select in them with xarray."
->>>>>>> 3bca479d (Zarr stores with a time as sources: one step is an image, of several those within the period; before, a store of one date was refused in YAML and opened in Python)
+                    f"{self.path}: array {name!r} is on {stored[name].dims}; a store that is aligned has arrays on (y, x) or (time, y, x). Store "
+                    "what is meant by itself, or predict the store as it is."
                 )
             odd = _unaligned(raw, name, has_nodata=one.nodata is not None)
             if odd is not None:
@@ -196,17 +178,6 @@ class StoreImages:
                 has_classes=np.size(stored[name].attrs.get("flag_values", ())) > _YES_OR_NO,
                 **found | one.stated,
             )
-<<<<<<< HEAD
-        return (Image(id=_file_name(self.path).stem, bands=bands, time=time),)
-
-
-def _single_time(stored: xr.Dataset) -> datetime | None:
-    """Return the time of a store with one step of it; None where it has several or none, or says no date."""
-    if stored.sizes.get("time") != 1 or "time" not in stored.coords or stored["time"].dtype.kind != "M":
-        return None
-    time = pd.Timestamp(stored["time"].values[0], tz=UTC)
-    return None if pd.isna(time) else time.to_pydatetime()
-=======
         stem = _file_name(self.path).stem
         if len(steps) == 1 and steps[0][0] is None:
             return (Image(id=stem, bands=bands, time=steps[0][1]),)
@@ -233,7 +204,7 @@ def _single_time(stored: xr.Dataset) -> datetime | None:
             shown = ", ".join(map(str, raw["time"].values[:3] if dates else range(3)))
             raise CubeError(
                 f"{self.path} has {several} steps of time ({shown}, ...), and an image is of one. Say which count with a period, without a time "
-                "of the store's own; the steps need dates for that. Or store the one that is meant alone."
+                "of the store's own; the steps need dates for that. Or store the step that is meant by itself."
             )
         found = ((step, _time_within(one, period)) for step, one in enumerate(dates))
         return [(step, time) for step, time in found if time is not None]
@@ -245,7 +216,6 @@ def _time_within(date: np.datetime64, period: Period | None) -> datetime | None:
     days = [date] if is_day else np.arange(date.astype("M8[D]"), (date + 1).astype("M8[D]"))
     times = (day.astype("M8[us]").item().replace(tzinfo=UTC) for day in days)
     return next((time for time in times if period is None or time in period), None)
->>>>>>> 3bca479d (Zarr stores with a time as sources: one step is an image, of several those within the period; before, a store of one date was refused in YAML and opened in Python)
 
 
 def _as_stored(geobox: GeoBox, turned: Sequence[str]) -> GeoBox:
