@@ -139,7 +139,7 @@ def test_a_zarr_store_with_one_step_of_time_is_an_image_of_that_time(tmp_path: P
     source = SourceRecipe(name="a", images=images, layers=(LayerRecipe(wanted=wanted[0], resampling="nearest"),))
     recipe = CubeRecipe(grid=Grid("EPSG:32608", 10, cell_size=64), sources=(source,))
     np.testing.assert_array_equal(open_source(recipe, box)["red"].values, pixels[0])
-    with pytest.raises(CubeError, match="2 steps of time .*store the step that is meant by itself"):
+    with pytest.raises(CubeError, match=r"2 steps of time .*store the step that is meant by itself"):
         StoreImages(path=str(tmp_path / "two.zarr")).find(EVERYWHERE, None, wanted)
 
 
