@@ -13,7 +13,7 @@ from rtsx.campaign.products.footprints import (
     FOOTPRINTS,
     LEVEL2,
     TRACKS,
-    collect_footprints,
+    YearFootprints,
     collect_level2,
     collect_tracks,
     collected_years,
@@ -59,10 +59,11 @@ def collected(output, *, name=FOOTPRINTS):
 
 def collect(output):
     states = cell_states(output.ledger.marks(), output.layout)
-    table, refreshed = collect_footprints(
-        output.objects, output.plan, states, spec=output.plan.outlines, valid=lambda y, x: output.valid[y, x]
+    footprints = YearFootprints(
+        objects=output.objects, plan=output.plan, states=states, rule=None, valid=lambda y, x: output.valid[y, x]
     )
-    collect_level2(table, refreshed, layout=output.layout)
+    refreshed = footprints.collect()
+    collect_level2(footprints.table, refreshed, layout=output.layout)
     return refreshed
 
 

@@ -19,9 +19,7 @@ from rtsx.campaign.products.footprints import (
     FOOTPRINTS,
     LEVEL2,
     TRACKS,
-    ReadValid,
-    are_collected,
-    collect_footprints,
+    YearFootprints,
     collect_level2,
     collect_tracks,
     collected_years,
@@ -221,9 +219,10 @@ def collect_year(
                 array, year = opened()
             return np.asarray(array[year, y, x], bool)
 
-        vectors = _collect_vectors(
-            objects, plan, states, valid=valid, rule=rule, forms=forms, levels=levels, tracks=tracks
-        )
+        vectors = _Vectors({}, {}, ())
+        if plan.outlines is not None:
+            footprints = YearFootprints(objects=objects, plan=plan, states=states, rule=rule, valid=valid)
+            vectors = _collect_vectors(footprints, forms=forms, levels=levels, tracks=tracks)
         tables = vectors.tables
         shards = collect_overviews(output, plan, states, objects=objects, options=options) if overviews else 0
         documents = CollectedStac(n_items=0, rewritten=(), removed=())
@@ -265,28 +264,18 @@ class _Vectors:
 
 
 def _collect_vectors(
-    objects: ObjectStore,
-    plan: CampaignPlan,
-    states: CellStates,
-    *,
-    valid: ReadValid,
-    rule: ConfidenceRule | None,
-    forms: Sequence[VectorFormat],
-    levels: bool,
-    tracks: bool,
+    footprints: YearFootprints, *, forms: Sequence[VectorFormat], levels: bool, tracks: bool
 ) -> _Vectors:
     """Bring everything up to date that is made of outlines."""
-    if plan.outlines is None:
-        return _Vectors({}, {}, ())
-    layout = YearLayout(plan.year)
-    table, refreshed = collect_footprints(objects, plan, states, spec=plan.outlines, valid=valid, rule=rule)
+    objects, plan, table = footprints.objects, footprints.plan, footprints.table
+    layout, refreshed = YearLayout(plan.year), footprints.collect()
     tables = {FOOTPRINTS: refreshed}
     if levels:
         tables[LEVEL2] = collect_level2(table, refreshed, layout=layout)
     earlier = [year for year in planned_years(objects) if year < plan.year] if tracks else []
     if years := collected_years(objects, earlier):
         tables[TRACKS] = collect_tracks(objects, {**years, plan.year: refreshed.records}, layout=layout)
-    further = (*plan.outlines.columns, *(() if rule is None else ("confidence_class",)))
+    further = (*footprints.spec.columns, *(() if footprints.rule is None else ("confidence_class",)))
     files = collect_files(table, refreshed, forms, layout=layout, crs=plan.grid.crs, further=further)
     return _Vectors(tables, *files)
 
@@ -300,7 +289,8 @@ def footprint_keys(objects: ObjectStore, plan: CampaignPlan, states: CellStates)
     """List the files with the outlines of these finished cells: the collected ones where they are made of just these, else those of the cells."""
     layout = YearLayout(plan.year)
     rule = _kept_rule(objects, plan, None, options={})
-    if plan.outlines is not None and are_collected(objects, plan, states, spec=plan.outlines, rule=rule):
+    footprints = YearFootprints(objects=objects, plan=plan, states=states, rule=rule)
+    if plan.outlines is not None and footprints.are_collected:
         found = objects.list(f"{layout.products}/{FOOTPRINTS}")
         return sorted(one.key for one in found if one.key.endswith(".parquet"))
     return [layout.outline(cell) for cell, state in sorted(states.items()) if state.n_outlines]

@@ -171,45 +171,6 @@ FOOTPRINTS = "footprints"
 """Folder of the footprints below the products of a year."""
 
 
-def collect_footprints(
-    objects: ObjectStore,
-    plan: CampaignPlan,
-    states: CellStates,
-    *,
-    spec: OutlineSpec,
-    valid: ReadValid,
-    rule: ConfidenceRule | None = None,
-) -> tuple[PartTable, Refreshed]:
-    """Bring the footprints up to date: those partitions are made again whose cells, or neighbours they reach into, changed.
-
-    Together they are what `extract_footprints` finds on the whole map, on which cells that are not finished are invalid;
-    an object is in the partition of its first pixel.
-
-    Raises
-    ------
-    CampaignError
-        The outlines of a cell are missing, damaged, or not those that its mark names.
-    """
-    table = PartTable.of(objects, YearLayout(plan.year), FOOTPRINTS)
-    parts = _FootprintParts(objects=objects, plan=plan, states=states, spec=spec, valid=valid, rule=rule)
-    return table, table.refresh(parts.cells, is_current=parts.is_current, make=parts.make)
-
-
-def are_collected(
-    objects: ObjectStore, plan: CampaignPlan, states: CellStates, *, spec: OutlineSpec, rule: ConfidenceRule | None
-) -> bool:
-    """Test whether the collected footprints are those of the cells that are finished now."""
-
-    def valid(y: slice, x: slice) -> NDArray[np.bool_]:
-        raise AssertionError  # nothing is made here
-
-    parts = _FootprintParts(objects=objects, plan=plan, states=states, spec=spec, valid=valid, rule=rule)
-    records = PartTable.of(objects, YearLayout(plan.year), FOOTPRINTS).records.read()
-    return records.keys() == parts.cells.keys() and all(
-        parts.is_current(name, record) for name, record in records.items()
-    )
-
-
 def stored_footprints(objects: ObjectStore, plan: CampaignPlan) -> geopandas.GeoDataFrame:
     """Return footprints of a year as they are stored: those that were collected, else those of its cells."""
     layout = YearLayout(plan.year)
@@ -222,15 +183,52 @@ def stored_footprints(objects: ObjectStore, plan: CampaignPlan) -> geopandas.Geo
 
 
 @dataclass(frozen=True, kw_only=True)
-class _FootprintParts:
-    """What the footprints of each partition are made of."""
+class YearFootprints:
+    """Footprints of a year, and what those of each partition are made of.
+
+    Together they are what `extract_footprints` finds on the whole map, on which cells that are not finished are invalid;
+    an object is in the partition of its first pixel.
+    """
 
     objects: ObjectStore
+    """The objects of the output."""
     plan: CampaignPlan
+    """Of the year."""
     states: CellStates
-    spec: OutlineSpec
-    valid: ReadValid
+    """Finished cells."""
     rule: ConfidenceRule | None
+    """Gives them a class of confidence; None for none."""
+    valid: ReadValid | None = None
+    """Reads the map; None where nothing is made."""
+
+    @property
+    def spec(self) -> OutlineSpec:
+        """How objects were outlined."""
+        assert self.plan.outlines is not None  # or there would be none
+        return self.plan.outlines
+
+    @cached_property
+    def table(self) -> PartTable:
+        """Where they are collected."""
+        return PartTable.of(self.objects, YearLayout(self.plan.year), FOOTPRINTS)
+
+    def collect(self) -> Refreshed:
+        """Bring the table up to date: those partitions are made again whose cells, or neighbours they reach into, changed.
+
+        Raises
+        ------
+        CampaignError
+            The outlines of a cell are missing, damaged, or not those that its mark names.
+        """
+        return self.table.refresh(self.cells, is_current=self.is_current, make=self.make)
+
+    @property
+    def are_collected(self) -> bool:
+        """Whether the table is that of the cells that are finished now."""
+        records = self.table.records.read()
+        return records.keys() == self.cells.keys() and all(
+            self.is_current(name, record) for name, record in records.items()
+        )
 
     @cached_property
     def cells(self) -> dict[str, list[Address]]:
@@ -272,13 +270,14 @@ class _FootprintParts:
 
         Cells that are not finished are nodata, whatever the map holds of them so far.
         """
-        side, under = self.plan.grid.cell_size, set[Address]()
+        side, under, valid = self.plan.grid.cell_size, set[Address](), self.valid
+        assert valid is not None  # who makes footprints gives it
 
         def count(y: slice, x: slice) -> int:
             parts = dict(self.plan.cells_under(y, x))
             under.update(parts)
             known = [part for cell, part in parts.items() if cell in self.states and not self.states[cell].is_empty]
-            return sum(int(np.count_nonzero(self.valid(*part))) for part in known)
+            return sum(int(np.count_nonzero(valid(*part))) for part in known)
 
         transform = Affine(*self.plan.geobox.affine[:6])
         outlines = np.asarray(rows.geometry.array, np.object_)
