@@ -1,7 +1,7 @@
 """Sum up how much of the target a map expects: probability x ground, on a coarse grid, without a threshold."""
 
 import math
-from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import xarray as xr
@@ -96,23 +96,18 @@ def expected_area(
         degrees=cell_degrees is not None,
         levels=1 if probability.dtype.kind == "f" else thresholds_of(probability),
     )
-    sums = reduce_blocks(known.expand_dims("layer"), _Checked(sums=kernel))
+    sums = reduce_blocks(known.expand_dims("layer"), partial(_checked_sums, kernel))
     if not len(sums.cells):
         raise EvaluationError("The map has no valid pixel.")
     return _on_grid(sums, side=side, crs="EPSG:4326" if cell_degrees is not None else str(geobox.crs))
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Checked:
-    """The kernel, which refuses what is no probability."""
-
-    sums: SumCells
-
-    def __call__(self, stacked: NDArray[np.float32] | NDArray[np.uint8], window: TruthWindow) -> CellSums:
-        stored = stacked[0]
-        valid = np.isfinite(stored) if stored.dtype.kind == "f" else stored != _MISSING
-        check_range(stored[valid], levels=self.sums.levels, window=window)
-        return self.sums(stored, window)
+def _checked_sums(kernel: SumCells, stacked: NDArray[np.float32] | NDArray[np.uint8], window: TruthWindow) -> CellSums:
+    """Sum a part, and refuse what is no probability."""
+    stored = stacked[0]
+    valid = np.isfinite(stored) if stored.dtype.kind == "f" else stored != _MISSING
+    check_range(stored[valid], levels=kernel.levels, window=window)
+    return kernel(stored, window)
 
 
 def _on_grid(sums: CellSums, *, side: float, crs: str) -> xr.Dataset:

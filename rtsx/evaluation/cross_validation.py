@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Literal
@@ -183,20 +184,14 @@ def slug(name: str) -> str:
     return re.sub(r"[^\w.+-]+", "-", name).strip("-") or "fold"
 
 
-@dataclass(frozen=True, kw_only=True)
-class BundleTrainer:
-    """Trains in a run folder, goes on where an interrupted training stood, and reads what a finished one has left."""
-
-    device: str
-
-    def __call__(self, recipe: TrainingRecipe, folder: Path) -> ModelBundle:
-        """The bundle of a recipe."""
-        try:
-            return train(recipe, folder, device=self.device).bundle
-        except OutputExistsError:
-            # Finished, but not evaluated before the cross-validation was stopped. Its folder belongs to this recipe, because
-            # that of the whole cross-validation was claimed for it.
-            return read_run(folder).bundle
+def trained_bundle(recipe: TrainingRecipe, folder: Path, *, device: str) -> ModelBundle:
+    """Train in a run folder, go on where an interrupted training stood, or read what a finished one has left."""
+    try:
+        return train(recipe, folder, device=device).bundle
+    except OutputExistsError:
+        # Finished, but not evaluated before the cross-validation was stopped. Its folder belongs to this recipe, because
+        # that of the whole cross-validation was claimed for it.
+        return read_run(folder).bundle
 
 
 def run_jobs(jobs: Sequence[Callable[[], str]], *, client: "Client | None") -> list[str]:
@@ -402,7 +397,7 @@ def run_folds(
             recipe=replace(recipe, training=recipe.training[:1], validation=(), test=()),
             scenes={name: scenes[name] for name in (*fold.training, *fold.validation, *fold.test)},
             rule=rule,
-            trainer=trainer or BundleTrainer(device=device),
+            trainer=trainer or partial(trained_bundle, device=device),
             device=device,
             folder=out / FOLDS / f"{number:02d}-{slug(fold.name)}" / f"seed-{each}",
         )

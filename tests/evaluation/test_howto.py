@@ -18,7 +18,10 @@ PAGE = Path(__file__).parents[2] / "docs" / "howto" / "evaluation.md"
 def test_the_howto_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
     # What is trained does not matter here, and trainings take their time.
-    monkeypatch.setattr("rtsx.evaluation.cross_validation.BundleTrainer", lambda device: WritingTrainer(tmp_path))
+    trainer = WritingTrainer(tmp_path)
+    monkeypatch.setattr(
+        "rtsx.evaluation.cross_validation.trained_bundle", lambda recipe, folder, device: trainer(recipe, folder)
+    )
     for number, name in enumerate(("map", "herschel-1", "herschel-2", "lena-1", "anna", "boris", "chen")):
         level, truth, valid = random_case(number, size=(60, 60))
         pred = make_prediction(level, valid=valid)
