@@ -29,12 +29,13 @@ from rtsx.campaign.layout import MAP
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.cube import open_source
 from rtsx.cube.write import compressor_for, spatial_attrs
-from rtsx.errors import CampaignError, OutputExistsError, OutputNotWritableError
+from rtsx.errors import CampaignError, OutputExistsError
 from rtsx.inference.kernel import NODATA
 from rtsx.inference.predict import variable_attrs
 from rtsx.parsing import first_difference
 from rtsx.storage import is_url, local_path, write_object
 from rtsx.storage.codecs import fast_codecs
+from rtsx.storage.diagnosis import write_failures
 from rtsx.storage.lock import turn
 from rtsx.storage.object_store import ObjectStore, open_object_store, single_attempts
 from rtsx.storage.zarr import (
@@ -298,14 +299,8 @@ def _claimed_map(objects: ObjectStore, store: Store, plan: CampaignPlan) -> zarr
     """Say in the root of the map whose it is: one of many that ask at once, whose plans may differ, does."""
     key, root = f"{MAP}/zarr.json", _empty_map(plan)["zarr.json"].to_bytes()
     path = f"{objects}/{MAP}"
-    try:
+    with write_failures(path):
         is_first = objects.create(key, root)
-    except OutputNotWritableError:
-        raise
-    except OSError as error:
-        raise OutputNotWritableError(
-            f"{path} cannot be written: {error}. Choose a place that you may write to."
-        ) from error
     group = _opened(store, path)
     if group is None:
         assert not is_first  # we wrote it

@@ -27,6 +27,7 @@ from rtsx.cube.sensors import Sensor
 from rtsx.errors import BundleError, ConfigError, CubeError, GridError, OutputExistsError, OutputNotWritableError
 from rtsx.grid import Cell, lonlat_polygon
 from rtsx.storage import file_system, is_url, local_path, refuse_other_format, write_whole
+from rtsx.storage.diagnosis import write_failures
 from rtsx.storage.zarr import BUILD, open_group, store_of
 
 _WINDOW = "{tcvis_window}"
@@ -540,6 +541,7 @@ def _write(sidecar: str, text: str, *, options: Mapping[str, Any]) -> None:
     """Write the config, all of it or nothing."""
     if is_url(sidecar):
         system, path = file_system(sidecar, options)
-        system.pipe_file(path, text.encode())
+        with write_failures(sidecar):
+            system.pipe_file(path, text.encode())
         return
     write_whole(local_path(sidecar), text.encode())

@@ -30,6 +30,8 @@ from rtsx.errors import CubeError, OutputExistsError, OutputNotWritableError, Rt
 from rtsx.parsing import first_difference, parsed_json, wrap_damage
 from rtsx.redaction import redacted
 from rtsx.storage import file_system, is_url, local_path, remove
+from rtsx.storage.diagnosis import write_failures
+from rtsx.storage.object_store import remove_tree
 from rtsx.storage.zarr import BUILD, COMPLETE, WholeStore, refuse_what_is_no_store, store_of
 
 _MARKS = "build/marks"
@@ -345,11 +347,12 @@ def remove_store(target: str, options: Mapping[str, Any]) -> None:
             remove(local)  # not piece by piece: a half-removed store would look like one that can be continued
         return
     system, root = file_system(target, options)
-    if system.exists(root):
-        if not system.isfile(f"{root}/zarr.json"):
-            raise OutputExistsError(f"{target} exists and is no Zarr store, so it is not overwritten.")
-        system.rm(f"{root}/zarr.json")  # first, likewise
-        system.rm(root, recursive=True)
+    with write_failures(target):
+        if system.exists(root):
+            if not system.isfile(f"{root}/zarr.json"):
+                raise OutputExistsError(f"{target} exists and is no Zarr store, so it is not overwritten.")
+            system.rm_file(f"{root}/zarr.json")  # first, likewise
+            remove_tree(system, root)
 
 
 def init_store(
@@ -363,12 +366,8 @@ def init_store(
         Nothing can be written there.
     """
     store = store_of(target, options, read_only=False)
-    try:
+    with write_failures(target):
         root = zarr.create_group(store, attributes={COMPLETE: False, BUILD: {"state": "preparing"}}, zarr_format=3)
-    except OSError as error:
-        raise OutputNotWritableError(
-            f"{target} cannot be written: {error}. Choose a place that you may write to."
-        ) from error
     try:
         with wrap_os_errors(target):
             parts.prepare(root)

@@ -4,7 +4,6 @@ Any STAC client can list, search and show it. What only rtsx needs is in `rtsx:*
 read back: MLM has no word for half of it, and rounds the rest.
 """
 
-import errno
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -17,13 +16,15 @@ from typing import Any
 import pystac
 from fsspec.implementations.local import LocalFileSystem
 
-from rtsx.errors import BundleError, OutputExistsError, OutputNotWritableError
+from rtsx.errors import BundleError, OutputExistsError
 from rtsx.model.inputs import InputLayer
 from rtsx.model.metadata import Metadata
 from rtsx.model.source import ARTIFACT_FORMATS, Artifact, NetworkSource, digest_of_bytes
 from rtsx.parsing import json_value, parsed_json, wrap_damage
 from rtsx.redaction import redacted_values
-from rtsx.storage import MEDIUM_ERRORS, file_system, refuse_other_format, settle, staged
+from rtsx.storage import file_system, refuse_other_format, settle, staged
+from rtsx.storage.diagnosis import write_failures
+from rtsx.storage.object_store import remove_tree
 
 ITEM_NAME = "item.json"
 """Name of the metadata file in a bundle's folder."""
@@ -281,22 +282,12 @@ def write_folder(path: str, files: Mapping[str, bytes], *, overwrite: bool) -> N
         raise OutputExistsError(f"{path} exists already. Choose another path, or pass overwrite=True to replace it.")
     if is_there:
         refuse(inside)
-    try:
+    with write_failures(path):
         if is_there:
-            fs.rm(inside, recursive=True)
+            remove_tree(fs, inside)
         fs.makedirs(inside, exist_ok=True)
         for name, content in files.items():
             fs.pipe_file(f"{inside}/{name}", content)
-    except (PermissionError, FileExistsError, NotADirectoryError) as error:
-        raise OutputNotWritableError(
-            f"{path} cannot be written: {error}. Choose a folder that you may write to."
-        ) from error
-    except OSError as error:
-        if error.errno not in {*MEDIUM_ERRORS, errno.EROFS}:
-            raise
-        raise OutputNotWritableError(
-            f"{path} was not written: {error}. Free space or check the disk, then save again."
-        ) from error
 
 
 def _refuse_what_is_no_bundle(fs: Any, inside: str, *, path: str) -> None:

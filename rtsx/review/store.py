@@ -20,7 +20,7 @@ from pyproj import CRS
 
 from rtsx.cube import geobox_of, open_source
 from rtsx.cube.times import years_of
-from rtsx.errors import InputNotFoundError, LabelError, OutputExistsError, OutputNotWritableError, ReviewError
+from rtsx.errors import InputNotFoundError, LabelError, OutputExistsError, ReviewError
 from rtsx.footprints.schema import stated_years
 from rtsx.geometry.crs import transformed
 from rtsx.parsing import json_value
@@ -36,6 +36,7 @@ from rtsx.review.plan import (
     plan_round,
     queue_outlines,
 )
+from rtsx.storage.diagnosis import write_failures
 from rtsx.storage.lock import turn
 from rtsx.storage.object_store import ObjectStore, create_generation, open_object_store
 
@@ -509,15 +510,9 @@ def _settings_in(objects: ObjectStore) -> bytes | None:
 def _probe(objects: ObjectStore) -> None:
     """Refuse a place that cannot be written, or where two that create one object would both be told that they did."""
     key = f"probe-{secrets.token_hex(8)}"
-    try:
+    with write_failures(objects):
         is_kept = objects.create(key, b"first") and not objects.create(key, b"second")
         objects.delete(key)
-    except OutputNotWritableError:
-        raise
-    except OSError as error:
-        raise OutputNotWritableError(
-            f"{objects} cannot be written: {error}. Choose a folder or bucket that you may write to."
-        ) from error
     if not is_kept:
         raise ReviewError(
             f"{objects} does not keep conditional writes, so two reviewers could hold one batch. Use another store, or a folder."

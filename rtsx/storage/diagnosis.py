@@ -1,4 +1,4 @@
-"""Why a file or an address cannot be opened: its innermost reason, and what else it is."""
+"""Why a file or an address cannot be opened or written: its innermost reason, and what else it is."""
 
 import json
 import os
@@ -7,12 +7,14 @@ import shlex
 import tarfile
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from rtsx.errors import OutputNotWritableError, RtsxError
 from rtsx.storage.paths import file_name, is_url
+from rtsx.storage.retry import NO_BUCKET, classify_error, is_denied, service_code
 
 RASTER_SUFFIXES = frozenset(
     {".tif", ".tiff", ".vrt", ".jp2", ".img", ".cog", ".nc", ".dt0", ".dt1", ".dt2", ".hgt"}
@@ -129,6 +131,37 @@ def gdal_problem(path: str, error: BaseException, *, otherwise: str | None = Non
         )
         return f"{where}{reason}. {what}"
     return f"{where}{reason}. {cure or otherwise or 'Check it with gdalinfo.'}"
+
+
+@contextmanager
+def write_failures(place: object, *, halting: bool = False) -> Iterator[None]:
+    """Turn what fails of a write or delete into `OutputNotWritableError`; errors of ours pass.
+
+    Parameters
+    ----------
+    place
+        What is written, for the message.
+    halting
+        Only what would fail again and for every key, such as missing rights; the rest is raised as it is, to be tried again.
+    """
+    try:
+        yield
+    except RtsxError:
+        raise
+    except Exception as error:
+        if halting and not isinstance(error, FileNotFoundError) and classify_error(error) != "halting":
+            raise
+        raise OutputNotWritableError(f"{place} cannot be written: {error}. {_write_cure(error)}") from error
+
+
+def _write_cure(error: Exception) -> str:
+    if service_code(error) in NO_BUCKET or isinstance(error, FileNotFoundError):
+        return "There is no such bucket or container: create it, or correct the address."
+    if is_denied(error):
+        return "Check the credentials, and their rights to write and to delete there; or choose a place that you may write to."
+    if classify_error(error) == "passing":
+        return "Check the address and the network, and try again."
+    return "Free space where it is full; else choose a place that you may write to."
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rtsx.errors import OutputExistsError, OutputNotWritableError
+from rtsx.storage.diagnosis import write_failures
 from rtsx.storage.object_store import create_generation, open_object_store
 from rtsx.storage.paths import is_url, local_path
 from rtsx.threads import repeated
@@ -158,14 +159,8 @@ def _alone_remote(target: str, options: Mapping[str, Any]) -> Iterator[None]:
     def is_alive(said: bytes) -> bool:
         return time.time() - float(said) < _LOCK_S
 
-    try:
+    with write_failures(target):
         sign, other = create_generation(objects, key, document=_SignOfLife, is_taken=is_alive)
-    except OutputNotWritableError:
-        raise
-    except OSError as error:
-        raise OutputNotWritableError(
-            f"{target} cannot be written: {error}. Choose a place that you may write to."
-        ) from error
     if other is not None:
         raise OutputExistsError(
             f"{target} is being built by another process, which said so {time.time() - float(other):.0f} s ago. Wait for it, "

@@ -12,10 +12,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
-from rtsx.errors import OutputNotWritableError
 from rtsx.storage.atomic import refusals, remove_abandoned, write_object
+from rtsx.storage.diagnosis import write_failures
 from rtsx.storage.paths import cloud_of, file_system, is_url, local_path
-from rtsx.storage.retry import NO_BUCKET, PAUSES_S, backoff_with_jitter, classify_error, is_denied, service_code
+from rtsx.storage.retry import NO_BUCKET, PAUSES_S, backoff_with_jitter, classify_error, service_code
 
 
 @dataclass(frozen=True, order=True)
@@ -212,7 +212,8 @@ class FsspecObjects:
 
     def put(self, key: str, content: bytes) -> None:
         """Write an object, or replace it."""
-        self._written(key, lambda system, path: system.pipe_file(path, content))
+        with write_failures(self.url, halting=True):
+            self._asked(key, lambda system, path: system.pipe_file(path, content))
 
     def create(self, key: str, content: bytes) -> bool:
         """Write an object where there is none; one of many wins.
@@ -229,17 +230,19 @@ class FsspecObjects:
             else:
                 system.pipe_file(path, content, mode="create", **marked)
 
-        try:
-            self._written(key, create)
-        except OSError as error:
-            if not isinstance(error, FileExistsError) and service_code(error) not in ("PreconditionFailed", "412"):
-                raise
-            return bool(self._cloud) and self._writer(key) == mark[_WRITER]
-        return True
+        with write_failures(self.url, halting=True):
+            try:
+                self._asked(key, create)
+            except OSError as error:
+                if not isinstance(error, FileExistsError) and service_code(error) not in ("PreconditionFailed", "412"):
+                    raise
+            else:
+                return True
+        return bool(self._cloud) and self._writer(key) == mark[_WRITER]
 
     def delete(self, key: str) -> None:
         """Remove an object; nothing happens where there is none."""
-        with suppress(FileNotFoundError):
+        with write_failures(self.url, halting=True), suppress(FileNotFoundError):
             self._asked(key, lambda system, path: system.rm_file(path))
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
@@ -282,20 +285,6 @@ class FsspecObjects:
         except (FileNotFoundError, KeyError):
             return None
         return found
-
-    def _written(self, key: str, write: Callable[[Any, str], object]) -> None:
-        try:
-            self._asked(key, write)
-        except FileNotFoundError as error:
-            raise OutputNotWritableError(
-                f"{self.url}: there is no such bucket or container ({error}). Create it, or correct the address."
-            ) from error
-        except OSError as error:
-            if not is_denied(error):
-                raise
-            raise OutputNotWritableError(
-                f"{self.url} cannot be written: {error}. Check the credentials, and their rights to write there."
-            ) from error
 
     def _asked(self, key: str, call: Callable[[Any, str], Any]) -> Any:
         """Return what a call with the file system and a path in it gives; errors of the service's own kinds become built-in ones."""
@@ -357,6 +346,20 @@ def _instant(when: Any) -> datetime:
 
 
 _fsspec_conforms: type[ObjectStore] = FsspecObjects
+
+
+def remove_tree(system: Any, root: str) -> None:
+    """Remove all objects below a path of an fsspec file system.
+
+    Raises
+    ------
+    PermissionError
+        Some are still there: s3fs says nothing of what was refused among many.
+    """
+    system.rm(root, recursive=True)
+    system.invalidate_cache()
+    if left := system.find(root):
+        raise PermissionError(f"{len(left)} objects may not be removed, such as {min(left)}")
 
 
 T = TypeVar("T")

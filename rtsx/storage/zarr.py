@@ -30,7 +30,8 @@ from zarr.storage import FsspecStore, LocalStore, WrapperStore, ZipStore
 
 from rtsx.errors import CubeError, OutputExistsError, OutputNotWritableError, RtsxError
 from rtsx.storage.atomic import MEDIUM_ERRORS, not_written, refuse_other_format, staged
-from rtsx.storage.diagnosis import file_problem, instead
+from rtsx.storage.diagnosis import file_problem, instead, write_failures
+from rtsx.storage.object_store import remove_tree
 from rtsx.storage.paths import cloud_of, file_options, file_system, is_url, local_path
 from rtsx.storage.retry import PAUSES_S, backoff_with_jitter, classify_error
 
@@ -68,8 +69,34 @@ def store_of(path: str, options: StorageOptions, *, read_only: bool) -> Store:
         from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper  # here, because a local disk needs none
 
         # In threads, because adlfs and gcsfs that were made asynchronous end a process with a traceback.
-        return FsspecStore(AsyncFileSystemWrapper(system, asynchronous=True), path=root, read_only=read_only)
-    return FsspecStore.from_url(path, storage_options=file_options(path, options) or None, read_only=read_only)
+        return _RemoteStore(AsyncFileSystemWrapper(system, asynchronous=True), path=root, read_only=read_only)
+    return _RemoteStore.from_url(path, storage_options=file_options(path, options) or None, read_only=read_only)
+
+
+class _RemoteStore(FsspecStore):
+    """A store that says what is refused for good."""
+
+    @property
+    def _url(self) -> str:
+        return str(getattr(self.fs, "sync_fs", self.fs).unstrip_protocol(self.path))
+
+    async def set(self, key: str, value: Buffer, byte_range: tuple[int, int] | None = None) -> None:
+        """Write a value."""
+        with write_failures(self._url, halting=True):
+            await super().set(key, value, byte_range)
+
+    async def delete(self, key: str) -> None:
+        """Remove a value; nothing happens where there is none."""
+        with write_failures(self._url, halting=True), suppress(FileNotFoundError):
+            # By a request of its own, because s3fs says nothing of what was refused among many.
+            await self.fs._rm_file(f"{self.path}/{key}")
+
+    async def delete_dir(self, prefix: str) -> None:
+        """Remove all values below a prefix."""
+        with write_failures(self._url, halting=True):
+            await super().delete_dir(prefix)
+            async for key in self.list_prefix(f"{prefix.rstrip('/')}/".lstrip("/")):
+                raise PermissionError(f"{key} may not be removed")
 
 
 def open_group(path: str, options: StorageOptions) -> zarr.Group:
@@ -437,11 +464,14 @@ def refuse_what_is_no_store(target: Path) -> None:
         raise OutputExistsError(f"{target} exists and is no Zarr store, so it is not overwritten. Choose another path.")
 
 
+_PROBE = "probe"
+
+
 @contextmanager
 def _staged_remote(url: str, *, overwrite: bool, options: Mapping[str, Any]) -> Iterator[Store]:
     root_url = url.rstrip("/")
     system, root = file_system(root_url, options)
-    with _refusals(url):
+    with write_failures(url):
         exists = system.exists(root)
     if exists and not overwrite:
         raise OutputExistsError(f"{url} exists. Choose another address, or pass overwrite=True to replace it.")
@@ -451,8 +481,11 @@ def _staged_remote(url: str, *, overwrite: bool, options: Mapping[str, Any]) -> 
         )
     suffix = f".{uuid.uuid4().hex[:8]}.partial" if exists else ""
     store = FencedStore(store_of(root_url + suffix, options, read_only=False))
-    with _refusals(url):
+    with write_failures(url):
         zarr.create_group(store, attributes={COMPLETE: False}, zarr_format=3)
+        if exists:  # and will be removed in the end, for which one may lack the rights
+            system.pipe_file(f"{root}{suffix}/{_PROBE}", b"")
+            system.rm_file(f"{root}{suffix}/{_PROBE}")
     try:
         yield store
         finish_store(store)
@@ -464,29 +497,17 @@ def _staged_remote(url: str, *, overwrite: bool, options: Mapping[str, Any]) -> 
             raise not_written(url, error) from error
         raise
     if exists:
-        _move_remote(system, root + suffix, root)
-
-
-@contextmanager
-def _refusals(url: str) -> Iterator[None]:
-    """Raise what a service refuses as an error of ours: s3fs makes every refusal an OSError, others leave them as they are."""
-    try:
-        yield
-    except Exception as error:
-        if isinstance(error, RtsxError) or classify_error(error) == "passing":
-            raise
-        raise OutputNotWritableError(
-            f"{url} cannot be written: {error}. Check that the bucket exists and the credentials allow it."
-        ) from error
+        with write_failures(url):
+            _move_remote(system, root + suffix, root)
 
 
 def _move_remote(system: Any, source: str, target: str) -> None:
     """Replace one prefix by another, the root metadata with its mark last."""
     names = sorted(system.find(source), key=lambda name: name.removeprefix(source) == "/zarr.json")
-    system.rm(target, recursive=True)
+    remove_tree(system, target)
     for name in names:  # copied by the service itself; nothing passes through here
         system.copy(name, target + name.removeprefix(source))
-    system.rm(source, recursive=True)
+    remove_tree(system, source)
 
 
 def finish_store(store: Store) -> None:

@@ -194,6 +194,8 @@ class Keys:
     """Of one who may do anything; as the words of the environment."""
     reader: dict[str, str]
     """Of one who may only read."""
+    keeper: dict[str, str]
+    """Of one who may write, and remove nothing."""
 
 
 @pytest.fixture
@@ -209,7 +211,7 @@ def guarded(s3: S3) -> Iterator[Keys]:
         aws_secret_access_key="b",
     )
     keys = []
-    for actions in (["s3:*"], ["s3:Get*", "s3:List*"]):
+    for actions in (["s3:*"], ["s3:Get*", "s3:List*"], ["s3:Get*", "s3:List*", "s3:Put*"]):
         user = f"u{uuid.uuid4().hex}"
         iam.create_user(UserName=user)
         statement = {"Effect": "Allow", "Action": actions, "Resource": "*"}

@@ -75,7 +75,9 @@ def test_a_store_that_looks_first_and_writes_then_is_refused() -> None:
 
 
 def test_a_bucket_that_is_not_there_is_told(s3: S3) -> None:
-    with pytest.raises(OutputNotWritableError, match=r"s3://nowhere-at-all/maps: there is no such bucket.*Create it"):
+    with pytest.raises(
+        OutputNotWritableError, match=r"s3://nowhere-at-all/maps cannot be written.*There is no such bucket.*create it"
+    ):
         check_object_store(open_object_store("s3://nowhere-at-all/maps", s3.options), lease_s=60)
 
 

@@ -2,8 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 
@@ -11,10 +10,10 @@ from rtsx.campaign.ledger import map_in_threads
 from rtsx.campaign.products.coarse import CoarseMap, ExpectedArea, thumbnail
 from rtsx.campaign.products.rasters import MapReader, RasterFile, Tiling, encoded_raster
 from rtsx.campaign.products.tables import WORKERS, CellStates, Record, Records, digest_of, partition_sources, sha256_of
-from rtsx.errors import OutputExistsError, RtsxError
+from rtsx.errors import OutputExistsError
 from rtsx.grid.grid import cell_id
 from rtsx.storage import is_url, local_path
-from rtsx.storage.atomic import not_written
+from rtsx.storage.diagnosis import write_failures
 from rtsx.storage.object_store import ObjectStore
 from rtsx.storage.stac import COG
 
@@ -117,24 +116,14 @@ class Package:
         """Write the checksums, if something has changed."""
         content = "".join(f"{digest}  {key}\n" for key, digest in sorted(self.sums.items())).encode()
         if self.objects.get(CHECKSUMS) != content:
-            with _write_failures(self.to):
+            with write_failures(self.to):
                 self.objects.put(CHECKSUMS, content)
             self.written.append(CHECKSUMS)
 
     def _change(self, change: Callable[[], None]) -> None:
-        with _write_failures(self.to):
+        with write_failures(self.to):
             self.objects.delete(CHECKSUMS)
             change()
-
-
-@contextmanager
-def _write_failures(to: str) -> Iterator[None]:
-    try:
-        yield
-    except RtsxError:
-        raise
-    except OSError as error:
-        raise not_written(to, error) from error
 
 
 def write_rasters(
