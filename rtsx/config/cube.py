@@ -18,7 +18,7 @@ from rtsx.config.place import GridConfig, PeriodConfig, Region, RegionConfig
 from rtsx.config.source import CUBE_PRESETS, CubePreset, PresetName, SourceConfig, tcvis_window
 from rtsx.config.yaml import ConfigModel, Names, map_texts, parse_yaml, read_yaml, validate_config
 from rtsx.cube.build import BuildResult, build_store
-from rtsx.cube.derived import get_derived
+from rtsx.cube.derived import derived_text, get_derived
 from rtsx.cube.native import with_native_images
 from rtsx.cube.open import is_store, open_source
 from rtsx.cube.rasters import RasterSource
@@ -58,7 +58,7 @@ class CubeConfig(ConfigModel):
     sources: dict[str, SourceConfig] = Field(min_length=1)
     """Where the layers come from, by name."""
     derived: Names | None = None
-    """Layers computed pixel by pixel from others; the preset's if left out."""
+    """Layers computed pixel by pixel from others, such as ndvi, or ndvi(s2_red, s2_nir) where bands have other names; the preset's if left out."""
     layers: Names | None = None
     """Variables in their order; the preset's order, else all, if left out."""
     chunk: int = Field(default=1024, gt=0)
@@ -135,7 +135,8 @@ class CubeConfig(ConfigModel):
         kept = {name: one for name, one in config.sources.items() if name in wanted}
         names = {name for source in kept.values() for name in source.layer_names}
         derived = tuple(one for one in config.derived or () if set(get_derived(one).needs) <= names)
-        layers = None if config.layers is None else tuple(one for one in config.layers if one in names | set(derived))
+        names |= {get_derived(one).name for one in derived}
+        layers = None if config.layers is None else tuple(one for one in config.layers if one in names)
         grid = config.grid if resolution is None else config.grid.changed(resolution=resolution)
         return config.changed(sources=kept, derived=derived, layers=layers or None, grid=grid)
 
@@ -172,7 +173,7 @@ class CubeConfig(ConfigModel):
             grid=GridConfig(**GridConfig.taken(recipe.grid)),
             region=region if cell is None else RegionConfig(cell=cell.id),
             sources={source.name: SourceConfig.from_recipe(source) for source in recipe.sources},
-            derived=tuple(layer.name for layer in recipe.derived),
+            derived=tuple(map(derived_text, recipe.derived)),
             layers=recipe.layers,
             chunk=recipe.chunk,
         )
@@ -216,7 +217,7 @@ class CubeConfig(ConfigModel):
         derived = usual if self.derived is None else self.derived
         layers = self.layers
         if layers is None and preset is not None and preset.order is not None:
-            known = names | set(derived)
+            known = names | {get_derived(one).name for one in derived}
             # What the preset does not know comes last, instead of being dropped without a word.
             layers = (*(one for one in preset.order if one in known), *sorted(known - set(preset.order)))
         return derived, layers

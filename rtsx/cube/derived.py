@@ -1,6 +1,8 @@
 """Layers computed pixel by pixel from others: the vegetation index, and those that are registered by name."""
 
+import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -80,19 +82,44 @@ def _place(kernel: Callable[..., Any] | None) -> str:
     return "rtsx" if kernel is None else f"{kernel.__module__}.{getattr(kernel, '__qualname__', repr(kernel))}"
 
 
+_CALL = re.compile(r"(?P<name>[^()]+)\((?P<needs>[^()]*)\)")
+"""A derived layer with the layers that it is made from."""
+
+
 def get_derived(name: str) -> DerivedLayer:
-    """Return the layer that was registered under a name.
+    """Return the layer that was registered under a name; after it, in brackets, may stand the layers that it is made from instead.
 
     Raises
     ------
     CubeError
-        There is none.
+        There is none, or it is made from another number of layers.
+
+    Examples
+    --------
+    >>> get_derived("ndvi(s2_red, s2_nir)").needs
+    ('s2_red', 's2_nir')
     """
+    call = _CALL.fullmatch(name)
+    if call is not None:
+        layer = get_derived(call["name"].strip())
+        needs = tuple(one.strip() for one in call["needs"].split(","))
+        if len(needs) != len(layer.needs) or not all(needs):
+            raise CubeError(f"{layer.name} is made from {len(layer.needs)} layers, as {layer} is; got {name!r}.")
+        return replace(layer, needs=needs)
+    if ("(" in name) != (")" in name):
+        raise CubeError(
+            f"{name!r} is half of a derived layer. In a list of YAML it stands in quotes: ['ndvi(RED, NIR)']."
+        )
     if name not in _KNOWN:
         raise CubeError(
             f"Known derived layers are {sorted(_KNOWN)}; got {name!r}. Choose one. In Python, @derived_layer({name!r}, needs=...) adds one."
         )
     return _KNOWN[name]
+
+
+def derived_text(layer: DerivedLayer) -> str:
+    """Return what `get_derived` makes the layer of."""
+    return layer.name if layer.needs == get_derived(layer.name).needs else str(layer)
 
 
 def add_ndvi(cube: xr.Dataset) -> xr.Dataset:
@@ -107,15 +134,30 @@ def add_ndvi(cube: xr.Dataset) -> xr.Dataset:
     Raises
     ------
     CubeError
-        `red` or `nir` is missing, or `ndvi` is there already.
+        `red` or `nir` is missing, one of them is in digital numbers and the other not, or `ndvi` is there already.
     """
-    cube = as_cube(cube)
-    missing = [name for name in ("red", "nir") if name not in cube]
-    if missing or "ndvi" in cube:
+    return add_derived(cube, get_derived("ndvi"))
+
+
+_COUNTS = frozenset({"dn", "dns", "digital number", "digital numbers", "count", "counts", "raw"})
+"""Units of numbers that no physical unit follows from."""
+
+
+def _require_like_units(cube: xr.Dataset, layer: DerivedLayer) -> None:
+    """Refuse an index of digital numbers and of something else, as where red and nir come from two sensors.
+
+    Raises
+    ------
+    CubeError
+        It would be one.
+    """
+    units = {name: str(cube[name].attrs.get("units", "no stated unit")) for name in layer.needs}
+    if len({unit.lower().replace("_", " ") in _COUNTS for unit in units.values()}) > 1:
+        found = " and ".join(f"{name!r} in {unit}" for name, unit in units.items())
         raise CubeError(
-            f"ndvi is made from red and nir where there is none yet; missing {missing}, layers {list(cube.data_vars)}."
+            f"{layer.name} is made from bands in one unit; got {found}. Name those of one sensor, in this order: derived: "
+            f"'{layer.name}({', '.join(f'OTHER_{name}' for name in layer.needs)})' in YAML."
         )
-    return _with_layer(cube, get_derived("ndvi"), _ndvi)
 
 
 def _ndvi(
@@ -157,10 +199,22 @@ def add_derived(cube: xr.Dataset, layer: DerivedLayer) -> xr.Dataset:
     xarray.Dataset
         With a float32 variable, NaN where an input is nodata or `valid` is False, or where the kernel gives no finite
         number.
+
+    Raises
+    ------
+    CubeError
+        Of ndvi: a band is missing, only one of them is in digital numbers, or it is there already.
     """
-    if layer.kernel is None:
-        return add_ndvi(cube)
-    return _with_layer(as_cube(cube), layer, partial(_computed, kernel=layer.kernel))
+    cube = as_cube(cube)
+    if layer.kernel is not None:
+        return _with_layer(cube, layer, partial(_computed, kernel=layer.kernel))
+    missing = [name for name in layer.needs if name not in cube]
+    if missing or layer.name in cube:
+        raise CubeError(
+            f"{layer.name} is made from {' and '.join(layer.needs)} where there is none yet; missing {missing}, layers {list(cube.data_vars)}."
+        )
+    _require_like_units(cube, layer)
+    return _with_layer(cube, layer, _ndvi)
 
 
 def _with_layer(cube: xr.Dataset, layer: DerivedLayer, function: DerivedKernel) -> xr.Dataset:

@@ -243,6 +243,9 @@ class DerivedLayer:
     long_name: str = ""
     """What a plot calls it."""
 
+    def __str__(self) -> str:
+        return f"{self.name}({', '.join(self.needs)})"
+
 
 @dataclass(frozen=True, kw_only=True)
 class SourceRecipe:

@@ -473,3 +473,12 @@ def test_true_is_no_number(key: str, source: str, grid: str, tmp_path: Path) -> 
     text = f"grid: {{crs: EPSG:3413, resolution: 3{grid}}}\nsources:\n  s: {{files: a.tif, required: yes, {source}}}\n"
     with pytest.raises(ConfigError, match=rf"{key}: expected a number; got (true|false), which .*yes, no, on and off"):
         load_cube_config(str(write(tmp_path, text)))
+
+
+def test_a_derived_layer_may_be_made_from_layers_of_other_names(tmp_path: Path) -> None:
+    files = {"files": str(tmp_path / "scene.tif"), "layers": {"s2_red": 1, "nir": 2}}
+    config = CubeConfig.model_validate({"sources": {"a": files}, "derived": "ndvi(s2_red, nir)", "layers": ["ndvi"]})
+    (layer,) = config.recipe().derived
+    assert (layer.name, layer.needs) == ("ndvi", ("s2_red", "nir"))
+    assert CubeConfig.from_recipe(config.recipe()).derived == ("ndvi(s2_red, nir)",)
+    assert config.only(["a"]).layers == ("ndvi",)

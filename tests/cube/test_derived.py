@@ -8,7 +8,7 @@ import pytest
 import xarray as xr
 
 from rtsx.cube import add_ndvi
-from rtsx.cube.derived import add_derived, derived_layer, get_derived
+from rtsx.cube.derived import add_derived, derived_layer, derived_text, get_derived
 from rtsx.errors import CubeError
 
 
@@ -104,3 +104,30 @@ def test_bands_have_to_be_there_and_ndvi_not(random_cube: Make) -> None:
         add_ndvi(random_cube())
     with pytest.raises(CubeError, match="where there is none yet"):
         add_ndvi(add_ndvi(bands(random_cube())))
+
+
+@pytest.mark.parametrize(("red", "nir"), [("dn", None), ("DN", "reflectance"), ("1", "digital_numbers")])
+def test_an_index_of_digital_numbers_and_of_something_else_is_refused_and_its_cure_works(
+    red: str, nir: str | None, random_cube: Make
+) -> None:
+    cube = bands(random_cube())
+    cube["other"] = cube["red"].copy()
+    cube["red"].attrs["units"] = red
+    cube["nir"].attrs |= {} if nir is None else {"units": nir}
+    with pytest.raises(CubeError, match=rf"'red' in {red} and 'nir' in {nir or 'no stated unit'}. Name those of one"):
+        add_ndvi(cube)
+    cube["other"].attrs |= {"units": nir or "1"}
+    layer = get_derived("ndvi(other, nir)")
+    made = add_derived(cube, layer)["ndvi"]
+    cube["red"].attrs["units"] = nir or "1"
+    xr.testing.assert_equal(made, add_ndvi(cube)["ndvi"])
+    assert derived_text(layer) == "ndvi(other, nir)"
+    assert derived_text(get_derived("ndvi")) == "ndvi"
+
+
+@pytest.mark.parametrize(
+    "name", ["ndvi(red)", "ndvi(red, nir, blue)", "ndvi(red, )", "nvdi(red, nir)", "ndvi(red", "nir)"]
+)
+def test_a_derived_layer_of_other_layers_names_as_many(name: str) -> None:
+    with pytest.raises(CubeError, match=r"made from 2 layers|Known derived layers|in quotes"):
+        get_derived(name)
