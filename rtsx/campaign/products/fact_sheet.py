@@ -13,8 +13,9 @@ import shapely
 
 from rtsx.campaign.drift import DriftCheck
 from rtsx.campaign.plan import CampaignPlan
-from rtsx.campaign.products.rasters import Tiling, delivered
-from rtsx.campaign.products.reviews import Verdicts, verdict_counts
+from rtsx.campaign.products.delivery_plan import DeliveryPlan
+from rtsx.campaign.products.rasters import delivered
+from rtsx.campaign.products.reviews import verdict_counts
 from rtsx.campaign.products.tables import CellStates, mapped_cells
 from rtsx.geometry.crs import WGS84, length_text
 from rtsx.pages import render_page, render_text
@@ -42,36 +43,28 @@ class Section:
 class Facts:
     """What is known of the map that is delivered."""
 
-    plan: CampaignPlan
-    """Of the year."""
-    states: CellStates
-    """Finished cells."""
+    delivery: DeliveryPlan
+    """What is delivered."""
     outlines: pd.DataFrame | None
     """`FACTS_OF_OUTLINES` of all footprints of the year, where they have them; None where they are not delivered."""
-    tiling: Tiling
-    """How rasters are cut."""
     n_rasters: int
     """Files of each variable."""
     picture: bytes
     """PNG of the whole map."""
-    sources: Mapping[str, int]
-    """Images that cells were made of, by source."""
-    unread: int
-    """Images that could not be read in some cell and were left out there."""
-    versions: Mapping[str, Sequence[str]]
-    """Versions of the libraries that cells were made with."""
-    licence: str
-    """SPDX identifier, or ``other``."""
-    providers: Mapping[str, str]
-    """Addresses of who provides it, by name; empty where there is none."""
-    accuracy: Sequence[Mapping[str, Any]]
-    """Measures of accuracy that a review has estimated, with their intervals; empty where there is none."""
     expected_m2: Mapping[str, float]
     """Sum of probability x ground by class, m²; empty where nobody asked for it."""
-    review: Verdicts | None
-    """What reviewers say of the outlines, or of a sample; None where nobody was asked."""
     drift: DriftCheck | None
     """How the year's images compare with those of before; None where nobody checked."""
+
+    @property
+    def plan(self) -> CampaignPlan:
+        """Of the year."""
+        return self.delivery.plan
+
+    @property
+    def states(self) -> CellStates:
+        """Finished cells."""
+        return self.delivery.history.states
 
     @property
     def title(self) -> str:
@@ -121,7 +114,7 @@ class Facts:
     @cached_property
     def sections(self) -> list[Section]:
         """All tables of the fact sheet."""
-        plan, tiling = self.plan, self.tiling.document
+        plan, delivery = self.plan, self.delivery
         totals: list[Row] = [
             ("Cells of the plan", len(plan.cells)),
             ("Cells that are finished", len(self.states)),
@@ -147,18 +140,26 @@ class Facts:
         ]
         return [
             Section("Totals", totals),
-            *([_of_accuracy(self.accuracy)] if self.accuracy else []),
+            *([_of_accuracy(delivery.estimates)] if delivery.estimates else []),
             *self._by_verdict,
             *([] if self.outlines is None else _of_outlines(self.objects)),
-            Section("Rasters", [("Files of each variable", self.n_rasters), *((k, str(v)) for k, v in tiling.items())]),
+            Section(
+                "Rasters",
+                [
+                    ("Files of each variable", self.n_rasters),
+                    *((k, str(v)) for k, v in delivery.tiling.document.items()),
+                ],
+            ),
             Section("Model", model),
-            Section("Inputs", sorted(self.sources.items()), ("Source", "Images")),
+            Section("Inputs", sorted(delivery.history.sources.items()), ("Source", "Images")),
             Section(
                 "Versions",
-                [(name, ", ".join(each)) for name, each in sorted(self.versions.items())],
+                [(name, ", ".join(sorted(each))) for name, each in sorted(delivery.history.versions.items())],
                 ("Library", "Versions that cells were made with"),
             ),
-            Section("Licence", [("Licence", self.licence), *(("Provider", one) for one in self.providers)]),
+            Section(
+                "Licence", [("Licence", delivery.choices.license), *(("Provider", one) for one in delivery.providers)]
+            ),
         ]
 
     @property
@@ -171,11 +172,12 @@ class Facts:
     @property
     def _estimated(self) -> list[Row]:
         """Total that follows from a reviewed sample of this map, with the ends of its interval."""
-        of_all = {one["measure"]: one for one in self.accuracy if one["region"] == "all"}
+        of_all = {one["measure"]: one for one in self.delivery.estimates if one["region"] == "all"}
         if "area_m2" in of_all:
             title, one, per, digits = "Area of the target, km²", of_all["area_m2"], 1e-6, 3
         elif "precision" in of_all and self.outlines is not None:
-            added = 0 if self.review is None else len(self.review.added)
+            review = self.delivery.verdicts
+            added = 0 if review is None else len(review.added)
             title, one, per, digits = "Objects that are right", of_all["precision"], len(self.outlines) - added, 0
         else:
             return []

@@ -39,8 +39,10 @@ from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.plan import CampaignPlan, write_plan
 from rtsx.campaign.products.coarse import CoarseMap
 from rtsx.campaign.products.deliver import Delivered
+from rtsx.campaign.products.delivery_plan import DeliveryChoices, DeliveryPlan, YearHistory
 from rtsx.campaign.products.fact_sheet import Facts
 from rtsx.campaign.products.inventories import ARTS, DARTS_LEVEL1, DARTS_LEVEL2
+from rtsx.campaign.products.package import Package
 from rtsx.campaign.products.rasters import CellTiling, MapReader, MatrixTiling
 from rtsx.campaign.products.styles import map_layers
 from rtsx.campaign.products.tables import cell_states, partition_of
@@ -543,25 +545,22 @@ def test_images_are_counted_once_and_gaps_are_named(tmp_path: Path) -> None:
 )
 def test_caveats_say_how_rasters_were_made(small: Finished, zoom: int | None, told: str) -> None:
     plan = replace(small.plan, prediction=replace(small.plan.prediction, threshold=0.62642567))
-    facts = Facts(
+    states = cell_states(small.output.ledger.marks(), small.output.layout)
+    tiling = CellTiling(plan) if zoom is None else MatrixTiling.of(plan, "WebMercatorQuad", zoom=zoom, tile_zoom=zoom)
+    delivery = DeliveryPlan(
         plan=plan,
-        states=cell_states(small.output.ledger.marks(), small.output.layout),
-        outlines=None,
-        tiling=CellTiling(plan)
-        if zoom is None
-        else MatrixTiling.of(plan, "WebMercatorQuad", zoom=zoom, tile_zoom=zoom),
-        n_rasters=0,
-        picture=b"",
-        sources={},
-        unread=0,
-        versions={},
-        licence="other",
+        package=Package(small.output.objects, ""),
+        identity={},
+        choices=DeliveryChoices(),
+        tiling=tiling,
+        files=(),
         providers={},
-        drift=None,
-        accuracy=(),
-        review=None,
-        expected_m2={},
+        estimates=(),
+        inventory=None,
+        history=YearHistory(states=states, images={}, unread={}, versions={}, by_cell={}),
+        verdicts=None,
     )
+    facts = Facts(delivery=delivery, outlines=None, n_rasters=0, picture=b"", drift=None, expected_m2={})
     assert [said in facts.caveats_page() for said in (told, "Other thresholds are had from")] == [True, zoom is None]
     assert "| Threshold of probability | 0.62642567 |" in facts.markdown()
     assert "at least 0.62642567" in facts.caveats_page()
