@@ -213,3 +213,7 @@ class TruthWarning(UserWarning):
 
 class PixelSizeWarning(UserWarning):
     """A cube whose pixels are much larger or smaller on the ground than those that a model has learnt."""
+
+
+class EnsembleWarning(UserWarning):
+    """Models whose mean is taken, and which have chosen other thresholds or outlines each."""

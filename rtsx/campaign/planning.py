@@ -19,7 +19,14 @@ from rtsx.cube import CubeRecipe, geobox_of, layer_names
 from rtsx.errors import BundleError, CampaignError
 from rtsx.footprints.pieces import AREA_THRESHOLDS
 from rtsx.inference.device import CPU, Hardware, default_batch_size, tiles_ahead
-from rtsx.inference.ensemble import bundle_ids, check_runtime, ensemble, tiling_needs_of, warn_of_pixel_size
+from rtsx.inference.ensemble import (
+    bundle_ids,
+    check_runtime,
+    ensemble,
+    tiling_needs_of,
+    warn_of_choices,
+    warn_of_pixel_size,
+)
 from rtsx.inference.memory import MemoryPlan, available_bytes, largest_tile, mask_bytes, planned_hardware, require_card
 from rtsx.inference.runner import forward_bytes_per_pixel, needed_layers, packings_of, prediction_plan
 from rtsx.model import ModelBundle, OutlineChoice
@@ -213,6 +220,8 @@ def plan_campaign(
 
     Warns
     -----
+    EnsembleWarning
+        Members of an ensemble have chosen other thresholds or outlines than the first, whose choice counts.
     PixelSizeWarning
         Pixels are not of the size that a bundle was trained with.
     """
@@ -244,6 +253,7 @@ def plan_campaign(
         dtype="uint8",
     )
     packings_of(bundles, sample, layers=prediction.layers)
+    warn_of_choices(bundles)
     warn_of_pixel_size(bundles, geobox_of(sample), scales=spec.scales)
     return CampaignPlan(
         name=recipe.name,

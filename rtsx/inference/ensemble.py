@@ -9,7 +9,7 @@ from os import PathLike
 from odc.geo.geobox import GeoBox
 
 from rtsx.cube.georeference import crs_name, ground_pixel_m
-from rtsx.errors import BundleError, PixelSizeWarning, PlanError
+from rtsx.errors import BundleError, EnsembleWarning, PixelSizeWarning, PlanError
 from rtsx.geometry.crs import unit_text
 from rtsx.inference.plan import TestTimeAugmentation, TilingNeeds
 from rtsx.model import ModelBundle
@@ -65,6 +65,26 @@ def check_runtime(
         raise PlanError(f"scales have to be one or more numbers above 0 and up to 4; got {tuple(scales)}.")
     if batch_size is not None and batch_size < 1:
         raise PlanError(f"batch_size has to be at least 1; got {batch_size}. Leave it out for the device's own choice.")
+
+
+def warn_of_choices(bundles: Sequence[ModelBundle]) -> None:
+    """Warn where members have chosen other thresholds or outlines than the first, whose choice counts for the mean of all."""
+    by_threshold = bundles[0].activation != "softmax" or len(bundles[0].classes) == 1  # else the greatest class counts
+    choices = [
+        ", ".join(
+            ([f"threshold {bundle.threshold:g}"] if by_threshold else [])
+            + ([f"outlines {bundle.outlines}"] if bundle.outlines else [])
+        )
+        for bundle in bundles
+    ]
+    if len(set(choices)) > 1:
+        listed = (f"{bundle.id!r}: {choice or 'nothing'}" for bundle, choice in zip(bundles, choices, strict=True))
+        warnings.warn(
+            f"The members of this ensemble have chosen differently ({'; '.join(listed)}). For their mean the choice of the first "
+            "counts. Name the member first whose choice is meant, and give outlines a threshold that was chosen for the mean.",
+            EnsembleWarning,
+            stacklevel=3,
+        )
 
 
 def warn_of_pixel_size(bundles: Sequence[ModelBundle], geobox: GeoBox, *, scales: Sequence[float]) -> None:

@@ -27,6 +27,7 @@ from rtsx.inference.ensemble import (
     check_test_time_augmentations,
     ensemble,
     tiling_needs_of,
+    warn_of_choices,
     warn_of_pixel_size,
 )
 from rtsx.inference.kernel import NODATA, BlockInput, TileSums, crop, finished
@@ -218,6 +219,8 @@ def predict_cube(
 
     Warns
     -----
+    EnsembleWarning
+        Members of an ensemble have chosen other thresholds or outlines than the first, whose choice counts.
     PixelSizeWarning
         The cube's pixels are not of the size that the bundle was trained with.
     LayerValuesWarning
@@ -232,6 +235,7 @@ def predict_cube(
     cube = as_stored(cube, needed)
     packings = packings_of(bundles, cube, layers=needed)  # before the reach is measured, which takes seconds
     check_test_time_augmentations(bundles, augment)
+    warn_of_choices(bundles)
     warn_of_pixel_size(bundles, geobox_of(cube), scales=scales)
     available = available_bytes()
     planned = planned_hardware(bundles, device=device, backend=backend)

@@ -17,10 +17,18 @@ from odc.geo.xr import xr_coords
 
 from rtsx import ModelBundle, open_cube, predict_cube, write_cube
 from rtsx.cube import add_ndvi
-from rtsx.errors import BundleError, CubeError, LayerValuesWarning, MemoryPlanError, PixelSizeWarning, PlanError
+from rtsx.errors import (
+    BundleError,
+    CubeError,
+    EnsembleWarning,
+    LayerValuesWarning,
+    MemoryPlanError,
+    PixelSizeWarning,
+    PlanError,
+)
 from rtsx.inference.kernel import BlockRun, run_batch
 from rtsx.inference.plan import PredictionPlan
-from rtsx.model import InputLayer
+from rtsx.model import InputLayer, OutlineChoice
 from rtsx.model.metadata import Reach
 from rtsx.tiling import Tile
 
@@ -414,6 +422,20 @@ def test_pixels_of_another_size_are_warned_of_unless_a_scale_makes_up_for_it() -
         predict_cube(degrees, make_bundle(pixel_m=10.0, id="coarse"), **OPTIONS)
     predict_cube(cube, make_bundle(pixel_m=6.0), scales=(1.0, 0.5), **OPTIONS)
     predict_cube(cube, make_bundle(pixel_m=3.1), **OPTIONS)
+
+
+def test_members_that_have_chosen_differently_are_warned_of() -> None:
+    one, other = make_bundle(id="a", threshold=0.2), make_bundle(id="b", threshold=0.9)
+    with pytest.warns(
+        EnsembleWarning, match=r"\('a': threshold 0.2; 'b': threshold 0.9\). For their mean .* the first"
+    ):
+        assert predict_cube(make_cube(), [one, other], **OPTIONS).attrs["threshold"] == 0.2
+    outlined = make_bundle(id="a", threshold=0.2, outlines=OutlineChoice(threshold=0.4, min_area_m2=300.0))
+    with pytest.warns(
+        EnsembleWarning, match=r"'a': threshold 0.2; 'a': threshold 0.2, outlines from 0.4, at least 300"
+    ):
+        predict_cube(make_cube(), [one, outlined], **OPTIONS)
+    predict_cube(make_cube(), [one, one], **OPTIONS)  # a warning is an error here
 
 
 @pytest.mark.parametrize(
