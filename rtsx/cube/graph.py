@@ -48,6 +48,7 @@ def lazy_bands(
     bands: tuple[int, ...],
     chunk: tuple[int, int],
     masks: bool = False,
+    any_value: bool = False,
 ) -> da.Array:
     """Return the lazy pixels (band, y, x) of some bands of one file, one task per chunk that reads all of them in one go.
 
@@ -66,6 +67,8 @@ def lazy_bands(
         Height and width of a chunk, px.
     masks
         Return instead where no mask of the file calls a pixel (y, x) of the bands missing.
+    any_value
+        With `masks`, whether nodata is no mask.
     """
     leading = () if masks else (len(bands),)
     dtype = np.dtype(bool) if masks else stored_dtype(header, bands[0])
@@ -77,8 +80,8 @@ def lazy_bands(
         chunks=(*((length,) for length in leading), *lengths),
         dtype=dtype,
         meta=np.empty((0,) * (len(leading) + 2), dtype),
-        name=f"{'mask' if masks else 'raster'}-{tokenize(header, bands, window, chunk)}",
-        read=read_valid if masks else read_window,
+        name=f"{'mask' if masks else 'raster'}-{tokenize(header, bands, window, chunk, any_value)}",
+        read=partial(read_valid, any_value=any_value) if masks else read_window,
         path=header.path,
         overview=header.overview,
         bands=bands,

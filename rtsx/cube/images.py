@@ -83,6 +83,8 @@ class BandSource:
     """Whether its file, store or item says that its numbers stand for classes, so that none between two of them means anything."""
     alone: tuple[str, ...] = ()
     """Names of the band where the item lists no other: of several in its file, which has to be one of these; empty where a number was asked for."""
+    names: tuple[str, ...] = ()
+    """What the rule of quality data calls the bands, where its item does not and the header of another file answered for this one."""
     step: int | None = None
     """Place along the axis `time` of arrays in a Zarr group; None where they have no more than one."""
     reader: "WindowReader | None" = None

@@ -1,7 +1,6 @@
 """Rules that turn quality data into three levels, by name or as expressions, which are parsed strictly and never evaluated as Python."""
 
 import ast
-import math
 import operator
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -347,24 +346,26 @@ class MaskRule:
     """Kernel from (band, y, x) to the level of each pixel (y, x): 0 invalid, 1 low quality, 2 good."""
     names: tuple[str, ...] = ()
     """What the bands are called, in the order in which the kernel takes them; empty where their place alone counts."""
-    uses_nodata: bool = False
-    """Whether a pixel that the kernel calls good is invalid where all bands hold the nodata that their file declares, unless that is 0."""
+    named_numbers: tuple[float, ...] | None = None
+    """Numbers of whole bands that its expressions name, and 0 where one says what is good. Where all bands hold other nodata of their file than these and 0, a pixel is
+    invalid, whatever its bits match. None for a rule that knows its data."""
 
     def levels(self, data: NDArray[Any], *, nodata: float | None) -> NDArray[np.uint8]:
         """Return the level of each pixel (y, x) of quality data (band, y, x) that declares `nodata`.
 
-        Of expressions that do not say what is good, nodata that none of them names is invalid. But for 0, which in masks more
-        often means that there is no cloud; and named rules know their data.
+        Nodata that no expression names is invalid. But for 0, which in masks more often means that there is no cloud; and named
+        rules know their data. A pixel without a number in any band is invalid under every rule.
         """
         quality = self.quality(data)
-        if self.uses_nodata:
-            is_missing = ~np.isfinite(data) | (data == (nodata or math.nan))
-            quality[(quality == GOOD) & is_missing.all(axis=0)] = INVALID
+        is_missing = ~np.isfinite(data)
+        if nodata and self.named_numbers is not None and nodata not in self.named_numbers:
+            is_missing |= data == nodata
+        quality[is_missing.all(axis=0)] = INVALID
         return quality
 
     def doubt(self, *, nodata: float | None, dtype: str) -> str | None:
         """Return what is to be said where 0 is declared missing and counts as good; None where that is settled."""
-        if nodata != 0 or not self.uses_nodata or self.bands > 1:
+        if nodata != 0 or self.bands > 1 or self.named_numbers is None or 0 in self.named_numbers:
             return None
         if self.quality(np.zeros((1, 1, 1), dtype))[0, 0] != GOOD:
             return None
@@ -440,7 +441,7 @@ def mask_rule(rule: str | Mapping[str, str], *, data: str | Iterable[str] | None
     rule
         A key of `MASK_RULES`; one expression, which says what is good while all else is invalid; or expressions for
         some of ``invalid``, ``low`` and ``good``. Where several hold, the lowest level wins. Where none holds, a pixel is
-        invalid if the rule says what is good, or if it is nodata of its file other than 0, else good.
+        invalid if the rule says what is good, else good. Nodata of its file is invalid, unless it is 0 or an expression names it.
     data
         ``"udm2"``, ``"scl"``, ``"qa_pixel"`` or ``"fmask"``, or the names of the bands. Not needed for a known rule.
 
@@ -475,7 +476,23 @@ def mask_rule(rule: str | Mapping[str, str], *, data: str | Iterable[str] | None
         if not isinstance(text, str):
             raise CubeError(f"A mask expression is text; {level!r} is {text!r}. Put it into quotes.")
     name = "; ".join(f"{level}: {' '.join(texts[level].split())}" for level in _LEVELS if level in texts)
-    return replace(_stated(texts, vocabulary, name=name), uses_nodata="good" not in texts)
+    found = _stated(texts, vocabulary, name=name)
+    stated = (parse_condition(text, vocabulary) for text in texts.values())
+    named = {number for one in stated for number in _named_numbers(one)} | ({0} if "good" in texts else set())
+    return replace(found, named_numbers=tuple(sorted(named)))
+
+
+def _named_numbers(condition: Condition) -> Iterator[float]:
+    """Yield the numbers that whole bands are said to be, or not to be."""
+    first, *others = condition.operands
+    if isinstance(first, BandTerm) and first.bits is None:
+        if first.equals is not None:
+            yield first.equals
+        elif condition.operation in ("==", "!=", "in"):
+            yield from (number for number in others if isinstance(number, int | float))
+    for one in condition.operands:
+        if isinstance(one, Condition):
+            yield from _named_numbers(one)
 
 
 def quality_level(data: NDArray[Any], rule: str | MaskRule) -> NDArray[np.uint8]:

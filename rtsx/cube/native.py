@@ -31,7 +31,7 @@ from rtsx.cube.images import BandRequest, BandSource, GivenImages, Image, ImageS
 from rtsx.cube.pinning import settled_images
 from rtsx.cube.rasterio import read_header
 from rtsx.cube.recipe import CubeRecipe, SourceRecipe
-from rtsx.cube.resample.readers import VALID, open_reader
+from rtsx.cube.resample.readers import MASKED, VALID, open_reader
 from rtsx.cube.resample.warp import overview_factor
 from rtsx.cube.terrain import TerrainGrid, terrain_halo
 from rtsx.cube.write import prepare_level
@@ -283,6 +283,8 @@ class NativeParts(PartSource):
                 attrs = packing_attrs(
                     dtype, scale_factor=bands.scale_factor, add_offset=bands.add_offset, nodata=bands.nodata
                 )
+                if group.is_masked:
+                    attrs |= {MASKED: True}
                 for array in group.arrays(name):
                     lazy = da.zeros(plan.shape, dtype=dtype, chunks=-1)
                     variables[array] = xr.Variable(("y", "x"), lazy, attrs)
@@ -388,7 +390,7 @@ def native_groups(
         # Mosaics and trends are read at full resolution, and quality data is taken from the nearest pixel.
         if name in resampling and not source.terrain and source.trend is None:
             factor = overview_factor(bands.geobox, cube, resampling=resampling[name], anchor=anchor)
-        mask = "" if name == quality else _mask_of(bands)
+        mask = _mask_of(replace(bands, nodata=None) if name == quality else bands)
         by_grid.setdefault((*_level(bands, factor), mask), []).append(name)
     groups = []
     for place, ((raster, factor, mask), names) in enumerate(by_grid.items()):

@@ -66,9 +66,9 @@ def apply_mask(
     cube = as_cube(cube)
     found = rule if isinstance(rule, MaskRule) else mask_rule(rule, data=None)
     if isinstance(data, xr.DataArray):
-        name, (bands, nodata) = "Quality data", _array_bands(data, cube, found)
+        name, (bands, nodata), seen = "Quality data", _array_bands(data, cube, found), None
     else:
-        name, (bands, nodata) = str(data), _file_bands(str(data), cube, found)
+        name, (bands, nodata, seen) = str(data), _file_bands(str(data), cube, found)
     if doubt := found.doubt(nodata=nodata, dtype=bands.dtype.name):
         warnings.warn(f"{name} {doubt}", LayerValuesWarning, stacklevel=2)
     blocks = bands.rechunk({0: -1})
@@ -82,6 +82,8 @@ def apply_mask(
         nodata=nodata,
         least=LOW if keep_low else GOOD,
     )
+    if seen is not None:
+        valid = valid & seen
     coords = {name: cube.coords[name] for name in ("y", "x", "spatial_ref")}
     variable = xr.DataArray(valid, dims=("y", "x"), coords=coords)
     variable.attrs = {"long_name": "True where a pixel can be trusted", "mask_rule": found.name}
@@ -145,17 +147,22 @@ def _shared(values: Sequence[float | None]) -> float | None:
     return values[0] if len({str(value) for value in values}) == 1 else None
 
 
-def _file_bands(path: str, cube: xr.Dataset, rule: MaskRule) -> tuple[da.Array, float | None]:
-    """Return the bands of a file on the cube's pixels in the order of the rule, and their nodata."""
+def _file_bands(path: str, cube: xr.Dataset, rule: MaskRule) -> tuple[da.Array, float | None, da.Array | None]:
+    """Return the bands of a file on the cube's pixels in the order of the rule, their nodata, and where its mask has pixels; None without one."""
     header = read_header(path)
-    if header.count != rule.bands:
+    numbers = header.data_bands if header.count > rule.bands else tuple(range(1, header.count + 1))
+    if len(numbers) != rule.bands:
         raise CubeError(f"Rule {rule.name!r} reads {rule.bands} bands; {path} has {header.count}.")
     geobox = geobox_of(cube)
     rows, columns = _place(header.geobox, geobox, path)
     sizes = {dim: lengths[0] for dim, lengths in cube.chunksizes.items() if dim in ("y", "x")}
     chunk = (sizes.get("y", geobox.shape[0]), sizes.get("x", geobox.shape[1]))
-    bands = tuple(place + 1 for place in band_places(rule.names, header.descriptions))
-    return lazy_bands(header, (rows, columns), bands=bands, chunk=chunk), _shared(header.nodata)
+    bands = tuple(numbers[one] for one in band_places(rule.names, [header.descriptions[band - 1] for band in numbers]))
+    window, nodata = (rows, columns), _shared([header.nodata[band - 1] for band in bands])
+    pixels = lazy_bands(header, window, bands=bands, chunk=chunk)
+    if set(header.masked).isdisjoint(bands):
+        return pixels, nodata, None
+    return pixels, nodata, lazy_bands(header, window, bands=bands, chunk=chunk, masks=True, any_value=True)
 
 
 def _place(source: GeoBox, wanted: GeoBox, path: str) -> tuple[slice, slice]:

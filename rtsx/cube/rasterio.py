@@ -201,6 +201,7 @@ def read_window(
     bands: Sequence[int],
     overview: int | None = None,
     masked: bool = False,
+    any_value: bool = False,
     check: Callable[[RasterHeader], None] | None = None,
 ) -> NDArray[Any]:
     """Return pixels (band, y, x) of one window, as stored; tried three times.
@@ -217,6 +218,8 @@ def read_window(
         Which overview the window is of, 0 the finest; None for the raster itself.
     masked
         Whether masks and alpha bands are read too, where the file has any: then the pixels are a `numpy.ma.MaskedArray`.
+    any_value
+        Whether nodata, and an alpha band that is wanted itself, is no mask, as in quality data.
     check
         Given the header of what was opened, before pixels are read; raises where it is not what was expected.
 
@@ -231,16 +234,21 @@ def read_window(
             check(_header_of(file, path))
         pixels: NDArray[Any] = file.read(list(bands), window=part)
         if masked and set(bands) & set(_masked_bands(file)):
-            return np.ma.MaskedArray(pixels, mask=~_valid(file, bands, part))
+            return np.ma.MaskedArray(pixels, mask=~_valid(file, bands, part, any_value=any_value))
         return pixels
 
     return _tried(path, window, read, bands=bands, overview=overview)
 
 
 def read_valid(
-    path: str, window: tuple[slice, slice], *, bands: Sequence[int], overview: int | None = None
+    path: str,
+    window: tuple[slice, slice],
+    *,
+    bands: Sequence[int],
+    overview: int | None = None,
+    any_value: bool = False,
 ) -> NDArray[np.bool_]:
-    """Return where no mask and no alpha band calls a pixel (y, x) of one of `bands` missing, as `rasterio`'s ``read_masks``.
+    """Return where no mask and no alpha band calls a pixel (y, x) of one of `bands` missing, as `rasterio`'s ``read_masks``; see `read_window`.
 
     Raises
     ------
@@ -249,7 +257,7 @@ def read_valid(
     """
 
     def read(file: rasterio.DatasetReader, part: Window) -> NDArray[np.bool_]:
-        valid: NDArray[np.bool_] = np.logical_and.reduce(_valid(file, bands, part), axis=0)
+        valid: NDArray[np.bool_] = np.logical_and.reduce(_valid(file, bands, part, any_value=any_value), axis=0)
         return valid
 
     return _tried(path, window, read, bands=bands, overview=overview)
@@ -481,9 +489,17 @@ def _refuse_ignored_nodata(file: rasterio.DatasetReader, path: str) -> None:
         )
 
 
-def _valid(file: rasterio.DatasetReader, bands: Sequence[int], part: Window) -> NDArray[np.bool_]:
+def _valid(
+    file: rasterio.DatasetReader, bands: Sequence[int], part: Window, *, any_value: bool = False
+) -> NDArray[np.bool_]:
     valid: NDArray[np.bool_] = file.read_masks(list(bands), window=part) > 0
     alpha = _alpha_of(file)
+    if any_value:
+        alpha = None if alpha in bands else alpha
+        kinds = {MaskFlags.nodata} | (set() if alpha else {MaskFlags.alpha})
+        for place, band in enumerate(bands):
+            if kinds & set(file.mask_flag_enums[band - 1]):
+                valid[place] = True
     return valid if alpha is None else valid & (file.read(alpha, window=part) > 0)
 
 

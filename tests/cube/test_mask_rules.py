@@ -9,12 +9,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
 import shapely
 import xarray as xr
+from affine import Affine
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
+from rasterio.enums import ColorInterp
 
 from rtsx.cube import apply_mask, open_source
+from rtsx.cube.build import build_store
 from rtsx.cube.file_images import FileImages
 from rtsx.cube.images import BandRequest, ImageSource
 from rtsx.cube.mask_rules import (
@@ -27,6 +32,7 @@ from rtsx.cube.mask_rules import (
     parse_condition,
     quality_level,
 )
+from rtsx.cube.native import with_native_images
 from rtsx.cube.rasterio import read_header
 from rtsx.cube.recipe import CubeRecipe, LayerRecipe, QualityRecipe, SourceRecipe
 from rtsx.cube.stac import StacItems
@@ -340,8 +346,13 @@ NODATA: list[tuple[Any, str, float | None, bool]] = [
     ({"invalid": "q == 1", "low": "q == 2"}, "q", 7, False),
     ({"low": "q == 2"}, "q", 7, False),
     ({"low": "q in [2, 7]"}, "q", 7, True),  # with keep_low: the rule has a word for it
-    ({"good": "q != 1"}, "q", 7, True),
-    ("q != 1", "q", 7, True),
+    ({"low": "q == 2 or bit(q, 1)"}, "q", 7, False),  # bit 1 of 7 happens to be set
+    ({"low": "q > 6"}, "q", 7, False),
+    ({"good": "q != 1"}, "q", 7, False),
+    ({"good": "bit(0)"}, "q", 7, False),
+    ({"good": "q in [5, 7]"}, "q", 7, True),
+    ("q != 1", "q", None, True),
+    ({"low": "cloud_high_probability"}, "scl", 9, True),
     ("sentinel2-scl", "scl", 7, True),
     ("hls-fmask", "fmask", 7, True),
 ]
@@ -358,7 +369,7 @@ def test_nodata_of_quality_data_that_no_expression_names_is_not_good(
 ) -> None:
     cube = random_cube().drop_vars("valid")
     pixels = np.full((1, 230, 301), 5, np.uint8)
-    pixels[:, :100] = 7
+    pixels[:, :100] = nodata or 7
     rule = mask_rule(stated, data=[name] if name == "q" else name)
     path = write_tif("q.tif", pixels, nodata=nodata)
     array = xr.DataArray(pixels[0], dims=("y", "x"), attrs={} if nodata is None else {"_FillValue": nodata})
@@ -386,6 +397,54 @@ def test_nodata_of_flags_is_that_of_all_bands() -> None:
     assert rule.levels(data, nodata=9).tolist() == [[0, 0, 2]]  # the first two by the rule itself
     rule = mask_rule({"invalid": "cloud == 1"}, data=["cloud", "snow"])
     assert rule.levels(data, nodata=9).tolist() == [[2, 0, 2]]
+
+
+def test_a_pixel_that_is_no_number_counts_under_no_rule() -> None:
+    scl = np.array([[[4, np.nan, 8]]], np.float32)
+    assert mask_rule("sentinel2-scl", data=None).levels(scl, nodata=None).tolist() == [[2, 0, 1]]
+
+
+def _with_mask(path: Path, pixels: NDArray[np.uint8], seen: NDArray[np.bool_], kind: str) -> Path:
+    count = len(pixels) + (kind == "alpha")
+    place = {"crs": "EPSG:32649", "transform": Affine(3, 0, 711576.0, 0, -3, 94749.0)}
+    size = {"height": seen.shape[0], "width": seen.shape[1], "count": count, "dtype": "uint8"}
+    with (
+        rasterio.Env(GDAL_TIFF_INTERNAL_MASK=kind == "inside"),
+        rasterio.open(path, "w", driver="GTiff", **size, **place, **({"nodata": 5} if kind == "alpha" else {})) as file,
+    ):
+        file.write(pixels, list(range(1, len(pixels) + 1)))
+        if kind == "alpha":
+            file.colorinterp = (*[ColorInterp.gray] * len(pixels), ColorInterp.alpha)
+            file.write(np.where(seen, 255, 0).astype(np.uint8), count)
+        else:
+            file.write_mask(seen)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["inside", "beside", "alpha"])
+def test_what_a_mask_within_quality_data_leaves_out_is_invalid_at_every_door(
+    kind: str, random_cube: Callable[..., xr.Dataset], write_tif: Callable[..., Path], tmp_path: Path
+) -> None:
+    cube = random_cube().drop_vars("valid")
+    pixels, seen = np.full((1, 230, 301), 5, np.uint8), np.ones((230, 301), bool)
+    seen[:100] = False
+    path = _with_mask(tmp_path / "scl.tif", pixels, seen, kind)
+    rule = mask_rule("sentinel2-scl", data=None)
+    np.testing.assert_array_equal(apply_mask(cube, path, rule=rule)["valid"].values, seen)
+    scene = write_tif("a.tif", np.ones((1, 230, 301), np.uint16), nodata=0)
+    source = SourceRecipe(
+        name="s",
+        images=FileImages(assets={"image": (str(scene),), "scl": (str(path),)}),
+        layers=(LayerRecipe(wanted=BandRequest(name="red", asset="image", bands=(1,)), resampling="nearest"),),
+        quality=QualityRecipe(wanted=BandRequest(name="scl", asset="scl"), rule=rule),
+    )
+    grid = Grid("EPSG:32649", 3, cell_size=128, origin=(711576.0, 94749.0))
+    recipe = CubeRecipe(grid=grid, sources=(source,), region=None)
+    np.testing.assert_array_equal(open_source(recipe, read_header(path).geobox)["valid"].values, seen)
+    build_store(recipe, tmp_path / "native.zarr", cell=grid[0, 0], layout="native")
+    copied = open_source(with_native_images(recipe, str(tmp_path / "native.zarr")), grid[0, 0])["valid"].values
+    np.testing.assert_array_equal(copied, open_source(recipe, grid[0, 0])["valid"].values)
+    assert (copied.any(), copied.all()) == (True, False)
 
 
 @pytest.mark.parametrize(

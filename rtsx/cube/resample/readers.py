@@ -14,7 +14,7 @@ from odc.geo.geobox import GeoBox
 from rtsx.cube.encoding import output_nodata
 from rtsx.cube.georeference import crs_name, pixels_apart
 from rtsx.cube.images import BandSource
-from rtsx.cube.mask_rules import band_words
+from rtsx.cube.mask_rules import band_places, band_words
 from rtsx.cube.rasterio import RasterHeader, read_header, read_overview_geobox, read_window
 from rtsx.cube.stac.item import same_band_name
 from rtsx.errors import CubeError
@@ -111,7 +111,7 @@ class _StoredBands:
     nodata: float | None
     """Stored value of a missing pixel; None where there is none."""
     any_value: bool = False
-    """Whether every stored value is data whatever the file declares missing, as in quality data."""
+    """Whether every stored value is data whatever the file declares missing, as in quality data; masks and alpha bands count all the same."""
     asset: str = ""
     """What the file is called in its catalog, for messages."""
 
@@ -148,6 +148,8 @@ class FileReader(_StoredBands):
     """Header of another file that the bands were chosen and described by; None where it is the file's own, or the catalog said it all."""
     alone: tuple[str, ...] = ()
     """Names of the band where the catalog lists no other, so that one of several in the file has to have one of them."""
+    names: tuple[str, ...] = ()
+    """What the rule of quality data calls the bands, where another file's header answered for this one and the item does not name them."""
     overview: int | None = None
     """Which overview is read, 0 the finest; None for the raster itself."""
 
@@ -169,7 +171,8 @@ class FileReader(_StoredBands):
             (rows, columns),
             bands=self.bands,
             overview=self.overview,
-            masked=not self.any_value,
+            masked=True,
+            any_value=self.any_value,
             check=self.check,
         )
 
@@ -224,6 +227,16 @@ class FileReader(_StoredBands):
         like = self.like
         if like is None:
             return
+        described = [header.descriptions[band - 1] for band in self.bands]
+        try:
+            order = band_places(self.names, described)
+        except CubeError as error:
+            raise CubeError(f"{self.name}: {error}") from error
+        if not any(like.descriptions) and list(order) != sorted(order):
+            raise CubeError(
+                f"{self.name} describes its bands as {described}, in another order than the rule that reads them, {list(self.names)}; {like.path}, whose "
+                "header answered for its collection, does not. State the bands in the items, or make those that differ a source of their own."
+            )
         is_turned = self.any_value and list(self.bands) != sorted(self.bands)  # by the names of the sampled one
         for band in self.bands:
             name, other = header.descriptions[band - 1], like.descriptions[band - 1]
@@ -346,7 +359,9 @@ class ZarrReader(_StoredBands):
         group = open_group(self.path, {})
         arrays = tuple(self._array(group, name) for name in self.arrays)
         has_value = output_nodata(self.nodata, self.dtype) is not None or self.dtype.kind not in "iu"
-        if has_value or self.any_value or VALID in self.arrays:
+        if self.any_value:
+            has_value = not any(array.attrs.get(MASKED) for array in arrays)
+        if has_value or VALID in self.arrays:
             return arrays, None
         valid = self._valid(group)
         if valid is None and any(array.attrs.get(MASKED) for array in arrays):
@@ -480,5 +495,7 @@ def open_reader(bands: BandSource, *, any_value: bool = False) -> WindowReader:
     given |= {"nodata": None if any_value else bands.nodata, "any_value": any_value, "asset": bands.asset}
     if bands.opener == "zarr":
         return ZarrReader(arrays=names, step=bands.step, **given)
-    packing = {name: getattr(bands, name) for name in ("scale_factor", "add_offset", "settled", "like", "alone")}
+    packing = {
+        name: getattr(bands, name) for name in ("scale_factor", "add_offset", "settled", "like", "alone", "names")
+    }
     return FileReader(bands=numbers, **packing, **given)

@@ -228,6 +228,7 @@ def _asset_bands(draft: _Draft, headers: dict[str | tuple[str, str], RasterHeade
         has_classes=has_classes(draft.item, draft.choice.asset, numbers)
         or (own is not None and not numbers.isdisjoint(own.coloured)),
         alone=_alone(draft),
+        names=wanted.names if like is not None and not any(band.name for band in draft.choice.bands or ()) else (),
         **found | wanted.stated,
     )
 

@@ -375,3 +375,25 @@ def test_a_file_that_differs_from_the_one_that_answered_is_refused(
         if named or not (first or second):
             read(image.bands["red"])
         assert (image.bands["red"].scale_factor, image.bands["red"].add_offset) == (2.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("described", "is_refused"),
+    [(("snow", "cloud"), True), (("Cloud", "snow map"), False), (("a", "b"), False), ((None, "cloud"), True)],
+)
+def test_quality_data_that_names_its_bands_in_another_order_than_a_first_without_names_is_refused(
+    described: tuple[str | None, ...], is_refused: bool, make_item: Make, write_tif: Callable[..., Path]
+) -> None:
+    paths = [write_tif(f"{n}.tif", np.ones((2, 50, 60), np.uint8), crs="EPSG:4326", transform=HERE) for n in "ab"]
+    with rasterio.open(paths[1], "r+") as file:
+        file.descriptions = described
+    stated = {"proj:transform": list(HERE)[:6], "proj:shape": [50, 60]}
+    wish = BandRequest(name="q", asset="red", names=("cloud", "snow"))
+    images = images_of([bare(make_item(path.stem), path, **stated) for path in paths], [wish])
+    first, second = (open_reader(image.bands["q"], any_value=True) for image in images)
+    first.read(slice(0, 1), slice(0, 1))
+    if not is_refused:
+        second.read(slice(0, 1), slice(0, 1))
+        return
+    with pytest.raises(CubeError, match=r"b\.tif.* in another order"):
+        second.read(slice(0, 1), slice(0, 1))
