@@ -7,8 +7,9 @@ import secrets
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
+from functools import cached_property, partial
 from io import BytesIO
+from itertools import islice
 from typing import Any, Literal
 
 import geopandas as gpd
@@ -245,33 +246,31 @@ class Review:
         return tuple(claim for claim in self._claims(number, self._done(number)).values() if not claim.is_over(now))
 
     def _take(self, number: int, batches: Iterable[int], *, reviewer: str, count: int) -> list[ReviewClaim]:
-        taken: list[ReviewClaim] = []
-        for batch in batches:
-            if len(taken) >= count:
-                break
+        """Claim the first batches that nobody else has taken meanwhile, at most so many."""
+        claims = (self._taken(number, batch, reviewer=reviewer) for batch in batches)
+        return [*islice((one for one in claims if one is not None), max(0, count))]
 
-            def key(generation: int, batch: int = batch) -> str:
-                return _claim_key(number, batch, generation)
+    def _taken(self, number: int, batch: int, *, reviewer: str) -> ReviewClaim | None:
+        """Claim a batch; None where another has it, or it is finished."""
 
-            def claim(generation: int, batch: int = batch) -> ReviewClaim:
-                now = self.clock()
-                return ReviewClaim(
-                    round=number,
-                    batch=batch,
-                    generation=generation,
-                    reviewer=reviewer,
-                    taken=now,
-                    expires=now + timedelta(seconds=self.settings.lease_s),
-                )
+        def claim(generation: int) -> ReviewClaim:
+            now = self.clock()
+            return ReviewClaim(
+                round=number,
+                batch=batch,
+                generation=generation,
+                reviewer=reviewer,
+                taken=now,
+                expires=now + timedelta(seconds=self.settings.lease_s),
+            )
 
-            def is_taken(content: bytes) -> bool:
-                return not ReviewClaim.from_json(content).is_over(self.clock())
+        def is_taken(content: bytes) -> bool:
+            return not ReviewClaim.from_json(content).is_over(self.clock())
 
-            made, theirs = create_generation(self.objects, key, document=claim, is_taken=is_taken)
-            # Asked after it was taken, because it may have been finished in between.
-            if theirs is None and not any(self.objects.list(f"verdicts/{number:03d}/{batch:06d}")):
-                taken.append(made)
-        return taken
+        key = partial(_claim_key, number, batch)
+        made, theirs = create_generation(self.objects, key, document=claim, is_taken=is_taken)
+        # Asked after it was taken, because it may have been finished in between.
+        return made if theirs is None and not any(self.objects.list(f"verdicts/{number:03d}/{batch:06d}")) else None
 
     def _still_held(self, claims: Mapping[int, ReviewClaim], reviewer: str) -> list[ReviewClaim]:
         """Return claims of a reviewer with new ends, but for those that another has taken."""
@@ -281,7 +280,7 @@ class Review:
     def _renewed(self, claim: ReviewClaim) -> ReviewClaim | None:
         """Return a claim with a new end; None where another reviewer has the batch."""
         if claim.is_over(self.clock()):  # others may be taking it right now, and one wins
-            return next(iter(self._take(claim.round, [claim.batch], reviewer=claim.reviewer, count=1)), None)
+            return self._taken(claim.round, claim.batch, reviewer=claim.reviewer)
         if self.objects.get(_claim_key(claim.round, claim.batch, claim.generation + 1)) is not None:
             return None
         later = replace(claim, expires=self.clock() + timedelta(seconds=self.settings.lease_s))
