@@ -354,6 +354,10 @@ def track(
     stable_within: Annotated[
         float, _tracks(help="Change of area, as a part of the first, that is called stable.")
     ] = 0.1,
+    last_map: Annotated[
+        str | None,
+        _tracks(metavar="MAP", help="Map of the last year: what is gone there, and what lies where it saw no ground."),
+    ] = None,
     overwrite: options.OverwriteOption = False,
 ) -> None:
     """Follow objects over years: growth, first and last sighting, what became of each.
@@ -364,7 +368,7 @@ def track(
 
     rtsx track 2010=drawn.shp 2024=slumps.parquet --out tracks.gpkg
 
-    rtsx track 2022=a.gpkg 2023=b.gpkg 2024=c.gpkg --out tracks.gpkg --summary tracks.csv --max-gap 0
+    rtsx track 2022=a.gpkg 2023=b.gpkg 2024=c.gpkg --out tracks.gpkg --summary tracks.csv --max-gap 0 --last-map map.zarr
     """
     files = _files(years)
     options.require_suffix(out, options.FOOTPRINT_SUFFIXES, option="--out", overwrite=overwrite)
@@ -372,6 +376,7 @@ def track(
     # Here, because they load rasterio, which `--help` should not wait for.
     from rtsx.footprints import read_years, track_summary, write_tracks
 
+    newest = None if last_map is None else _map_of(last_map, max(files))
     yearly = read_years(files)
     classes = {year: set(table["class_name"].dropna()) for year, table in yearly.items() if len(table)}
     if len(classes) > 1 and len(set.union(*classes.values())) == sum(map(len, classes.values())) > 1:
@@ -382,7 +387,7 @@ def track(
         )
     with progress("tracking"):
         tracks = rtsx.track_footprints(yearly, min_overlap=min_overlap, max_gap=max_gap)
-        table = track_summary(tracks, stable_within=stable_within)
+        table = track_summary(tracks, stable_within=stable_within, last_map=newest)
     write_tracks(tracks, options.in_folder(out), overwrite=overwrite)
     if summary is not None:
         data = BytesIO()
@@ -411,3 +416,15 @@ def _files(given: list[str]) -> dict[int, str]:
             raise options.misused("YEAR=FILE", f"{file} is no file; check the path.")
         files[int(year)] = file
     return files
+
+
+def _map_of(path: str, year: int) -> "xr.Dataset":
+    """Open a map as it is in a year, which it may leave unsaid."""
+    from rtsx.cube.times import image_years, years_of  # loads xarray, which `--help` does not wait for
+
+    several = len({*years_of(options.open_prediction(path))}) > 1
+    stored = options.open_year(path, year if several else None)
+    stated = image_years(stored)
+    if stated and not min(stated) <= year <= max(stated):
+        raise options.misused("--last-map", f"{path} is of {min(stated)}, and the last year of the outlines is {year}.")
+    return stored

@@ -2,7 +2,9 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
+import dask.array as da
 import geopandas
 import numpy as np
 import pandas as pd
@@ -10,11 +12,15 @@ import shapely
 from numpy.typing import NDArray
 from pyproj import CRS
 
+from rtsx.cube.georeference import geobox_of
 from rtsx.errors import FootprintError
 from rtsx.footprints.merge import concat, sort, union_rows
 from rtsx.footprints.schema import reorder, validate_footprints
 from rtsx.footprints.tracks import check_tracks
-from rtsx.geometry.crs import crs_text
+from rtsx.geometry.crs import apply_affine, crs_text
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 
 def level1_footprints(footprints: geopandas.GeoDataFrame) -> dict[str, geopandas.GeoDataFrame]:
@@ -152,14 +158,18 @@ def _possible(rows: geopandas.GeoDataFrame, images: geopandas.GeoDataFrame) -> N
     return np.bincount(row[same], minlength=len(rows))
 
 
-STATUSES = ("new", "growing", "stable", "shrinking", "gone", "merged")
+STATUSES = ("new", "growing", "stable", "shrinking", "gone", "unseen", "merged")
 """What can become of a track; `track_summary` says how it is found."""
 
 Floats = NDArray[np.float64]
 
 
 def track_summary(
-    tracks: pd.DataFrame, *, years: Sequence[int] | None = None, stable_within: float = 0.1
+    tracks: pd.DataFrame,
+    *,
+    years: Sequence[int] | None = None,
+    stable_within: float = 0.1,
+    last_map: "xr.Dataset | None" = None,
 ) -> pd.DataFrame:
     """Summarise tracks, one row each.
 
@@ -172,6 +182,9 @@ def track_summary(
         where tracks come from a file and nothing was found in the last year.
     stable_within : float
         A track whose area has changed by no more than this part of the first area is stable.
+    last_map : xarray.Dataset, optional
+        Map of the last year on (y, x), whose `valid` tells ground that was seen without an outline from ground that was not seen,
+        as under cloud. Read at one point within each outline; tracks then need their geometry.
 
     Returns
     -------
@@ -180,7 +193,8 @@ def track_summary(
 
         - track_id, family_id, class_name;
         - first_seen, last_seen, n_years (years in which it was seen), n_outlines;
-        - status: "merged" (its ground goes on in `merged_into`), "gone" (not seen in the last year), "new" (seen in
+        - status: "merged" (its ground goes on in `merged_into`), "gone" (not seen in the last year), "unseen" (neither was its
+          ground, by `last_map`: no outline of it has its point on a valid pixel), "new" (seen in
           the last year for the first time, where there is more than one), else "growing", "stable" or "shrinking", by
           `growth_relative` and `stable_within`;
         - growth_m2: last area minus first area; growth_m2_per_a: slope of the least-squares line through the areas of
@@ -195,7 +209,8 @@ def track_summary(
     Raises
     ------
     FootprintError
-        `tracks` is no table of tracks, a number is out of its range, or `years` lacks one that occurs.
+        `tracks` is no table of tracks, a number is out of its range, `years` lacks one that occurs, or `last_map` is no map of one
+        time with `valid`.
 
     Examples
     --------
@@ -225,7 +240,36 @@ def track_summary(
     seen = outlines > 0
     into = _mergers(tracks, names, track)
     area = np.where(seen, _with_mergers(area, seen, into=into), np.nan)
-    return _tabulate(tracks, (names, track), area=area, into=into, mapped=mapped, stable_within=stable_within)
+    summary = _tabulate(tracks, (names, track), area=area, into=into, mapped=mapped, stable_within=stable_within)
+    if last_map is not None:
+        is_gone = summary["status"].to_numpy() == "gone"
+        newest = pd.Series(year).groupby(track).transform("max").to_numpy()
+        rows = np.flatnonzero(is_gone[track] & (year == newest))
+        is_seen = np.zeros(len(names), bool)
+        is_seen[track[rows[_is_valid(tracks.iloc[rows], last_map)]]] = True
+        summary.loc[is_gone & ~is_seen, "status"] = "unseen"
+    return summary
+
+
+def _is_valid(tracks: pd.DataFrame, last_map: "xr.Dataset") -> NDArray[np.bool_]:
+    """Test of each outline whether a point within it lies on a valid pixel of a map."""
+    if "valid" not in last_map or set(last_map["valid"].dims) != {"y", "x"}:
+        raise FootprintError(
+            "last_map is a map of one time, whose `valid` on (y, x) says which pixels were seen; got "
+            f"{ {name: one.dims for name, one in last_map.data_vars.items()} }: select the last year, such as with isel(time=-1)"
+        )
+    if not isinstance(tracks, geopandas.GeoDataFrame):
+        raise FootprintError(
+            "where tracks lie is known by their geometry only: give them with it, or leave last_map out"
+        )
+    geobox = geobox_of(last_map)
+    points = tracks.geometry.representative_point().to_crs(str(geobox.crs))
+    columns, rows = (np.floor(each).astype(np.int64) for each in apply_affine(~geobox.affine, points.x, points.y))
+    is_inside = (columns >= 0) & (rows >= 0) & (columns < geobox.shape.x) & (rows < geobox.shape.y)
+    valid = last_map["valid"].transpose("y", "x").data
+    valid = valid.vindex if isinstance(valid, da.Array) else valid
+    is_inside[is_inside] = np.asarray(valid[rows[is_inside], columns[is_inside]])
+    return is_inside
 
 
 def _mapped_years(tracks: pd.DataFrame, years: Sequence[int] | None) -> NDArray[np.int64]:

@@ -223,6 +223,22 @@ def test_tracks_and_summary_are_those_of_the_library(
         assert line in outcome.out
 
 
+def test_the_map_of_the_last_year_says_what_was_not_seen(
+    rtsx_command: Command, years: dict[int, str], tmp_path: Path
+) -> None:
+    pred = make_prediction(np.full((80, 80), 10))
+    pred["valid"][35:55, 35:55] = False  # where one was in 2023
+    both = pred.expand_dims(time=[2023, 2024]).transpose("time", "y", "x")
+    path = rtsx.write_cube(both, tmp_path / "years.zarr")
+    words = [f"{year}={file}" for year, file in years.items()]
+    line = ("--out", tmp_path / "t.parquet", "--summary", tmp_path / "t.csv", "--last-map")
+    assert rtsx_command("track", *words, *line, path).status == 0
+    assert set(pd.read_csv(tmp_path / "t.csv")["status"]) == {"unseen", "growing", "new"}
+    old = rtsx.write_cube(pred.assign_attrs(time_coverage_start="2022-07-01"), tmp_path / "old.zarr")
+    refused = rtsx_command("track", *words, "--overwrite", *line, old)
+    assert (refused.status, "is of 2022, and the last year of the outlines is 2024" in refused.err) == (2, True)
+
+
 def test_options_reach_the_tracking(rtsx_command: Command, years: dict[int, str], tmp_path: Path) -> None:
     words = [f"{year}={file}" for year, file in years.items()]
     line = ("--min-overlap", "1", "--max-gap", "0", "--stable-within", "5", "--summary", tmp_path / "t.parquet")

@@ -3,8 +3,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import shapely
+import xarray as xr
+from affine import Affine
+from odc.geo.geobox import GeoBox
 from shapely import box
 
+from rtsx.cube.georeference import with_georeference
 from rtsx.errors import FootprintError
 from rtsx.footprints import track_footprints, track_summary, write_tracks
 from rtsx.footprints.geometry import measure
@@ -99,6 +103,33 @@ def test_classes_are_tracked_apart():
     assert track_footprints({2023: one, 2024: other})["track_id"].nunique() == 2
     nameless = found(a=box(0, 0, 30, 30)).assign(class_name=None)
     assert track_footprints({2023: nameless, 2024: found(a=box(0, 0, 30, 30))})["track_id"].nunique() == 1
+
+
+@pytest.mark.parametrize("is_lazy", [False, True])
+@pytest.mark.parametrize("crs", ["EPSG:32608", "EPSG:3413"])
+def test_what_is_not_seen_where_the_last_map_saw_no_ground_is_not_gone(crs, is_lazy):
+    yearly = {
+        2022: found(goes=box(0, 0, 30, 30), hides=box(60, 0, 90, 30), leaves=box(1200, 0, 1230, 30), stays=box(120, 0, 150, 30)),
+        2023: found(hides=box(63, 0, 93, 30)),
+        2024: found(stays=box(120, 0, 150, 30)),
+    }  # fmt: skip
+    tracks = track_footprints(yearly)
+    valid = np.ones((40, 40), bool)
+    valid[:, 18:36] = False  # x from 54 to 108
+    geobox = GeoBox((40, 40), Affine(3, 0, 0, 0, -3, 60), "EPSG:32608")
+    map_ = with_georeference({"valid": xr.Variable(("y", "x"), valid)}, geobox, lattice_origin=(0, 0))
+    summary = track_summary(tracks.to_crs(crs), last_map=map_.chunk(y=7, x=9) if is_lazy else map_)
+    assert summary.set_index("track_id")["status"].to_dict() == {
+        "2022_goes": "gone",
+        "2022_hides": "unseen",
+        "2022_leaves": "unseen",  # it lies beside the map
+        "2022_stays": "stable",
+    }
+    assert set(track_summary(tracks)["status"]) == {"gone", "stable"}
+    with pytest.raises(FootprintError, match="a map of one time"):
+        track_summary(tracks, last_map=map_.expand_dims(time=2))
+    with pytest.raises(FootprintError, match="by their geometry only"):
+        track_summary(pd.DataFrame(tracks.drop(columns="geometry")), last_map=map_)
 
 
 def test_status_and_growth_follow_from_the_areas():
