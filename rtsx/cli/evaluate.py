@@ -1,7 +1,6 @@
 """`rtsx evaluate`, `rtsx sample` and `rtsx area`: scores of maps, outlines and models, units to review, and the area that a map expects."""
 
 import time
-from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -10,14 +9,12 @@ import typer
 
 import rtsx
 from rtsx.cli import options
-from rtsx.cli.console import Commands, print_info, progress, show, show_line, warn
+from rtsx.cli.console import Commands, print_info, progress, show, show_line
 from rtsx.cli.truth import StatedTruth
 from rtsx.errors import MissingExtraError
 from rtsx.storage import staged, write_whole
 
 if TYPE_CHECKING:
-    import geopandas
-
     from rtsx.evaluation import Evaluation, ObjectChoice
     from rtsx.model import ModelBundle
 
@@ -312,9 +309,9 @@ def _of_map(
     choose: bool,
 ) -> "Evaluation | ObjectChoice":
     from rtsx.cube import class_names, geobox_of
-    from rtsx.cube.times import years_of
-    from rtsx.evaluation import choose_objects
+    from rtsx.evaluation import EvaluationScene, choose_objects
     from rtsx.evaluation import evaluate as score
+    from rtsx.evaluation.scoring import warn_of_other_years
     from rtsx.labels import rasterize_labels
 
     prediction = options.open_year(evaluated, year)
@@ -326,8 +323,8 @@ def _of_map(
         known = truth.raster(prediction, classes=targets, wanted=class_name)
     else:
         known = truth.labels(targets, wanted=class_name)
-        _warn_of_years(known, truth.path, years={*years_of(prediction)}, evaluated=evaluated)
         if len(targets) > 1:
+            warn_of_other_years([EvaluationScene(name=evaluated, prediction=prediction, truth=known)])
             named = [class_name] if class_name is not None and class_name in {*known["class_name"]} else targets
             known = rasterize_labels(known, geobox_of(prediction), classes=named)
     classes = None if class_name is None else [class_name]
@@ -347,7 +344,6 @@ def _of_outlines(
     rule: dict[str, float],
 ) -> "Evaluation":
     from rtsx.evaluation import evaluate as score
-    from rtsx.footprints.schema import stated_years
     from rtsx.labels.io import read_table
 
     outlines = read_table(evaluated, what="outlines")
@@ -361,22 +357,10 @@ def _of_outlines(
     if class_name is not None:
         outlines = outlines[outlines["class_name"] == class_name]
     labels = truth.labels([class_name] if class_name is not None else named or ["target"], wanted=None)
-    _warn_of_years(labels, truth.path, years=stated_years(outlines), evaluated=evaluated)
     ground: Any = None
     if mapped is not None:
         ground = read_table(mapped, what="mapped ground") if _has_outlines(mapped) else options.open_year(mapped, year)
     return score(outlines, labels, mapped=ground, **rule)  # type: ignore[arg-type]  # by name
-
-
-def _warn_of_years(
-    labels: "geopandas.GeoDataFrame", truth: str, *, years: Iterable[int | None], evaluated: str
-) -> None:
-    true, found = {int(one) for one in labels["image_date"].dt.year.dropna()}, {one for one in years if one is not None}
-    if found and true and not found & true:
-        warn(
-            f"{truth} is of {', '.join(map(str, sorted(true)))}, and {evaluated} of {', '.join(map(str, sorted(found)))}: what has changed "
-            "between counts as wrong."
-        )
 
 
 def _has_outlines(evaluated: str) -> bool:

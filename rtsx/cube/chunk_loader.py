@@ -140,10 +140,12 @@ def plan_encodings(source: SourceRecipe, images: Sequence[Image]) -> tuple[Layer
 
 
 def _warn_of_doubt(source: SourceRecipe, images: Sequence[Image]) -> None:
-    """Warn where 0 is declared missing in quality data, and its rule takes it for good."""
+    """Warn where 0 is declared missing in quality data, and its rule takes it for good; raise for a dtype that it cannot read."""
     if source.quality is None:
         return
     rule, name = source.quality.rule, source.quality.wanted.name
+    for dtype in sorted({image.bands[name].dtype for image in images}):
+        rule.require_dtype(np.dtype(dtype))
     for image in images:
         bands = image.bands[name]
         if doubt := rule.doubt(nodata=bands.nodata, dtype=bands.dtype):

@@ -4,9 +4,9 @@ import math
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
+import dask.array as da
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
@@ -208,7 +208,8 @@ def as_mask(valid: xr.DataArray) -> xr.DataArray:
     Raises
     ------
     CubeError
-        It has other numbers, such as the 255 of GDAL's masks; where it is lazy, when they are read.
+        1 is declared missing; or it has other numbers, such as the 255 of GDAL's masks: where it is lazy, when a block is read,
+        which is named.
 
     Examples
     --------
@@ -217,26 +218,38 @@ def as_mask(valid: xr.DataArray) -> xr.DataArray:
     """
     if valid.dtype.kind not in "iufO":
         return valid
-    made: xr.DataArray = xr.apply_ufunc(
-        partial(_yes_or_no, missing=missing_values(valid)), _lazy(valid), dask="parallelized", output_dtypes=[bool]
-    )
+    lazy, missing = _lazy(valid), missing_values(valid)
+    if 1 in missing:
+        raise CubeError(_odd_mask("1 is declared missing", 1))
+    if lazy.chunks is None:
+        made = lazy.copy(data=_yes_or_no(lazy.values, missing=missing))
+    else:
+        meta = np.empty((0,) * lazy.ndim, bool)
+        made = lazy.copy(data=da.map_blocks(_yes_or_no, lazy.data, dtype=bool, meta=meta, missing=missing))
     made = made.drop_attrs().assign_attrs({key: one for key, one in valid.attrs.items() if key not in MISSING_ATTRS})
     made.encoding = {key: valid.encoding[key] for key in ("grid_mapping", "chunks", "shards") if key in valid.encoding}
     return made
 
 
-def _yes_or_no(values: NDArray[Any], *, missing: tuple[float, ...]) -> NDArray[np.bool_]:
+def _yes_or_no(
+    values: NDArray[Any], *, missing: tuple[float, ...], block_info: Mapping[int, Any] | None = None
+) -> NDArray[np.bool_]:
     if values.dtype.kind == "O":  # True and False of a bool that declares a missing value, with NaN in its place
         values = values.astype(np.float64)
     yes = values == 1
     odd = values[~(yes | (values == 0) | np.isnan(values) | np.isin(values, missing))]
-    if odd.size or 1 in missing:
-        raise CubeError(
-            "`valid` says by 1 and 0 which pixels can be trusted, and by the value of missing ones that they cannot; "
-            f"{f'it has {odd[0]:g}' if odd.size else '1 is declared missing'}. Store 1 where that is valid, else 0; in Python, with cube['valid'] == "
-            f"{odd[0] if odd.size else 1:g}, or call it otherwise, with cube.rename(valid='mask'), if it is a layer."
-        )
+    if odd.size:
+        spans = block_info[0]["array-location"][-2:] if block_info else ()
+        place = ", ".join(f"{dim} {a}-{b}" for dim, (a, b) in zip(("rows", "columns"), spans, strict=False))
+        raise CubeError(_odd_mask(f"it has {odd[0]:g}{f' in {place}' if place else ''}", odd[0]))
     return np.asarray(yes)
+
+
+def _odd_mask(what: str, number: float) -> str:
+    return (
+        f"`valid` says by 1 and 0 which pixels can be trusted, and by the value of missing ones that they cannot; {what}. Store 1 where that "
+        f"is valid, else 0; in Python, with cube['valid'] == {number:g}, or call it otherwise, with cube.rename(valid='mask'), if it is a layer."
+    )
 
 
 def _lazy(layer: xr.DataArray) -> xr.DataArray:

@@ -363,6 +363,20 @@ class MaskRule:
         quality[is_missing.all(axis=0)] = INVALID
         return quality
 
+    def require_dtype(self, dtype: np.dtype[Any]) -> None:
+        """Raise where the rule cannot read quality data of a dtype, before any is read.
+
+        Raises
+        ------
+        CubeError
+            It is no number, or has not the bits of the rule.
+        """
+        if dtype.kind not in "biuf":
+            raise CubeError(
+                f"Quality data are numbers; these are {dtype}. Store them as uint8 or another whole number."
+            )
+        self.quality(np.zeros((self.bands, 1, 1), dtype))
+
     def doubt(self, *, nodata: float | None, dtype: str) -> str | None:
         """Return what is to be said where 0 is declared missing and counts as good; None where that is settled."""
         if nodata != 0 or self.bands > 1 or self.named_numbers is None or 0 in self.named_numbers:

@@ -60,7 +60,7 @@ def apply_mask(
     Raises
     ------
     CubeError
-        Unknown rule, wrong number of bands, names of which only some are known at other places, or data that is not on the
+        Unknown rule, wrong number of bands or a dtype that the rule cannot read, names of which only some are known at other places, or data that is not on the
         cube's pixels.
     """
     cube = as_cube(cube)
@@ -69,6 +69,7 @@ def apply_mask(
         name, (bands, nodata), seen = "Quality data", _array_bands(data, cube, found), None
     else:
         name, (bands, nodata, seen) = str(data), _file_bands(str(data), cube, found)
+    found.require_dtype(bands.dtype)
     if doubt := found.doubt(nodata=nodata, dtype=bands.dtype.name):
         warnings.warn(f"{name} {doubt}", LayerValuesWarning, stacklevel=2)
     blocks = bands.rechunk({0: -1})

@@ -17,7 +17,8 @@ from pyproj import CRS
 
 from rtsx.arguments import typed
 from rtsx.cube import geobox_of
-from rtsx.errors import EvaluationError, LabelError, TruthWarning
+from rtsx.cube.times import image_years
+from rtsx.errors import EvaluationError, LabelDateWarning, LabelError, TruthWarning
 from rtsx.evaluation.cases import (
     ALONE,
     EvaluationScene,
@@ -33,6 +34,7 @@ from rtsx.evaluation.dask import count_rasters, evaluate_rasters, least_pixels
 from rtsx.evaluation.result import Evaluation
 from rtsx.footprints.extract import default_min_area_m2, stated_number
 from rtsx.footprints.geometry import repeats
+from rtsx.footprints.schema import stated_years
 from rtsx.labels import RasterizedLabels, read_labels
 from rtsx.labels.label_rasters import read_label_raster
 from rtsx.model import ModelBundle, OutlineChoice
@@ -207,6 +209,8 @@ def evaluate(
     TruthWarning
         Scores say less than they seem to: true outlines lie far from all found ones, and what was mapped is not known; or a
         raster of truth shows the target everywhere that counts, or nowhere.
+    LabelDateWarning
+        No outline of the truth is of a year that the prediction is of.
 
     Examples
     --------
@@ -229,6 +233,7 @@ def evaluate(
     if isinstance(truth, str | PathLike):
         truth = _read_truth(fspath(truth), scenes)
     listed = listed_scenes(scenes, truth)
+    warn_of_other_years(listed)
     if mapped is not None:
         if truth is None:
             raise EvaluationError("Scenes say themselves what was mapped: give no mapped= with them.")
@@ -296,6 +301,46 @@ def _check_meets(case: RasterCase | OutlineCase) -> None:
 
 def _has_none(case: RasterCase) -> bool:
     return isinstance(case.truth, RasterizedLabels) and not case.truth.count
+
+
+def warn_of_other_years(scenes: Sequence[EvaluationScene]) -> None:
+    """Warn, once, where outlines of the truth state years of which the prediction is of none.
+
+    Warns
+    -----
+    LabelDateWarning
+        It is so for a scene.
+    """
+    apart = []
+    for scene in scenes:
+        pred, truth = scene.prediction, scene.truth
+        true = _label_years(truth) if isinstance(truth, gpd.GeoDataFrame) else set()
+        made = stated_years(pred) if isinstance(pred, gpd.GeoDataFrame) else _from_to(image_years(pred))
+        if true and made and not true & made:
+            apart.append((scene.name, *(", ".join(map(str, sorted(years))) for years in (true, made))))
+    if apart:
+        name, true_years, made_years = apart[0]
+        more = f" So it is in {len(apart)} of {len(scenes)} scenes." if len(scenes) > 1 else ""
+        warnings.warn(
+            f"The truth{of_scene(name)} is of {true_years}, and the prediction of {made_years}: what has changed between counts as wrong.{more} Take "
+            "a truth of the year of the images.",
+            LabelDateWarning,
+            stacklevel=4,
+        )
+
+
+def _label_years(labels: gpd.GeoDataFrame) -> set[int]:
+    """Return the years of the images that labels are drawn on, from first to last where they state a period."""
+    if "image_date" not in labels.columns or labels["image_date"].dtype.kind != "M":
+        return set()
+    first = labels["image_date"]
+    last = labels["image_date_end"].fillna(first) if "image_date_end" in labels.columns else first
+    spans = zip(first.dropna().dt.year, last[first.notna()].dt.year, strict=True)
+    return {year for span in {*spans} for year in _from_to(span)}
+
+
+def _from_to(years: Sequence[int]) -> set[int]:
+    return {*range(int(min(years)), int(max(years)) + 1)} if years else set()
 
 
 def listed_scenes(
@@ -466,6 +511,7 @@ def choose_objects(
     if isinstance(truth, str | PathLike):
         truth = _read_truth(fspath(truth), scenes)
     listed = listed_scenes(scenes, truth)
+    warn_of_other_years(listed)
     for threshold in thresholds:
         replace(settings, threshold=threshold)  # which refuses what is none
         if not threshold:

@@ -163,8 +163,9 @@ def test_a_year_is_found_however_it_is_written(rtsx_command: Command, tmp_path: 
     gpd.read_parquet(out).assign(date=pd.Timestamp("2019-07-01"), year=2019).to_parquet(tmp_path / "older.parquet")
     for evaluated in ((out,), (several, "--year", "2024")):
         warned = rtsx_command("evaluate", *evaluated, "--truth", tmp_path / "older.parquet", "--bootstrap", "0")
-        assert "older.parquet is of 2019, and" in warned.err
-        assert "of 2024: what has changed between counts as wrong" in warned.err
+        assert (
+            warned.err.count("The truth is of 2019, and the prediction of 2024: what has changed between counts") == 1
+        )
     line = ("sample", "--map", several, "--year", "2024", "--footprints", out, "--size", "9")
     assert rtsx_command(*line, "--out", tmp_path / "sample.parquet").status == 0
     assert set(gpd.read_parquet(out)["year"]) == {2024}

@@ -202,6 +202,20 @@ def test_a_mask_as_readers_give_it_is_bool(tmp_path: Path) -> None:
     assert as_mask(lazy).values.tolist() == [[True, False, True]]
 
 
+def test_a_lazy_mask_of_other_numbers_names_the_block_and_a_wrong_declaration_is_refused_at_once() -> None:
+    pixels = np.ones((4, 6), np.uint8)
+    pixels[3, 5] = 255
+    lazy = xr.DataArray(pixels, dims=("y", "x")).chunk({"y": 2, "x": 3})
+    made = as_mask(lazy)
+    assert made[:2].values.all()
+    with pytest.raises(CubeError, match=r"it has 255 in rows 2-4, columns 3-6\. Store 1"):
+        made.compute()
+    with pytest.raises(CubeError, match=r"it has 255\. Store 1"):
+        as_mask(xr.DataArray(pixels, dims=("y", "x")))
+    with pytest.raises(CubeError, match="1 is declared missing"):
+        as_mask(lazy.assign_attrs(_FillValue=1))
+
+
 def test_a_range_that_is_none_is_refused() -> None:
     with pytest.raises(
         CubeError, match=r"valid_range.* no numbers. Remove them, with cube\['red'\].attrs.pop\('valid_range'\)"

@@ -462,3 +462,15 @@ def test_0_declared_missing_counts_as_the_rule_says_and_is_warned_of(
     with told if is_told else nullcontext():
         valid = apply_mask(cube, path, rule=rule)["valid"]
     assert bool(valid.all()) == ("0" not in stated.get("invalid", ""))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "message"), [("float32", "Bits are read from whole numbers"), ("uint8", "bits 0 to 7"), ("U1", "numbers")]
+)
+def test_quality_data_of_a_dtype_that_the_rule_cannot_read_is_refused_before_a_block_is_read(
+    dtype: str, message: str, random_cube: Callable[..., xr.Dataset]
+) -> None:
+    cube = random_cube().drop_vars("valid")
+    lazy = xr.DataArray(np.zeros((230, 301), dtype), dims=("y", "x")).chunk(100)
+    with pytest.raises(CubeError, match=message):
+        apply_mask(cube, lazy, rule=mask_rule({"invalid": "bit(9)"}, data=["q"]))

@@ -1,5 +1,6 @@
 """Scores of whole scenes agree with torchmetrics and with searching for objects one by one; what cannot be evaluated is refused."""
 
+import warnings
 from dataclasses import replace
 
 import dask.array as da
@@ -16,7 +17,7 @@ import xarray as xr
 from pyproj import Geod
 
 import rtsx
-from rtsx.errors import BundleError, EvaluationError, FootprintError, TruthWarning
+from rtsx.errors import BundleError, EvaluationError, FootprintError, LabelDateWarning, TruthWarning
 from rtsx.evaluation import Evaluation, EvaluationScene, choose_objects
 from rtsx.inference.plan import PredictionPlan
 from rtsx.labels import StubLabelRaster, rasterize_labels
@@ -571,3 +572,30 @@ def test_an_array_is_no_prediction():
     pred, boxes = three_slumps()
     with pytest.raises(EvaluationError, match="a Dataset with `probability` or `binary`"):
         rtsx.evaluate(pred["probability"], gpd.GeoDataFrame(geometry=boxes, crs="EPSG:3413"))
+
+
+def test_labels_of_other_years_than_the_prediction_are_warned_of_once_at_both_doors():
+    level = np.full((60, 80), 10)
+    level[20:40, 30:50] = 80
+    pred = make_prediction(level).assign_coords(time=np.datetime64("2024-07-01", "ns"))
+    slump = shapely.box(600_090, -900_120, 600_150, -900_060)
+    labels = gpd.GeoDataFrame({"image_date": pd.to_datetime(["2019-07-01"])}, geometry=[slump], crs=3413)
+    found = labels.rename(columns={"image_date": "date"}).assign(year=2024)
+    scenes = [EvaluationScene(name=name, prediction=pred, truth=labels) for name in "ab"]
+    for score, given in (
+        (rtsx.evaluate, (pred, labels)),
+        (choose_objects, (pred, labels)),
+        (rtsx.evaluate, (found, labels)),
+    ):
+        with pytest.warns(LabelDateWarning, match="The truth is of 2019, and the prediction of 2024: ") as caught:
+            score(*given)
+        assert [one.filename for one in caught if one.category is LabelDateWarning] == [__file__]
+    with pytest.warns(LabelDateWarning, match="of scene 'a' is of 2019, .* So it is in 2 of 2 scenes") as caught:
+        rtsx.evaluate(scenes, bootstrap=0)
+    assert [one.category for one in caught].count(LabelDateWarning) == 1
+    period = labels.assign(image_date_end=pd.to_datetime(["2025-07-01"]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", LabelDateWarning)
+        rtsx.evaluate(pred, period)
+        rtsx.evaluate(pred, labels.assign(image_date=pd.NaT))
+        rtsx.evaluate(pred.drop_vars("time"), labels)
