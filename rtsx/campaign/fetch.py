@@ -55,7 +55,7 @@ from rtsx.cube.write import compressor_for
 from rtsx.errors import CampaignError, CubeError
 from rtsx.storage import refuse_other_format
 from rtsx.storage.object_store import ObjectStore, open_object_store
-from rtsx.storage.zarr import store_of
+from rtsx.storage.zarr import WholeStore, store_of
 
 if TYPE_CHECKING:
     from rtsx.campaign.campaign import Campaign
@@ -175,7 +175,9 @@ class FetchJob:
 
     @cached_property
     def _pixels(self) -> Store:
-        return store_of(self.store.pixels, {}, read_only=False)
+        path = self.store.pixels
+        cure = "Remove it, and fetch again, which writes it anew."
+        return WholeStore(store_of(path, {}, read_only=False), path, cure=cure)
 
 
 _conforms: type[CellTask] = FetchJob

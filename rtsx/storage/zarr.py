@@ -248,7 +248,7 @@ class WholeStore(WrapperStore[Store]):
         found = await super().get(key, prototype, byte_range)
         if found is None:
             self._refuse(key)
-        elif PurePosixPath(key).name in _METADATA and not _is_metadata(found.to_bytes()):
+        elif (name := PurePosixPath(key).name) in _METADATA and not _is_metadata(name, found.to_bytes()):
             raise CubeError(f"{self.path}/{key} is truncated or damaged. {self.cure}")
         return found
 
@@ -352,12 +352,13 @@ def _root_in_zip(path: Path) -> str | None:
     return None if shallowest is None else "/".join(shallowest.parts)
 
 
-def _is_metadata(content: bytes) -> bool:
-    """Test whether bytes are a JSON object."""
+def _is_metadata(name: str, content: bytes) -> bool:
+    """Test whether bytes are a JSON object, and in Zarr v3 one that says what it describes."""
     try:
-        return isinstance(json.loads(content), dict)
+        document = json.loads(content)
     except (ValueError, RecursionError):
         return False
+    return isinstance(document, dict) and (name != "zarr.json" or document.get("node_type") in ("array", "group"))
 
 
 def _diagnosis(path: str, options: StorageOptions) -> str:
