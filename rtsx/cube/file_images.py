@@ -194,8 +194,9 @@ class StoreImages:
         self, raw: xr.Dataset, names: Sequence[str], period: Period | None
     ) -> list[tuple[int | None, datetime | None]]:
         """Return place and date of the steps of time that count; no place where there are not several."""
-        several = max((raw[name].sizes.get("time", 1) for name in names if name in raw), default=1)
-        dates = times_of(raw) if any("time" in raw[name].dims for name in names if name in raw) else []
+        read = [raw[name] for name in (*names, "valid") if name in raw]
+        several = max((one.sizes.get("time", 1) for one in read), default=1)
+        dates = times_of(raw) if any("time" in one.dims for one in read) else []
         if several == 1:
             if self.time is not None or not dates or np.isnat(dates[0]):
                 return [(None, self.time)]

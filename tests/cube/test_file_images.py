@@ -216,6 +216,9 @@ def test_a_store_with_steps_of_time_is_an_image_for_each_within_the_period(zarr_
         with pytest.raises(CubeError, match=r"has 3 steps of time \(.*, \.\.\.\), .*Say which count with a period"):
             source.find(EVERYWHERE, None if "several" in source.path else summers, wanted)
 
+    with pytest.raises(CubeError, match="has 3 steps of time"):  # of its mask
+        StoreImages(path=f"{tmp_path}/several.zarr").find(EVERYWHERE, None, [BandRequest(name="dem")])
+
     single = store("single.zarr", slice(1, 2), days)
     assert [str(image.time)[:10] for image in single.find(EVERYWHERE, None, wanted)] == ["2024-07-11"]
     assert single.find(EVERYWHERE, Period(date(2023, 1, 1), date(2023, 12, 31)), wanted) == ()
