@@ -162,6 +162,31 @@ def test_sentinel2_opens_from_a_server(
         assert (cube["quality_sentinel2"].values[valid] == 2).all()
 
 
+def test_the_ndvi_beside_a_basemap_is_that_of_sentinel2(
+    region_files: RegionFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = yaml.safe_load((CONFIGS / "cube-basemap.yaml").read_text())
+    ground = around(region_files.images[0], load_cube_config(CONFIGS / "cube-basemap.yaml").grid.grid(), side=30)
+    colours = ground.pad(9)
+    with rasterio.open(
+        tmp_path / "20250815_quad.tif", "w", driver="GTiff", count=3, height=colours.shape.y, width=colours.shape.x, dtype="uint8",
+        crs="EPSG:3857", transform=colours.affine,
+    ) as file:  # fmt: skip
+        file.write(np.full((3, *colours.shape.yx), 60, np.uint8))
+    values["sources"]["basemap"] = {"sensor": "planet-basemap", "files": str(tmp_path / "*_quad.tif")}
+    (tmp_path / "cube.yaml").write_text(yaml.safe_dump(values))
+    values["sources"].pop("basemap")
+    (tmp_path / "alone.yaml").write_text(yaml.safe_dump({**values, "layers": ["ndvi"]}))
+    with rustac_server(
+        tmp_path, [sentinel2(region_files.images[0], tmp_path, date="2025-07-10")], ["sentinel-2-l2a"]
+    ) as url:
+        monkeypatch.setenv("RTSX_S2_STAC", url)
+        cube, alone = (open_cube(tmp_path / name, ground) for name in ("cube.yaml", "alone.yaml"))
+        assert tuple(cube.data_vars)[:4] == ("red", "green", "blue", "ndvi")
+        assert 0 < np.nanmax(cube["ndvi"].values) < 1
+        np.testing.assert_array_equal(cube["ndvi"], alone["ndvi"])
+
+
 def sentinel2(path: Path, folder: Path, *, date: str) -> dict[str, Any]:
     """A PlanetScope-like file as a Sentinel-2 L2A item: one file per band at 10 m, classes at 20 m."""
     with rasterio.open(path) as file:
