@@ -99,7 +99,7 @@ def share(workers: int, *, cells: int, seconds: float, latency: float = 0.0) -> 
         table = cells_of(cells)
 
         def work(_: int) -> None:
-            worker = CellWorker(job, FreeCells(table, job.ledger), ledger=job.ledger, retry=RetrySpec())
+            worker = CellWorker(job, FreeCells(table, job.ledger, lease_s=120.0), ledger=job.ledger, retry=RetrySpec())
             for _summary in worker.work(None):
                 pass
 

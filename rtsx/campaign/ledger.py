@@ -309,6 +309,16 @@ class CampaignLedger:
         found = sorted(self.records(Lease, keys, damaged=damaged), key=lambda lease: lease.generation)
         return {lease.cell: lease for lease in found}
 
+    def held_cells(self, *, lease_s: float) -> set[Address]:
+        """List the cells that somebody holds; reads only leases that nobody has renewed for half of `lease_s`, which a living holder does."""
+        now, held, old = utc_now(), set[Address](), list[str]()
+        for cell, found in self._listed(self.layout.leases):
+            if (now - found.changed).total_seconds() < lease_s / 2:
+                held.add(cell)
+            else:
+                old.append(found.key)
+        return held | {lease.cell for lease in self.records(Lease, old, damaged=[]) if lease.expires > now}
+
     def runs(self, *, damaged: list[str] | None = None) -> tuple[RunRecord, ...]:
         """Read the records of all runs, the oldest first.
 

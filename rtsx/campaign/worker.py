@@ -53,19 +53,22 @@ class FreeCells:
         Those of the plan, in their order.
     ledger
         Tells what has become of them.
+    lease_s
+        How long leases last, s.
 
     Examples
     --------
     >>> from rtsx.campaign.layout import YearLayout
     >>> from rtsx.storage.object_store import MemoryObjects
     >>> table = CellTable(np.array([[0, 0], [0, 1], [1, 1]], np.int32))
-    >>> sorted(FreeCells(table, CampaignLedger(MemoryObjects(), YearLayout(2024))))
+    >>> sorted(FreeCells(table, CampaignLedger(MemoryObjects(), YearLayout(2024)), lease_s=120.0))
     [(0, 0), (0, 1), (1, 1)]
     """
 
-    def __init__(self, cells: CellTable, ledger: CampaignLedger) -> None:
+    def __init__(self, cells: CellTable, ledger: CampaignLedger, *, lease_s: float) -> None:
         self._cells = cells
         self._ledger = ledger
+        self._lease_s = lease_s
         self._place = 0
         self._is_old = True
         self._patience_s, self._patient_until = _LOOK_S[0], 0.0
@@ -123,8 +126,7 @@ class FreeCells:
 
     def look(self) -> None:
         """List the store."""
-        now = datetime.now(UTC)
-        held = (cell for cell, lease in self._ledger.leases(damaged=[]).items() if lease.expires > now)
+        held = self._ledger.held_cells(lease_s=self._lease_s)
         self._done = self._mask(self._ledger.done())
         self._aside = self._mask(self._ledger.set_aside_cells()) & ~self._done
         self._open = ~(self._done | self._aside)
@@ -251,7 +253,9 @@ def run_cells(
     hardware: str = "",
 ) -> RunSummary:
     """Do a job for cells in this process until none is left, with a record of the run."""
-    worker = CellWorker(job, FreeCells(plan.cells, ledger), ledger=ledger, retry=retry, hardware=hardware)
+    worker = CellWorker(
+        job, FreeCells(plan.cells, ledger, lease_s=retry.lease_s), ledger=ledger, retry=retry, hardware=hardware
+    )
     log = RunLog(ledger, plan)
     log.note(worker.summary())
     # In another thread, because a cell may take longer than a record may be old.

@@ -124,7 +124,7 @@ def table(count: int) -> CellTable:
 
 def worker_of(task: Task, count: int, *, attempts: int = 4) -> CellWorker:
     retry = RetrySpec(attempts=attempts, backoff_s=0.0)
-    return CellWorker(task, FreeCells(table(count), task.ledger), ledger=task.ledger, retry=retry)
+    return CellWorker(task, FreeCells(table(count), task.ledger, lease_s=0.2), ledger=task.ledger, retry=retry)
 
 
 def finish(worker: CellWorker, until: datetime | None = None) -> CellWorker:
@@ -172,6 +172,21 @@ def test_cells_of_another_are_waited_for_and_taken_over_where_it_is_lost(ledger:
     list(waiting)
     assert max(seen) < 10
     assert (worker.summary().done, worker.summary().skipped) == (9, 1)
+
+
+def test_a_look_reads_no_lease_that_was_just_renewed() -> None:
+    class Reads(MemoryObjects):
+        read = 0
+
+        def get(self, key: str) -> bytes | None:
+            self.read += 1
+            return super().get(key)
+
+    objects = Reads()
+    for place in range(9):
+        acquire(objects, YEAR, (0, place), run="living", lease_s=20.0)
+    assert list(FreeCells(table(10), CampaignLedger(objects, YEAR), lease_s=20.0)) == [(0, 9)]
+    assert objects.read == 0
 
 
 def test_it_ends_in_time(ledger: CampaignLedger, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,7 +237,7 @@ def test_cells_set_aside_by_all_workers_stop_each(ledger: CampaignLedger) -> Non
 
     task = Task(ledger, fail)
     workers = [
-        CellWorker(task, FreeCells(table(50), ledger), ledger=ledger, retry=RetrySpec(most_failures=5))
+        CellWorker(task, FreeCells(table(50), ledger, lease_s=0.2), ledger=ledger, retry=RetrySpec(most_failures=5))
         for _ in range(2)
     ]
     for one in workers:
