@@ -81,16 +81,15 @@ class CellJob:
         return {one.name: getattr(self, one.name) for one in fields(self)}
 
     def _run(self, cell: Address, run: str) -> Literal["done", "skipped"]:
-        if self._ledger.mark(cell) is not None:
-            return "skipped"
         with held(self._objects, self._ledger.layout, cell, run=run, lease_s=self.recipe.retry.lease_s) as lease:
+            # Not before the lease too, because hardly any cell that is given to a worker has a mark by then.
+            if self._ledger.mark(cell) is not None:
+                return "skipped"
             if self.most_lost is not None and lease.generation > self.most_lost:  # leases that nobody gave back
                 raise CampaignError(
                     f"Cell {cell_id(*cell)} was not finished by {lease.generation - 1} workers that have vanished. See in their "
                     "logs what ended them, such as memory."
                 )
-            if self._ledger.mark(cell) is not None:  # by whoever held it before
-                return "skipped"
             making = _Making(self, cell, run)
             try:
                 return "done" if making.committed() else "skipped"

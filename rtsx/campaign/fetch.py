@@ -96,8 +96,6 @@ class FetchJob:
 
     def _run(self, cell: Address, run: str) -> Literal["done", "skipped"]:
         mark = self.store.layout.mark(cell)
-        if self._objects.get(mark) is not None:
-            return "skipped"
         with held(self._objects, self.store.layout, cell, run=run, lease_s=self.recipe.retry.lease_s):
             if self._objects.get(mark) is not None:  # by whoever held it before
                 return "skipped"

@@ -102,9 +102,14 @@ def test_a_cell_is_told_by_its_mark(recipe: CampaignRecipe) -> None:
 def test_a_cell_that_is_done_is_skipped_and_nothing_of_it_is_touched(recipe: CampaignRecipe) -> None:
     job = make_job(recipe, make_plan(recipe))
     run(job, FIRST)
-    before = {file: file.stat().st_mtime_ns for file in Path(recipe.output).rglob("*")}
+
+    # Files, because the folder of leases had one for a moment.
+    def times() -> dict[Path, int]:
+        return {file: file.stat().st_mtime_ns for file in Path(recipe.output).rglob("*") if file.is_file()}
+
+    before = times()
     assert job(FIRST, 1, "another-run").state == "skipped"
-    assert before == {file: file.stat().st_mtime_ns for file in Path(recipe.output).rglob("*")}
+    assert before == times()
 
 
 def test_a_cell_that_another_run_holds_comes_back_with_the_time_to_wait(recipe: CampaignRecipe) -> None:
