@@ -152,12 +152,14 @@ class CampaignPlan:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of all that changes bytes: everything but the name and the order of the cells.
+        """SHA-256 of all that changes bytes of cells: everything but the name, the order of the cells, and water.
 
         Which cells there are is in it, because outlines at the end of the mapped area are flagged as cut.
         """
         document = self.to_document()
         del document["name"]
+        for name in ("water", "max_water"):
+            (document["outlines"] or {}).pop(name, None)
         addresses = self.cells.addresses
         in_order = addresses[np.lexsort((addresses[:, 1], addresses[:, 0]))]
         document["cells"] = hashlib.sha256(in_order.tobytes()).hexdigest()
@@ -239,11 +241,19 @@ def write_plan(objects: ObjectStore, plan: CampaignPlan, *, config: str = "") ->
     np.save(cells, plan.cells.addresses, allow_pickle=False)
     objects.put(layout.cells, cells.getvalue())
     objects.put(layout.config, config.encode())
-    document = json.dumps(plan.to_document(), sort_keys=True, indent=1).encode()
-    if not objects.create(layout.plan, document):
+    if not objects.create(layout.plan, _content(plan)):
         stored = read_plan(objects, plan.year)  # somebody else was faster
         assert stored is not None
         require_same(stored, plan)
+
+
+def put_plan(objects: ObjectStore, plan: CampaignPlan) -> None:
+    """Replace the stored plan by one of the same cells and digest."""
+    objects.put(YearLayout(plan.year).plan, _content(plan))
+
+
+def _content(plan: CampaignPlan) -> bytes:
+    return json.dumps(plan.to_document(), sort_keys=True, indent=1).encode()
 
 
 def read_plan(objects: ObjectStore, year: int) -> CampaignPlan | None:

@@ -11,8 +11,9 @@ from rtsx.campaign.cells import Address, campaign_tiling, chosen_cells, widest_r
 from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.ledger import CampaignLedger, planned_years, write_prices
 from rtsx.campaign.map import create_map
-from rtsx.campaign.plan import CampaignPlan, read_plan, require_same, require_same_map, write_plan
+from rtsx.campaign.plan import CampaignPlan, put_plan, read_plan, require_same, require_same_map, write_plan
 from rtsx.campaign.preflight import check_object_store, opened_sample, require_space
+from rtsx.campaign.products.footprints import water_polygons
 from rtsx.campaign.recipe import CampaignRecipe, OutlineSpec, PredictionSpec
 from rtsx.campaign.searches import ask_searches, plan_turn
 from rtsx.cube import CubeRecipe, geobox_of, layer_names
@@ -367,6 +368,9 @@ def create_plan(recipe: CampaignRecipe, *, config: str) -> CampaignPlan:
 def _planned(recipe: CampaignRecipe, objects: ObjectStore, *, config: str) -> CampaignPlan:
     """Return the plan that is stored, or make and store it."""
     stored = read_plan(objects, recipe.year)
+    water, before = (None if one is None or one.outlines is None else one.outlines.water for one in (recipe, stored))
+    if water is not None and water != before:  # not at each start of a worker, which may lack the file
+        water_polygons(water)
     answered = None if stored is None else cubes_of(recipe, stored, objects, digest=stored.digest)
     if recipe.fetched is not None:
         if stored is None:
@@ -380,6 +384,9 @@ def _planned(recipe: CampaignRecipe, objects: ObjectStore, *, config: str) -> Ca
     plan = plan_campaign(recipe, like=like, answered=answered)
     if stored is not None:
         require_same(stored, plan)
+        if stored.outlines != plan.outlines:  # in water, which changes no cell
+            stored = replace(stored, outlines=plan.outlines)
+            put_plan(objects, stored)
         plan = stored
         if config:  # what changes no byte may have changed, such as retries and devices, and workers read it here
             objects.put(YearLayout(plan.year).config, config.encode())

@@ -86,6 +86,10 @@ class OutlineSpec:
     campaign's plan before if left out, else 0.45, 0.65 and 0.8."""
     nodata_fraction: bool = False
     """Also say which part of the box around an outline is not valid."""
+    water: str | None = None
+    """Vector file of polygons of water, by which outlines are flagged as they are collected, not in cells; None for no such flags."""
+    max_water: Annotated[float, Ge(0), Le(1)] | None = None
+    """Part of an outline (0-1) that may be water; 0.2 if left out."""
 
     def __post_init__(self) -> None:
         """Refuse numbers that mean nothing, before they stand in a plan."""
@@ -97,6 +101,15 @@ class OutlineSpec:
             )
         if self.area_thresholds is not None:
             object.__setattr__(self, "area_thresholds", checked_thresholds(self.area_thresholds))
+        if self.max_water is not None and not (self.water and 0 <= self.max_water <= 1):
+            raise CampaignError(
+                f"max_water is the part of an outline, from 0 to 1, that may lie in water; got {self.max_water} with water {self.water!r}. "
+                "Name a file of polygons as water, and give 0.2 for 20 per cent."
+            )
+        if self.water is not None:
+            object.__setattr__(
+                self, "water", absolute(self.water)
+            )  # because products are made from other working folders
 
     @property
     def least_area_m2(self) -> float:
@@ -116,6 +129,9 @@ class OutlineSpec:
             del document["area_thresholds"]
         if not self.nodata_fraction:
             del document["nodata_fraction"]
+        for name in ("water", "max_water"):
+            if document[name] is None:
+                del document[name]
         return json.loads(json.dumps(document))  # type: ignore[no-any-return]
 
     @property

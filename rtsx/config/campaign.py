@@ -31,13 +31,16 @@ if TYPE_CHECKING:
     from rtsx.campaign import Campaign
     from rtsx.model import ModelBundle
 
-Outlines = Annotated[
-    OutlineSpec | None,
-    BeforeValidator(
-        lambda given: {True: {}, False: None}[given] if isinstance(given, bool) else given,
-        json_schema_input_type=OutlineSpec | bool | None,
-    ),
-]
+
+def _outlines(given: object, info: ValidationInfo) -> object:
+    if isinstance(given, bool):
+        return {} if given else None
+    if isinstance(given, Mapping) and isinstance(given.get("water"), str):
+        return {**given, "water": from_folder(given["water"], info)}
+    return given
+
+
+Outlines = Annotated[OutlineSpec | None, BeforeValidator(_outlines, json_schema_input_type=OutlineSpec | bool | None)]
 """How objects are outlined, or whether at all."""
 
 

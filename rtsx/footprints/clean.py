@@ -17,6 +17,9 @@ from rtsx.footprints.geometry import Placement, components, measure, measured_co
 from rtsx.footprints.schema import FLAGS, reorder, validate_footprints
 from rtsx.geometry.crs import cached_transformer
 
+WATER_PART = 0.2
+"""Part of an outline (0-1) that may be water unless something else is said."""
+
 
 def clean_footprints(
     footprints: geopandas.GeoDataFrame,
@@ -24,7 +27,7 @@ def clean_footprints(
     min_area_m2: float = 288.0,
     min_pixels: int = 0,
     edge: bool = True,
-    max_water: float | None = 0.2,
+    max_water: float | None = WATER_PART,
     min_prob_mean: float = 0.0,
     min_prob_max: float = 0.0,
     keep: Sequence[str] | None = None,
@@ -167,7 +170,11 @@ def water_in(placement: Placement, water: xr.DataArray) -> xr.DataArray:
 
 
 def overlap_fraction(
-    outlines: NDArray[np.object_], polygons: geopandas.GeoDataFrame | geopandas.GeoSeries, *, crs: CRS
+    outlines: NDArray[np.object_],
+    polygons: geopandas.GeoDataFrame | geopandas.GeoSeries,
+    *,
+    crs: CRS,
+    is_part: bool = False,
 ) -> NDArray[np.float64]:
     """Return the part of each outline that polygons cover, 0-1.
 
@@ -179,6 +186,8 @@ def overlap_fraction(
         Water, in any CRS; polygons may overlap.
     crs : pyproj.CRS
         The part is a ratio of areas in it: at one place a projection stretches both alike.
+    is_part : bool
+        These are some outlines of a map, of which water elsewhere says nothing: no warning.
 
     Raises
     ------
@@ -199,7 +208,7 @@ def overlap_fraction(
     water = shapely.make_valid(_brought(given[there], CRS.from_user_input(polygons.crs), outlines, crs=crs))
     owner, cover = shapely.STRtree(water).query(outlines, predicate="intersects")
     around = shapely.box(*shapely.total_bounds(outlines))
-    if there.any() and not shapely.intersects(water, around).any():
+    if not is_part and there.any() and not shapely.intersects(water, around).any():
         warnings.warn(
             "No polygon of water lies anywhere in the box around all outlines. Is it of another place, in another CRS than it says, or does it "
             "have latitude first?",

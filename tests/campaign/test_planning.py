@@ -6,20 +6,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import geopandas
 import pytest
+import shapely
 from shapely import box
 
 from rtsx import ModelBundle
 from rtsx.campaign import planning
+from rtsx.campaign.plan import read_plan
 from rtsx.campaign.planning import TaskMemory, create_plan, plan_campaign
 from rtsx.campaign.preflight import opened_sample
 from rtsx.campaign.recipe import OutlineSpec, PredictionSpec
 from rtsx.cube import CubeRecipe, GivenImages
-from rtsx.errors import BundleError, CampaignError, MemoryPlanError, PixelSizeWarning
+from rtsx.errors import BundleError, CampaignError, InputNotFoundError, MemoryPlanError, PixelSizeWarning
 from rtsx.grid import Grid, grid_offset
 from rtsx.inference.device import Hardware
 from rtsx.inference.plan import PredictionPlan
 from rtsx.model import OutlineChoice
+from rtsx.storage.object_store import open_object_store
 from rtsx.synthetic import demo_bundle_path
 from rtsx.tiling import TilePlan
 from tests.campaign.plans import FIRST, GRID, beside, ground, make_bundle, make_recipe, make_source
@@ -233,3 +237,35 @@ def test_what_the_bundle_chose_and_the_years_before_had_is_in_the_plan(tmp_path:
     before = replace(plain, outlines=OutlineSpec(min_area_m2=288.0))
     assert set(before.to_document()["outlines"]) == {"min_area_m2", "threshold", "edge_distance"}
     assert plan_campaign(recipe, like=before) == before
+
+
+def test_water_is_checked_before_anything_is_planned_and_can_change(tmp_path: Path) -> None:
+    recipe = make_recipe(tmp_path)
+    lakes = tmp_path / "lakes.parquet"
+    wet = replace(recipe, outlines=OutlineSpec(water=str(lakes)))
+    lake = geopandas.GeoSeries([shapely.box(0, 60, 1, 61)])
+    with pytest.raises(
+        InputNotFoundError, match=r"Polygons of water are read from a file, but .*lakes\.parquet is none"
+    ):
+        create_plan(wet, config="")
+    for rows, message in (
+        (lake.centroid.set_crs(4326), "is a file of polygons, but .* has Point"),
+        (lake, "have a CRS, but .* says none"),
+    ):
+        rows.to_frame("geometry").to_parquet(lakes)
+        with pytest.raises(CampaignError, match=message):
+            create_plan(wet, config="")
+    objects = open_object_store(recipe.output, {})
+    assert read_plan(objects, recipe.year) is None
+    plain = create_plan(recipe, config="")
+    assert "water" not in plain.to_document()["outlines"]
+    lake.set_crs(4326).to_frame("geometry").to_parquet(lakes)
+    plan = create_plan(wet, config="")
+    assert plan.outlines == replace(plain.outlines, water=str(lakes))
+    assert plan.digest == plain.digest
+    assert read_plan(objects, recipe.year) == plan
+    lakes.unlink()
+    assert create_plan(wet, config="") == plan  # a worker without the file
+    assert create_plan(recipe, config="") == read_plan(objects, recipe.year) == plain
+    with pytest.raises(CampaignError, match="max_water is the part"):
+        OutlineSpec(max_water=0.3)

@@ -75,7 +75,7 @@ def test_everything_said_arrives(tmp_path: Path, values: dict[str, Any]) -> None
             "tile": 256, "overlap": 64, "trim": 16, "blend": "linear", "batch_size": 3, "device": "cpu",
             "precision": "float32", "backend": "onnx", "augment": "hflip", "scales": [1, 0.5], "merge": "max", "memory": "8GB",
         },
-        "outlines": {"min_area_m2": 100, "threshold": 0.4, "edge_distance": 3},
+        "outlines": {"min_area_m2": 100, "threshold": 0.4, "edge_distance": 3, "water": "lakes.gpkg", "max_water": 0.3},
         "cogs": True,
         "shard": 256,
         "chunk": 128,
@@ -92,7 +92,8 @@ def test_everything_said_arrives(tmp_path: Path, values: dict[str, Any]) -> None
         tile=256, overlap=64, trim=16, blend="linear", batch_size=3, device="cpu", precision="float32", backend="onnx",
         augment=("hflip",), scales=(1.0, 0.5), merge="max", memory_bytes=8_000_000_000,
     )  # fmt: skip
-    assert recipe.outlines == OutlineSpec(min_area_m2=100, threshold=0.4, edge_distance=3)
+    water = str(tmp_path / "lakes.gpkg")
+    assert recipe.outlines == OutlineSpec(min_area_m2=100, threshold=0.4, edge_distance=3, water=water, max_water=0.3)
     assert (recipe.cogs, recipe.shard, recipe.chunk) == (True, 256, 128)
     assert (recipe.output, recipe.storage_options) == ("s3://bucket/map", {"anon": True})
     assert recipe.retry == RetrySpec(attempts=2, backoff_s=1, longest_backoff_s=9, most_failures=7, lease_s=60)

@@ -63,7 +63,7 @@ def collect(output):
         objects=output.objects, plan=output.plan, states=states, rule=None, valid=lambda y, x: output.valid[y, x]
     )
     refreshed = footprints.collect()
-    collect_level2(footprints.table, refreshed, layout=output.layout)
+    collect_level2(footprints.table, refreshed, layout=output.layout, spec=footprints.spec)
     return refreshed
 
 

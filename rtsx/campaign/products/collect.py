@@ -23,6 +23,7 @@ from rtsx.campaign.products.footprints import (
     collect_level2,
     collect_tracks,
     collected_years,
+    water_polygons,
 )
 from rtsx.campaign.products.overviews import collect_overviews
 from rtsx.campaign.products.stac import PARQUET, ZARR, CollectedStac, asset, collect_stac, collection_key
@@ -183,7 +184,9 @@ def collect_year(
     ------
     CampaignError
         A format is unknown, the campaign has no outlines that could be put into one, or what a cell has written is missing
-        or damaged.
+        or damaged, or the file of water has no polygons or no CRS.
+    LabelError, InputNotFoundError
+        The file of water cannot be read, or is not there.
     MissingExtraError
         GDAL cannot write a format here.
     OutputNotWritableError
@@ -221,7 +224,8 @@ def collect_year(
 
         vectors = _Vectors({}, {}, ())
         if plan.outlines is not None:
-            footprints = YearFootprints(objects=objects, plan=plan, states=states, rule=rule, valid=valid)
+            water = None if plan.outlines.water is None else water_polygons(plan.outlines.water)
+            footprints = YearFootprints(objects=objects, plan=plan, states=states, rule=rule, water=water, valid=valid)
             vectors = _collect_vectors(footprints, forms=forms, levels=levels, tracks=tracks)
         tables = vectors.tables
         shards = collect_overviews(output, plan, states, objects=objects, options=options) if overviews else 0
@@ -271,11 +275,13 @@ def _collect_vectors(
     layout, refreshed = YearLayout(plan.year), footprints.collect()
     tables = {FOOTPRINTS: refreshed}
     if levels:
-        tables[LEVEL2] = collect_level2(table, refreshed, layout=layout)
+        tables[LEVEL2] = collect_level2(table, refreshed, layout=layout, spec=footprints.spec)
     earlier = [year for year in planned_years(objects) if year < plan.year] if tracks else []
     if years := collected_years(objects, earlier):
         tables[TRACKS] = collect_tracks(objects, {**years, plan.year: refreshed.records}, layout=layout)
-    further = (*footprints.spec.columns, *(() if footprints.rule is None else ("confidence_class",)))
+    further = [*footprints.spec.columns]
+    further += [] if footprints.spec.water is None else ["water_fraction", "flags"]
+    further += [] if footprints.rule is None else ["confidence_class"]
     files = collect_files(table, refreshed, forms, layout=layout, crs=plan.grid.crs, further=further)
     return _Vectors(tables, *files)
 

@@ -19,6 +19,7 @@ import pandas as pd
 import shapely
 from affine import Affine
 from numpy.typing import NDArray
+from pyproj import CRS
 
 from rtsx.campaign.cells import Address
 from rtsx.campaign.layout import YearLayout
@@ -37,12 +38,14 @@ from rtsx.campaign.products.tables import (
 )
 from rtsx.campaign.recipe import OutlineSpec
 from rtsx.errors import CampaignError
-from rtsx.footprints import ConfidenceRule, level2_footprints, merge_footprints, track_footprints
+from rtsx.footprints import ConfidenceRule, clean_footprints, level2_footprints, merge_footprints, track_footprints
 from rtsx.footprints.blocks import padded_boxes
+from rtsx.footprints.clean import WATER_PART, overlap_fraction
 from rtsx.footprints.geometry import to_pixel_coordinates
 from rtsx.footprints.merge import counted_nodata
 from rtsx.grid import Grid
 from rtsx.grid.grid import cell_id, parse_cell_id
+from rtsx.labels.io import read_table
 from rtsx.storage.object_store import ObjectStore
 
 Geometries = NDArray[np.object_]
@@ -182,6 +185,38 @@ def stored_footprints(objects: ObjectStore, plan: CampaignPlan) -> geopandas.Geo
     return joined_outlines(contents, crs=str(plan.geobox.crs))[0]
 
 
+def water_polygons(path: str) -> geopandas.GeoSeries:
+    """Read polygons of water.
+
+    Raises
+    ------
+    CampaignError
+        They have no CRS, there are none, or other geometries are among them.
+    LabelError, InputNotFoundError
+        The file cannot be read, or is not there.
+    """
+    table = read_table(path, what="polygons of water")
+    if table.crs is None:
+        raise CampaignError(
+            f"Polygons of water have a CRS, but {path} says none. Write it with one, as ogr2ogr -a_srs does."
+        )
+    kinds = sorted(set(table.geometry.geom_type.dropna()))
+    if not kinds or set(kinds) - {"Polygon", "MultiPolygon"}:
+        raise CampaignError(
+            f"Water of outlines is a file of polygons, but {path} has {', '.join(kinds) or 'no geometry'}. Write one of polygons alone."
+        )
+    return table.geometry
+
+
+def flagged(rows: geopandas.GeoDataFrame, *, spec: OutlineSpec) -> geopandas.GeoDataFrame:
+    """Flag footprints with `water_fraction`, as `clean_footprints` does."""
+    return clean_footprints(
+        rows,
+        min_area_m2=spec.least_area_m2,
+        max_water=WATER_PART if spec.max_water is None else spec.max_water,
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class YearFootprints:
     """Footprints of a year, and what those of each partition are made of.
@@ -198,6 +233,8 @@ class YearFootprints:
     """Finished cells."""
     rule: ConfidenceRule | None
     """Gives them a class of confidence; None for none."""
+    water: geopandas.GeoSeries | None = None
+    """Polygons by which they are flagged; None for no such flags, or where nothing is made."""
     valid: ReadValid | None = None
     """Reads the map; None where nothing is made."""
 
@@ -206,6 +243,14 @@ class YearFootprints:
         """How objects were outlined."""
         assert self.plan.outlines is not None  # or there would be none
         return self.plan.outlines
+
+    @cached_property
+    def _water_digest(self) -> str | None:
+        """Digest of what flags by water depend on."""
+        if self.water is None:
+            return None
+        polygons = b"".join(one or b"" for one in shapely.to_wkb(np.asarray(self.water.array, np.object_)))
+        return digest_of([sha256_of(polygons), self.water.crs.to_wkt(), self.spec.max_water])
 
     @cached_property
     def table(self) -> PartTable:
@@ -238,7 +283,10 @@ class YearFootprints:
     def is_current(self, name: str, record: Record) -> bool:
         """Test whether nothing that the partition was made of has changed."""
         visited = [parse_cell_id(cell) for cell in record["visited"]]
-        return bool(record["cells"] == self._digest([*self.cells[name], *visited]))
+        if record["cells"] != self._digest([*self.cells[name], *visited]):
+            return False
+        # Who only reads what was collected may lack the file.
+        return self.valid is None or bool(record.get("water") == self._water_digest)
 
     def make(self, name: str) -> tuple[geopandas.GeoDataFrame, Record]:
         """Return footprints whose first pixel lies in the partition."""
@@ -257,13 +305,23 @@ class YearFootprints:
         if self.spec.nodata_fraction:
             footprints, under = self._with_nodata(footprints)
             visited |= under - set(own)
+        if self.water is not None:
+            footprints = self._with_water(footprints, self.water)
         if self.rule is not None:
             footprints = self.rule.apply(footprints)
         record: Record = {
             "cells": self._digest([*own, *visited]),
             "visited": [cell_id(*cell) for cell in sorted(visited)],
         }
+        if self._water_digest is not None:
+            record["water"] = self._water_digest
         return footprints, record
+
+    def _with_water(self, rows: geopandas.GeoDataFrame, water: geopandas.GeoSeries) -> geopandas.GeoDataFrame:
+        """Measure the part of outlines in water, and flag them."""
+        outlines = np.asarray(rows.geometry.array, np.object_)
+        fraction = overlap_fraction(outlines, water, crs=CRS.from_user_input(rows.crs), is_part=True)
+        return flagged(rows.assign(water_fraction=fraction), spec=self.spec)
 
     def _with_nodata(self, rows: geopandas.GeoDataFrame) -> tuple[geopandas.GeoDataFrame, set[Address]]:
         """Count the nodata around outlines whose boxes reach beyond their cell, and name all cells under these boxes.
@@ -333,7 +391,7 @@ LEVEL2 = "level2"
 _OWN = ("n_images", "n_images_possible", "first_date", "last_date")
 
 
-def collect_level2(footprints: PartTable, refreshed: Refreshed, *, layout: YearLayout) -> Refreshed:
+def collect_level2(footprints: PartTable, refreshed: Refreshed, *, layout: YearLayout, spec: OutlineSpec) -> Refreshed:
     """Bring level 2 up to date with the footprints; an object stays in its partition."""
 
     def is_current(name: str, record: Record) -> bool:
@@ -346,6 +404,8 @@ def collect_level2(footprints: PartTable, refreshed: Refreshed, *, layout: YearL
         level2 = level2_footprints([rows]).get(layout.year)
         if level2 is None:
             level2 = empty_outlines(rows.crs, *_OWN, *rows.columns)
+        elif spec.water is not None:  # because outlines that are united lose their flags
+            level2 = flagged(level2, spec=spec)
         return level2, {FOOTPRINTS: refreshed.records[name]["sha256"]}
 
     return PartTable.of(footprints.objects, layout, LEVEL2).refresh(refreshed.records, is_current=is_current, make=make)

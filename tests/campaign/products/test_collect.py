@@ -12,12 +12,17 @@ import pystac
 import pytest
 import xarray as xr
 import zarr
+from geopandas.testing import assert_geodataframe_equal
 from pystac.validation.local_validator import get_local_schema_cache
 
 import rtsx
 from rtsx.campaign.layout import MAP, YearLayout
 from rtsx.campaign.map import open_map
+from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.products import collect, collect_year, tables
+from rtsx.campaign.products.collect import footprint_keys
+from rtsx.campaign.products.footprints import FOOTPRINTS
+from rtsx.campaign.products.tables import cell_states
 from rtsx.campaign.recipe import OutlineSpec
 from rtsx.cube import BandRequest, write
 from rtsx.cube.images import Period
@@ -121,6 +126,37 @@ def test_a_rule_gives_outlines_a_class_and_is_kept(small, tmp_path):
     assert collect_year(output.path, small, **options).rewritten == ()
     with pytest.raises(FootprintError, match="measured on outlines of the bundle another"):
         collect_year(output.path, small, confidence_rule=replace(rule, bundle_digest="another"), **options)
+
+
+def test_outlines_in_water_are_flagged_and_follow_the_file(small, tmp_path):
+    output = Output(small, tmp_path / "out")
+    output.finish(make_pixels(small, seed=4, threshold=0.2), small.cells)
+    options = {"overviews": False, "tracks": False, "stac": False}
+    plain = geopandas.read_parquet(tmp_path / "out" / collect_year(output.path, small, **options).footprints)
+    lakes = tmp_path / "lakes.gpkg"
+    plain.geometry[:3].to_crs(4326).to_file(lakes)
+    wet = replace(small, outlines=replace(small.outlines, water=str(lakes), max_water=0.5))
+    assert wet.digest == small.digest
+    assert CampaignPlan.from_document(wet.to_document(), wet.cells) == wet
+    collected = collect_year(output.path, wet, formats=["gpkg"], **options)
+    for path in (collected.footprints, collected.level2, f"{collected.footprints}.gpkg"):
+        read = geopandas.read_file if path.endswith(".gpkg") else geopandas.read_parquet
+        table = read(tmp_path / "out" / path).set_index("footprint_id").loc[plain["footprint_id"]]
+        assert len(table) == len(plain) > 3
+        assert table["water_fraction"][:3].to_numpy() == pytest.approx(1, abs=1e-3)
+        assert (table["water_fraction"][3:] < 0.01).all()
+        assert table["flags"].fillna("").str.contains("water").tolist() == [True] * 3 + [False] * (len(plain) - 3)
+    assert collect_year(output.path, wet, **options).rewritten == ()
+    lakes.unlink()
+    assert all(
+        FOOTPRINTS in key
+        for key in footprint_keys(output.objects, wet, cell_states(output.ledger.marks(), output.layout))
+    )
+    plain.geometry[:1].to_file(lakes)
+    again = geopandas.read_parquet(tmp_path / "out" / collect_year(output.path, wet, **options).footprints)
+    assert again["flags"].str.contains("water").sum() == 1
+    dry = geopandas.read_parquet(tmp_path / "out" / collect_year(output.path, small, **options).footprints)
+    assert_geodataframe_equal(dry, plain)
 
 
 def test_the_map_is_opened_once_for_what_outlines_want_of_it(tmp_path, monkeypatch):
