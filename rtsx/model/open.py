@@ -46,27 +46,22 @@ def smoke_test(
     """
     # One tile, unless the module is a program that was exported for another number.
     batch = ((isinstance(module, torch.nn.Module) and exported_shape(module)) or (1,))[0] or 1
-    failure: Exception | None = None
     # The other, because a network that was traced or exported for one size takes, or returns, its own tile only.
     for side in dict.fromkeys((min(tile, max(stride, _SIDE // stride * stride)), tile)):
         noise = torch.randn((batch, n_layers, side, side), generator=torch.Generator().manual_seed(0))
-        try:
-            with torch.no_grad():
-                raw = module(noise)
-        except Exception as error:  # of a foreign network
-            output, failure = None, error
-            continue
-        output, expected = single_output(raw), (batch, len(classes), side, side)
-        if tuple(output.shape) == expected:
-            return output
-    if output is None:
+        raw, failure = _attempt(module, noise)
+        if failure is None:
+            output, expected = single_output(raw), (batch, len(classes), side, side)
+            if tuple(output.shape) == expected:
+                return output
+    if failure is not None:
         bound = exported_shape(module) if isinstance(module, torch.nn.Module) else None
         if bound is not None and set(bound[1:]) - {None, tile}:
             raise BundleError(
                 f"The program was exported for tiles of {bound[1] or 'any'} x {bound[2] or 'any'} px; got tile={tile}. Pass tile={bound[1] or bound[2]}, "
                 "or export it with dynamic sizes of y and x."
             ) from failure
-        if _runs(module, noise.permute(0, 2, 3, 1)):
+        if _attempt(module, noise.permute(0, 2, 3, 1))[1] is None:
             raise BundleError(
                 "The network takes its channels last, (tile, y, x, layer). Wrap it in a module that takes (tile, layer, y, x), turns it "
                 "into that order and the output back; in Python, x.permute(0, 2, 3, 1) and y.permute(0, 3, 1, 2)."
@@ -97,13 +92,13 @@ _OTHER_DTYPE = re.compile(
 """In errors of networks that take other numbers than float32."""
 
 
-def _runs(module: torch.nn.Module | Forward, noise: torch.Tensor) -> bool:
+def _attempt(network: torch.nn.Module | Forward, tiles: torch.Tensor) -> tuple[Any, Exception | None]:
+    """Run a foreign network, which may fail in any way; returns what it returned, or its error."""
     try:
         with torch.no_grad():
-            module(noise)
-    except Exception:  # of a foreign network
-        return False
-    return True
+            return network(tiles.clone()), None
+    except Exception as error:
+        return None, error
 
 
 def check_output(
@@ -191,20 +186,14 @@ def _check_neighbours(
     forward: Forward, scene: torch.Tensor, *, beside: torch.Tensor, alone: torch.Tensor, described: str
 ) -> None:
     """Refuse a network whose answer for a tile depends on the others of its batch, or that takes one tile alone."""
-    failure: Exception | None = None
-    both = None
-    try:
-        with torch.no_grad():
-            both = forward(torch.cat([scene, beside])).detach().cpu()
-    except Exception as error:  # of a foreign network
-        failure = error
-    if both is None or both.shape != (2, *alone.shape[1:]):
-        returned = f"returns {tuple(both.shape)} for" if both is not None else "fails on"
+    both, failure = _attempt(forward, torch.cat([scene, beside]))
+    if failure is not None or both.shape != (2, *alone.shape[1:]):
+        returned = "fails on" if failure is not None else f"returns {tuple(both.shape)} for"
         raise BundleError(
             f"{described} takes one tile at a time, and {returned} two{f': {_last_line(failure)}' if failure else ''}. Let it take any "
             "number of them, as x.shape[0] says, or export it to ONNX for a batch of one, which is run tile by tile."
         ) from failure
-    moved = float((both[:1] - alone).abs().max())
+    moved = float((both[:1].detach().cpu() - alone).abs().max())
     if moved > _RANDOM * float(alone.abs().max()):
         raise BundleError(
             f"{described} returns other numbers for a tile that comes with another one (by up to {moved:.3g}): it normalises over the "
@@ -214,11 +203,10 @@ def _check_neighbours(
 
 def _finite_output(forward: Forward, tile: torch.Tensor) -> torch.Tensor | None:
     """Return the raw output for a tile; None where it is not finite or the network fails, beyond what its arithmetic holds."""
-    try:
-        with torch.no_grad():
-            output = forward(tile.clone()).detach().cpu()
-    except Exception:  # of a foreign network; `smoke_test` says whether it runs at all
+    returned, failure = _attempt(forward, tile)
+    if failure is not None:  # `smoke_test` says whether it runs at all
         return None
+    output: torch.Tensor = returned.detach().cpu()
     return output if not output.dtype.is_floating_point or bool(output.isfinite().all()) else None
 
 
