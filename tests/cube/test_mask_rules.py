@@ -412,9 +412,10 @@ def _with_mask(path: Path, pixels: NDArray[np.uint8], seen: NDArray[np.bool_], k
         rasterio.Env(GDAL_TIFF_INTERNAL_MASK=kind == "inside"),
         rasterio.open(path, "w", driver="GTiff", **size, **place, **({"nodata": 5} if kind == "alpha" else {})) as file,
     ):
+        if kind == "alpha":  # before pixels, which may be flushed at any time, and GDAL then keeps it no more
+            file.colorinterp = (*[ColorInterp.gray] * len(pixels), ColorInterp.alpha)
         file.write(pixels, list(range(1, len(pixels) + 1)))
         if kind == "alpha":
-            file.colorinterp = (*[ColorInterp.gray] * len(pixels), ColorInterp.alpha)
             file.write(np.where(seen, 255, 0).astype(np.uint8), count)
         else:
             file.write_mask(seen)

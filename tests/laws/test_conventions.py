@@ -196,7 +196,10 @@ MASKS: dict[str, tuple[Callable[[xr.DataArray], xr.DataArray], str | None]] = {
     "0 and 1": (lambda yes: yes.astype(np.uint8), None),
     "0, 1 and NaN": (lambda yes: yes.where(yes), None),
     "0, 1 and a missing value": (lambda yes: yes.astype(np.int16).where(yes, -7).assign_attrs(_FillValue=-7), None),
-    "0 and 255": (lambda yes: yes.astype(np.uint8) * np.uint8(255), r"it has 255\..*cube\['valid'\] == 255"),
+    "0 and 255": (
+        lambda yes: yes.astype(np.uint8) * np.uint8(255),
+        r"it has 255( in rows \d+-\d+, columns \d+-\d+)?\..*cube\['valid'\] == 255",
+    ),
     "1 missing": (lambda yes: yes.astype(np.uint8).assign_attrs(_FillValue=np.uint8(1)), "1 is declared missing"),
 }
 
