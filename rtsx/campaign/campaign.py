@@ -103,7 +103,7 @@ class Campaign:
         else:
             from rtsx.campaign.fetch import planned_inputs
 
-            plan = planned_inputs(recipe)
+            plan = planned_inputs(recipe, config=config)
         return cls(
             plan=plan, output=recipe.output, storage_options=recipe.storage_options, recipe=recipe, prices=recipe.prices
         )
@@ -799,6 +799,6 @@ class Campaign:
         if self.recipe is None or (with_bundles and not self.recipe.bundles):
             raise CampaignError(
                 f"{what} needs the sources and bundles of the campaign, and it was opened from its output alone, or without "
-                "bundles. Use Campaign.create(recipe), which takes up what is there."
+                "bundles. Use Campaign.create(recipe) with its bundles, which takes up what is there."
             )
         return self.recipe

@@ -34,7 +34,7 @@ from rtsx.campaign.cell_input import (
 )
 from rtsx.campaign.cells import Address, chosen_cells
 from rtsx.campaign.layout import YearLayout
-from rtsx.campaign.ledger import LeaseTaken, held, map_in_threads
+from rtsx.campaign.ledger import LeaseTaken, held, map_in_threads, write_prices
 from rtsx.campaign.plan import CampaignPlan, read_plan, require_same
 from rtsx.campaign.preflight import check_object_store
 from rtsx.campaign.recipe import CampaignRecipe
@@ -349,15 +349,16 @@ def _array(root: zarr.Group, group: NativeGroup, name: str, *, plan: PartPlan) -
     return array
 
 
-def planned_inputs(recipe: CampaignRecipe) -> CampaignPlan:
-    """Return the stored plan of a recipe without bundles, by which inputs can be fetched.
+def planned_inputs(recipe: CampaignRecipe, *, config: str) -> CampaignPlan:
+    """Return the stored plan of a recipe without bundles, by which inputs can be fetched; the config and prices beside it become these.
 
     Raises
     ------
     CampaignError
         There is none, or its cells or layers are others.
     """
-    stored = read_plan(open_object_store(recipe.output, recipe.storage_options), recipe.year)
+    objects = open_object_store(recipe.output, recipe.storage_options)
+    stored = read_plan(objects, recipe.year)
     if stored is None:
         raise CampaignError(
             f"A campaign needs at least one bundle to be planned, and {recipe.output} holds no plan of {recipe.year}. Name a model."
@@ -372,6 +373,9 @@ def planned_inputs(recipe: CampaignRecipe) -> CampaignPlan:
         layers=layers_of(recipe.cube),
     )
     require_same(stored, wanted)
+    if config:
+        objects.put(YearLayout(stored.year).config, config.encode())
+    write_prices(objects, recipe.prices, year=stored.year)
     return stored
 
 

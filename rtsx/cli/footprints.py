@@ -420,11 +420,7 @@ def _files(given: list[str]) -> dict[int, str]:
 
 def _map_of(path: str, year: int) -> "xr.Dataset":
     """Open a map as it is in a year, which it may leave unsaid."""
-    from rtsx.cube.times import image_years, years_of  # loads xarray, which `--help` does not wait for
+    from rtsx.cube.times import years_of  # loads xarray, which `--help` does not wait for
 
     several = len({*years_of(options.open_prediction(path))}) > 1
-    stored = options.open_year(path, year if several else None)
-    stated = image_years(stored)
-    if stated and not min(stated) <= year <= max(stated):
-        raise options.misused("--last-map", f"{path} is of {min(stated)}, and the last year of the outlines is {year}.")
-    return stored
+    return options.open_year(path, year if several else None)

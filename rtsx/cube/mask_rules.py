@@ -455,7 +455,7 @@ def mask_rule(rule: str | Mapping[str, str], *, data: str | Iterable[str] | None
     rule
         A key of `MASK_RULES`; one expression, which says what is good while all else is invalid; or expressions for
         some of ``invalid``, ``low`` and ``good``. Where several hold, the lowest level wins. Where none holds, a pixel is
-        invalid if the rule says what is good, else good. Nodata of its file is invalid, unless it is 0 or an expression names it.
+        invalid if the rule says what is good, else good. Nodata of its file is invalid, unless it is 0 or an expression names it by ``==``, ``!=`` or ``in``.
     data
         ``"udm2"``, ``"scl"``, ``"qa_pixel"`` or ``"fmask"``, or the names of the bands. Not needed for a known rule.
 

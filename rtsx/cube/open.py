@@ -151,7 +151,8 @@ def _shared(values: Sequence[float | None]) -> float | None:
 def _file_bands(path: str, cube: xr.Dataset, rule: MaskRule) -> tuple[da.Array, float | None, da.Array | None]:
     """Return the bands of a file on the cube's pixels in the order of the rule, their nodata, and where its mask has pixels; None without one."""
     header = read_header(path)
-    numbers = header.data_bands if header.count > rule.bands else tuple(range(1, header.count + 1))
+    # Of four bands GDAL marks the last as alpha without being asked.
+    numbers = header.data_bands if header.count not in (4, rule.bands) else tuple(range(1, header.count + 1))
     if len(numbers) != rule.bands:
         raise CubeError(f"Rule {rule.name!r} reads {rule.bands} bands; {path} has {header.count}.")
     geobox = geobox_of(cube)

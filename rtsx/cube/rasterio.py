@@ -495,7 +495,9 @@ def _valid(
     valid: NDArray[np.bool_] = file.read_masks(list(bands), window=part) > 0
     alpha = _alpha_of(file)
     if any_value:
-        alpha = None if alpha in bands else alpha
+        # Without being asked, GDAL marks the fourth of four bands of bytes as alpha, beside red, green and blue.
+        is_unasked = file.count == 4 and ColorInterp.red in file.colorinterp
+        alpha = None if alpha in bands or is_unasked else alpha
         kinds = {MaskFlags.nodata} | (set() if alpha else {MaskFlags.alpha})
         for place, band in enumerate(bands):
             if kinds & set(file.mask_flag_enums[band - 1]):

@@ -34,7 +34,7 @@ from rtsx.evaluation.dask import count_rasters, evaluate_rasters, least_pixels
 from rtsx.evaluation.result import Evaluation
 from rtsx.footprints.extract import default_min_area_m2, stated_number
 from rtsx.footprints.geometry import repeats
-from rtsx.footprints.schema import stated_years
+from rtsx.footprints.schema import dates_of, stated_years
 from rtsx.labels import RasterizedLabels, read_labels
 from rtsx.labels.label_rasters import read_label_raster
 from rtsx.model import ModelBundle, OutlineChoice
@@ -331,11 +331,8 @@ def warn_of_other_years(scenes: Sequence[EvaluationScene]) -> None:
 
 def _label_years(labels: gpd.GeoDataFrame) -> set[int]:
     """Return the years of the images that labels are drawn on, from first to last where they state a period."""
-    if "image_date" not in labels.columns or labels["image_date"].dtype.kind != "M":
-        return set()
-    first = labels["image_date"]
-    last = labels["image_date_end"].fillna(first) if "image_date_end" in labels.columns else first
-    spans = zip(first.dropna().dt.year, last[first.notna()].dt.year, strict=True)
+    first, last = (dates_of(labels, name).dt.year for name in ("image_date", "image_date_end"))
+    spans = zip(first.dropna(), last.fillna(first)[first.notna()], strict=True)
     return {year for span in {*spans} for year in _from_to(span)}
 
 

@@ -12,7 +12,9 @@ import shapely
 from numpy.typing import NDArray
 from pyproj import CRS
 
+from rtsx.cube.encoding import as_mask
 from rtsx.cube.georeference import geobox_of
+from rtsx.cube.times import image_years
 from rtsx.errors import FootprintError
 from rtsx.footprints.merge import concat, sort, union_rows
 from rtsx.footprints.schema import reorder, validate_footprints
@@ -246,30 +248,41 @@ def track_summary(
         newest = pd.Series(year).groupby(track).transform("max").to_numpy()
         rows = np.flatnonzero(is_gone[track] & (year == newest))
         is_seen = np.zeros(len(names), bool)
-        is_seen[track[rows[_is_valid(tracks.iloc[rows], last_map)]]] = True
+        is_seen[track[rows[_is_valid(tracks.iloc[rows], last_map, year=int(mapped[-1]))]]] = True
         summary.loc[is_gone & ~is_seen, "status"] = "unseen"
     return summary
 
 
-def _is_valid(tracks: pd.DataFrame, last_map: "xr.Dataset") -> NDArray[np.bool_]:
-    """Test of each outline whether a point within it lies on a valid pixel of a map."""
-    if "valid" not in last_map or set(last_map["valid"].dims) != {"y", "x"}:
+def _is_valid(tracks: pd.DataFrame, last_map: "xr.Dataset", *, year: int) -> NDArray[np.bool_]:
+    """Test of each outline whether a point within it lies on a valid pixel of a map of a year."""
+    variables = getattr(last_map, "data_vars", {})
+    if "valid" not in variables or set(variables["valid"].dims) != {"y", "x"}:
+        found = {name: one.dims for name, one in variables.items()} or type(last_map).__name__
         raise FootprintError(
-            "last_map is a map of one time, whose `valid` on (y, x) says which pixels were seen; got "
-            f"{ {name: one.dims for name, one in last_map.data_vars.items()} }: select the last year, such as with isel(time=-1)"
+            f"last_map is a Dataset of one time, whose `valid` on (y, x) says which pixels were seen; got {found}: select the last year, such "
+            "as with isel(time=-1)"
         )
+    stated = image_years(last_map)
+    if stated and not min(stated) <= year <= max(stated):
+        raise FootprintError(
+            f"last_map is of {min(stated)}, and the last year of the tracks is {year}: give the map of that year"
+        )
+    if not len(tracks):
+        return np.zeros(0, bool)
     if not isinstance(tracks, geopandas.GeoDataFrame):
         raise FootprintError(
             "where tracks lie is known by their geometry only: give them with it, or leave last_map out"
         )
     geobox = geobox_of(last_map)
     points = tracks.geometry.representative_point().to_crs(str(geobox.crs))
-    columns, rows = (np.floor(each).astype(np.int64) for each in apply_affine(~geobox.affine, points.x, points.y))
-    is_inside = (columns >= 0) & (rows >= 0) & (columns < geobox.shape.x) & (rows < geobox.shape.y)
-    valid = last_map["valid"].transpose("y", "x").data
+    columns, rows = apply_affine(~geobox.affine, points.x.to_numpy(), points.y.to_numpy())
+    is_seen = (
+        (columns >= 0) & (rows >= 0) & (columns < geobox.shape.x) & (rows < geobox.shape.y)
+    )  # of no geometry it is not
+    valid = as_mask(last_map["valid"]).transpose("y", "x").data
     valid = valid.vindex if isinstance(valid, da.Array) else valid
-    is_inside[is_inside] = np.asarray(valid[rows[is_inside], columns[is_inside]])
-    return is_inside
+    is_seen[is_seen] = np.asarray(valid[rows[is_seen].astype(np.int64), columns[is_seen].astype(np.int64)])
+    return is_seen
 
 
 def _mapped_years(tracks: pd.DataFrame, years: Sequence[int] | None) -> NDArray[np.int64]:

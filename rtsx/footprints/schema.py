@@ -75,8 +75,17 @@ def years_by_row(footprints: geopandas.GeoDataFrame) -> pd.Series:
     """Return the year of each outline, by `year` or else `date`; missing where it states none."""
     none = pd.Series(np.nan, footprints.index)
     year: pd.Series = pd.to_numeric(footprints.get("year", none), errors="coerce").astype("float64")
-    stated: pd.Series = year.fillna(pd.to_datetime(footprints.get("date", none), errors="coerce").dt.year)
+    stated: pd.Series = year.where(np.isfinite(year)).fillna(dates_of(footprints, "date").dt.year)
     return stated
+
+
+def dates_of(table: pd.DataFrame, name: str) -> pd.Series:
+    """Return a column of dates, or of text that is one; missing where it is something else, such as a number, or there is no column."""
+    column = table.get(name)
+    if column is None or pd.api.types.is_numeric_dtype(column):
+        column = pd.Series(pd.NaT, table.index)
+    dates: pd.Series = pd.to_datetime(column, errors="coerce", utc=True, format="mixed")
+    return dates
 
 
 def known_dtypes(names: Iterable[object]) -> dict[str, str]:

@@ -108,7 +108,7 @@ class MapPage:
         """Runs a function in the thread of the document; None where there is no server, and everything is read at once."""
         self.reader = ThreadPoolExecutor(1, thread_name_prefix="rtsx-view")
         self.predictor: Thread | None = None
-        self.wanted = 0
+        self.wanted, self.stopped = 0, -1
         """Predictions that were asked for or stopped; what an earlier one still makes is dropped."""
         self.second: Picture | None = None
         self.ground = Range1d(0, 1)
@@ -445,9 +445,7 @@ class MapPage:
 
     def _stop(self) -> None:
         """Stop a prediction after the part under way."""
-        self.wanted += 1
-        if self.predictor is not None and self.predictor.is_alive():
-            self.progress.text = "stopped"
+        self.stopped = self.wanted
 
     def _show_parts(self, parts: Iterator[tuple[int, int, xr.Dataset]], title: str, wanted: int) -> None:
         """Show a prediction part by part, until it is stopped or another is asked for; in a thread of its own."""
@@ -462,8 +460,9 @@ class MapPage:
         try:
             for done, n_parts, predicted in parts:
                 state = f"{done} of {n_parts} parts" if done < n_parts else f"all of {n_parts} parts are done"
-                self.run(partial(put, state, predicted))
-                if wanted != self.wanted:
+                ends = self.stopped == wanted and done < n_parts
+                self.run(partial(put, f"stopped after {state}" if ends else state, predicted))
+                if ends or wanted != self.wanted:
                     return
         except Exception as error:  # of torch and of whatever reads the image: shown to the reader, whose page goes on
             self.run(partial(put, _reason(error), None))

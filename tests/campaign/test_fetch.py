@@ -19,6 +19,7 @@ from rtsx.campaign.campaign import Campaign
 from rtsx.campaign.cell_input import FetchedImages, cell_geobox
 from rtsx.campaign.cells import Address, CellTable
 from rtsx.campaign.fetch import FetchJob, _path, drop_changed, drop_damaged
+from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.plan import CampaignPlan
 from rtsx.campaign.run import CellUpdate
 from rtsx.cube import (
@@ -360,8 +361,9 @@ def test_what_is_planned_is_fetched_without_bundles_and_nothing_else_is(
     without = replace(recipe, bundles=())
     with pytest.raises(CampaignError, match="at least one bundle to be planned"):
         Campaign.create(without)
-    planned, taken = Campaign.create(recipe), Campaign.create(without)
+    planned, taken = Campaign.create(recipe), Campaign.create(without, config="name: small")
     assert taken.plan == planned.plan
+    assert taken.objects.get(YearLayout(taken.plan.year).config) == b"name: small"
     (source,) = recipe.cube.sources
     other = replace(recipe.cube, sources=(replace(source, layers=source.layers[:1]),))
     for changes, said in (({"region": REGION}, "4 cells are missing"), ({"cube": other}, "the layers changed")):

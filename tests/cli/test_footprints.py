@@ -237,7 +237,7 @@ def test_the_map_of_the_last_year_says_what_was_not_seen(
     old = rtsx.write_cube(pred.assign_attrs(time_coverage_start="2022-07-01"), tmp_path / "old.zarr")
     refused = rtsx_command("track", *words, "--overwrite", *line, old)
     said = " ".join(refused.err.split()).replace("│ ", "").replace(" │", "")
-    assert (refused.status, "is of 2022, and the last year of the outlines is 2024" in said) == (2, True), said
+    assert (refused.status, "is of 2022, and the last year of the tracks is 2024" in said) == (2, True), said
 
 
 def test_options_reach_the_tracking(rtsx_command: Command, years: dict[int, str], tmp_path: Path) -> None:

@@ -475,3 +475,40 @@ def test_quality_data_of_a_dtype_that_the_rule_cannot_read_is_refused_before_a_b
     lazy = xr.DataArray(np.zeros((230, 301), dtype), dims=("y", "x")).chunk(100)
     with pytest.raises(CubeError, match=message):
         apply_mask(cube, lazy, rule=mask_rule({"invalid": "bit(9)"}, data=["q"]))
+
+
+@pytest.mark.parametrize("door", ["files", "mask"])
+def test_the_fourth_of_four_bands_of_quality_data_is_no_mask(
+    door: str, random_cube: Callable[..., xr.Dataset], write_tif: Callable[..., Path], tmp_path: Path
+) -> None:
+    """GDAL marks it as alpha where nobody says otherwise."""
+    pixels, place = (
+        np.zeros((4, 230, 301), np.uint8),
+        {"crs": "EPSG:32649", "transform": Affine(3, 0, 711576.0, 0, -3, 94749.0)},
+    )
+    pixels[1, :9] = 1
+    path = tmp_path / "q.tif"
+    with rasterio.open(path, "w", driver="GTiff", width=301, height=230, count=4, dtype="uint8", **place) as file:
+        file.write(pixels)
+    assert read_header(path).alpha == 4
+    if door == "mask":
+        rule = mask_rule({"invalid": "cloud == 1"}, data=["clear", "cloud", "shadow", "snow"])
+        valid = apply_mask(random_cube().drop_vars("valid"), path, rule=rule)["valid"].values
+        with pytest.raises(CubeError, match=r"reads 3 bands; .* has 4"):
+            apply_mask(random_cube(), path, rule=mask_rule({"invalid": "b == 1"}, data=["a", "b", "c"]))
+    else:
+        scene = write_tif("a.tif", np.ones((1, 230, 301), np.uint16), nodata=0)
+        band = BandRequest(name="q", asset="q", bands=(1, 2))
+        rule = mask_rule({"invalid": "cloud == 1"}, data=["clear", "cloud"])
+        source = SourceRecipe(
+            name="s",
+            images=FileImages(assets={"image": (str(scene),), "q": (str(path),)}),
+            layers=(LayerRecipe(wanted=BandRequest(name="red", asset="image", bands=(1,)), resampling="nearest"),),
+            quality=QualityRecipe(wanted=band, rule=rule),
+        )
+        grid = Grid("EPSG:32649", 3, cell_size=128, origin=(711576.0, 94749.0))
+        cube = open_source(CubeRecipe(grid=grid, sources=(source,)), read_header(path).geobox)
+        assert (cube["quality_s"].values[9:] == 2).all()
+        assert (cube["quality_s"].values[:9] == 0).all()
+        return
+    np.testing.assert_array_equal(valid, pixels[1] == 0)

@@ -19,6 +19,8 @@ from pyproj import Geod
 import rtsx
 from rtsx.errors import BundleError, EvaluationError, FootprintError, LabelDateWarning, TruthWarning
 from rtsx.evaluation import Evaluation, EvaluationScene, choose_objects
+from rtsx.evaluation.scoring import _label_years
+from rtsx.footprints.schema import stated_years
 from rtsx.inference.plan import PredictionPlan
 from rtsx.labels import StubLabelRaster, rasterize_labels
 from rtsx.model import ModelBundle, OutlineChoice
@@ -572,6 +574,22 @@ def test_an_array_is_no_prediction():
     pred, boxes = three_slumps()
     with pytest.raises(EvaluationError, match="a Dataset with `probability` or `binary`"):
         rtsx.evaluate(pred["probability"], gpd.GeoDataFrame(geometry=boxes, crs="EPSG:3413"))
+
+
+@pytest.mark.parametrize(
+    ("columns", "years"),
+    [
+        ({"image_date": pd.to_datetime(["2018-07-01"]), "image_date_end": ["2019-07-01"]}, {2018, 2019}),
+        ({"image_date": pd.to_datetime(["2018-07-01"]), "image_date_end": [None]}, {2018}),
+        ({"image_date": ["2018-07-01"]}, {2018}),
+        ({"image_date": [20180701]}, set()),
+        ({}, set()),
+    ],
+)
+def test_the_years_of_labels_are_those_of_dates_however_they_are_stored(columns, years):
+    table = gpd.GeoDataFrame(columns, geometry=[shapely.box(0, 0, 1, 1)], crs=3413)
+    assert _label_years(table) == years
+    assert stated_years(table.rename(columns={"image_date": "date"}).assign(year=np.inf)) == {*sorted(years)[:1]}
 
 
 def test_labels_of_other_years_than_the_prediction_are_warned_of_once_at_both_doors():

@@ -126,8 +126,15 @@ def test_what_is_not_seen_where_the_last_map_saw_no_ground_is_not_gone(crs, is_l
         "2022_stays": "stable",
     }
     assert set(track_summary(tracks)["status"]) == {"gone", "stable"}
-    with pytest.raises(FootprintError, match="a map of one time"):
-        track_summary(tracks, last_map=map_.expand_dims(time=2))
+    numbers = map_.assign(valid=map_["valid"].astype(np.uint8))
+    lost = tracks.copy()
+    lost.loc[lost["footprint_id"] == "goes", "geometry"] = None
+    assert track_summary(lost, last_map=numbers)["status"].tolist() == ["unseen", "unseen", "unseen", "stable"]
+    for wrong in (map_.expand_dims(time=2), map_["valid"], "map.zarr"):
+        with pytest.raises(FootprintError, match="a Dataset of one time"):
+            track_summary(tracks, last_map=wrong)
+    with pytest.raises(FootprintError, match="is of 2019, and the last year of the tracks is 2024"):
+        track_summary(tracks, last_map=map_.assign_attrs(time_coverage_start="2019-07-01"))
     with pytest.raises(FootprintError, match="by their geometry only"):
         track_summary(pd.DataFrame(tracks.drop(columns="geometry")), last_map=map_)
 

@@ -70,15 +70,16 @@ def test_a_prediction_that_is_stopped_goes_no_further() -> None:
 
     page._show_parts(parts(), "predicted", page.wanted)
     settle()
-    assert (computed, page.progress.text, "predicted" in page.images) == ([1, 2], "", False)
+    assert (computed, page.progress.text, "predicted" in page.images) == ([1, 2], "stopped after 2 of 3 parts", True)
 
     def broken() -> Iterator[tuple[int, int, xr.Dataset]]:
         yield 1, 2, image
         raise CubeError("a < b")
 
-    page._show_parts(broken(), "predicted", page.wanted)
+    page.wanted += 1
+    page._show_parts(broken(), "broken", page.wanted)
     settle()
-    assert (page.progress.text, "predicted" in page.images) == ("a &lt; b", True)
+    assert (page.progress.text, "broken" in page.images) == ("a &lt; b", True)
     page.close()
 
 
