@@ -333,6 +333,21 @@ def differences(one: Any, other: Any, *, name: str = "") -> Iterator[tuple[str, 
         yield name, one, other
 
 
+_RETIRED = frozenset({"names", "heeds_nodata", "uses_nodata"})
+"""Fields of descriptions that were stored between versions, and say nothing where they are empty or of a rule that is known by name."""
+
+
+def without_retired(described: Any) -> Any:
+    """Return a stored description of a recipe without fields that `describe_recipe` does not write any more, unless they change pixels."""
+    if isinstance(described, Mapping):
+        return {
+            name: without_retired(one)
+            for name, one in described.items()
+            if not (name in _RETIRED and (name == "names" or not one))
+        }
+    return [without_retired(one) for one in described] if isinstance(described, list) else described
+
+
 def first_difference(one: Any, other: Any, *, name: str = "") -> str | None:
     """Return where two descriptions differ first, and how, in words of YAML; None where they are equal.
 

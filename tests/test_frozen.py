@@ -6,17 +6,27 @@ The files in `tests/frozen` are never written again; a format that changes is re
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import rtsx
+from rtsx.campaign.cell_input import layers_of
 from rtsx.campaign.layout import YearLayout
 from rtsx.campaign.ledger import LeaseTaken, acquire
+from rtsx.campaign.plan import require_same
+from rtsx.config import load_campaign_config
+from rtsx.cube import CubeRecipe, LayerRecipe, QualityRecipe, SourceRecipe, StoreImages
+from rtsx.cube.build_state import describe_recipe
 from rtsx.cube.check import check_cube
-from rtsx.errors import PixelSizeWarning
+from rtsx.cube.images import BandRequest
+from rtsx.cube.mask_rules import mask_rule
+from rtsx.errors import CampaignError, PixelSizeWarning
+from rtsx.grid import Grid
 from rtsx.storage.object_store import open_object_store
 from rtsx.training import read_run
+from tests.campaign.plans import make_plan
 
 FROZEN = Path(__file__).parent / "frozen"
 BUNDLE = FROZEN / "run" / "bundle"
@@ -57,6 +67,41 @@ def test_a_campaign_knows_its_cells_and_every_byte(tmp_path: Path) -> None:
     mark = json.loads((FROZEN / "campaign" / "years" / "2024" / "marks" / "r310c-210.json").read_text())
     assert mark["plan_digest"] == campaign.plan.digest
     assert mark["bundles"] == [rtsx.ModelBundle.open(BUNDLE).digest]
+
+
+@pytest.mark.parametrize("between", [{}, {"heeds_nodata": False}, {"uses_nodata": False}])
+def test_layers_are_described_as_they_were_so_that_plans_and_builds_of_their_time_go_on(
+    between: dict[str, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RTSX_CATALOG", "/region/catalog.json")
+    cube = load_campaign_config(FROZEN.parents[1] / "configs" / "campaign-demo.yaml").cube.recipe()
+    stored = json.loads((FROZEN / "layers.json").read_text())
+    assert layers_of(cube) == stored
+    plan = make_plan(layers=layers_of(cube))
+    quality = stored["sources"][0]["quality"]
+    quality["rule"] |= between | {"names": ["clear", "snow"]}
+    quality["wanted"]["names"] = []
+    require_same(make_plan(layers=stored), plan)
+    quality["rule"]["uses_nodata"] = True
+    with pytest.raises(CampaignError, match="uses_nodata is true there"):
+        require_same(make_plan(layers=stored), plan)
+
+
+def test_a_rule_of_the_users_own_is_described_with_the_numbers_that_it_names() -> None:
+    """So that a plan from before nodata was invalid under it is not gone on with."""
+    known, own = (_rule_described(rule) for rule in ("sentinel2-scl", {"invalid": "q == 3"}))
+    assert set(known) == {"kind", "name", "bands", "quality"}
+    assert own["named_numbers"] == [3]
+
+
+def _rule_described(rule: str | dict[str, str]) -> dict[str, Any]:
+    made = mask_rule(rule, data=None if isinstance(rule, str) else ["q"])
+    quality = QualityRecipe(wanted=BandRequest(name="q"), rule=made)
+    layer = LayerRecipe(wanted=BandRequest(name="red"))
+    source = SourceRecipe(name="a", images=StoreImages(path="/a.zarr"), layers=(layer,), quality=quality)
+    (described,) = describe_recipe(CubeRecipe(grid=Grid.arctic(), sources=(source,)))["sources"]
+    found: dict[str, Any] = described["quality"]["rule"]
+    return found
 
 
 def test_a_lease_of_another_run_is_kept(tmp_path: Path) -> None:

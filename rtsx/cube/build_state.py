@@ -27,7 +27,7 @@ from rtsx.cube.chunk_loader import MissingImage
 from rtsx.cube.recipe import CubeRecipe
 from rtsx.cube.write import StoragePlan, plan_storage
 from rtsx.errors import CubeError, OutputExistsError, OutputNotWritableError, RtsxError
-from rtsx.parsing import first_difference, parsed_json, wrap_damage
+from rtsx.parsing import first_difference, parsed_json, without_retired, wrap_damage
 from rtsx.redaction import redacted
 from rtsx.storage import file_system, is_url, local_path, remove
 from rtsx.storage.diagnosis import write_failures
@@ -142,9 +142,10 @@ class DigestStore(WrapperStore[Store]):
             await self.set(key, value)
 
 
-_LEFT_OUT = frozenset({"access", "outline", "stamp"})
-"""Fields that change no pixel, or only tell that pixels changed; `access` also holds the keys of servers."""
-_LATER = frozenset({"trend"})
+_LEFT_OUT = frozenset({"access", "outline", "stamp", "names"})
+"""Fields that change no pixel, or only tell that pixels changed, or follow from a rule's name, as the names of its bands do; `access` also holds
+the keys of servers."""
+_LATER = frozenset({"trend", "named_numbers", "step"})
 """Fields that came after version 0.1: left out where they say nothing, so that what it began is gone on with."""
 
 
@@ -329,7 +330,7 @@ def read_status(target: str, options: Mapping[str, Any], described: Mapping[str,
     if record["state"] == "preparing":  # stopped before there was a place for any part
         return None
     details: Any = group["build"].attrs.asdict()
-    found = first_difference(details["recipe"], described)
+    found = first_difference(without_retired(details["recipe"]), described)
     if found is not None:
         raise CubeError(
             f"{target} was begun from another recipe: {found}. Build into another path, or start again with "
